@@ -1,0 +1,470 @@
+"""What the parts promise each other: models, metrics, data, analyses and their results.
+
+Nothing here imports torch, so that a plugin can be listed without loading it.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+
+    from isoprobe.source import Source
+    from isoprobe.statistics import Accumulator
+
+
+# --------------------------------------------------------------------------- the model
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """The encoder's answer q(z|x) = N(mean, diag std^2).
+
+    Attributes:
+        mean: mu(x), ``(B, n)``.
+        std: sigma(x), ``(B, n)``, positive.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a checkpoint, or its adapter, declares; ``None`` is unknown.
+
+    Attributes:
+        input_range: lowest and highest input value the model was trained on.
+        output_range: range of the decoder's output.
+        metric: metric spec of the training loss, such as ``"bce"`` or ``"gaussian:sigma2=0.1"``.
+        beta: KL weight in the units of that metric: L_x = E D + beta sum_j KL_j (Eq. 3).
+        beta_source: where beta comes from, in words.
+        decomposed: True when trained on D(x, x_check) + D(x_check, x_hat) (Section 5.3).
+        transform_weight: weight of D(x, x_check) relative to D(x_check, x_hat), if decomposed.
+        transform_metric: metric spec of D(x, x_check), where it differs from ``metric``.
+        dataset: data spec of the training data.
+        scale_head: how the scale head is read: ``logvar``, ``logstd``, ``softplus`` ...
+        assumptions: what the adapter assumed without being told, a sentence each.
+        training: free-form record of the training.
+    """
+
+    input_range: tuple[float, float] | None = None
+    output_range: tuple[float, float] | None = None
+    metric: str | None = None
+    beta: float | None = None
+    beta_source: str | None = None
+    decomposed: bool | None = None
+    transform_weight: float | None = None
+    transform_metric: str | None = None
+    dataset: str | None = None
+    scale_head: str | None = None
+    assumptions: tuple[str, ...] = ()
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class VAE:
+    """A pretrained model, as every analysis sees it.
+
+    Attributes:
+        decode: ``z (B, n) -> x_hat (B, *input_shape)``, pure, in eval mode.
+        encode: ``x (B, *input_shape) -> Posterior``; None for a decoder alone.
+        input_shape: shape of one input.
+        latent_shape: shape of one latent before flattening; n is its product.
+        decode_logits: ``z -> l`` with ``decode(z) == sigmoid(l)``, where logits can be had.
+        module: holds every parameter; moved and cast by :meth:`to`.
+        facts: what is declared, each possibly unknown.
+        name: short name for summaries.
+        adapter: adapter that loaded it.
+        sha256: of the checkpoint's bytes, empty for a model in memory.
+        condition: fixed condition in words (class label, discrete code), if any.
+    """
+
+    decode: Callable[[Tensor], Tensor]
+    encode: Callable[[Tensor], Posterior] | None
+    input_shape: tuple[int, ...]
+    latent_shape: tuple[int, ...]
+    decode_logits: Callable[[Tensor], Tensor] | None = None
+    module: nn.Module | None = None
+    facts: Facts = field(default_factory=Facts)
+    name: str = "vae"
+    adapter: str = "memory"
+    sha256: str = ""
+    condition: str = ""
+
+    def __post_init__(self) -> None:
+        if self.module is not None:
+            self.module.eval().requires_grad_(requires_grad=False)
+
+    @property
+    def latent_size(self) -> int:
+        """Number of latents n."""
+        return _product(self.latent_shape)
+
+    @property
+    def input_size(self) -> int:
+        """Number of input dimensions m."""
+        return _product(self.input_shape)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters; the CPU when there are none."""
+        import torch
+
+        parameter = self._first_parameter()
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the parameters; float32 when there are none."""
+        import torch
+
+        parameter = self._first_parameter()
+        return torch.float32 if parameter is None else parameter.dtype
+
+    def to(self, device: torch.device | str | None, dtype: torch.dtype | None = None) -> VAE:
+        """Move and cast the parameters in place; return self."""
+        if self.module is not None:
+            self.module.to(device=device, dtype=dtype)
+        return self
+
+    def with_facts(self, **changes: Any) -> VAE:
+        """Return the same model with some declared facts replaced."""
+        return replace(self, facts=replace(self.facts, **changes))
+
+    def _first_parameter(self) -> Tensor | None:
+        if self.module is None:
+            return None
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        return next((t for t in tensors if t.is_floating_point()), None)
+
+
+def _product(shape: Sequence[int]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
+
+
+class Adapter(abc.ABC):
+    """Turns a checkpoint into a :class:`VAE`.
+
+    ``matches`` looks at content, never at the name alone, and runs no code of the file.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    @abc.abstractmethod
+    def matches(self, source: Source) -> bool:
+        """Return True when this adapter can read the source."""
+
+    @abc.abstractmethod
+    def load(self, source: Source, options: Mapping[str, str]) -> VAE:
+        """Load the model; raise CheckpointError for damage, OptionError for a wrong option."""
+
+    def describe(self, source: Source) -> Mapping[str, Any]:
+        """Return what ``inspect`` shows beyond the file's kind; runs nothing, loads no weights."""
+        return {}
+
+
+class Architecture(abc.ABC):
+    """A named network of self-describing checkpoints."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    @abc.abstractmethod
+    def build(self, config: Mapping[str, Any]) -> Networks:
+        """Build the untrained networks; raise CheckpointError for a wrong configuration."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What an architecture builds.
+
+    Attributes:
+        encoder: module ``x -> (mean, std)``, each ``(B, n)``.
+        decoder: module ``z -> x_hat``; has a method ``logits(z)`` where its output is a sigmoid.
+        input_shape: shape of one input.
+        latent_shape: shape of one latent.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+    input_shape: tuple[int, ...]
+    latent_shape: tuple[int, ...]
+
+
+# --------------------------------------------------------------------------- the metric
+
+
+class Metric(abc.ABC):
+    """A distortion D(x, x_hat) and, where there is a shorter way, its metric tensor G.
+
+    Only :meth:`distortion` is required; G is otherwise half the Hessian of D(x, .) at x.
+    The constructor's annotated keyword arguments are the options of ``--metric NAME:k=v``.
+
+    Attributes:
+        smooth: D(x, .) has a second derivative at x; without one there is no metric tensor.
+        input_range: values D accepts, or None for any.
+        reference: equation or paper of the formula.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str] = ""
+    smooth: ClassVar[bool] = True
+    input_range: ClassVar[tuple[float, float] | None] = None
+    reference: ClassVar[str] = ""
+
+    @abc.abstractmethod
+    def distortion(self, x: Tensor, x_hat: Tensor) -> Tensor:
+        """D of each sample: ``(B, *shape), (B, *shape) -> (B,)``."""
+
+    # What follows is optional: ``None`` means "derive it".
+
+    #: ``(x, v) -> G_x v``, all ``(B, *shape)``; linear in v.
+    tensor_action: Callable[[Tensor, Tensor], Tensor] | None = None
+    #: ``x -> diagonal of G_x``, ``(B, *shape)``, when G is diagonal.
+    diagonal: Callable[[Tensor], Tensor] | None = None
+    #: ``x -> a_x (B,)`` when G_x = a_x I.
+    scale: Callable[[Tensor], Tensor] | None = None
+    #: ``(x, logits) -> D (B,)``: the distortion from the decoder's logits.
+    logits_distortion: Callable[[Tensor, Tensor], Tensor] | None = None
+    #: ``logits -> diagonal of G in logit space``, ``(B, *shape)``.
+    logits_diagonal: Callable[[Tensor], Tensor] | None = None
+
+    def summed_units(self, input_size: int) -> float:
+        """Factor that turns D into a sum over input dimensions (m for a mean, else 1)."""
+        return 1.0
+
+    def log_normaliser(self, beta: float, input_size: int) -> float | None:
+        """Log of the integral of exp(-D(x, x_hat) / beta) over x; None where there is none.
+
+        With it -L_x / beta minus this is an absolute log density (an ELBO).
+        """
+        return None
+
+    def options(self) -> dict[str, Any]:
+        """Options in force, recorded in the result: every public attribute set on the instance."""
+        return {k: v for k, v in vars(self).items() if not k.startswith("_")}
+
+    def spec(self) -> str:
+        """The metric as one would type it, ``name:k=v,k=v``."""
+        options = ",".join(f"{k}={v}" for k, v in self.options().items())
+        return f"{self.name}:{options}" if options else self.name
+
+
+# --------------------------------------------------------------------------- the data
+
+
+class Dataset(abc.ABC):
+    """Opened data: rows by index, nothing held that need not be.
+
+    Attributes:
+        name: as shown in summaries.
+        shape: shape of one sample as stored.
+        dtype: numpy name of the stored type; ``uint8`` marks image bytes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    @abc.abstractmethod
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Rows at ascending indices, ``(len(indices), *shape)``."""
+
+    def labels(self, indices: np.ndarray) -> np.ndarray | None:
+        """Labels of the rows, where the data has some."""
+        return None
+
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        """Short text that changes when the data does."""
+
+    def close(self) -> None:
+        """Release files."""
+        return
+
+
+class DataSource(abc.ABC):
+    """Opens data by name or format."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    @abc.abstractmethod
+    def matches(self, spec: str) -> bool:
+        """Return True when this source opens that spec; looks at names and first bytes only."""
+
+    @abc.abstractmethod
+    def open(self, spec: str, vae: VAE | None = None) -> Dataset:
+        """Open it; raise DataError with what was expected, found, and to do."""
+
+
+# --------------------------------------------------------------------------- analyses
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A named array of a result.
+
+    Attributes:
+        dims: name of each axis: ``sample``, ``latent``, or the analysis' own.
+        values: the array.
+        long_name: what it is, in words.
+        units: ``1`` when dimensionless.
+        equation: equation number or source.
+    """
+
+    dims: tuple[str, ...]
+    values: np.ndarray
+    long_name: str
+    units: str = "1"
+    equation: str = ""
+
+
+@dataclass(frozen=True)
+class Beta:
+    """The KL weight in force, and what is known about it, in units of the metric.
+
+    Attributes:
+        value: used by every formula.
+        source: ``user``, ``declared``, or ``recovered``.
+        declared: by the checkpoint or the user; None when unknown.
+        recovered: by stationarity, pooled over active dimensions (THEORY: 2b).
+        ci95: its 95 % confidence interval.
+        recovered_pullback: by the pullback, None where not computed.
+        ci95_pullback: its 95 % confidence interval.
+    """
+
+    value: float
+    source: str
+    declared: float | None = None
+    recovered: float | None = None
+    ci95: tuple[float, float] | None = None
+    recovered_pullback: float | None = None
+    ci95_pullback: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What an analysis may know before the first batch."""
+
+    vae: VAE
+    metric: Metric
+    samples: int
+    seed: int
+    labelled: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Quantities of one batch, computed once for all analyses.
+
+    Attributes:
+        index: position of each sample in the run, ``(B,)`` int64; independent of batch size.
+        x: inputs as the model sees them, ``(B, *input_shape)``.
+        quantities: named tensors, first axis B; see :mod:`isoprobe.probe`.
+        labels: labels of the rows, or None.
+    """
+
+    index: np.ndarray
+    x: Tensor
+    quantities: Mapping[str, Tensor]
+    labels: np.ndarray | None = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.quantities[name]
+
+    def array(self, name: str) -> np.ndarray:
+        """The quantity as a float64 array."""
+        array: np.ndarray = self.quantities[name].detach().cpu().double().numpy()
+        return array
+
+
+@dataclass(frozen=True)
+class Context:
+    """What is known once every batch has been seen.
+
+    Attributes:
+        setup: as at the start.
+        beta: the KL weight in force.
+        active: dimensions that carry information, ``(n,)`` bool.
+        results: finished analyses by name, in the order they ran.
+        samples: access to stored per-sample columns: ``samples(name, start, stop)``.
+    """
+
+    setup: Setup
+    beta: Beta
+    active: np.ndarray
+    results: Mapping[str, Mapping[str, Variable]] = field(default_factory=dict)
+
+
+class Analysis(abc.ABC):
+    """Named quantities in, running statistics inside, named arrays out.
+
+    The engine calls ``start`` once, ``update`` for each batch, ``result`` once, and then
+    ``finish_samples`` over chunks of the stored per-sample columns, so that whatever needs beta
+    or the whole sample's statistics needs no second pass over the data.
+    Accumulators in ``self.accumulators`` are saved, restored and merged without further code.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str] = ""
+    #: quantities of the probe, see :data:`isoprobe.probe.QUANTITIES`
+    needs: ClassVar[frozenset[str]]
+    #: analyses whose results this one reads; they are run too
+    after: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        self.accumulators: dict[str, Accumulator] = {}
+
+    def start(self, setup: Setup) -> None:
+        """Prepare accumulators; raise MetricError where the metric lacks what is needed."""
+        self.setup = setup
+
+    @abc.abstractmethod
+    def update(self, batch: Batch) -> Mapping[str, Variable] | None:
+        """Take in a batch; return per-sample columns to store (first dim ``sample``), if any."""
+
+    @abc.abstractmethod
+    def result(self, context: Context) -> Mapping[str, Variable]:
+        """Named arrays of the analysis."""
+
+    def finish_samples(
+        self, chunk: Mapping[str, np.ndarray], context: Context
+    ) -> Mapping[str, Variable] | None:
+        """Per-sample columns derived from stored ones, for one chunk of samples, if any."""
+        return None
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything accumulated, as flat named arrays."""
+        return {
+            f"{name}/{key}": value
+            for name, accumulator in self.accumulators.items()
+            for key, value in accumulator.state().items()
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from a saved state."""
+        for name, accumulator in self.accumulators.items():
+            prefix = f"{name}/"
+            own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            accumulator.restore(own)
+
+    def merge(self, other: Analysis) -> None:
+        """Take in the accumulators of the same analysis run on other samples."""
+        for name, accumulator in self.accumulators.items():
+            accumulator.merge(other.accumulators[name])

@@ -1,0 +1,39 @@
+"""Errors a user can act on: each says what was expected, what was found, and what to do."""
+
+from __future__ import annotations
+
+
+class IsoprobeError(Exception):
+    """Base of every error that is the input's or the user's; the command line turns it into exit 1."""
+
+
+class CheckpointError(IsoprobeError):
+    """A checkpoint that cannot be read: missing, foreign, damaged, or unsafe."""
+
+
+class DataError(IsoprobeError):
+    """Data that does not fit the model: shape, range, type, NaN, or nothing at all."""
+
+
+class MetricError(IsoprobeError):
+    """A metric that is unknown, badly configured, or lacks what an analysis needs."""
+
+
+class PluginError(IsoprobeError):
+    """A plugin that clashes, does not import, or does not keep its contract."""
+
+
+class ResultError(IsoprobeError):
+    """A result file that exists already, is unfinished, or is not ours."""
+
+
+class OptionError(IsoprobeError):
+    """An option of a command or a plugin with a value it cannot take."""
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest known name, or an empty string."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,1 @@
+"""A checkpoint on disk, looked at without running or unpickling anything."""
