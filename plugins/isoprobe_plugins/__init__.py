@@ -1,0 +1,1 @@
+"""The adapters, metrics, analyses, data sources and architectures that come with isoprobe."""
