@@ -1,0 +1,35 @@
+# One command for each chore. Each makes its own environment first: nothing but make and Python is needed.
+.DEFAULT_GOAL := help
+.PHONY: help test lint format clean
+
+# The first Python on the path that is new enough; override with `make PYTHON=...`.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$name" && break; done)
+READY := .venv/.installed
+BIN := .venv/bin
+# Test processes run side by side; more threads in each would only contend.
+export OMP_NUM_THREADS ?= 1
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST))
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "isoprobe needs Python 3.11 or later on the path" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,dev]"
+	@touch $@
+
+test: $(READY)  ## run the tests
+	$(BIN)/python -m pytest -n 2
+
+lint: $(READY)  ## check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## apply the fixes that lint asks for
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

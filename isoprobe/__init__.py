@@ -1,0 +1,39 @@
+"""What a pretrained VAE learned: isometry, importance, density, read off its weights.
+
+``isoprobe.analyze`` and ``isoprobe.load`` are the whole of it for most uses; plugins import
+:mod:`isoprobe.contracts` and :data:`isoprobe.hookspecs.hookimpl`. Names are loaded when first used, so
+that ``import isoprobe`` costs no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from isoprobe.errors import IsoprobeError
+
+if TYPE_CHECKING:
+    from isoprobe.api import analyze, load
+    from isoprobe.contracts import VAE, Facts, Posterior
+
+__all__ = ["VAE", "Facts", "IsoprobeError", "Posterior", "__version__", "analyze", "load"]
+
+_HOMES = {
+    "analyze": "isoprobe.api",
+    "load": "isoprobe.api",
+    "VAE": "isoprobe.contracts",
+    "Facts": "isoprobe.contracts",
+    "Posterior": "isoprobe.contracts",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home when it is first used (PEP 562)."""
+    import importlib
+
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("isoprobe")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'isoprobe' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
