@@ -1,0 +1,239 @@
+"""Reads a result file: attributes, named arrays by group, per-sample rows in slices."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from isoprobe import netcdf
+from isoprobe.errors import ResultError, nearest
+
+if TYPE_CHECKING:
+    import h5py
+    import numpy as np
+
+    from isoprobe.contracts import Variable
+
+FORMAT = "isoprobe result"
+FORMAT_VERSION = 1
+_SAMPLES = "samples"
+#: what h5py raises on files that are damaged or were never ours
+_H5PY_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError)
+
+
+class Group(Mapping[str, "Variable"]):
+    """The variables of one group, each read when asked for."""
+
+    def __init__(self, group: h5py.Group) -> None:
+        self._group = group
+        self._names = netcdf.variable_names(group)
+
+    def __getitem__(self, name: str) -> Variable:
+        if name not in self._names:
+            raise KeyError(name)
+        with _readable(self._group.file.filename):
+            return netcdf.read_variable(self._group, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return f"<{self._group.name.strip('/')}: {', '.join(self._names)}>"
+
+
+class Result:
+    """A complete result file, open for reading.
+
+    ``result["isometry"]["norm_mean"].values`` reads one array; :meth:`samples` reads rows. It is
+    a context manager; :meth:`close` closes the file, and removes it if it was temporary.
+
+    Attributes:
+        path: the file.
+        attrs: root attributes.
+    """
+
+    def __init__(
+        self, file: h5py.File, path: Path, temporary: TemporaryDirectory[str] | None = None
+    ) -> None:
+        self._file = file
+        self._temporary = temporary
+        self.path = path
+        self.attrs = netcdf.read_attributes(file)
+
+    @classmethod
+    def open(cls, path: str | Path, *, temporary: TemporaryDirectory[str] | None = None) -> Result:
+        """Open a result file.
+
+        Args:
+            path: the file.
+            temporary: a folder to remove with the result.
+
+        Returns:
+            The open result.
+
+        Raises:
+            ResultError: if it is missing, unfinished, damaged, of a newer version, or not ours.
+        """
+        import h5py
+
+        path = Path(path)
+        _check_path(path)
+        with _readable(path):
+            if not h5py.is_hdf5(path):
+                raise ResultError(f"{path} is no HDF5 file; a result is what 'analyze' wrote")
+            file = h5py.File(path, "r")
+            try:
+                _check_format(file, path)
+                return cls(file, path, temporary)
+            except BaseException:
+                file.close()
+                raise
+
+    def groups(self) -> list[str]:
+        """Return the names of the groups: ``samples`` and one for each analysis."""
+        import h5py
+
+        with _readable(self.path):
+            return [
+                name
+                for name in self._file
+                if isinstance(self._file.get(name, getlink=True), h5py.HardLink)
+                and isinstance(self._file[name], h5py.Group)
+                and name != netcdf.LONG
+            ]
+
+    def __contains__(self, group: object) -> bool:
+        return group in self.groups()
+
+    def __getitem__(self, group: str) -> Group:
+        """Return the variables of a group.
+
+        Raises:
+            ResultError: if there is no such group.
+        """
+        known = self.groups()
+        if group not in known:
+            raise ResultError(
+                f"{self.path} has no group '{group}'{nearest(group, known)}; it has"
+                f" {', '.join(known)}. Run that analysis first"
+            )
+        with _readable(self.path):
+            return Group(self._file[group])
+
+    def samples(
+        self, start: int = 0, stop: int | None = None, names: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Return rows ``[start, stop)`` of per-sample columns.
+
+        Args:
+            start: first row.
+            stop: one past the last row; None for all.
+            names: which columns; None for all.
+
+        Returns:
+            Arrays by name, the first axis being the sample.
+
+        Raises:
+            ResultError: if a column is not there.
+        """
+        columns = self[_SAMPLES]
+        for name in names or ():
+            if name not in columns:
+                raise ResultError(
+                    f"{self.path} has no per-sample column '{name}'{nearest(name, list(columns))}"
+                )
+        with _readable(self.path):
+            group = self._file[_SAMPLES]
+            chosen = list(columns) if names is None else names
+            return {n: netcdf.read_variable(group, n, start, stop).values for n in chosen}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Lengths of the dimensions ``sample`` and ``latent``."""
+        with _readable(self.path):
+            return {dim: len(self._file[dim]) for dim in netcdf.SHARED}
+
+    def close(self) -> None:
+        """Close the file; remove it if it was temporary."""
+        self._file.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def __enter__(self) -> Result:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if not self._file:
+            return f"<Result {self.path} (closed)>"
+        sizes = self.sizes
+        lines = [f"<Result {self.path}: {sizes['sample']} samples, {sizes['latent']} latents>"]
+        lines += [f"  {name}: {', '.join(self[name])}" for name in self.groups()]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        if not self._file:
+            return f"<p>{escape(repr(self))}</p>"
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{escape(name)}</th>"
+            f"<td style='text-align:left'>{escape(', '.join(self[name]))}</td></tr>"
+            for name in self.groups()
+        )
+        title = escape(repr(self).splitlines()[0].strip("<>"))
+        return f"<div><strong>{title}</strong><table>{rows}</table></div>"
+
+
+def _check_path(path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    if path.is_dir() and path.name.endswith(".partial"):
+        raise ResultError(f"{path} is an unfinished run; complete it with 'analyze --resume'")
+    if not path.exists() and partial.is_dir():
+        raise ResultError(f"{path} is unfinished; complete it with 'analyze --resume'")
+    if not path.exists():
+        raise ResultError(f"{path} does not exist; a result is what 'analyze --out' wrote")
+    if not path.is_file():
+        raise ResultError(f"{path} is not a file; a result is what 'analyze --out' wrote")
+
+
+def _check_format(file: h5py.File, path: Path) -> None:
+    if file.attrs.get("format") != FORMAT:
+        raise ResultError(
+            f"{path} is HDF5, but no isoprobe result; a result is what 'analyze' wrote"
+        )
+    version = int(file.attrs.get("format_version", 0))
+    if version > FORMAT_VERSION:
+        raise ResultError(
+            f"{path} has format version {version}, this isoprobe reads up to {FORMAT_VERSION};"
+            " use a newer isoprobe"
+        )
+    if version < 1 or "complete" not in file.attrs:
+        raise ResultError(f"{path} is not complete; run 'analyze' again")
+
+
+@contextlib.contextmanager
+def _readable(path: str | Path) -> Iterator[None]:
+    """Turn h5py's errors into one line.
+
+    Raises:
+        ResultError: in their place.
+    """
+    try:
+        yield
+    except _H5PY_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ResultError(f"cannot read {path}: {reason}") from error
