@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from isoprobe.statistics import Accumulator
 
 
+#: mean KL above which a dimension counts as active (Prop. 3 with a margin for sampling), nats
+ACTIVE_NATS = 0.01
+
 # --------------------------------------------------------------------------- the model
 
 
@@ -240,8 +243,14 @@ class Metric(abc.ABC):
     #: ``logits -> diagonal of G in logit space``, ``(B, *shape)``.
     logits_diagonal: Callable[[Tensor], Tensor] | None = None
 
-    def summed_units(self, input_size: int) -> float:
-        """Factor that turns D into a sum over input dimensions (m for a mean, else 1)."""
+    #: metrics of one family differ by a factor and a constant only, see :meth:`family_units`
+    family: ClassVar[str] = ""
+
+    def family_units(self, input_size: int) -> float:
+        """Factor that turns D into its family's common unit (m for a mean of squares).
+
+        A beta declared for one metric of a family is converted to another by these.
+        """
         return 1.0
 
     def log_normaliser(self, beta: float, input_size: int) -> float | None:
@@ -341,7 +350,7 @@ class Beta:
 
     Attributes:
         value: used by every formula.
-        source: ``user``, ``declared``, or ``recovered``.
+        source: ``user``, ``declared``, ``recovered``, or ``unknown`` (value is then NaN).
         declared: by the checkpoint or the user; None when unknown.
         recovered: by stationarity, pooled over active dimensions (THEORY: 2b).
         ci95: its 95 % confidence interval.
@@ -360,12 +369,24 @@ class Beta:
 
 @dataclass(frozen=True)
 class Setup:
-    """What an analysis may know before the first batch."""
+    """What an analysis may know before the first batch.
+
+    Attributes:
+        vae: the model.
+        metric: the distortion.
+        samples: how many will come.
+        seed: of everything random.
+        active: dimensions whose mean KL is above :data:`ACTIVE_NATS` over a pilot of the data,
+            ``(n,)`` bool (Prop. 3); fixed before the pass so that determinants over active
+            dimensions can be taken sample by sample.
+        labelled: the data has labels.
+    """
 
     vae: VAE
     metric: Metric
     samples: int
     seed: int
+    active: np.ndarray
     labelled: bool = False
 
 
@@ -401,14 +422,11 @@ class Context:
     Attributes:
         setup: as at the start.
         beta: the KL weight in force.
-        active: dimensions that carry information, ``(n,)`` bool.
         results: finished analyses by name, in the order they ran.
-        samples: access to stored per-sample columns: ``samples(name, start, stop)``.
     """
 
     setup: Setup
     beta: Beta
-    active: np.ndarray
     results: Mapping[str, Mapping[str, Variable]] = field(default_factory=dict)
 
 
@@ -423,8 +441,8 @@ class Analysis(abc.ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str] = ""
-    #: quantities of the probe, see :data:`isoprobe.probe.QUANTITIES`
-    needs: ClassVar[frozenset[str]]
+    #: quantities of the probe, see :data:`isoprobe.probe.QUANTITIES`; ``start`` may replace it
+    needs: frozenset[str]
     #: analyses whose results this one reads; they are run too
     after: ClassVar[tuple[str, ...]] = ()
 

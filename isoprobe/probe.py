@@ -1,0 +1,224 @@
+"""One pass over the data: every quantity the analyses need, each computed once a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from isoprobe import formulas
+from isoprobe.contracts import Batch
+from isoprobe.errors import CheckpointError, OptionError, PluginError
+from isoprobe.memory import Plan, plan
+from isoprobe.pullback import METHODS, Pullback, exact_pullback, finite_difference_pullback
+from isoprobe.randomness import normal
+from isoprobe.tensors import OutputMetric, output_metric, require_tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from isoprobe.contracts import VAE, Metric
+
+#: What an analysis may ask for. Shapes are per batch; distortions in units of the metric.
+QUANTITIES: dict[str, str] = {
+    "mean": "mu(x), (B, n)",
+    "std": "sigma(x), (B, n)",
+    "kl": "KL_j in nats, (B, n) (Eq. 2)",
+    "x_check": "Dec(mu), (B, *input_shape)",
+    "distortion_self": "D(x, x), (B,): zero except for BCE and its like",
+    "distortion_transform": "D(x, x_check), (B,) (Lemma 1)",
+    "distortion": "E_z D(x, x_hat) by the points mu + sigma and mu - sigma, (B,) (A.6)",
+    "distortion_coding": "D(x_check, x_hat) - D(x_check, x_check), two points, (B,) (Lemma 1)",
+    "distortion_draws": "D(x, Dec(z)) at random z of the posterior, (B, 2 pairs)",
+    "stationarity": "E_eps[sigma_j eps_j dD/dz_j], (B, n): beta (1 - sigma_j^2) at an optimum",
+    "pullback": "g_jj = J_j' G J_j at mu, (B, n) (Eq. 23)",
+    "gram": "J' G J, (B, n, n) (Lemma 4)",
+    "euclidean_gram": "J' J of the decoded mean, (B, n, n)",
+}
+_TENSOR = frozenset({"pullback", "gram", "euclidean_gram"})
+_TWO_POINT = frozenset({"distortion", "distortion_coding"})
+_DRAWS = frozenset({"stationarity", "distortion_draws"})
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """How the probe works.
+
+    Attributes:
+        pullback: ``exact`` or ``finite-difference``.
+        pairs: antithetic pairs of draws a sample, for stationarity.
+        seed: of those draws.
+        memory: bytes that tangents may take.
+        batch_size: samples at once; planned from memory when None.
+    """
+
+    pullback: str = "exact"
+    pairs: int = 2
+    seed: int = 0
+    memory: int = 1 << 30
+    batch_size: int | None = None
+
+
+class Probe:
+    """Computes the union of what analyses need, batch by batch.
+
+    Args:
+        vae: the model.
+        metric: the distortion.
+        needs: names from :data:`QUANTITIES`.
+        options: how.
+
+    Raises:
+        PluginError: for a quantity that does not exist.
+        MetricError: when a pullback is asked of a metric without a tensor.
+        OptionError: for an unknown pullback method, or one that cannot give what is asked.
+        CheckpointError: when the model has no encoder.
+    """
+
+    def __init__(
+        self, vae: VAE, metric: Metric, needs: Iterable[str], options: ProbeOptions | None = None
+    ) -> None:
+        self.needs = frozenset(needs)
+        self.options = options or ProbeOptions()
+        self._check(vae, metric)
+        self.vae = vae
+        self.view: OutputMetric = output_metric(metric, vae)
+        self.plan: Plan = plan(
+            vae, self.view.decode, self.options.memory, self.options.batch_size,
+            gram=bool(self.needs & {"gram", "euclidean_gram"}),
+        )
+
+    def _check(self, vae: VAE, metric: Metric) -> None:
+        unknown = sorted(self.needs - QUANTITIES.keys())
+        if unknown:
+            raise PluginError(
+                f"no such quantity {unknown[0]!r}; the probe has {', '.join(QUANTITIES)}."
+            )
+        method = self.options.pullback
+        if method not in METHODS:
+            raise OptionError(f"--pullback takes {' or '.join(METHODS)}; found {method!r}.")
+        if self.needs & _TENSOR:
+            require_tensor(metric)
+        if method != "exact" and self.needs & {"gram", "euclidean_gram"}:
+            raise OptionError(
+                f"--pullback {method} gives the diagonal only; orthogonality and volumes need "
+                "--pullback exact."
+            )
+        if vae.encode is None:
+            raise CheckpointError(
+                f"{vae.name} has no encoder with a variance, and this analysis needs a posterior."
+            )
+
+    def __call__(self, index: np.ndarray, x: Tensor, labels: np.ndarray | None = None) -> Batch:
+        """Probe one batch.
+
+        Args:
+            index: positions in the run, ``(B,)``.
+            x: inputs, ``(B, *input_shape)``.
+            labels: labels of the rows.
+
+        Returns:
+            The batch with every needed quantity.
+
+        Raises:
+            CheckpointError: when the model gives something that is not finite.
+        """
+        quantities = self._posterior(index, x)
+        output = self._pull_back(quantities)
+        if self.needs - quantities.keys():
+            self._distortions(x, output, quantities)
+        if self.needs & _DRAWS:
+            self._draw(index, x, quantities)
+        return Batch(index, x, quantities, labels)
+
+    def _posterior(self, index: np.ndarray, x: Tensor) -> dict[str, Tensor]:
+        if self.vae.encode is None:  # pragma: no cover - refused by _check
+            raise CheckpointError(f"{self.vae.name} has no encoder.")
+        with torch.no_grad():
+            posterior = self.vae.encode(x)
+        mean, std = posterior.mean, posterior.std
+        for name, values, good in (
+            ("mean", mean, mean.isfinite()),
+            ("standard deviation", std, std.isfinite() & (std > 0)),
+        ):
+            if not bool(good.all()):
+                row, latent = (int(i) for i in (~good).nonzero()[0])
+                raise CheckpointError(
+                    f"{self.vae.name}: the posterior {name} of latent {latent} at sample "
+                    f"{int(index[row])} is {values[row, latent]:g}; expected a finite"
+                    f"{'' if name == 'mean' else ', positive'} number. "
+                    "The scale head may be read in the wrong form."
+                )
+        return {"mean": mean, "std": std, "kl": formulas.kl_divergence(mean, std)}
+
+    def _pull_back(self, quantities: dict[str, Tensor]) -> Tensor:
+        """Decoder output at mu; the pullback comes with it where it is needed."""
+        z = quantities["mean"]
+        if not self.needs & _TENSOR:
+            with torch.no_grad():
+                return _finite(self.vae, self.view.decode(z))
+        if self.options.pullback == "finite-difference":
+            pulled: Pullback = finite_difference_pullback(self.view, z)
+        else:
+            pulled = exact_pullback(
+                self.view,
+                z,
+                gram="gram" in self.needs,
+                euclidean="euclidean_gram" in self.needs,
+                chunk=self.plan.chunk,
+            )
+        quantities["pullback"] = _finite(self.vae, pulled.diagonal)
+        if pulled.gram is not None:
+            quantities["gram"] = pulled.gram
+        if pulled.euclidean is not None:
+            quantities["euclidean_gram"] = pulled.euclidean
+        return _finite(self.vae, pulled.output)
+
+    def _distortions(self, x: Tensor, output: Tensor, quantities: dict[str, Tensor]) -> None:
+        view = self.view
+        with torch.no_grad():
+            x_check = view.mean(output)
+            quantities["x_check"] = x_check
+            quantities["distortion_transform"] = view.distortion(x, output)
+            if "distortion_self" in self.needs:
+                quantities["distortion_self"] = view.metric.distortion(x, x)
+            if self.needs & _TWO_POINT:
+                mean, std = quantities["mean"], quantities["std"]
+                points = [view.decode(mean + std), view.decode(mean - std)]
+                quantities["distortion"] = 0.5 * sum(view.distortion(x, p) for p in points)
+                if "distortion_coding" in self.needs:
+                    at_points = 0.5 * sum(view.distortion(x_check, p) for p in points)
+                    quantities["distortion_coding"] = at_points - view.distortion(x_check, output)
+
+    def _draw(self, index: np.ndarray, x: Tensor, quantities: dict[str, Tensor]) -> None:
+        mean, std = quantities["mean"], quantities["std"]
+        n, pairs = mean.shape[1], self.options.pairs
+        draws = normal(self.options.seed, "posterior", index, pairs * n)
+        noise = torch.as_tensor(draws, dtype=mean.dtype, device=mean.device)
+        # With the decomposed objective sigma acts on D(x_check, x_hat), so that is differentiated.
+        reference = quantities["x_check"] if self.vae.facts.decomposed else x
+        total = torch.zeros_like(mean)
+        distortions = []
+        for epsilon in noise.reshape(-1, pairs, n).unbind(1):
+            for signed in (epsilon, -epsilon):
+                shift = std * signed
+                z = (mean + shift).requires_grad_()
+                with torch.enable_grad():
+                    value = self.view.distortion(reference, self.view.decode(z))
+                    (gradient,) = torch.autograd.grad(value.sum(), z)
+                total += shift * gradient
+                distortions.append(value.detach())
+        quantities["stationarity"] = total / (2 * pairs)
+        quantities["distortion_draws"] = torch.stack(distortions, dim=1)
+
+
+def _finite(vae: VAE, values: Tensor) -> Tensor:
+    if not bool(values.isfinite().all()):
+        raise CheckpointError(
+            f"{vae.name}: the decoder gives values that are not finite at the posterior mean; "
+            "expected finite numbers. The weights may be damaged, or too large for this dtype."
+        )
+    return values

@@ -1,0 +1,112 @@
+"""The metric tensor G of a distortion, from a closed form or from the Hessian, never dense."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.func import grad, jvp, vmap
+
+from isoprobe.errors import MetricError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from isoprobe.contracts import VAE, Metric
+
+
+@dataclass(frozen=True)
+class OutputMetric:
+    """A metric seen from the decoder's output: its mean x_hat, or its logits where better.
+
+    In logit space BCE's tensor is x (1 - x) / 2, finite where x itself saturates.
+
+    Attributes:
+        metric: the distortion.
+        decode: ``z (B, n) -> output (B, *shape)``, the decoder in that space.
+        logits: True when the output is logits.
+    """
+
+    metric: Metric
+    decode: Callable[[Tensor], Tensor]
+    logits: bool
+
+    def mean(self, output: Tensor) -> Tensor:
+        """The decoded sample x_hat of an output."""
+        return torch.sigmoid(output) if self.logits else output
+
+    def distortion(self, x: Tensor, output: Tensor) -> Tensor:
+        """D(x, x_hat) of each sample, ``(B,)``, in the metric's units."""
+        if self.logits and self.metric.logits_distortion is not None:
+            return self.metric.logits_distortion(x, output)
+        return self.metric.distortion(x, output)
+
+    def weights(self, output: Tensor) -> Tensor | None:
+        """Diagonal of G where G is diagonal, broadcastable to the output, else None."""
+        if self.logits and self.metric.logits_diagonal is not None:
+            return self.metric.logits_diagonal(output)
+        if self.metric.scale is not None:
+            a_x = self.metric.scale(output)
+            return a_x.reshape(-1, *[1] * (output.ndim - 1))
+        if self.metric.diagonal is not None:
+            return self.metric.diagonal(output)
+        return None
+
+    def action(self, output: Tensor, v: Tensor) -> Tensor:
+        """G v at the output, for ``v (..., B, *shape)`` with any leading tangent axis."""
+        weights = self.weights(output)
+        if weights is not None:
+            return weights * v
+        act = self.metric.tensor_action
+        if act is None:
+            act = hessian_action(self.metric)
+        if v.ndim == output.ndim:
+            return act(output, v)
+        return vmap(lambda tangent: act(output, tangent))(v)
+
+
+def output_metric(metric: Metric, vae: VAE) -> OutputMetric:
+    """See ``metric`` from the outputs of ``vae``, in logits where both sides have them."""
+    if vae.decode_logits is not None and metric.logits_distortion and metric.logits_diagonal:
+        return OutputMetric(metric, vae.decode_logits, logits=True)
+    return OutputMetric(metric, vae.decode, logits=False)
+
+
+def hessian_action(metric: Metric) -> Callable[[Tensor, Tensor], Tensor]:
+    """G x v as half the Hessian of D(x, .) at x, forward over reverse.
+
+    Args:
+        metric: any twice differentiable distortion.
+
+    Returns:
+        ``(x, v) -> G_x v``, all ``(B, *shape)`` (G from the second-order expansion of D).
+
+    Raises:
+        MetricError: when D has no second derivative at x.
+    """
+    require_tensor(metric)
+
+    def action(x: Tensor, v: Tensor) -> Tensor:
+        def gradient(x_hat: Tensor) -> Tensor:
+            return grad(lambda y: metric.distortion(x, y).sum())(x_hat)  # type: ignore[no-any-return]
+
+        return 0.5 * jvp(gradient, (x,), (v,))[1]  # type: ignore[no-any-return]
+
+    return action
+
+
+def require_tensor(metric: Metric) -> None:
+    """Refuse what needs a metric tensor when there is none.
+
+    Raises:
+        MetricError: naming the reason and what still works.
+    """
+    if not metric.smooth:
+        raise MetricError(
+            f"metric '{metric.name}' has no second derivative at x_hat = x, so no metric tensor "
+            "and no pullback norm; stationarity, rate and score still work "
+            "(choose analyses that need no pullback, or a smooth metric)."
+        )

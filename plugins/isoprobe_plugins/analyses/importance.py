@@ -1,0 +1,110 @@
+"""Importance of each latent, like PCA's explained variance: rough, exact, and in bits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from isoprobe.contracts import Analysis, Variable
+from isoprobe.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from isoprobe.contracts import Batch, Context, Setup
+
+STATES = ("active", "mixed", "collapsed")
+#: a sample leaves a dimension idle when its posterior there is nearly the prior
+IDLE_VARIANCE = 0.8
+#: shares of idle samples between which a dimension is mixed
+MIXED_SHARE = (0.05, 0.95)
+
+
+class Importance(Analysis):
+    """Proposition 4 and its exact form Var(y_j), with rates and states.
+
+    The rough estimate bounds the exact variance from above (Gaussian Poincare inequality).
+    """
+
+    name = "importance"
+    summary = "variance of each isometric coordinate, rate, state (Eq. 22, 67, Prop. 3)"
+    needs = frozenset({"mean", "std", "kl"})
+
+    def start(self, setup: Setup) -> None:
+        """Prepare accumulators."""
+        from isoprobe.isometric import ScaleTable
+        from isoprobe.statistics import Moments
+
+        super().start(setup)
+        n = setup.vae.latent_size
+        self.table = ScaleTable(n)
+        self.moments = {name: Moments((n,)) for name in ("inverse_variance", "kl", "idle")}
+        self.accumulators = {"table": self.table, **self.moments}
+
+    def update(self, batch: Batch) -> None:
+        """Take in a batch."""
+        mean, std = batch.array("mean"), batch.array("std")
+        self.table.update(mean, std)
+        self.moments["inverse_variance"].update(std**-2)
+        self.moments["kl"].update(batch.array("kl"))
+        self.moments["idle"].update((std**2 > IDLE_VARIANCE).astype(float))
+
+    def result(self, context: Context) -> Mapping[str, Variable]:
+        """Variances, shares, rates and states by latent, and the order of importance."""
+        import numpy as np
+
+        from isoprobe.formulas import NATS_TO_BITS, rough_importance
+
+        beta, active = context.beta.value, context.setup.active
+        inverse, rate = self.moments["inverse_variance"], self.moments["kl"]
+        exact = np.array([self.table.curve(j).variance(beta) for j in range(len(active))])
+        # Shares count what is learnt: a collapsed dimension holds noise of variance beta/2 only.
+        counted = np.where(active, np.nan_to_num(exact), 0.0)
+        share = counted / counted.sum() if counted.any() else counted
+        order = np.argsort(-np.where(active, inverse.mean, inverse.mean - inverse.mean.max() - 1))
+        cumulative = np.empty_like(share)
+        cumulative[order] = np.cumsum(share[order])
+        return {
+            "rough": _latent(
+                rough_importance(inverse.mean, beta), "(beta/2) E[sigma^-2]", "22", "metric"
+            ),
+            "rough_se": _latent(
+                rough_importance(inverse.se, beta), "standard error of rough", "22", "metric"
+            ),
+            "exact": _latent(
+                exact, "Var(y_j) under the aggregate posterior", "16, 67", "metric"
+            ),
+            "share": _latent(share, "share of the active dimensions' variance"),
+            "cumulative_share": _latent(cumulative, "share up to here in order of importance"),
+            "rate": _latent(rate.mean, "E[KL_j]", "2", "nat"),
+            "rate_bits": _latent(rate.mean * NATS_TO_BITS, "E[KL_j]", "2", "bit"),
+            "idle_share": _latent(
+                self.moments["idle"].mean, f"share of samples with sigma^2 > {IDLE_VARIANCE}"
+            ),
+            "state": _latent(
+                _states(active, self.moments["idle"].mean), "0 active, 1 mixed, 2 collapsed", "Prop. 3"
+            ),
+            "order": Variable(("rank",), order, "latents in descending importance"),
+            "water_level": Variable((), np.asarray(beta / 2), "beta/2", "metric", "92"),
+        }
+
+
+def _states(active: np.ndarray, idle: np.ndarray) -> np.ndarray:
+    """State codes: collapsed without rate, mixed where some samples use it and others do not."""
+    import numpy as np
+
+    low, high = MIXED_SHARE
+    used = np.where((idle > low) & (idle < high), 1, 0)
+    return np.where(active, used, 2).astype(np.int8)
+
+
+def _latent(
+    values: np.ndarray, long_name: str, equation: str = "", units: str = "1"
+) -> Variable:
+    return Variable(("latent",), values, long_name, units, equation)
+
+
+@hookimpl
+def isoprobe_analyses() -> list[type[Analysis]]:
+    """Importance."""
+    return [Importance]

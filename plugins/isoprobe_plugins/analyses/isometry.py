@@ -1,0 +1,188 @@
+"""Isometry: norms by pullback and by stationarity, residuals, orthogonality, recovered beta."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from isoprobe.contracts import Analysis, Variable
+from isoprobe.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.statistics import Estimate
+
+#: beyond this many latents the n x n cosines of every sample are left out
+GRAM_LIMIT = 256
+
+
+class Isometry(Analysis):
+    """Section 4.3.3 of the paper, and the exact finite-rate identity norm + sigma^2 = 1.
+
+    For a metric without a tensor the pullback half is left out and stationarity stands alone.
+    """
+
+    name = "isometry"
+    summary = "norms, residuals, orthogonality, recovered beta (Eq. 14, 23 and beyond)"
+    needs = frozenset({"std", "stationarity"})
+
+    def start(self, setup: Setup) -> None:
+        """Prepare accumulators; ask for the Gram matrix where n allows it."""
+        from isoprobe.calibration import BetaSums
+        from isoprobe.statistics import Moments
+
+        super().start(setup)
+        n = setup.vae.latent_size
+        self.beta_sums = BetaSums(n)
+        self.moments = {
+            name: Moments((n,))
+            for name in ("pullback", "inverse_variance", "scaled", "variance", "stationarity")
+        }
+        self.cosine = Moments((n, n) if n <= GRAM_LIMIT else ())
+        self.gap = Moments()
+        self.accumulators = {
+            "beta": self.beta_sums,
+            "cosine": self.cosine,
+            "gap": self.gap,
+            **self.moments,
+        }
+        if setup.metric.smooth:
+            gram = {"gram"} if n <= GRAM_LIMIT and self.with_gram else set()
+            self.needs = self.needs | {"pullback"} | gram
+
+    #: set to False by the engine when the pullback method gives the diagonal only
+    with_gram = True
+
+    def update(self, batch: Batch) -> Mapping[str, Variable] | None:
+        """Take in a batch; store 2 sigma^2 g_jj, the norm times beta, of each sample."""
+        import numpy as np
+
+        self.beta_sums.take(batch)
+        variance = batch.array("std") ** 2
+        self.moments["variance"].update(variance)
+        self.moments["inverse_variance"].update(1 / variance)
+        self.moments["stationarity"].update(batch.array("stationarity"))
+        if "pullback" not in batch.quantities:
+            return None
+        pullback = batch.array("pullback")
+        scaled = 2 * variance * pullback
+        self.moments["pullback"].update(pullback)
+        self.moments["scaled"].update(scaled)
+        if "gram" in batch.quantities:
+            self._orthogonality(batch)
+        stored = pullback.astype(np.float64 if batch.x.element_size() == 8 else np.float32)
+        return {
+            "pullback": Variable(
+                ("sample", "latent"), stored, "J_j' G J_j at the posterior mean", "metric", "23"
+            )
+        }
+
+    def _orthogonality(self, batch: Batch) -> None:
+        import numpy as np
+        import torch
+
+        from isoprobe.formulas import active_subset, cosines, hadamard_gap
+
+        gram = batch["gram"].double()
+        self.cosine.update(cosines(gram).abs().cpu().numpy())
+        active = torch.as_tensor(self.setup.active, device=gram.device)
+        if int(active.sum()) > 1:
+            gap = hadamard_gap(active_subset(gram, active)).cpu().numpy()
+            # A sample with a vanishing or linearly dependent column has no finite gap.
+            self.gap.update(gap[np.isfinite(gap)])
+
+    def result(self, context: Context) -> Mapping[str, Variable]:
+        """Norms, residuals, cosines and betas, by latent and overall."""
+        beta = context.beta.value
+        variables = self._by_stationarity(beta)
+        if self.moments["scaled"].count:
+            variables |= self._by_pullback(beta)
+        if self.cosine.count:
+            variables |= self._by_gram(context.setup.active)
+        return variables
+
+    def _by_stationarity(self, beta: float) -> dict[str, Variable]:
+        stationary = self.moments["stationarity"]
+        norm = stationary.mean / beta
+        return {
+            "stationary_norm_mean": _latent(norm, "norm by stationarity", "theory 2b"),
+            "stationary_norm_sd": _latent(
+                stationary.sd / beta, "standard deviation over samples and draws, by stationarity"
+            ),
+            "stationary_norm_se": _latent(
+                stationary.se / beta, "standard error of the norm by stationarity"
+            ),
+            "stationary_residual_mean": _latent(
+                norm + self.moments["variance"].mean - 1,
+                "norm by stationarity + sigma^2 - 1",
+                "theory 2b",
+            ),
+            "variance_mean": _latent(self.moments["variance"].mean, "mean of sigma^2"),
+            **_beta("beta_recovered", self.beta_sums.by_latent(1), "stationarity", "theory 2b"),
+        }
+
+    def _by_pullback(self, beta: float) -> dict[str, Variable]:
+        from isoprobe.formulas import residual
+
+        norm, pullback = self.moments["scaled"], self.moments["pullback"]
+        return {
+            "norm_mean": _latent(norm.mean / beta, "squared norm of x_{y_j}", "23"),
+            "norm_sd": _latent(norm.sd / beta, "standard deviation of the norm", "23"),
+            "norm_se": _latent(norm.se / beta, "standard error of the norm", "23"),
+            "residual_mean": _latent(
+                residual(norm.mean / beta, self.moments["variance"].mean),
+                "norm + sigma^2 - 1, zero at an optimum",
+                "theory 2",
+            ),
+            "pullback_mean": _latent(pullback.mean, "mean of D'_j = g_jj", "23", "metric"),
+            "pullback_sd": _latent(pullback.sd, "standard deviation of g_jj", "23", "metric"),
+            "inverse_variance_expected": _latent(
+                1 + 2 / beta * pullback.mean, "E[sigma^-2] that g_jj implies", "theory 2"
+            ),
+            **_beta("beta_pullback", self.beta_sums.by_latent(2), "pullback", "theory 2"),
+        }
+
+    def _by_gram(self, active: np.ndarray) -> dict[str, Variable]:
+        import numpy as np
+
+        cosine = self.cosine.mean
+        pairs = np.outer(active, active) & ~np.eye(len(active), dtype=bool)
+        mean_abs = cosine[pairs].mean() if pairs.any() else 0.0
+        return {
+            "cosine": Variable(
+                ("latent", "latent_2"), cosine, "mean |cos| between decoder columns", "1", "14"
+            ),
+            "cosine_mean_abs": Variable(
+                (), np.asarray(mean_abs), "mean |cos| over pairs of active dimensions", "1", "14"
+            ),
+            "hadamard_gap": Variable(
+                (),
+                np.asarray(self.gap.mean if self.gap.count else 0.0),
+                "half of sum log g_jj - log det g over active dimensions",
+                "nat",
+                "theory 2",
+            ),
+        }
+
+
+def _latent(
+    values: np.ndarray, long_name: str, equation: str = "", units: str = "1"
+) -> Variable:
+    return Variable(("latent",), values, long_name, units, equation)
+
+
+def _beta(name: str, estimate: Estimate, route: str, equation: str) -> dict[str, Variable]:
+    text = f"beta recovered from this latent alone by {route}"
+    return {
+        name: _latent(estimate.value, text, equation, "metric"),
+        f"{name}_low": _latent(estimate.low, f"{text}, 95 % lower", equation, "metric"),
+        f"{name}_high": _latent(estimate.high, f"{text}, 95 % upper", equation, "metric"),
+    }
+
+
+@hookimpl
+def isoprobe_analyses() -> list[type[Analysis]]:
+    """Isometry."""
+    return [Isometry]
