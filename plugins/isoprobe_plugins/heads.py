@@ -1,0 +1,97 @@
+"""Every form in which networks give the posterior's scale, in one place.
+
+A wrong form loads without an error and only shows in the numbers, so it is always named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from isoprobe.errors import OptionError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _logvar(raw: Tensor) -> Tensor:
+    return (0.5 * raw).exp()
+
+
+def _logvar_clamped(raw: Tensor) -> Tensor:
+    return (0.5 * raw.clamp(-30.0, 20.0)).exp()
+
+
+def _logstd(raw: Tensor) -> Tensor:
+    return raw.exp()
+
+
+def _std(raw: Tensor) -> Tensor:
+    return raw.abs()
+
+
+def _variance(raw: Tensor) -> Tensor:
+    return raw.sqrt()
+
+
+def _softplus_std(raw: Tensor) -> Tensor:
+    return _softplus(raw)
+
+
+def _softplus_variance(raw: Tensor) -> Tensor:
+    return (1e-7 + _softplus(raw)).sqrt()
+
+
+def _softplus_logvar(raw: Tensor) -> Tensor:
+    return (0.5 * _softplus(raw)).exp()
+
+
+def _exp_variance(raw: Tensor) -> Tensor:
+    return (raw.exp() + 1e-4).sqrt()
+
+
+def _softplus(raw: Tensor) -> Tensor:
+    from torch.nn.functional import softplus
+
+    return softplus(raw)
+
+
+#: form -> (what it means, raw head -> std)
+HEADS: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+    "logvar": ("log of the variance", _logvar),
+    "logvar-clamped": ("log of the variance, clamped to [-30, 20]", _logvar_clamped),
+    "logstd": ("log of the standard deviation, so that exp(head) is the std", _logstd),
+    "std": ("the standard deviation itself, whatever its sign", _std),
+    "variance": ("the variance itself", _variance),
+    "softplus-std": ("std = softplus(head)", _softplus_std),
+    "softplus-variance": ("std = sqrt(1e-7 + softplus(head))", _softplus_variance),
+    "softplus-logvar": ("softplus(head) is the log of the variance", _softplus_logvar),
+    "exp-variance": ("variance = exp(head) + 1e-4", _exp_variance),
+}
+
+
+def to_std(form: str, raw: Tensor) -> Tensor:
+    """Turn a network's scale head into the posterior's standard deviation.
+
+    Args:
+        form: a key of :data:`HEADS`.
+        raw: the head's output, any shape.
+
+    Returns:
+        sigma, same shape, positive.
+    """
+    return HEADS[check_head(form)][1](raw)
+
+
+def check_head(form: str) -> str:
+    """Return the form when it is known.
+
+    Raises:
+        OptionError: naming the known forms.
+    """
+    if form not in HEADS:
+        known = sorted(HEADS)
+        raise OptionError(
+            f"unknown scale head {form!r}{nearest(form, known)}; known: {', '.join(known)}"
+        )
+    return form
