@@ -110,12 +110,15 @@ class Overview(Analysis):
             for name, v in columns.items()
         }
 
-    def resolve_beta(self, given: float | None, declared: float | None) -> Beta:
+    def resolve_beta(
+        self, given: float | None, declared: float | None, *, comparable: bool = True
+    ) -> Beta:
         """Choose the beta in force and compare it with what the model shows.
 
         Args:
             given: by the user, in units of the metric.
-            declared: by the checkpoint, in the same units.
+            declared: by the checkpoint.
+            comparable: the declared beta is in units of the metric in use.
 
         Returns:
             The choice: the user's, else the declared one, else the recovered one.
@@ -126,7 +129,7 @@ class Overview(Analysis):
         recovered = None if stationary is None else float(stationary.value)
         if given is not None:
             value, source = given, "user"
-        elif declared is not None:
+        elif declared is not None and comparable:
             value, source = declared, "declared"
         elif recovered is not None and recovered > 0:
             value, source = recovered, "recovered"

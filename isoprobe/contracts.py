@@ -280,11 +280,13 @@ class Dataset(abc.ABC):
         name: as shown in summaries.
         shape: shape of one sample as stored.
         dtype: numpy name of the stored type; ``uint8`` marks image bytes.
+        notes: what a reader should know about how it was read, a sentence each.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    notes: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -379,6 +381,7 @@ class Setup:
         active: dimensions whose mean KL is above :data:`ACTIVE_NATS` over a pilot of the data,
             ``(n,)`` bool (Prop. 3); fixed before the pass so that determinants over active
             dimensions can be taken sample by sample.
+        pullback: how the pullback is taken; ``exact`` alone gives more than its diagonal.
         labelled: the data has labels.
     """
 
@@ -387,6 +390,7 @@ class Setup:
     samples: int
     seed: int
     active: np.ndarray
+    pullback: str = "exact"
     labelled: bool = False
 
 
@@ -465,6 +469,12 @@ class Analysis(abc.ABC):
         self, chunk: Mapping[str, np.ndarray], context: Context
     ) -> Mapping[str, Variable] | None:
         """Per-sample columns derived from stored ones, for one chunk of samples, if any."""
+        return None
+
+    def conclude(
+        self, columns: Callable[[str], np.ndarray], context: Context
+    ) -> Mapping[str, Variable] | None:
+        """More named arrays, from whole stored columns by name, once those are finished, if any."""
         return None
 
     def state(self) -> dict[str, np.ndarray]:

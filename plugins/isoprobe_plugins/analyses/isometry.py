@@ -49,11 +49,8 @@ class Isometry(Analysis):
             **self.moments,
         }
         if setup.metric.smooth:
-            gram = {"gram"} if n <= GRAM_LIMIT and self.with_gram else set()
-            self.needs = self.needs | {"pullback"} | gram
-
-    #: set to False by the engine when the pullback method gives the diagonal only
-    with_gram = True
+            whole = n <= GRAM_LIMIT and setup.pullback == "exact"
+            self.needs = self.needs | {"pullback"} | ({"gram"} if whole else set())
 
     def update(self, batch: Batch) -> Mapping[str, Variable] | None:
         """Take in a batch; store 2 sigma^2 g_jj, the norm times beta, of each sample."""
