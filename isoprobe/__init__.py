@@ -1,8 +1,8 @@
 """What a pretrained VAE learned: isometry, importance, density, read off its weights.
 
 ``isoprobe.analyze`` and ``isoprobe.load`` are the whole of it for most uses; plugins import
-:mod:`isoprobe.contracts` and :data:`isoprobe.hookspecs.hookimpl`. Names are loaded when first used, so
-that ``import isoprobe`` costs no torch.
+:mod:`isoprobe.contracts` and :data:`isoprobe.hookspecs.hookimpl`. Names are loaded when first used,
+so that ``import isoprobe`` costs no torch.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from isoprobe.errors import IsoprobeError
 if TYPE_CHECKING:
     from isoprobe.api import analyze, load
     from isoprobe.contracts import VAE, Facts, Posterior
+
+    __version__: str
 
 __all__ = ["VAE", "Facts", "IsoprobeError", "Posterior", "__version__", "analyze", "load"]
 
@@ -27,7 +29,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its home when it is first used (PEP 562)."""
+    """Return a public name, imported from its home when it is first used (PEP 562).
+
+    Raises:
+        AttributeError: for any other name.
+    """
     import importlib
 
     if name == "__version__":

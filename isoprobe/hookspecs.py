@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
     from isoprobe.contracts import Adapter, Analysis, Architecture, DataSource, Metric
 
+#: version of the plugin surface; a module may state the one it was written for as
+#: ``ISOPROBE_INTERFACE``. It changes only when existing plugins would stop working.
+INTERFACE = 1
+
 hookspec = pluggy.HookspecMarker("isoprobe")
 hookimpl = pluggy.HookimplMarker("isoprobe")
 

@@ -1,0 +1,151 @@
+"""``isoprobe analyze``: a checkpoint goes in, a true account of its latent space comes out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from isoprobe.cli.examples import examples
+from isoprobe.cli.types import all_or_count, auto_or_count, auto_or_positive, size_in_bytes
+
+
+@click.command(
+    epilog=examples(
+        "isoprobe analyze model.safetensors",
+        "isoprobe analyze model.safetensors --data images.npy --metric bce --out result.h5",
+        "isoprobe analyze folder/ --data mnist.npz:x_train --resize 32 --json | jq .beta",
+        "isoprobe analyze weights.pt --adapter factory --option call=my_models:build --metric sse",
+    ),
+    short_help="Analyse the latent space of a checkpoint.",
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    metavar="SPEC",
+    help="File, .npz:array, .h5:/dataset, folder or prior. [default: the checkpoint's, or prior]",
+)
+@click.option(
+    "--metric", metavar="NAME[:k=v,...]", help="Distortion. [default: the checkpoint's own]"
+)
+@click.option(
+    "--beta",
+    metavar="auto|FLOAT",
+    callback=auto_or_positive,
+    default="auto",
+    show_default=True,
+    help="KL weight, D summed over inputs; auto: declared, else recovered.",
+)
+@click.option(
+    "--analysis",
+    "analyses",
+    metavar="NAME[:k=v,...]",
+    multiple=True,
+    default=("isometry", "importance"),
+    show_default=True,
+    help="Analysis to run; repeatable.",
+)
+@click.option("--adapter", metavar="NAME", help="Adapter. [default: the one that matches]")
+@click.option(
+    "--option",
+    "options",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Option of the adapter; repeatable.",
+)
+@click.option(
+    "--samples",
+    metavar="all|N",
+    callback=all_or_count,
+    default="10000",
+    show_default=True,
+    help="Samples to use; all for every one.",
+)
+@click.option(
+    "--batch-size",
+    metavar="auto|N",
+    callback=auto_or_count,
+    default="auto",
+    show_default=True,
+    help="Samples at once.",
+)
+@click.option(
+    "--resize",
+    type=click.IntRange(min=1),
+    metavar="PIXELS",
+    help="Resize images to this height and width.",
+)
+@click.option("--scale", metavar="FACTOR", help="Multiply the data by this, as in 1/255.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cuda, cuda:1, mps; auto takes the fastest.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    help="Number type. [default: the checkpoint's own]",
+)
+@click.option(
+    "--pullback",
+    type=click.Choice(["exact", "probe", "finite-difference"]),
+    default="exact",
+    show_default=True,
+    help="How the decoder is differentiated.",
+)
+@click.option(
+    "--memory",
+    callback=size_in_bytes,
+    metavar="SIZE",
+    help="Memory limit of the tangents, as in 500MB.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of every random draw."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="F.h5",
+    help="Write the whole result here.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing result.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON instead of the summary.")
+def analyze(
+    *,
+    model: Path,
+    options: tuple[str, ...],
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Analyse the latent space of a checkpoint, in one pass over the data.
+
+    The summary goes to stdout, notes and progress to stderr.
+    """
+    from isoprobe import api, summary
+    from isoprobe.specs import parse_options
+
+    result = api.analyze(
+        model,
+        options=parse_options(options, of="--option"),
+        progress=True,
+        **settings,
+    )
+    with result:
+        if as_json:
+            click.echo(json.dumps(summary.to_json(result), indent=2, allow_nan=False))
+        else:
+            click.echo(summary.to_text(result, _width(), unicode=_unicode()))
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, 110)
+
+
+def _unicode() -> bool:
+    return "utf" in (sys.stdout.encoding or "").lower()

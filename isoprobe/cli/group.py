@@ -1,0 +1,103 @@
+"""The group of commands: its own, each imported when it is run, and those of plugins."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from isoprobe.cli.examples import examples
+from isoprobe.registry import installed
+
+DEBUG = "isoprobe.debug"
+
+#: own commands: module and attribute, imported when asked for
+COMMANDS = {
+    "analyze": "isoprobe.cli.analyze:analyze",
+    "inspect": "isoprobe.cli.inspect:inspect",
+    "plugins": "isoprobe.cli.plugins:plugins",
+}
+
+
+class PluginGroup(click.Group):
+    """Offers its own commands and those that plugins register."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return every command's name, sorted."""
+        return sorted({*COMMANDS, *installed().commands()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command, imported; a plugin is asked only for names that are not ours."""
+        if cmd_name in COMMANDS:
+            module, _, attribute = COMMANDS[cmd_name].partition(":")
+            command: click.Command | None = getattr(importlib.import_module(module), attribute)
+        else:
+            command = installed().command(cmd_name)
+        return None if command is None else _with_debug(command)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command to run, or fail with the nearest name."""
+        from isoprobe.errors import nearest
+
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            known = self.list_commands(ctx)
+            hint = nearest(args[0], known) or f"; commands are {', '.join(known)}"
+            ctx.fail(f"no such command '{args[0]}'{hint}")
+        return super().resolve_command(ctx, args)
+
+
+def _with_debug(command: click.Command) -> click.Command:
+    """Give a command ``--debug``, once, so that it can stand after the command too."""
+    if not any(parameter.name == "debug" for parameter in command.params):
+        command.params.append(_debug_option())
+    return command
+
+
+def _debug_option() -> click.Option:
+    return click.Option(
+        ["--debug"],
+        is_flag=True,
+        expose_value=False,
+        callback=_note_debug,
+        help="Show the traceback of an error.",
+    )
+
+
+def _note_debug(context: click.Context, _: click.Parameter, value: bool) -> bool:
+    if value:
+        context.meta[DEBUG] = True
+    return value
+
+
+def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        import isoprobe
+
+        click.echo(f"isoprobe {isoprobe.__version__}")
+        context.exit()
+
+
+@click.group(
+    cls=PluginGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=examples(
+        "isoprobe analyze model.safetensors            with the metric, beta and data it declares",
+        "isoprobe analyze model.safetensors --data x.npy --metric bce --out result.h5",
+        "isoprobe inspect model.safetensors            what the file is; runs nothing",
+        "isoprobe plugins                              every part that is installed",
+    ),
+    no_args_is_help=True,
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version.",
+)
+def cli(**_: Any) -> None:
+    """What did this VAE learn, which latents matter, how likely is this point, can I trust it?"""

@@ -1,0 +1,51 @@
+"""``isoprobe plugins``: every plugin by kind, with its distribution and version."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import asdict
+from itertools import groupby
+
+import click
+
+from isoprobe.cli.examples import examples
+from isoprobe.discovery import PluginWarning
+from isoprobe.registry import Listing, installed
+
+
+@click.command(
+    epilog=examples(
+        "isoprobe plugins", "isoprobe plugins --json | jq '.[] | select(.kind == \"metric\").name'"
+    ),
+    short_help="List every plugin by kind, distribution and version.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+def plugins(*, as_json: bool) -> None:
+    """List every plugin by kind, with its distribution and version.
+
+    A plugin that does not work is listed with what is wrong; the others work all the same.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)  # what is wrong stands in the list itself
+        rows = installed().listing()
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        click.echo(_table(rows))
+
+
+def _table(rows: list[Listing]) -> str:
+    width = max((len(row.name) for row in rows), default=0)
+    source_width = max((len(_source(row)) for row in rows), default=0)
+    lines: list[str] = []
+    for kind, members in groupby(rows, key=lambda row: row.kind):
+        lines += ["", click.style(kind or "unknown kind", bold=True)]
+        for row in members:
+            about = click.style(f"broken: {row.error}", fg="red") if row.error else row.summary
+            lines.append(f"  {row.name:<{width}}  {_source(row):<{source_width}}  {about}".rstrip())
+    return "\n".join(lines[1:])
+
+
+def _source(row: Listing) -> str:
+    return f"{row.distribution} {row.version}"

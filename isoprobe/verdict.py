@@ -1,0 +1,137 @@
+"""What the numbers mean together, in a sentence, and what to distrust."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+#: relative difference below which two estimates of beta count as equal; real weights whose
+#: training loss is on record stay within 0.1
+AGREE = 0.15
+#: mean |norm + sigma^2 - 1| of active latents below which isometry counts as reached
+ISOMETRIC = 0.15
+FEW_SAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The numbers a verdict rests on, active latents only.
+
+    Attributes:
+        active: number of active latents.
+        latents: number of latents.
+        residuals: norm + sigma^2 - 1 by the pullback; empty when not computed.
+        stationary_residuals: the same by stationarity.
+        betas: beta recovered in each latent.
+        beta: the overall estimates, as in the JSON summary.
+        data: name of the data.
+        samples: number of samples.
+    """
+
+    active: int
+    latents: int
+    residuals: tuple[float, ...]
+    stationary_residuals: tuple[float, ...]
+    betas: tuple[float, ...]
+    beta: Mapping[str, Any]
+    data: str
+    samples: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A sentence on what it means, and reasons for doubt."""
+
+    meaning: str
+    doubts: list[str]
+
+
+def verdict(reading: Reading) -> Verdict:
+    """Read the numbers together (stationarity and pullback, declared and recovered beta).
+
+    Args:
+        reading: the numbers.
+
+    Returns:
+        What they mean and what to distrust.
+    """
+    return Verdict(_meaning(reading), list(_doubts(reading)))
+
+
+def _meaning(reading: Reading) -> str:
+    if not reading.active:
+        return (
+            "No latent carries information: the encoder gives the prior whatever it sees. "
+            "Check the preprocessing of the data, and how the scale head is read."
+        )
+    carried = f"{reading.active} of {reading.latents} latents carry the information"
+    bends, drifts = _size(reading.residuals), _size(reading.stationary_residuals)
+    if bends is None and drifts is None:
+        return f"{carried}."
+    if bends is not None and bends <= ISOMETRIC:
+        return (
+            f"{carried}, and the embedding is isometric up to the known scale: steps of one sigma "
+            "in any of them cost alike, so importance can be read like PCA's variances."
+        )
+    if drifts is not None and drifts <= ISOMETRIC:
+        return (
+            f"{carried}; the training has converged, but the decoder bends within one sigma, or "
+            "reconstructs far from the input. Trust the stationary figures over the pullback's."
+        )
+    return (
+        f"{carried}, but neither test of isometry holds with this metric and beta: read "
+        "importance as a rough order at best."
+    )
+
+
+def _doubts(reading: Reading) -> Iterator[str]:
+    if reading.data == "prior":
+        yield (
+            "No data was used: the inputs are decoded from the prior, so every figure describes "
+            "the model's own samples. Give --data for the real ones."
+        )
+    if reading.samples < FEW_SAMPLES:
+        yield f"{reading.samples} samples are few; standard errors are in the result."
+    yield from _doubts_about_beta(reading)
+
+
+def _doubts_about_beta(reading: Reading) -> Iterator[str]:
+    declared, recovered = reading.beta["declared"], reading.beta["recovered"]
+    if recovered is None:
+        if declared is None and reading.beta["source"] != "user":
+            yield "beta is not known; whatever is scaled by it is relative."
+        return
+    if recovered <= 0:
+        yield (
+            "The recovered beta is not positive: metric, data or scale head are not those of "
+            "the training."
+        )
+        return
+    agreeing = _spread(reading.betas, recovered) <= AGREE
+    if not agreeing:
+        yield (
+            "The latents disagree about beta: training unfinished, or an objective that is no "
+            "beta-VAE of this metric."
+        )
+    if declared is None:
+        yield (
+            "beta was read off the weights with this metric; the metric itself cannot be told "
+            "from the weights."
+        )
+    elif abs(declared / recovered - 1) > AGREE and agreeing:
+        yield (
+            f"The latents agree on beta {recovered:.3g}, not on the declared {declared:.3g}: the "
+            "declaration, its units (summed or averaged) or the metric are not the training's."
+        )
+    elif abs(declared / recovered - 1) > AGREE:
+        yield f"beta {declared:.3g} is declared, {recovered:.3g} recovered."
+
+
+def _size(residuals: tuple[float, ...]) -> float | None:
+    return fmean(map(abs, residuals)) if residuals else None
+
+
+def _spread(betas: tuple[float, ...], centre: float) -> float:
+    return fmean(abs(beta / centre - 1) for beta in betas) if betas else 0.0
