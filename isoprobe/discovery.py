@@ -276,7 +276,7 @@ def _contract_breach(plugin: Any, kind: Kind) -> str:
     if not (isinstance(plugin, type) and issubclass(plugin, kind.contract)):
         return f"which is no class derived from isoprobe.contracts.{kind.contract.__name__}"
     if inspect.isabstract(plugin):
-        missing = ", ".join(sorted(plugin.__abstractmethods__))
+        missing = ", ".join(sorted(getattr(plugin, "__abstractmethods__", ())))
         return f"which does not define {missing}"
     if not isinstance(getattr(plugin, "name", None), str):
         return "which has no name"

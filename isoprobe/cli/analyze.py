@@ -10,18 +10,18 @@ from typing import Any
 
 import click
 
+from isoprobe.cli import types
 from isoprobe.cli.examples import examples
-from isoprobe.cli.types import all_or_count, auto_or_count, auto_or_positive, size_in_bytes
 
 
 @click.command(
+    short_help="Analyse the latent space of a checkpoint.",
     epilog=examples(
         "isoprobe analyze model.safetensors",
         "isoprobe analyze model.safetensors --data images.npy --metric bce --out result.h5",
         "isoprobe analyze folder/ --data mnist.npz:x_train --resize 32 --json | jq .beta",
         "isoprobe analyze weights.pt --adapter factory --option call=my_models:build --metric sse",
     ),
-    short_help="Analyse the latent space of a checkpoint.",
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
@@ -35,10 +35,8 @@ from isoprobe.cli.types import all_or_count, auto_or_count, auto_or_positive, si
 @click.option(
     "--beta",
     metavar="auto|FLOAT",
-    callback=auto_or_positive,
-    default="auto",
-    show_default=True,
-    help="KL weight, D summed over inputs; auto: declared, else recovered.",
+    callback=types.auto_or_positive,
+    help="KL weight in units of the metric; auto recovers it. [default: the checkpoint's, or auto]",
 )
 @click.option(
     "--analysis",
@@ -60,69 +58,77 @@ from isoprobe.cli.types import all_or_count, auto_or_count, auto_or_positive, si
 @click.option(
     "--samples",
     metavar="all|N",
-    callback=all_or_count,
+    callback=types.all_or_count,
     default="10000",
     show_default=True,
-    help="Samples to use; all for every one.",
+    help="Samples to use, evenly spaced over the data.",
 )
 @click.option(
     "--batch-size",
     metavar="auto|N",
-    callback=auto_or_count,
+    callback=types.auto_or_count,
     default="auto",
     show_default=True,
-    help="Samples at once.",
+    help="Samples at once; auto keeps to --memory.",
 )
 @click.option(
     "--resize",
-    type=click.IntRange(min=1),
     metavar="PIXELS",
-    help="Resize images to this height and width.",
+    callback=types.height_and_width,
+    help="Resize images, as in 32 or 28x32.",
 )
-@click.option("--scale", metavar="FACTOR", help="Multiply the data by this, as in 1/255.")
+@click.option(
+    "--scale",
+    metavar="LOW:HIGH",
+    callback=types.low_and_high,
+    help="Data values that stand for the ends of the model's input range, as in 0:255.",
+)
 @click.option(
     "--device",
     default="auto",
     show_default=True,
-    help="auto, cpu, cuda, cuda:1, mps; auto takes the fastest.",
+    help="cpu, cuda, cuda:1, mps; auto takes an accelerator where there is one.",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float64"]),
-    help="Number type. [default: the checkpoint's own]",
+    help="Floating type of the run. [default: the checkpoint's own]",
 )
 @click.option(
     "--pullback",
-    type=click.Choice(["exact", "probe", "finite-difference"]),
+    type=click.Choice(["exact", "finite-difference"]),
     default="exact",
     show_default=True,
     help="How the decoder is differentiated.",
 )
 @click.option(
-    "--memory",
-    callback=size_in_bytes,
-    metavar="SIZE",
-    help="Memory limit of the tangents, as in 500MB.",
+    "--pairs",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Antithetic pairs of posterior draws a sample.",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of every random draw."
+    "--memory",
+    metavar="SIZE",
+    callback=types.size_in_bytes,
+    default="1GiB",
+    show_default=True,
+    help="Limit of what the derivatives may take at once.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random draws."
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="F.h5",
-    help="Write the whole result here.",
+    help="Keep the whole result here.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing result.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of the summary.")
-def analyze(
-    *,
-    model: Path,
-    options: tuple[str, ...],
-    as_json: bool,
-    **settings: Any,
-) -> None:
+def analyze(*, model: Path, options: tuple[str, ...], as_json: bool, **settings: Any) -> None:
     """Analyse the latent space of a checkpoint, in one pass over the data.
 
     The summary goes to stdout, notes and progress to stderr.
@@ -130,13 +136,8 @@ def analyze(
     from isoprobe import api, summary
     from isoprobe.specs import parse_options
 
-    result = api.analyze(
-        model,
-        options=parse_options(options, of="--option"),
-        progress=True,
-        **settings,
-    )
-    with result:
+    given = parse_options(options, of="--option")
+    with api.analyze(model, options=given, progress=True, **settings) as result:
         if as_json:
             click.echo(json.dumps(summary.to_json(result), indent=2, allow_nan=False))
         else:

@@ -9,21 +9,19 @@ import click
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?I?)B?", re.IGNORECASE)
+_PIXELS = re.compile(r"([1-9]\d*)(?:x([1-9]\d*))?")
 
 
-def auto_or_positive(_: click.Context, __: click.Parameter, text: str) -> float | str:
-    """Return ``auto``, or a positive number.
+def auto_or_positive(_: click.Context, __: click.Parameter, text: str | None) -> float | str | None:
+    """Return ``auto``, or a positive number; None when not given.
 
     Raises:
         BadParameter: for anything else.
     """
-    if text == "auto":
-        return "auto"
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number > 0):
+    if text is None or text == "auto":
+        return text
+    number = _number(text)
+    if number is None or number <= 0:
         raise click.BadParameter(f"expected auto or a positive number, found '{text}'.")
     return number
 
@@ -46,18 +44,48 @@ def auto_or_count(_: click.Context, __: click.Parameter, text: str) -> int | Non
     return _word_or_count(text, "auto")
 
 
-def size_in_bytes(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+def size_in_bytes(_: click.Context, __: click.Parameter, text: str) -> int:
     """Return the bytes of a size such as ``500MB`` or ``2GiB``.
+
+    Raises:
+        BadParameter: for anything else.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None or not float(match[1]):
+        raise click.BadParameter(f"expected a size such as 500MB or 2GiB, found '{text}'.")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def low_and_high(
+    _: click.Context, __: click.Parameter, text: str | None
+) -> tuple[float, float] | None:
+    """Return the ends of a range such as ``0:255``; None when not given.
 
     Raises:
         BadParameter: for anything else.
     """
     if text is None:
         return None
-    match = _SIZE.fullmatch(text)
-    if match is None or not float(match[1]):
-        raise click.BadParameter(f"expected a size such as 500MB or 2GiB, found '{text}'.")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    ends = [_number(part) for part in text.split(":")]
+    if len(ends) != 2 or ends[0] is None or ends[1] is None or ends[0] >= ends[1]:
+        raise click.BadParameter(f"expected LOW:HIGH, as in 0:255, found '{text}'.")
+    return ends[0], ends[1]
+
+
+def height_and_width(
+    _: click.Context, __: click.Parameter, text: str | None
+) -> tuple[int, int] | None:
+    """Return the pixels of a size such as ``32`` or ``28x32``; None when not given.
+
+    Raises:
+        BadParameter: for anything else.
+    """
+    if text is None:
+        return None
+    match = _PIXELS.fullmatch(text)
+    if match is None:
+        raise click.BadParameter(f"expected pixels, as in 32 or 28x32, found '{text}'.")
+    return int(match[1]), int(match[2] or match[1])
 
 
 def _word_or_count(text: str, word: str) -> int | None:
@@ -66,3 +94,12 @@ def _word_or_count(text: str, word: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise click.BadParameter(f"expected {word} or a count of at least 1, found '{text}'.")
     return int(text)
+
+
+def _number(text: str) -> float | None:
+    """Return the finite number a text stands for, or None."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
