@@ -177,6 +177,11 @@ class Discovery:
         }
         return sorted(offers.values(), key=lambda o: (o.name, o.origin.distribution))
 
+    def problem_of(self, kind: str, name: str) -> Problem | None:
+        """What is wrong with the module that should offer that plugin, if anything is."""
+        values = {o.entry.value for o in self.origins if (o.kind, o.name) == (kind, name)}
+        return next((p for p in self.problems if p.origin.entry.value in values), None)
+
     def _offers_of(self, origin: Origin, kind: str) -> Iterator[Offer]:
         module = self._module(origin)
         if module is None:

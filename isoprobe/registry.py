@@ -203,9 +203,9 @@ class Registry:
 
     def _unknown(self, kind: str, name: str) -> Exception:
         known = self.names(kind)
-        broken = [p for p in self.problems if (p.origin.kind, p.origin.name) == (kind, name)]
-        if broken:
-            return PluginError(str(broken[0]))
+        broken = self._discovery.problem_of(kind, name)
+        if broken is not None:
+            return PluginError(str(broken))
         hint = nearest(name, known) or ";"
         error = _UNKNOWN.get(kind, OptionError)
         return error(f"there is no {kind} '{name}'{hint} known: {', '.join(known) or 'none'}")

@@ -129,8 +129,9 @@ class _Text:
         yield from self._totals()
         reading = verdict(self._reading())
         yield from self._paragraph("What it means", [reading.meaning])
-        notes = [*reading.doubts, *map(str, self.result.attrs.get("notes", ()))]
-        yield from self._paragraph("What to distrust", notes)
+        yield from self._paragraph("What to distrust", reading.doubts)
+        notes = [str(note) for note in self.result.attrs.get("notes", ())]
+        yield from self._paragraph("Taken as given", notes)
         if self.document["output"]:
             yield ""
             yield f"Result: {self.document['output']}"
@@ -246,6 +247,7 @@ class _Text:
             stationary_residuals=_finite(stationary[i] for i in chosen),
             betas=_finite(latents[i]["beta_recovered"] for i in chosen),
             beta=self.document["beta"],
+            cosine=self.document["summary"]["cosine_mean_abs"],
             data=str(self.document["data"]["name"]),
             samples=int(self.document["data"]["samples"] or 0),
         )
@@ -256,7 +258,7 @@ class _Text:
         yield ""
         yield click.style(title, bold=True)
         for text in texts:
-            yield click.wrap_text(text, self.width, "  ", "    ")
+            yield click.wrap_text(text, self.width, "  ", "  ")
 
 
 def _beta(attrs: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from typing import Any
 AGREE = 0.15
 #: mean |norm + sigma^2 - 1| of active latents below which isometry counts as reached
 ISOMETRIC = 0.15
+#: mean |cosine| of decoder columns above which latents share directions
+ORTHOGONAL = 0.15
 FEW_SAMPLES = 1000
 
 
@@ -26,6 +28,7 @@ class Reading:
         stationary_residuals: the same by stationarity.
         betas: beta recovered in each latent.
         beta: the overall estimates, as in the JSON summary.
+        cosine: mean |cosine| between decoder columns; None when not computed.
         data: name of the data.
         samples: number of samples.
     """
@@ -36,6 +39,7 @@ class Reading:
     stationary_residuals: tuple[float, ...]
     betas: tuple[float, ...]
     beta: Mapping[str, Any]
+    cosine: float | None
     data: str
     samples: int
 
@@ -72,13 +76,14 @@ def _meaning(reading: Reading) -> str:
         return f"{carried}."
     if bends is not None and bends <= ISOMETRIC:
         return (
-            f"{carried}, and the embedding is isometric up to the known scale: steps of one sigma "
-            "in any of them cost alike, so importance can be read like PCA's variances."
+            f"{carried}. Each obeys norm + sigma^2 = 1, as an embedding that is isometric up to a "
+            "known scale must, so importance reads like PCA's variances."
         )
     if drifts is not None and drifts <= ISOMETRIC:
         return (
-            f"{carried}; the training has converged, but the decoder bends within one sigma, or "
-            "reconstructs far from the input. Trust the stationary figures over the pullback's."
+            f"{carried}. Training has converged (norm + sigma^2 = 1 by stationarity), but the "
+            "decoder bends within one sigma, or reconstructs far from the input: trust the "
+            "stationary figures over the pullback's."
         )
     return (
         f"{carried}, but neither test of isometry holds with this metric and beta: read "
@@ -87,13 +92,18 @@ def _meaning(reading: Reading) -> str:
 
 
 def _doubts(reading: Reading) -> Iterator[str]:
-    if reading.data == "prior":
+    if reading.data.partition(":")[0] == "prior":
         yield (
             "No data was used: the inputs are decoded from the prior, so every figure describes "
             "the model's own samples. Give --data for the real ones."
         )
     if reading.samples < FEW_SAMPLES:
         yield f"{reading.samples} samples are few; standard errors are in the result."
+    if reading.cosine is not None and reading.cosine > ORTHOGONAL:
+        yield (
+            f"The decoder's columns are not orthogonal (mean |cosine| {reading.cosine:.2f}): "
+            "latents share directions, and their importances overlap."
+        )
     yield from _doubts_about_beta(reading)
 
 

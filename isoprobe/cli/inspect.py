@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,15 @@ import click
 
 from isoprobe.cli.examples import examples
 from isoprobe.registry import installed
+
+
+#: what an analysis would like to know, and what to do where a checkpoint does not say
+WANTED = {
+    "metric": "give --metric",
+    "beta": "it is recovered, or give --beta",
+    "dataset": "give --data, or samples of the prior are used",
+    "input_range": "values are taken as they are",
+}
 
 
 @click.command(
@@ -57,18 +67,33 @@ def look(model: Path, adapter: str | None = None) -> dict[str, Any]:
 
 
 def _text(facts: dict[str, Any]) -> str:
-    declared = facts["declared"]
+    declared = _flat(facts["declared"])
+    size = f", {facts['bytes']:,} bytes" if facts["bytes"] else ""
     lines = [
         click.style(facts["model"], bold=True),
-        f"  {facts['file']}, {facts['bytes']:,} bytes, sha256 {facts['sha256'][:12]}",
+        f"  {facts['file']}{size}, sha256 {facts['sha256'][:12]}",
         f"  read by adapter {facts['adapter']}",
+        "",
     ]
-    width = max((len(name) for name in declared), default=0)
-    lines += [f"  {name:<{width}}  {_value(value)}" for name, value in declared.items()]
+    known = {name: value for name, value in declared.items() if value not in {None, ""}}
+    width = max((len(name) for name in [*known, *WANTED]), default=0)
+    lines += [f"  {name:<{width}}  {value}" for name, value in known.items()]
+    lines += [
+        f"  {name:<{width}}  " + click.style(f"unknown; {remedy}", fg="yellow")
+        for name, remedy in WANTED.items()
+        if not any(key.rpartition(".")[2] == name for key in known)
+    ]
     return "\n".join(lines)
 
 
-def _value(value: Any) -> str:
-    if value is None:
-        return click.style("unknown", dim=True)
-    return value if isinstance(value, str) else json.dumps(value)
+def _flat(declared: Mapping[str, Any], prefix: str = "") -> dict[str, str | None]:
+    """Nested facts by dotted name, each in words, None where unknown."""
+    flat: dict[str, str | None] = {}
+    for name, value in declared.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple):
+            flat[f"{prefix}{name}"] = ", ".join(map(str, value))
+        else:
+            flat[f"{prefix}{name}"] = None if value is None else str(value)
+    return flat

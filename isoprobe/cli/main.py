@@ -12,11 +12,14 @@ import warnings
 from collections.abc import Sequence
 
 import click
+from click.shell_completion import shell_complete
 
 from isoprobe.cli.group import DEBUG, cli
 from isoprobe.errors import IsoprobeError
 
 INTERRUPTED = 130
+#: set by the shell when it asks for completions
+COMPLETE = "_ISOPROBE_COMPLETE"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    if os.environ.get(COMPLETE):
+        return shell_complete(cli, {}, "isoprobe", COMPLETE, os.environ[COMPLETE])
     given = list(sys.argv[1:] if arguments is None else arguments)
     meta: dict[str, object] = {}
     with warnings.catch_warnings():
