@@ -1,0 +1,260 @@
+"""Arrays: ``FILE.npy``, ``FILE.npz:DATA[,LABELS]``, ``FILE.h5:/DATA[,/LABELS]``."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+
+from isoprobe.contracts import Dataset, DataSource
+from isoprobe.datafiles import check_file, fingerprint, first_bytes, shown_name, split_spec
+from isoprobe.errors import DataError, nearest
+from isoprobe.headers import ZIP_ERRORS
+from isoprobe.hookspecs import hookimpl
+from isoprobe.source import HDF5_MAGIC
+from isoprobe_plugins.data.streams import StreamedArray, check_numeric, runs
+
+if TYPE_CHECKING:
+    from isoprobe.contracts import VAE
+
+NPY_MAGIC = b"\x93NUMPY"
+ZIP_MAGIC = b"PK\x03\x04"
+
+
+class Rows(Protocol):
+    """An array on disk, first axis rows."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    notes: tuple[str, ...]
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Rows at ascending indices."""
+
+    def close(self) -> None:
+        """Release the file."""
+
+
+class ArraySource(DataSource):
+    """Numpy and HDF5 files; nothing in them is ever unpickled."""
+
+    name: ClassVar[str] = "arrays"
+    summary: ClassVar[str] = (
+        "numpy or HDF5 arrays, FILE.npy, FILE.npz:DATA, FILE.h5:/DATA, "
+        "with labels FILE.npz:DATA,LABELS"
+    )
+
+    def matches(self, spec: str) -> bool:
+        """Return True for the first bytes of npy and HDF5, and a zip archive of npy files."""
+        path, _ = split_spec(spec)
+        return _opener(path) is not None
+
+    def open(self, spec: str, vae: VAE | None = None) -> Dataset:
+        """Return the array opened, with its labels if named.
+
+        Raises:
+            DataError: when the file is damaged, has no such array, or holds no numbers.
+        """
+        path, member = split_spec(spec)
+        check_file(path)
+        opener = _opener(path)
+        if opener is None:
+            raise DataError(f"expected a .npy, .npz or HDF5 file, found something else: {path}")
+        return opener(path, member)
+
+
+class ArrayDataset(Dataset):
+    """Rows of one array, labels from another.
+
+    Args:
+        path: the file.
+        member: what was asked of it.
+        rows: the data.
+        labels: the labels, one for each row, or None.
+
+    Raises:
+        DataError: when there is no axis of rows, or labels do not fit them.
+    """
+
+    def __init__(self, path: Path, member: str | None, rows: Rows, labels: Rows | None) -> None:
+        self.name = shown_name(path, member)
+        if not rows.shape:
+            raise DataError(f"{self.name} is a single number; expected an array of samples")
+        if labels is not None and (
+            labels.shape[:1] != rows.shape[:1] or math.prod(labels.shape[1:]) != 1
+        ):
+            raise DataError(
+                f"{self.name}: expected one label for each of {rows.shape[0]} rows, "
+                f"found labels of shape {labels.shape}"
+            )
+        self._path, self._member, self._rows, self._labels = path, member, rows, labels
+        self.shape, self.dtype = tuple(rows.shape[1:]), rows.dtype.name
+        self.notes = rows.notes
+
+    def __len__(self) -> int:
+        return int(self._rows.shape[0])
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Rows at ascending indices, ``(len(indices), *shape)``."""
+        return self._rows.read(indices)
+
+    def labels(self, indices: np.ndarray) -> np.ndarray | None:
+        """Labels of the rows, ``(len(indices),)``."""
+        return None if self._labels is None else self._labels.read(indices).reshape(-1)
+
+    def fingerprint(self) -> str:
+        """Hash of sampled blocks of the file, see :func:`isoprobe.datafiles.fingerprint`."""
+        return fingerprint(self._path, self._member or "")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._rows.close()
+        if self._labels is not None:
+            self._labels.close()
+
+
+class Hdf5Rows:
+    """Rows of an HDF5 data set.
+
+    Args:
+        dataset: the open ``h5py.Dataset``.
+        what: what is read, for error messages.
+    """
+
+    def __init__(self, dataset: Any, what: str) -> None:
+        self._dataset, self._what = dataset, what
+        self.notes: tuple[str, ...] = ()
+        self.shape: tuple[int, ...] = dataset.shape or ()
+        self.dtype: np.dtype = dataset.dtype
+        check_numeric(self.dtype, what)
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Return rows at ascending indices, ``(len(indices), *shape[1:])``.
+
+        Raises:
+            DataError: when the file is damaged.
+        """
+        begin, span = int(indices[0]), len(list(runs(indices))) == 1
+        wanted = slice(begin, begin + len(indices)) if span else indices
+        try:
+            return np.asarray(self._dataset[wanted])
+        except OSError as error:
+            raise DataError(f"{self._what} is damaged ({error}); fetch it again") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._dataset.file.close()
+
+
+def _opener(path: Path) -> Callable[[Path, str | None], Dataset] | None:
+    head = first_bytes(path, 8)
+    if head.startswith(NPY_MAGIC):
+        return _open_npy
+    if head.startswith(HDF5_MAGIC):
+        return _open_hdf5
+    if head.startswith(ZIP_MAGIC) and _npy_members(path):
+        return _open_npz
+    return None
+
+
+def _npy_members(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name for name in archive.namelist() if name.endswith(".npy")]
+    except ZIP_ERRORS:
+        return []
+
+
+def _open_npy(path: Path, member: str | None) -> Dataset:
+    if member is not None:
+        raise DataError(f"{path} holds one array without a name; leave out ':{member}'")
+    rows = StreamedArray(path.open("rb"), path.stat().st_size, str(path))
+    return ArrayDataset(path, None, rows, None)
+
+
+def _open_npz(path: Path, member: str | None) -> Dataset:
+    names = {name.removesuffix(".npy"): name for name in _npy_members(path)}
+
+    def open_one(name: str) -> Rows:
+        # an archive for each array: two arrays of one archive would fight over its file position
+        archive = zipfile.ZipFile(path)
+        info = archive.getinfo(names[name])
+        try:
+            stream = archive.open(info)
+        except ZIP_ERRORS as error:
+            archive.close()
+            raise DataError(f"{path}: array '{name}' cannot be read ({error})") from error
+        return StreamedArray(stream, info.file_size, f"{path}:{name}")  # type: ignore[arg-type]
+
+    chosen = _chosen(member, list(names), path)
+    return _dataset(path, ",".join(chosen), chosen, open_one)
+
+
+def _open_hdf5(path: Path, member: str | None) -> Dataset:
+    import h5py
+
+    arrays: dict[str, Any] = {}
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(h5py.File(path, "r"))
+            file.visititems(
+                lambda name, item: arrays.update({name: item} if _is_array(item) else {})
+            )
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{path} is no whole HDF5 file ({error}); fetch it again") from error
+        chosen = _chosen(member, list(arrays), path)
+        shown = ",".join(f"/{name}" for name in chosen)
+        data = _dataset(path, shown, chosen, lambda name: Hdf5Rows(arrays[name], f"{path}:/{name}"))
+        stack.pop_all()
+    return data
+
+
+def _is_array(item: Any) -> bool:
+    import h5py
+
+    return isinstance(item, h5py.Dataset)
+
+
+def _dataset(
+    path: Path, shown: str, chosen: Sequence[str], open_one: Callable[[str], Rows]
+) -> Dataset:
+    with ExitStack() as stack:
+        opened = []
+        for name in chosen:
+            opened.append(open_one(name))
+            stack.callback(opened[-1].close)
+        data = ArrayDataset(path, shown, opened[0], opened[1] if len(opened) > 1 else None)
+        stack.pop_all()
+    return data
+
+
+def _chosen(member: str | None, names: Iterable[str], path: Path) -> list[str]:
+    """Return the name of the data array, and of the labels if asked for, without leading slash."""
+    known = sorted(names)
+    listed = ", ".join(known[:20]) or "none"
+    if not member and len(known) == 1:
+        return known
+    if not member:
+        raise DataError(
+            f"{path} holds {len(known)} arrays, and one is to be named after a colon, "
+            f"as in {path.name}:{known[0] if known else 'NAME'}; it has: {listed}"
+        )
+    chosen = [part.strip().strip("/") for part in member.split(",")]
+    missing = [name for name in chosen if name not in known]
+    if missing:
+        hint = nearest(missing[0], known) or ";"
+        raise DataError(f"{path} has no array '{missing[0]}'{hint} it has: {listed}")
+    if len(chosen) > 2:
+        raise DataError(f"expected DATA or DATA,LABELS after the colon, found '{member}'")
+    return chosen
+
+
+@hookimpl
+def isoprobe_data_sources() -> Sequence[type[DataSource]]:
+    """Return the source of arrays."""
+    return [ArraySource]

@@ -1,0 +1,272 @@
+"""Images of one size: a folder, searched recursively, or a zip archive, which is never unpacked."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import warnings
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import numpy as np
+
+from isoprobe.contracts import Dataset, DataSource
+from isoprobe.datafiles import check_file, first_bytes, short_digest, split_spec
+from isoprobe.errors import DataError
+from isoprobe.headers import ZIP_ERRORS
+from isoprobe.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from isoprobe.contracts import VAE
+
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+)
+#: decoders that run no other program, as Pillow's for PostScript does
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+MAX_PIXELS = 1 << 26
+MAX_FILE_BYTES = 1 << 26
+GREY_MODES = frozenset({"1", "L", "LA"})
+COLOUR_MODES = frozenset({"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr"})
+
+
+class ImageSource(DataSource):
+    """Folders and zip archives of images."""
+
+    name: ClassVar[str] = "images"
+    summary: ClassVar[str] = "images of one size, a FOLDER (with those below it) or FILE.zip"
+
+    def matches(self, spec: str) -> bool:
+        """Return True for a folder, and for a zip archive that holds an image."""
+        path, member = split_spec(spec)
+        if member is not None:
+            return False
+        return path.is_dir() or bool(_zip_members(path))
+
+    def open(self, spec: str, vae: VAE | None = None) -> Dataset:
+        """Return it opened; decodes the first image only.
+
+        Raises:
+            DataError: when there are no images, or the first cannot be read.
+        """
+        path, _ = split_spec(spec)
+        if path.is_dir():
+            return ImageDataset(path.name or str(path), _Folder(path))
+        check_file(path)
+        return ImageDataset(path.name, _Archive(path))
+
+
+class _Files(Protocol):
+    names: list[str]
+
+    def read(self, number: int) -> bytes: ...
+
+    def digest(self) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class ImageDataset(Dataset):
+    """Images in the order of their names, bytes, grey ``(H, W)`` or colour ``(3, H, W)``.
+
+    Args:
+        name: name for summaries.
+        files: the encoded images.
+
+    Raises:
+        DataError: when the first image cannot be read.
+    """
+
+    dtype = "uint8"
+
+    def __init__(self, name: str, files: _Files) -> None:
+        self.name, self._files = name, files
+        try:
+            with self._open(0) as image:
+                self._size = image.size
+                self._grey = image.mode in GREY_MODES
+        except DataError:
+            files.close()
+            raise
+        width, height = self._size
+        self.shape = (height, width) if self._grey else (3, height, width)
+
+    def __len__(self) -> int:
+        return len(self._files.names)
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Images at the indices, ``(len(indices), *shape)`` uint8."""
+        return np.stack([self._pixels(int(number)) for number in indices])
+
+    def fingerprint(self) -> str:
+        """Hash of every name and size, with checksums (zip) or sampled content (folder)."""
+        return short_digest(self._files.digest())
+
+    def close(self) -> None:
+        """Close the archive."""
+        self._files.close()
+
+    def _open(self, number: int) -> Image:
+        """Open an image without decoding it; refuse what decodes to too much."""
+        from PIL import Image, UnidentifiedImageError
+
+        where = f"image {self._files.names[number]} of {self.name}"
+        data = self._files.read(number)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise DataError(f"{where} is far too large to be a sample ({error})") from error
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+            raise DataError(
+                f"{where} is no image that can be read; remove or replace it"
+            ) from error
+        if image.width * image.height > MAX_PIXELS:
+            raise DataError(f"{where} has {image.width}x{image.height} pixels; too large")
+        if image.mode not in GREY_MODES | COLOUR_MODES:
+            raise DataError(
+                f"{where} has pixels of type {image.mode}, not bytes; store such images as .npy"
+            )
+        return image
+
+    def _pixels(self, number: int) -> np.ndarray:
+        with self._open(number) as image:
+            where = f"image {self._files.names[number]} of {self.name}"
+            if image.size != self._size:
+                raise DataError(
+                    f"{where} is {image.height}x{image.width} and the first is "
+                    f"{self._size[1]}x{self._size[0]}; expected one size: resize them before"
+                )
+            if self._grey and image.mode not in GREY_MODES:
+                raise DataError(
+                    f"{where} has colours and the first is grey; convert them to one kind before"
+                )
+            try:
+                return _decode(image, grey=self._grey)
+            except (OSError, ValueError, SyntaxError, EOFError) as error:
+                raise DataError(f"{where} is damaged ({error}); remove or replace it") from error
+
+
+class _Folder:
+    """Image files below a folder; links may lead to files inside it only."""
+
+    def __init__(self, folder: Path) -> None:
+        self._root = folder
+        self.names = _names_below(folder)
+        if not self.names:
+            raise DataError(
+                f"folder {folder} holds no images ({', '.join(sorted(SUFFIXES))}), expected at "
+                "least one"
+            )
+
+    def read(self, number: int) -> bytes:
+        path = self._root / self.names[number]
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise DataError(f"{path} is far too large to be an image of a data set")
+            return path.read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+    def digest(self) -> bytes:
+        """Hash names and sizes of all files, and the content of 64 spaced evenly."""
+        digest = hashlib.sha256()
+        count = len(self.names)
+        sampled = {i * count // 64 for i in range(64)} if count > 64 else set(range(count))
+        for number, name in enumerate(self.names):
+            digest.update(f"{name}\0{(self._root / name).stat().st_size}\0".encode())
+            if number in sampled:
+                digest.update(hashlib.sha256(self.read(number)).digest())
+        return digest.digest()
+
+    def close(self) -> None:
+        return
+
+
+class _Archive:
+    """Image members of a zip archive, read into memory one by one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._members = _zip_members(path)
+        if not self._members:
+            raise DataError(f"{path} holds no images; expected a zip archive of some")
+        self.names = [info.filename for info in self._members]
+        self._archive = zipfile.ZipFile(path)
+
+    def read(self, number: int) -> bytes:
+        info = self._members[number]
+        where = f"{self._path}: member {info.filename}"
+        try:
+            with self._archive.open(info) as stream:
+                # what the archive claims about sizes is not believed
+                data = stream.read(MAX_FILE_BYTES + 1)
+        except ZIP_ERRORS as error:
+            raise DataError(f"{where} is damaged ({error}); fetch it again") from error
+        if len(data) > MAX_FILE_BYTES:
+            raise DataError(f"{where} is far too large to be an image of a data set")
+        return data
+
+    def digest(self) -> bytes:
+        """Hash names, sizes and checksums of all images."""
+        digest = hashlib.sha256()
+        for info in self._members:
+            digest.update(f"{info.filename}\0{info.file_size}\0{info.CRC}\0".encode())
+        return digest.digest()
+
+    def close(self) -> None:
+        self._archive.close()
+
+
+def _names_below(folder: Path) -> list[str]:
+    root = folder.resolve()
+    names = []
+    for place, _, files in os.walk(folder):
+        for file in files:
+            path = Path(place, file)
+            if not _is_image(path.name):
+                continue
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise DataError(f"link {path} leads out of the folder; replace it by the file")
+            names.append(path.relative_to(folder).as_posix())
+    return sorted(names)
+
+
+def _zip_members(path: Path) -> list[zipfile.ZipInfo]:
+    if not first_bytes(path, 4).startswith(b"PK"):
+        return []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [info for info in archive.infolist() if _is_image(info.filename)]
+    except ZIP_ERRORS:
+        return []
+    return sorted(members, key=lambda info: info.filename)
+
+
+def _is_image(name: str) -> bool:
+    path = Path(name)
+    # macOS adds "._" and "__MACOSX" shadows of every file to its archives
+    shadow = path.name.startswith(".") or "__MACOSX" in path.parts
+    return path.suffix.lower() in SUFFIXES and not shadow
+
+
+def _decode(image: Image, *, grey: bool) -> np.ndarray:
+    """Decode to ``(H, W)`` or ``(3, H, W)`` bytes; refuse transparency, which would be lost."""
+    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+        opacity = np.asarray(image.convert("RGBA"))[..., 3]
+        if opacity.min() < 255:
+            raise ValueError("it is partly transparent: flatten it onto a background")
+    pixels = np.asarray(image.convert("L" if grey else "RGB"))
+    return pixels if grey else pixels.transpose(2, 0, 1)
+
+
+@hookimpl
+def isoprobe_data_sources() -> Sequence[type[DataSource]]:
+    """Return the source of images."""
+    return [ImageSource]

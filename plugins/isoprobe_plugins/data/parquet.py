@@ -1,0 +1,134 @@
+"""Tables in Parquet files, read through pyarrow one row group at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isoprobe.contracts import Dataset
+from isoprobe.datafiles import fingerprint, shown_name
+from isoprobe.errors import DataError
+from isoprobe_plugins.data.columns import label_column
+
+
+class ParquetDataset(Dataset):
+    """Numbers in every column but the label's; the row group read last is held in memory.
+
+    Args:
+        path: the file.
+        label: name of the label column, or its number from 0; None when there is none.
+
+    Raises:
+        DataError: when it is damaged, pyarrow is missing, or columns are no numbers.
+    """
+
+    dtype = "float64"
+
+    def __init__(self, path: Path, label: str | None) -> None:
+        self.name = shown_name(path, None if label is None else f"label={label}")
+        self._path, self._label_spec = path, label
+        self._file = _open(path)
+        try:
+            self._choose(label)
+        except DataError:
+            self.close()
+            raise
+        self.shape = (len(self._columns),)
+        self.notes = (f"{len(self._columns)} columns read as numbers",)
+        metadata = self._file.metadata
+        sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        self._starts = np.cumsum([0, *sizes])
+        self._group: tuple[int, Any] = (-1, None)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Rows at ascending indices, ``(len(indices), columns)`` float64; a null is NaN."""
+        return np.concatenate(
+            [
+                np.stack(
+                    [_array(table.column(name)).astype(np.float64) for name in self._columns],
+                    axis=1,
+                )
+                for table in self._tables(indices)
+            ]
+        )
+
+    def labels(self, indices: np.ndarray) -> np.ndarray | None:
+        """Labels of the rows, as stored."""
+        if self._label is None:
+            return None
+        parts = [_array(table.column(self._label)) for table in self._tables(indices)]
+        labels = np.concatenate(parts)
+        return labels.astype(np.str_) if labels.dtype == object else labels
+
+    def fingerprint(self) -> str:
+        """Hash of sampled blocks of the file, see :func:`isoprobe.datafiles.fingerprint`."""
+        return fingerprint(self._path, self._label_spec or "")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _choose(self, label: str | None) -> None:
+        import pyarrow as pa
+
+        schema = self._file.schema_arrow
+        position = label_column(label, schema.names, len(schema.names), str(self._path))
+        self._label = None if position is None else schema.names[position]
+        self._columns = [name for name in schema.names if name != self._label]
+        if len(set(schema.names)) < len(schema.names):
+            raise DataError(f"{self._path} has two columns of one name; rename one")
+        for name in self._columns:
+            kind = schema.field(name).type
+            if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or kind == pa.bool_()):
+                raise DataError(
+                    f"column '{name}' of {self._path} has type {kind}; expected numbers: drop it, "
+                    f"or, if it is the label, add ':label={name}'"
+                )
+
+    def _tables(self, indices: np.ndarray) -> list[Any]:
+        """Chosen rows of each row group that holds some, in order."""
+        groups = np.searchsorted(self._starts, indices, side="right") - 1
+        return [
+            self._read_group(int(group)).take(indices[groups == group] - self._starts[group])
+            for group in np.unique(groups)
+        ]
+
+    def _read_group(self, group: int) -> Any:
+        if self._group[0] != group:
+            import pyarrow as pa
+
+            try:
+                self._group = (group, self._file.read_row_group(group, use_threads=False))
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"{self._path} is damaged ({_line(error)})") from error
+        return self._group[1]
+
+
+def _open(path: Path) -> Any:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise DataError(
+            f"{path} is a Parquet file, which needs pyarrow: pip install 'isoprobe[data]'"
+        ) from error
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path} is no whole Parquet file ({_line(error)}); fetch it again"
+        ) from error
+
+
+def _array(column: Any) -> np.ndarray:
+    array: np.ndarray = column.to_numpy()
+    return array
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

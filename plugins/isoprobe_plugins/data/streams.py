@@ -1,0 +1,138 @@
+"""Rows of a numpy array read from a stream, so that a pass over any file holds one batch.
+
+Memory mapping would do for plain files, but not for compressed members of a zip archive, and mapped
+pages count as memory of the process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from isoprobe.errors import DataError
+from isoprobe.headers import ZIP_ERRORS
+
+#: kinds of numbers that can be data: bool, signed, unsigned, floating
+NUMERIC = "biuf"
+
+
+def runs(indices: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Positions (begin, end) of each run of consecutive numbers in ascending indices."""
+    cuts = np.flatnonzero(np.diff(indices) != 1) + 1
+    edges = [0, *cuts.tolist(), len(indices)]
+    return ((begin, end) for begin, end in itertools.pairwise(edges) if begin < end)
+
+
+def check_numeric(dtype: np.dtype, what: str) -> None:
+    """Check that an array holds numbers.
+
+    Raises:
+        DataError: for objects (pickles), text, dates, complex numbers and records.
+    """
+    if dtype.hasobject:
+        raise DataError(
+            f"{what} holds Python objects, which are not read as that would run code; "
+            "expected an array of numbers: save it with a numeric dtype"
+        )
+    if dtype.kind not in NUMERIC:
+        raise DataError(f"{what} has type {dtype}; expected an array of numbers")
+
+
+class StreamedArray:
+    """An array in numpy's format behind a stream.
+
+    Args:
+        stream: positioned at the start of the format; it may be compressed.
+        size: bytes the stream claims to hold.
+        what: what is read, for error messages.
+
+    Attributes:
+        shape: of the whole array.
+        dtype: its numpy type.
+        notes: what a reader should know.
+
+    Raises:
+        DataError: when it is no such array, holds no numbers, or is cut short.
+    """
+
+    def __init__(self, stream: BinaryIO, size: int, what: str) -> None:
+        self._stream, self._what = stream, what
+        self.notes: tuple[str, ...] = ()
+        self._whole: np.ndarray | None = None
+        try:
+            self._open(size)
+        except DataError:
+            stream.close()
+            raise
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Return rows at ascending indices, ``(len(indices), *shape[1:])``.
+
+        Raises:
+            DataError: when the stream is damaged.
+        """
+        if self._whole is not None:
+            chosen: np.ndarray = self._whole[indices]
+            return chosen
+        rows = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        width = math.prod(self.shape[1:]) * self.dtype.itemsize
+        octets = rows.reshape(-1).view(np.uint8)
+        for begin, end in runs(indices):
+            self._fill(octets[begin * width : end * width], int(indices[begin]) * width)
+        return rows
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._stream.close()
+
+    def _open(self, size: int) -> None:
+        self.shape, fortran, self.dtype = self._header()
+        check_numeric(self.dtype, self._what)
+        self._start = self._stream.tell()
+        expected = self._start + math.prod(self.shape) * self.dtype.itemsize
+        if size < expected:
+            raise DataError(
+                f"{self._what} is cut short: expected {expected} bytes, found {size}; "
+                "fetch it again"
+            )
+        if fortran and len(self.shape) > 1:
+            self._whole = self._read_columns()
+            self.notes = (f"{self._what} is stored column by column and is held in memory whole",)
+
+    def _fill(self, octets: np.ndarray, offset: int) -> None:
+        try:
+            self._stream.seek(self._start + offset)
+            data = self._stream.read(len(octets))
+        except ZIP_ERRORS as error:
+            raise DataError(f"{self._what} is damaged ({error}); fetch it again") from error
+        if len(data) < len(octets):
+            raise DataError(f"{self._what} is cut short; fetch it again")
+        octets[:] = np.frombuffer(data, np.uint8)
+
+    def _header(self) -> tuple[tuple[int, ...], bool, np.dtype]:
+        try:
+            version = npy.read_magic(self._stream)
+            if version == (1, 0):
+                shape, fortran, dtype = npy.read_array_header_1_0(self._stream)
+            elif version == (2, 0):
+                shape, fortran, dtype = npy.read_array_header_2_0(self._stream)
+            else:
+                raise DataError(f"{self._what} has numpy format {version}; expected 1.0 or 2.0")
+        except (ValueError, *ZIP_ERRORS) as error:
+            reason = str(error).splitlines()[0] if str(error) else "it ends at once"
+            raise DataError(f"{self._what} is no numpy array: {reason}; fetch it again") from error
+        if any(length < 0 for length in shape):
+            raise DataError(f"{self._what} declares the impossible shape {shape}; fetch it again")
+        return shape, fortran, dtype
+
+    def _read_columns(self) -> np.ndarray:
+        """Read an array stored column by column, whose rows lie scattered over all of it."""
+        flat = np.empty(math.prod(self.shape), self.dtype)
+        if flat.size:
+            self._fill(flat.view(np.uint8), 0)
+        return flat.reshape(self.shape, order="F")

@@ -1,0 +1,75 @@
+"""Tables of numbers: CSV and TSV, gzipped or not, and Parquet; ``:label=COLUMN`` names labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from isoprobe.contracts import Dataset, DataSource
+from isoprobe.datafiles import check_file, first_bytes, split_spec
+from isoprobe.errors import DataError
+from isoprobe.headers import is_text
+from isoprobe.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from isoprobe.contracts import VAE
+
+PARQUET_MAGIC = b"PAR1"
+GZIP_MAGIC = b"\x1f\x8b"
+SUFFIXES = frozenset({".csv", ".tsv"})
+
+
+class TableSource(DataSource):
+    """Tables whose columns are numbers; each row is a sample."""
+
+    name: ClassVar[str] = "tables"
+    summary: ClassVar[str] = (
+        "tables of numbers, FILE.csv, FILE.tsv (or .gz), FILE.parquet, "
+        "with labels FILE.csv:label=COLUMN"
+    )
+
+    def matches(self, spec: str) -> bool:
+        """Return True for Parquet by its first bytes, and for text or gzip named .csv or .tsv."""
+        path, _ = split_spec(spec)
+        head = first_bytes(path)
+        return head.startswith(PARQUET_MAGIC) or (
+            _is_named_table(path) and (head.startswith(GZIP_MAGIC) or is_text(head))
+        )
+
+    def open(self, spec: str, vae: VAE | None = None) -> Dataset:
+        """Return it opened; text is read through once, to count and to check its rows.
+
+        Raises:
+            DataError: when it is damaged, ragged, or has columns that are no numbers.
+        """
+        path, member = split_spec(spec)
+        check_file(path)
+        label = _label(member, path)
+        if first_bytes(path, 4) == PARQUET_MAGIC:
+            from isoprobe_plugins.data.parquet import ParquetDataset
+
+            return ParquetDataset(path, label)
+        from isoprobe_plugins.data.text import TextDataset
+
+        return TextDataset(path, label)
+
+
+def _is_named_table(path: Path) -> bool:
+    name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return name.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def _label(member: str | None, path: Path) -> str | None:
+    if not member:
+        return None
+    key, equals, column = member.partition("=")
+    if key != "label" or not equals or not column:
+        raise DataError(f"expected {path.name}:label=COLUMN, found '{path.name}:{member}'")
+    return column
+
+
+@hookimpl
+def isoprobe_data_sources() -> Sequence[type[DataSource]]:
+    """Return the source of tables."""
+    return [TableSource]

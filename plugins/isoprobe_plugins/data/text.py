@@ -1,0 +1,131 @@
+"""Tables as text: CSV and TSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from isoprobe.contracts import Dataset
+from isoprobe.datafiles import fingerprint, shown_name
+from isoprobe.errors import DataError
+from isoprobe_plugins.data.columns import label_column
+from isoprobe_plugins.data.lines import Lines
+
+DELIMITERS = ",\t;"
+
+
+class TextDataset(Dataset):
+    """A row a line, numbers in every column but the label's.
+
+    A first line with anything but numbers outside the label's column names the columns, and so does
+    0, 1, 2, ... . Fields may be quoted, within a line. The delimiter is a comma, tab or semicolon.
+
+    Args:
+        path: the file, gzipped or not.
+        label: name of the label column, or its number from 0; None when there is none.
+
+    Raises:
+        DataError: when it is damaged or ragged, or has no such column.
+    """
+
+    dtype = "float64"
+
+    def __init__(self, path: Path, label: str | None) -> None:
+        self.name = shown_name(path, None if label is None else f"label={label}")
+        self._path, self._label_spec = path, label
+        self._columns: list[int] = []
+        self._label_is_number = True
+        self._lines = Lines(path, self._visit)
+        self.shape = (len(self._columns),)
+        if self._columns:
+            first = "the first line names the columns" if self._header else "there is no header"
+            self.notes = (f"{len(self._columns)} columns read as numbers; {first}",)
+
+    def __len__(self) -> int:
+        return max(len(self._lines) - self._header, 0) if self._columns else 0
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Return rows at ascending indices, ``(len(indices), columns)`` float64.
+
+        Raises:
+            DataError: naming the first cell that is no number.
+        """
+        lines = self._lines.at(indices + self._header)
+        try:
+            rows: np.ndarray = np.loadtxt(
+                lines,
+                delimiter=self._delimiter,
+                quotechar='"',
+                usecols=self._columns,
+                comments=None,
+                ndmin=2,
+            )
+        except ValueError:
+            raise self._bad_cell(lines, indices) from None
+        return rows
+
+    def labels(self, indices: np.ndarray) -> np.ndarray | None:
+        """Labels of the rows: float64 if all in the file are numbers, else text."""
+        if self._label is None:
+            return None
+        lines = self._lines.at(indices + self._header)
+        cells = [self._cells(line)[self._label] for line in lines]
+        return np.array(cells, dtype=np.float64 if self._label_is_number else np.str_)
+
+    def fingerprint(self) -> str:
+        """Hash of sampled blocks of the file, see :func:`isoprobe.datafiles.fingerprint`."""
+        return fingerprint(self._path, self._label_spec or "")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._lines.close()
+
+    def _visit(self, number: int, line: str) -> None:
+        """Learn the form of the table from its first line, and check the others against it."""
+        if number == 0:
+            self._learn(line)
+        found = len(self._cells(line)) if '"' in line else line.count(self._delimiter) + 1
+        if found != self._width:
+            raise DataError(
+                f"row {number - self._header} of {self._path} has {found} columns; "
+                f"expected {self._width} as in the first line"
+            )
+        if self._label is not None and number >= self._header and self._label_is_number:
+            self._label_is_number = _is_number(self._cells(line)[self._label])
+
+    def _learn(self, line: str) -> None:
+        self._delimiter = max(DELIMITERS, key=line.count)
+        cells = self._cells(line)
+        self._width = len(cells)
+        counted = self._width > 1 and cells == [str(i) for i in range(self._width)]
+        names = [cell if counted or not _is_number(cell) else "" for cell in cells]
+        self._label = label_column(self._label_spec, names, self._width, str(self._path))
+        self._columns = [i for i in range(self._width) if i != self._label]
+        named = self._label is not None and self._label_spec == names[self._label]
+        self._header = int(named or any(names[i] or not cells[i] for i in self._columns))
+
+    def _cells(self, line: str) -> list[str]:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=self._delimiter))]
+
+    def _bad_cell(self, lines: Sequence[str], indices: np.ndarray) -> DataError:
+        for row, line in zip(indices, lines, strict=True):
+            cells = self._cells(line)
+            bad = [i for i in self._columns if not _is_number(cells[i])]
+            if bad:
+                found = f"'{cells[bad[0]]}'" if cells[bad[0]] else "nothing"
+                return DataError(
+                    f"row {row}, column {bad[0]} of {self._path}: expected a number, found {found};"
+                    f" if it is the label, add ':label={bad[0]}' (columns count from 0)"
+                )
+        return DataError(f"{self._path}: row {indices[0]} or one after it cannot be read")
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell
