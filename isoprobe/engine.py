@@ -103,7 +103,7 @@ class Run:
         rate = Moments((self.vae.latent_size,))
         wanted = min(self.data.samples, PILOT)
         # Rows come in short runs spread over the data, since a file reads runs faster than rows.
-        runs = max(wanted // 32, 1)
+        runs = max(wanted // 256, 1)
         starts = np.unique(np.arange(runs) * self.data.samples // runs)
         for start in starts:
             stop = min(int(start) + math.ceil(wanted / runs), self.data.samples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -65,6 +66,9 @@ class Result:
     ) -> None:
         self._file = file
         self._temporary = temporary
+        if temporary is not None:
+            # a result dropped without close() takes its folder with it, without a warning
+            weakref.finalize(self, temporary.cleanup)
         self.path = path
         self.attrs = netcdf.read_attributes(file)
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from isoprobe.contracts import Batch, Context, Setup
-    from isoprobe.statistics import Estimate
 
+_BOUNDS = {"": "", "_low": ", 95 % lower bound", "_high": ", 95 % upper bound"}
 #: beyond this many latents the n x n cosines of every sample are left out
 GRAM_LIMIT = 256
 
@@ -117,7 +117,7 @@ class Isometry(Analysis):
                 "theory 2b",
             ),
             "variance_mean": _latent(self.moments["variance"].mean, "mean of sigma^2"),
-            **_beta("beta_recovered", self.beta_sums.by_latent(1), "stationarity", "theory 2b"),
+            **self._beta_by_latent("beta_recovered", 1, "stationarity", "theory 2b"),
         }
 
     def _by_pullback(self, beta: float) -> dict[str, Variable]:
@@ -138,7 +138,26 @@ class Isometry(Analysis):
             "inverse_variance_expected": _latent(
                 1 + 2 / beta * pullback.mean, "E[sigma^-2] that g_jj implies", "theory 2"
             ),
-            **_beta("beta_pullback", self.beta_sums.by_latent(2), "pullback", "theory 2"),
+            **self._beta_by_latent("beta_pullback", 2, "pullback", "theory 2"),
+        }
+
+    def _beta_by_latent(
+        self, name: str, column: int, route: str, equation: str
+    ) -> dict[str, Variable]:
+        import numpy as np
+
+        estimate = self.beta_sums.by_latent(column)
+        text = f"beta recovered from this latent alone by {route}"
+        parts = {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
+        # A collapsed latent says nothing about beta: both sides of its condition are zero.
+        return {
+            name + suffix: _latent(
+                np.where(self.setup.active, value, np.nan),
+                text + _BOUNDS[suffix],
+                equation,
+                "metric",
+            )
+            for suffix, value in parts.items()
         }
 
     def _by_gram(self, active: np.ndarray) -> dict[str, Variable]:
@@ -168,15 +187,6 @@ def _latent(
     values: np.ndarray, long_name: str, equation: str = "", units: str = "1"
 ) -> Variable:
     return Variable(("latent",), values, long_name, units, equation)
-
-
-def _beta(name: str, estimate: Estimate, route: str, equation: str) -> dict[str, Variable]:
-    text = f"beta recovered from this latent alone by {route}"
-    return {
-        name: _latent(estimate.value, text, equation, "metric"),
-        f"{name}_low": _latent(estimate.low, f"{text}, 95 % lower", equation, "metric"),
-        f"{name}_high": _latent(estimate.high, f"{text}, 95 % upper", equation, "metric"),
-    }
 
 
 @hookimpl

@@ -1,0 +1,88 @@
+"""Ground truth 2: one-dimensional inverse-CDF VAEs, and the map z -> y and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from isoprobe.isometric import Coordinate, ScaleTable
+
+BETA = 1e-6
+
+# quantile functions of unit-free shapes, their variances, and the excess of the rough estimate
+SHAPES = {
+    "triangle": (lambda u: np.where(u < 0.5, np.sqrt(2 * u), 2 - np.sqrt(2 * (1 - u))), 1 / 6, 1.017),
+    "ramp": (np.sqrt, 1 / 18, 1.081),
+    "uniform": (lambda u: u, 1 / 12, 1.103),
+}
+
+
+def _filled(shape: str, count: int = 200_000) -> ScaleTable:
+    """The ideal VAE of s = F^-1(Phi(z)): sigma^-2 = 1 + (2/beta) (ds/dz)^2 at prior quantiles."""
+    quantile = SHAPES[shape][0]
+    u = (np.arange(count) + 0.5) / count
+    z = norm.ppf(u)
+    step = 1e-4
+    slope = (quantile(norm.cdf(z + step)) - quantile(norm.cdf(z - step))) / (2 * step)
+    sigma = 1 / np.sqrt(1 + 2 / BETA * slope**2)
+    table = ScaleTable(1)
+    # Var(mu) + E sigma^2 = 1 for the aggregate posterior to be the prior
+    shrink = np.sqrt(1 - sigma**2)
+    for part in np.array_split(np.arange(count), 13):
+        table.update((z * shrink)[part, None], sigma[part, None])
+    return table
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_variance_of_y_is_the_variance_of_the_source(shape: str) -> None:
+    variance = _filled(shape).curve(0).variance(BETA)
+    assert variance == pytest.approx(SHAPES[shape][1], rel=0.01)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_rough_estimate_is_high_by_the_known_excess(shape: str) -> None:
+    table = _filled(shape)
+    curve = table.curve(0)
+    quantile, variance, excess = SHAPES[shape]
+    u = (np.arange(400_000) + 0.5) / 400_000
+    z, step = norm.ppf(u), 1e-4
+    slope = (quantile(norm.cdf(z + step)) - quantile(norm.cdf(z - step))) / (2 * step)
+    rough = (slope**2).mean()
+    assert rough / variance == pytest.approx(excess, rel=2e-3)
+    assert curve.variance(BETA) < rough
+
+
+def test_merged_tables_equal_one() -> None:
+    generator = np.random.default_rng(0)
+    mean, std = generator.normal(size=(500, 3)), generator.gamma(2.0, size=(500, 3))
+    whole, left, right = ScaleTable(3), ScaleTable(3), ScaleTable(3)
+    whole.update(mean, std)
+    left.update(mean[:200], std[:200])
+    right.update(mean[200:], std[200:])
+    left.merge(right)
+    np.testing.assert_allclose(left.sums, whole.sums, rtol=1e-12)
+
+
+knots = st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=12, unique=True).map(sorted)
+
+
+@settings(deadline=None, max_examples=100)
+@given(knots=knots, seed=st.integers(0, 1000))
+def test_to_isometric_and_back(knots: list[float], seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    slopes = generator.uniform(0.01, 50, len(knots))
+    coordinate = Coordinate(np.array(knots, dtype=float), slopes)
+    z = generator.uniform(-8, 8, 200)
+    y = coordinate.to_isometric(z)
+    np.testing.assert_allclose(coordinate.from_isometric(y), z, atol=1e-6)
+    assert coordinate.to_isometric(np.zeros(1))[0] == pytest.approx(0, abs=1e-12)
+    assert (np.diff(coordinate.to_isometric(np.sort(z))) >= 0).all()
+
+
+def test_constant_scale_is_a_straight_line() -> None:
+    coordinate = Coordinate(np.array([-1.0, 0.5, 2.0]), np.full(3, 4.0))
+    z = np.linspace(-7, 7, 50)
+    np.testing.assert_allclose(coordinate.to_isometric(z), 4 * z, atol=1e-12)
