@@ -1,0 +1,151 @@
+"""Small pieces every trainer uses: schedule, device, random streams, log, resume file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from isoprobe.errors import CheckpointError, OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train.
+
+    Attributes:
+        epochs: passes over the data; rows that fill no batch are left out, others each time.
+        batch: rows of a step.
+        lr: learning rate of Adam.
+        cosine: let the rate fall to 0 along a half cosine, epoch by epoch.
+    """
+
+    epochs: int
+    batch: int
+    lr: float = 1e-3
+    cosine: bool = False
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 1 or not self.lr > 0:
+            raise OptionError(
+                f"a schedule needs positive epochs, batch and rate; found epochs {self.epochs}, "
+                f"batch {self.batch}, rate {self.lr}"
+            )
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate during an epoch, counted from 0."""
+        if not self.cosine:
+            return self.lr
+        return self.lr * (1 + math.cos(math.pi * (epoch + 0.5) / self.epochs)) / 2
+
+    def record(self) -> dict[str, Any]:
+        """The schedule as plain values."""
+        return asdict(self)
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the device of that name; ``auto`` prefers cuda, then mps, then the CPU.
+
+    Raises:
+        OptionError: when there is no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise OptionError(f"device '{name}' cannot be used: {reason}; try --device auto") from error
+    return device
+
+
+def generator(seed: int, stream: int) -> torch.Generator:
+    """Return a CPU generator of its own for each purpose of each seed.
+
+    Random numbers come from the CPU on every device, so that a seed means the same everywhere.
+    """
+    words = np.random.SeedSequence([seed, stream]).generate_state(2)
+    return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
+
+
+def versions() -> dict[str, str]:
+    """Versions that a training record keeps."""
+    return {"isoprobe": version("isoprobe"), "torch": str(torch.__version__)}
+
+
+# --------------------------------------------------------------------------- resume file
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a resume file, whole or not at all.
+
+    Raises:
+        CheckpointError: when it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        torch.save(dict(state), partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Return what a resume file holds; only tensors and plain values are accepted.
+
+    Raises:
+        CheckpointError: when it is damaged or holds anything else.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is no readable resume file; remove it to train from the start"
+        ) from error
+    return state
+
+
+# --------------------------------------------------------------------------- log
+
+
+class JsonLog:
+    """One JSON object a line, one line an epoch and member.
+
+    Args:
+        path: file to append to.
+        keep_until: drop lines of this epoch and later ones, which a resumed run writes again.
+    """
+
+    def __init__(self, path: Path, keep_until: int) -> None:
+        self.path = path
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        kept = [line for line in lines if _epoch(line) < keep_until]
+        path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+
+    def write(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Append records."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+
+
+def _epoch(line: str) -> float:
+    try:
+        return float(json.loads(line)["epoch"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # a line cut short by a kill
