@@ -95,3 +95,25 @@ def check_head(form: str) -> str:
             f"unknown scale head {form!r}{nearest(form, known)}; known: {', '.join(known)}"
         )
     return form
+
+
+def split_head(layout: str, both: Tensor) -> tuple[Tensor, Tensor]:
+    """Split one head of 2n values into mean and raw scale.
+
+    Args:
+        layout: ``halves`` (mean first), ``swapped`` (scale first), or ``interleaved`` (mean at
+            even places).
+        both: the head's output, ``(B, 2n, ...)``.
+
+    Returns:
+        mean and raw scale, each ``(B, n, ...)``.
+
+    Raises:
+        OptionError: for an odd number of values.
+    """
+    if both.ndim < 2 or both.shape[1] % 2:
+        raise OptionError(f"a head of shape {tuple(both.shape)} cannot be split in two")
+    if layout == "interleaved":
+        return both[:, 0::2], both[:, 1::2]
+    first, second = both.chunk(2, dim=1)
+    return (first, second) if layout == "halves" else (second, first)

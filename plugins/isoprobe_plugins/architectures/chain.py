@@ -1,0 +1,262 @@
+"""Chains of layers as modules; importing this imports torch.
+
+A chain's children are numbered like its steps, so that weights are found by position.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import singledispatch
+
+import torch
+from torch import Tensor, nn
+
+from isoprobe.errors import CheckpointError
+from isoprobe_plugins.architectures import layers as steps
+from isoprobe_plugins.architectures.activations import activation
+from isoprobe_plugins.heads import split_head, to_std
+
+Shape = tuple[int, ...]
+
+
+class Chain(nn.Sequential):
+    """Layers one after the other.
+
+    Attributes:
+        shape: of the output, without the batch.
+        place: how to name the chain in an error.
+    """
+
+    def __init__(self, chain: Sequence[steps.AnyStep], shape: Shape, place: str) -> None:
+        super().__init__()
+        for index, step in enumerate(chain):
+            try:
+                layer, shape = make(step, shape)
+            except ValueError as error:
+                raise CheckpointError(
+                    f"architecture 'layers': {place}[{index}]: {error}"
+                ) from error
+            self.append(layer)
+        self.shape, self.place = shape, place
+
+    @property
+    def size(self) -> int:
+        """Number of values of one output."""
+        return math.prod(self.shape)
+
+
+class ChainEncoder(nn.Module):
+    """``x (B, *input_shape) -> (mean, std)``, each ``(B, n)``."""
+
+    def __init__(
+        self, body: Chain, heads: tuple[Chain, Chain] | None, layout: str, form: str
+    ) -> None:
+        super().__init__()
+        self.body = body
+        if heads is not None:
+            self.mean, self.scale = heads
+        self.layout, self.form = layout, form
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of the posterior."""
+        features = self.body(x)
+        if self.layout == "separate":
+            mean, raw = self.mean(features).flatten(1), self.scale(features).flatten(1)
+        else:
+            mean, raw = split_head(self.layout, features.flatten(1))
+        return mean, to_std(self.form, raw)
+
+
+class ChainDecoder(nn.Module):
+    """``z (B, n) -> x_hat (B, *input_shape)``."""
+
+    def __init__(self, body: Chain, output: str) -> None:
+        super().__init__()
+        self.body, self.output = body, output
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return the reconstruction."""
+        result: Tensor = self.body(z)
+        return torch.tanh(result) if self.output == "tanh" else result
+
+
+class SigmoidChainDecoder(ChainDecoder):
+    """The same, squeezed into (0, 1)."""
+
+    def logits(self, z: Tensor) -> Tensor:
+        """Return what the sigmoid is applied to."""
+        return super().forward(z)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return the reconstruction."""
+        return torch.sigmoid(self.logits(z))
+
+
+# --------------------------------------------------------------------------- one step
+
+
+@singledispatch
+def make(step: steps.AnyStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    """Build the layer of a step.
+
+    Args:
+        step: the step.
+        shape: of what comes in, without the batch.
+
+    Returns:
+        The layer and the shape of what comes out.
+
+    Raises:
+        ValueError: when the step does not fit the shape.
+    """
+    raise ValueError(f"unknown step {step!r}")
+
+
+@make.register
+def _(step: steps.LinearStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    return nn.Linear(shape[-1], step.width, bias=step.bias), (*shape[:-1], step.width)
+
+
+@make.register
+def _(step: steps.ConvStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    axes = _axes(shape)
+    kernel, stride = _each(step.kernel, axes), _each(step.stride, axes)
+    padding = _each(step.padding, axes)
+    kind: Callable[..., nn.Module] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+    layer = kind(shape[0], step.channels, kernel, stride, padding, bias=step.bias)
+    out = [
+        (s + 2 * p - k) // t + 1
+        for s, k, t, p in zip(shape[1:], kernel, stride, padding, strict=True)
+    ]
+    return layer, _positive((step.channels, *out), shape)
+
+
+@make.register
+def _(step: steps.ConvTransposeStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    axes = _axes(shape)
+    kernel, stride = _each(step.kernel, axes), _each(step.stride, axes)
+    padding, extra = _each(step.padding, axes), _each(step.output_padding, axes)
+    kinds = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    kind: Callable[..., nn.Module] = kinds[axes - 1]
+    layer = kind(shape[0], step.channels, kernel, stride, padding, extra, bias=step.bias)
+    out = [
+        (s - 1) * t - 2 * p + k + e
+        for s, k, t, p, e in zip(shape[1:], kernel, stride, padding, extra, strict=True)
+    ]
+    return layer, _positive((step.channels, *out), shape)
+
+
+@make.register
+def _(step: steps.BatchNormStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    kind = {1: nn.BatchNorm1d, 2: nn.BatchNorm1d, 3: nn.BatchNorm2d, 4: nn.BatchNorm3d}
+    return kind[len(shape)](shape[0], eps=step.eps, affine=step.affine), shape
+
+
+@make.register
+def _(step: steps.LayerNormStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    return nn.LayerNorm(shape[-1], eps=step.eps), shape
+
+
+@make.register
+def _(step: steps.ActivationStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    if step.slope is None:
+        return activation(step.name), shape
+    if step.name == "leaky_relu":
+        return nn.LeakyReLU(step.slope), shape
+    if step.name == "elu":
+        return nn.ELU(step.slope), shape
+    raise ValueError(f"activation {step.name} has no slope")
+
+
+@make.register
+def _(step: steps.FlattenStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    return nn.Flatten(), (math.prod(shape),)
+
+
+@make.register
+def _(step: steps.ReshapeStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    if math.prod(shape) != math.prod(step.shape):
+        raise ValueError(f"shape {shape} cannot become {step.shape}")
+    return Apply(lambda x: x.reshape(len(x), *step.shape)), step.shape
+
+
+@make.register
+def _(step: steps.PermuteStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    if sorted(step.order) != list(range(len(shape))):
+        raise ValueError(f"order {step.order} does not fit shape {shape}")
+    order = [0, *(i + 1 for i in step.order)]
+    return Apply(lambda x: x.permute(order)), tuple(shape[i] for i in step.order)
+
+
+@make.register
+def _(step: steps.PoolStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    axes = _axes(shape)
+    kinds = {
+        "max": (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
+        "average": (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+    }
+    out = (shape[0], *(s // step.kernel for s in shape[1:]))
+    return kinds[step.kind][axes - 1](step.kernel), _positive(out, shape)
+
+
+@make.register
+def _(step: steps.UpsampleStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    _axes(shape)
+    out = (shape[0], *(s * step.factor for s in shape[1:]))
+    return nn.Upsample(scale_factor=step.factor, mode="nearest"), out
+
+
+@make.register
+def _(step: steps.PadStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    if len(step.widths) != _axes(shape):
+        raise ValueError(f"{len(step.widths)} pairs of widths do not fit shape {shape}")
+    flat = [width for pair in reversed(step.widths) for width in pair]
+    out = (shape[0], *(s + sum(w) for s, w in zip(shape[1:], step.widths, strict=True)))
+    return Apply(lambda x: nn.functional.pad(x, flat)), _positive(out, shape)
+
+
+@make.register
+def _(step: steps.AppendStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    if len(shape) != 1:
+        raise ValueError(f"values can only be joined to a vector, not to shape {shape}")
+    values = step.values
+    return Apply(lambda x: _append(x, values)), (shape[0] + len(values),)
+
+
+class Apply(nn.Module):
+    """A function without weights."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it."""
+        return self.function(x)
+
+
+def _append(x: Tensor, values: Shape | tuple[float, ...]) -> Tensor:
+    constant = torch.tensor(values, dtype=x.dtype, device=x.device)
+    return torch.cat([x, constant.expand(*x.shape[:-1], -1)], dim=-1)
+
+
+def _axes(shape: Shape) -> int:
+    """Number of axes after the channels."""
+    if not 2 <= len(shape) <= 4:
+        raise ValueError(f"needs channels and 1 to 3 axes, got shape {shape}")
+    return len(shape) - 1
+
+
+def _each(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
+    if isinstance(value, int):
+        return (value,) * axes
+    if len(value) != axes:
+        raise ValueError(f"{value} does not give one value for each of {axes} axes")
+    return value
+
+
+def _positive(out: Shape, shape: Shape) -> Shape:
+    if min(out) < 1:
+        raise ValueError(f"nothing is left of shape {shape}")
+    return out

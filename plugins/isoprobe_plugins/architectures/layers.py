@@ -1,0 +1,251 @@
+"""Any chain of ordinary layers, written down: what declared and converted checkpoints use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+
+from isoprobe.contracts import Architecture, Networks
+from isoprobe.errors import CheckpointError
+from isoprobe.hookspecs import hookimpl
+from isoprobe_plugins.architectures.activations import Activation  # noqa: TC001  # a field's type
+from isoprobe_plugins.architectures.configuration import Shape, Size, read_config
+from isoprobe_plugins.heads import check_head
+
+if TYPE_CHECKING:
+    from isoprobe_plugins.architectures.chain import Chain
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 16)]
+Sizes = Size | tuple[Size, ...]
+Counts = Count | tuple[Count, ...]
+
+
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op"):
+    """A step of a chain; each subclass is one ``op``."""
+
+
+class LinearStep(Step, tag="linear", frozen=True):
+    """``y = W x + b`` over the last axis; ``weights`` names the tensors in a foreign file."""
+
+    width: Size
+    bias: bool = True
+    weights: str | None = None
+
+
+class ConvStep(Step, tag="conv", frozen=True):
+    """Convolution over 1, 2 or 3 axes, as many as the incoming shape has after its channels."""
+
+    channels: Size
+    kernel: Sizes
+    stride: Sizes = 1
+    padding: Counts = 0
+    bias: bool = True
+    weights: str | None = None
+
+
+class ConvTransposeStep(Step, tag="conv_transpose", frozen=True):
+    """Transposed convolution over 1, 2 or 3 axes; ``crop`` cuts the end of every axis."""
+
+    channels: Size
+    kernel: Sizes
+    stride: Sizes = 1
+    padding: Counts = 0
+    output_padding: Counts = 0
+    bias: bool = True
+    weights: str | None = None
+
+
+class BatchNormStep(Step, tag="batch_norm", frozen=True):
+    """Batch normalisation by its running statistics."""
+
+    eps: float = 1e-5
+    affine: bool = True
+    weights: str | None = None
+
+
+class LayerNormStep(Step, tag="layer_norm", frozen=True):
+    """Layer normalisation over the last axis."""
+
+    eps: float = 1e-5
+    weights: str | None = None
+
+
+class ActivationStep(Step, tag="activation", frozen=True):
+    """A named activation; ``slope`` is leaky_relu's below zero, or elu's alpha."""
+
+    name: Activation
+    slope: float | None = None
+
+
+class FlattenStep(Step, tag="flatten", frozen=True):
+    """All axes into one."""
+
+
+class ReshapeStep(Step, tag="reshape", frozen=True):
+    """Into a shape of the same size."""
+
+    shape: Shape
+
+
+class PermuteStep(Step, tag="permute", frozen=True):
+    """Axes in another order, counted from 0 without the batch."""
+
+    order: tuple[Count, ...]
+
+
+class PoolStep(Step, tag="pool", frozen=True):
+    """Pooling over windows of ``kernel``, next to each other."""
+
+    kind: Literal["max", "average"]
+    kernel: Size
+
+
+class UpsampleStep(Step, tag="upsample", frozen=True):
+    """Every value ``factor`` times along every axis after the channels."""
+
+    factor: Size
+
+
+class PadStep(Step, tag="pad", frozen=True):
+    """Zeros (or, where negative, cuts) before and after each axis after the channels."""
+
+    widths: tuple[tuple[int, int], ...]
+
+
+class AppendStep(Step, tag="append", frozen=True):
+    """Constants joined to the end of a vector: a fixed condition."""
+
+    values: tuple[float, ...]
+
+
+AnyStep = (
+    LinearStep
+    | ConvStep
+    | ConvTransposeStep
+    | BatchNormStep
+    | LayerNormStep
+    | ActivationStep
+    | FlattenStep
+    | ReshapeStep
+    | PermuteStep
+    | PoolStep
+    | UpsampleStep
+    | PadStep
+    | AppendStep
+)
+Steps = Annotated[tuple[AnyStep, ...], msgspec.Meta(max_length=512)]
+
+
+class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where mean and scale stand, and what the scale is.
+
+    Attributes:
+        layout: ``separate`` chains ``mean`` and ``scale`` on top of the encoder; or the encoder's
+            own 2n outputs: ``halves`` (mean first), ``swapped`` (scale first), ``interleaved``
+            (mean at even places).
+        form: see :data:`isoprobe_plugins.heads.HEADS`.
+        mean: chain of the mean, for ``separate``.
+        scale: chain of the scale, for ``separate``.
+    """
+
+    layout: Literal["separate", "halves", "swapped", "interleaved"] = "separate"
+    form: str = "logvar"
+    mean: Steps = ()
+    scale: Steps = ()
+
+
+class LayersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Configuration of ``layers``.
+
+    Attributes:
+        input_shape: shape of one input.
+        latent_size: number of latents n.
+        encoder: steps from the input to the head.
+        head: how mean and scale are read.
+        decoder: steps from the latent vector to the output.
+        output: ``sigmoid`` or ``tanh`` squeezes the output; ``linear`` leaves it alone.
+    """
+
+    input_shape: Shape
+    latent_size: Size
+    encoder: Steps
+    decoder: Steps
+    head: Head = Head()
+    output: Literal["linear", "sigmoid", "tanh"] = "linear"
+
+
+class Layers(Architecture):
+    """Encoder, head and decoder as chains of steps."""
+
+    name = "layers"
+    summary = "chains of dense, convolution, normalisation and activation layers"
+
+    def build(self, config: Mapping[str, Any]) -> Networks:
+        """Build the untrained networks.
+
+        Args:
+            config: fields of :class:`LayersConfig`.
+
+        Returns:
+            Encoder ``(B, *input_shape) -> (mean, std)`` and decoder ``(B, n) -> x_hat``.
+
+        Raises:
+            CheckpointError: naming the field or the step that does not fit.
+        """
+        return build_layers(read_config(config, LayersConfig, self.name))
+
+
+def build_layers(config: LayersConfig) -> Networks:
+    """Build the networks of a checked configuration.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        Encoder and decoder, untrained.
+
+    Raises:
+        CheckpointError: naming the step that does not fit.
+    """
+    from isoprobe_plugins.architectures.chain import (
+        Chain,
+        ChainDecoder,
+        ChainEncoder,
+        SigmoidChainDecoder,
+    )
+
+    check_head(config.head.form)
+    n = config.latent_size
+    body = Chain(config.encoder, config.input_shape, "encoder")
+    heads = None
+    if config.head.layout == "separate":
+        mean = Chain(config.head.mean, body.shape, "head.mean")
+        scale = Chain(config.head.scale, body.shape, "head.scale")
+        heads = (mean, scale)
+    for chain, size in ((mean, n), (scale, n)) if heads else ((body, 2 * n),):
+        _expect(chain, size)
+    encoder = ChainEncoder(body, heads, config.head.layout, config.head.form)
+    chain = Chain(config.decoder, (n,), "decoder")
+    if chain.shape != config.input_shape:
+        raise CheckpointError(
+            f"architecture 'layers': the decoder gives shape {chain.shape}, "
+            f"the input has {config.input_shape}"
+        )
+    kind = SigmoidChainDecoder if config.output == "sigmoid" else ChainDecoder
+    return Networks(encoder, kind(chain, config.output), config.input_shape, (n,))
+
+
+def _expect(chain: Chain, size: int) -> None:
+    if chain.size != size:
+        raise CheckpointError(
+            f"architecture 'layers': {chain.place} gives {chain.size} values, "
+            f"latent_size asks for {size}"
+        )
+
+
+@hookimpl
+def isoprobe_architectures() -> list[type[Architecture]]:
+    """Return the architectures of this module."""
+    return [Layers]
