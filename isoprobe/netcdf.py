@@ -258,7 +258,7 @@ def _dims(data: h5py.Dataset) -> tuple[str, ...]:
     own = data.name.rpartition("/")[2]
     if data.is_scale:
         return (own,)
-    return tuple(axis[0].name.rpartition("/")[2] if len(axis) else "" for axis in data.dims)
+    return tuple((axis[0].name or "").rpartition("/")[2] if len(axis) else "" for axis in data.dims)
 
 
 def _is_variable(group: h5py.Group, name: str) -> bool:
