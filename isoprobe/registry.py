@@ -167,9 +167,9 @@ class Registry:
                 f"data '{spec}': sources {names} both open it; remove one of the plugins"
             )
         if not matching:
-            known = "; ".join(f"{source.name}: {source.summary}" for source in sources)
+            known = ", ".join(source.name for source in sources)
             raise DataError(
-                f"data '{spec}': no such file, and no source knows it. Sources are {known}"
+                f"data '{spec}' cannot be had: no such file, and no source knows it ({known})"
             )
         return matching[0].open(spec, vae)
 
@@ -244,7 +244,7 @@ def _unread(source: Source, tried: Sequence[str]) -> str:
     from isoprobe.source import FileKind
 
     factory = (
-        "name a function that builds the model: --adapter factory --option call=module:function"
+        "name a function that builds the model: --adapter factory --option target=module:function"
     )
     if source.kind is FileKind.LFS_POINTER:
         remedy = "fetch the file itself with 'git lfs pull'"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 STATES = ("active", "mixed", "collapsed")
 _COLOURS = {"active": "green", "mixed": "yellow", "collapsed": "bright_black"}
 MAX_ROWS = 40
+#: columns of the table that are not the bar
+_NUMBERS = 68
 
 #: column of the JSON: group and variable of the result
 _COLUMNS = {
@@ -115,7 +117,7 @@ class _Text:
     def __init__(self, result: Readable, width: int, *, unicode: bool) -> None:
         self.result = result
         self.document = to_json(result)
-        self.width = max(width, 60)
+        self.width = max(width, _NUMBERS + 8)
         self.full, self.empty = ("█", "·") if unicode else ("#", ".")
         self.has_isometry = "isometry" in result.groups()
         self.has_importance = "importance" in result.groups()
@@ -165,7 +167,7 @@ class _Text:
     def _table(self) -> Iterator[str]:
         rows = self._rows()
         shown = [row for row in rows if row.state != "collapsed"][:MAX_ROWS]
-        bar = min(30, self.width - 58)
+        bar = min(30, self.width - _NUMBERS)
         yield click.style(self._heading(bar), bold=True)
         for row in shown:
             yield self._line(row, bar)
@@ -209,31 +211,30 @@ class _Text:
 
     def _totals(self) -> Iterator[str]:
         summary = self.document["summary"]
-        kl, distortion = summary["kl_total"], summary["distortion_mean"]
-        yield f"{summary['active']} of {summary['latents']} latents active; {_rate(kl)}; " + (
-            f"distortion {_number(distortion)}"
-        )
+        lines = [
+            f"{summary['active']} of {summary['latents']} latents active; "
+            f"{_rate(summary['kl_total'])}; distortion {_number(summary['distortion_mean'])}",
+            f"beta {self._beta()}",
+        ]
         if summary["cosine_mean_abs"] is not None:
-            yield (
+            lines.insert(
+                1,
                 f"columns of the decoder: mean |cosine| {_fixed(summary['cosine_mean_abs'])}, "
-                f"Hadamard gap {_fixed(summary['hadamard_gap'])} (0 when orthogonal)"
+                f"Hadamard gap {_fixed(summary['hadamard_gap'])} (0 when orthogonal)",
             )
-        yield self._beta_line()
+        for line in lines:
+            yield click.wrap_text(line, self.width, "", "  ")
 
-    def _beta_line(self) -> str:
+    def _beta(self) -> str:
         beta = self.document["beta"]
-        declared = (
-            "not declared" if beta["declared"] is None else f"declared {beta['declared']:.4g}"
-        )
-        parts = [declared]
+        parts = ["not declared" if beta["declared"] is None else f"declared {beta['declared']:.4g}"]
         if beta["recovered"] is not None:
-            interval = (
-                "" if beta["ci95"] is None else " (95 %: {:.4g} to {:.4g})".format(*beta["ci95"])
-            )
-            parts.append(f"recovered {beta['recovered']:.4g}{interval}")
+            parts.append(f"recovered {beta['recovered']:.4g}{_interval(beta['ci95'])}")
         if beta["recovered_pullback"] is not None:
             parts.append(f"by the pullback {beta['recovered_pullback']:.4g}")
-        return f"beta {', '.join(parts)}; used {beta['value']:.4g} ({beta['source']})"
+        if beta["value"] is not None:
+            parts.append(f"{beta['value']:.4g} used ({beta['source']})")
+        return ", ".join(parts)
 
     def _reading(self) -> Reading:
         stationary = _column(self.result, "isometry", "stationary_residual_mean")
@@ -310,6 +311,10 @@ def _number(value: float | None, width: int = 0) -> str:
 
 def _fixed(value: float | None, width: int = 0, sign: str = "") -> str:
     return f"{'-' if value is None else format(value, sign + '.3f'):>{width}}"
+
+
+def _interval(ends: list[float] | None) -> str:
+    return "" if ends is None else f" (95 %: {ends[0]:.4g} to {ends[1]:.4g})"
 
 
 def _rate(nats: float | None) -> str:

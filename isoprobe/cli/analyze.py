@@ -20,7 +20,7 @@ from isoprobe.cli.examples import examples
         "isoprobe analyze model.safetensors",
         "isoprobe analyze model.safetensors --data images.npy --metric bce --out result.h5",
         "isoprobe analyze folder/ --data mnist.npz:x_train --resize 32 --json | jq .beta",
-        "isoprobe analyze weights.pt --adapter factory --option call=my_models:build --metric sse",
+        "isoprobe analyze weights.pt --adapter factory --option target=models.py:build --metric sse",
     ),
 )
 @click.argument("model", type=click.Path(path_type=Path))
