@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from isoprobe.source import HDF5_MAGIC
 from isoprobe_plugins.data.streams import StreamedArray, check_numeric, runs
 
 if TYPE_CHECKING:
+    from io import BufferedIOBase
+
     from isoprobe.contracts import VAE
 
 NPY_MAGIC = b"\x93NUMPY"
@@ -148,7 +150,8 @@ class Hdf5Rows:
 
     def close(self) -> None:
         """Close the file."""
-        self._dataset.file.close()
+        if self._dataset:  # false once the file, which the labels share, is closed
+            self._dataset.file.close()
 
 
 def _opener(path: Path) -> Callable[[Path, str | None], Dataset] | None:
@@ -173,8 +176,11 @@ def _npy_members(path: Path) -> list[str]:
 def _open_npy(path: Path, member: str | None) -> Dataset:
     if member is not None:
         raise DataError(f"{path} holds one array without a name; leave out ':{member}'")
-    rows = StreamedArray(path.open("rb"), path.stat().st_size, str(path))
-    return ArrayDataset(path, None, rows, None)
+
+    def open_one(_: str) -> Rows:
+        return StreamedArray(path.open("rb"), path.stat().st_size, str(path))
+
+    return _dataset(path, None, [""], open_one)
 
 
 def _open_npz(path: Path, member: str | None) -> Dataset:
@@ -185,11 +191,11 @@ def _open_npz(path: Path, member: str | None) -> Dataset:
         archive = zipfile.ZipFile(path)
         info = archive.getinfo(names[name])
         try:
-            stream = archive.open(info)
+            stream = cast("BufferedIOBase", archive.open(info))
         except ZIP_ERRORS as error:
             archive.close()
             raise DataError(f"{path}: array '{name}' cannot be read ({error})") from error
-        return StreamedArray(stream, info.file_size, f"{path}:{name}")  # type: ignore[arg-type]
+        return StreamedArray(stream, info.file_size, f"{path}:{name}")
 
     chosen = _chosen(member, list(names), path)
     return _dataset(path, ",".join(chosen), chosen, open_one)
@@ -221,7 +227,7 @@ def _is_array(item: Any) -> bool:
 
 
 def _dataset(
-    path: Path, shown: str, chosen: Sequence[str], open_one: Callable[[str], Rows]
+    path: Path, shown: str | None, chosen: Sequence[str], open_one: Callable[[str], Rows]
 ) -> Dataset:
     with ExitStack() as stack:
         opened = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import BinaryIO
+from io import BufferedIOBase
 
 import numpy as np
 from numpy.lib import format as npy
@@ -60,7 +60,7 @@ class StreamedArray:
         DataError: when it is no such array, holds no numbers, or is cut short.
     """
 
-    def __init__(self, stream: BinaryIO, size: int, what: str) -> None:
+    def __init__(self, stream: BufferedIOBase, size: int, what: str) -> None:
         self._stream, self._what = stream, what
         self.notes: tuple[str, ...] = ()
         self._whole: np.ndarray | None = None
@@ -107,12 +107,11 @@ class StreamedArray:
     def _fill(self, octets: np.ndarray, offset: int) -> None:
         try:
             self._stream.seek(self._start + offset)
-            data = self._stream.read(len(octets))
+            found = self._stream.readinto(octets.data)
         except ZIP_ERRORS as error:
             raise DataError(f"{self._what} is damaged ({error}); fetch it again") from error
-        if len(data) < len(octets):
+        if found < len(octets):
             raise DataError(f"{self._what} is cut short; fetch it again")
-        octets[:] = np.frombuffer(data, np.uint8)
 
     def _header(self) -> tuple[tuple[int, ...], bool, np.dtype]:
         try:
