@@ -1,6 +1,6 @@
 # One command for each chore. Each makes its own environment first: nothing but make and Python is needed.
 .DEFAULT_GOAL := help
-.PHONY: help test lint format clean
+.PHONY: help demo test lint format clean
 
 # The first Python on the path that is new enough; override with `make PYTHON=...`.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
@@ -18,6 +18,10 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,dev]"
 	@touch $@
+
+demo: $(READY)  ## analyse the example checkpoint
+	@mkdir -p out
+	$(BIN)/isoprobe analyze examples/digits.safetensors --out out/digits.h5 --overwrite
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -n 2
