@@ -103,17 +103,19 @@ def short_digest(digest: bytes) -> str:
     return f"sha256:{digest.hex()[:16]}"
 
 
-def unopened(spec: str, sources: Iterable[DataSource]) -> DataError:
-    """Return the error for a spec that no data source opens: what it is, and what would do."""
+def unopened(spec: str, sources: Iterable[DataSource]) -> str:
+    """Return the message for a spec that no data source opens: what it is, and who was asked."""
     path, _ = split_spec(spec)
-    forms = "; ".join(source.summary for source in sources)
+    asked = f"asked: {', '.join(source.name for source in sources)}; 'isoprobe plugins' says more"
+    if not _exists(str(path)):
+        return f"data '{spec}': no such file or folder, and no source knows it ({asked})"
     try:
         source = _look(path)
         if not source.is_folder:
             check_file(path)
     except DataError as error:
-        return DataError(f"{error}. Data can be {forms}")
-    return DataError(f"{path} is {source.description}, which no data source reads; use {forms}")
+        return str(error)
+    return f"{path} is {source.description}, which no data source reads ({asked})"
 
 
 def _look(path: Path) -> Source:

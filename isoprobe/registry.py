@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from isoprobe.datafiles import unopened
 from isoprobe.discovery import KINDS, Discovery, Offer, Problem
 from isoprobe.errors import (
     CheckpointError,
@@ -167,10 +168,7 @@ class Registry:
                 f"data '{spec}': sources {names} both open it; remove one of the plugins"
             )
         if not matching:
-            known = ", ".join(source.name for source in sources)
-            raise DataError(
-                f"data '{spec}' cannot be had: no such file, and no source knows it ({known})"
-            )
+            raise DataError(unopened(spec, sources))
         return matching[0].open(spec, vae)
 
     def command_names(self) -> list[str]:
