@@ -8,6 +8,7 @@ import os
 import struct
 import tracemalloc
 import zipfile
+from contextlib import closing, suppress
 from pathlib import Path
 
 import h5py
@@ -180,6 +181,41 @@ def test_half_a_file_is_said_to_be_damaged(write, tmp_path, table, labels):
     assert path.name in str(caught.value)
 
 
+@pytest.mark.parametrize("write", WRITERS)
+def test_damage_anywhere_is_an_error_of_one_line_or_harmless(write, tmp_path, table, labels):
+    spec, _ = write(tmp_path, table, labels)
+    path = tmp_path / spec.partition(":")[0]
+    content, random = path.read_bytes(), np.random.default_rng(0)
+    for trial in range(30):
+        damaged = np.frombuffer(content, np.uint8).copy()
+        # headers stand at either end, so two thirds of the damage is done there
+        reach = [len(damaged), 400, 400][trial % 3]
+        places = random.integers(reach, size=4) % len(damaged)
+        damaged[-1 - places if trial % 3 == 2 else places] = random.integers(256, size=4)
+        path.write_bytes(damaged.tobytes())
+        try:
+            data = opened(tmp_path / spec)
+        except DataError as error:
+            assert "\n" not in str(error)
+            continue
+        with closing(data), suppress(DataError):
+            data.read(np.arange(len(data)))
+            data.labels(np.arange(len(data)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("d.csv", b'1,2\n"3"\r4,5\n'),
+        ("d.npy", b"\x93NUMPY\x01\x00\x14\x00{'shape': (((((((((\n"),
+    ],
+)
+def test_damage_that_parsers_answer_strangely(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match="no table row|no numpy array"):
+        opened(tmp_path / name)
+
+
 def test_files_are_told_by_content_not_by_suffix(tmp_path, table, labels, open_data):
     write_npz(tmp_path, table, labels)
     (tmp_path / "d.npz").rename(tmp_path / "d.dat")
@@ -268,7 +304,7 @@ def test_a_forged_shape_is_refused_without_allocating(tmp_path):
 # ---------------------------------------------------------------------- files that are none
 
 
-def test_a_missing_file_is_named_with_what_data_can_be(tmp_path):
+def test_a_missing_file_is_named_with_who_was_asked(tmp_path):
     with pytest.raises(
         DataError, match=r"none\.npz:x': no such file or folder.*arrays, images, prior, tables"
     ):

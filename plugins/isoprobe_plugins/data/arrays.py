@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
+#: what h5py raises on damage, depending on what is damaged
+HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError)
 
 
 class Rows(Protocol):
@@ -145,7 +147,7 @@ class Hdf5Rows:
         wanted = slice(begin, begin + len(indices)) if span else indices
         try:
             return np.asarray(self._dataset[wanted])
-        except OSError as error:
+        except HDF5_ERRORS as error:
             raise DataError(f"{self._what} is damaged ({error}); fetch it again") from error
 
     def close(self) -> None:
@@ -211,7 +213,7 @@ def _open_hdf5(path: Path, member: str | None) -> Dataset:
             file.visititems(
                 lambda name, item: arrays.update({name: item} if _is_array(item) else {})
             )
-        except (OSError, RuntimeError) as error:
+        except HDF5_ERRORS as error:
             raise DataError(f"{path} is no whole HDF5 file ({error}); fetch it again") from error
         chosen = _chosen(member, list(arrays), path)
         shown = ",".join(f"/{name}" for name in chosen)

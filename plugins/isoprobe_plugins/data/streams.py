@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import tokenize
 from collections.abc import Iterator
 from io import BufferedIOBase
 
@@ -122,7 +123,7 @@ class StreamedArray:
                 shape, fortran, dtype = npy.read_array_header_2_0(self._stream)
             else:
                 raise DataError(f"{self._what} has numpy format {version}; expected 1.0 or 2.0")
-        except (ValueError, *ZIP_ERRORS) as error:
+        except (tokenize.TokenError, *ZIP_ERRORS) as error:
             reason = str(error).splitlines()[0] if str(error) else "it ends at once"
             raise DataError(f"{self._what} is no numpy array: {reason}; fetch it again") from error
         if any(length < 0 for length in shape):

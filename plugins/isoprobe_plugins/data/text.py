@@ -108,7 +108,13 @@ class TextDataset(Dataset):
         self._header = int(named or any(names[i] or not cells[i] for i in self._columns))
 
     def _cells(self, line: str) -> list[str]:
-        return [cell.strip() for cell in next(csv.reader([line], delimiter=self._delimiter))]
+        try:
+            cells = next(csv.reader([line], delimiter=self._delimiter))
+        except csv.Error as error:
+            raise DataError(
+                f"{self._path} has a line that is no table row: {error}"
+            ) from error
+        return [cell.strip() for cell in cells]
 
     def _bad_cell(self, lines: Sequence[str], indices: np.ndarray) -> DataError:
         for row, line in zip(indices, lines, strict=True):
