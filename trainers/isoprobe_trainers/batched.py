@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _TWO_LOG2_E = 2 / math.log(2)
 #: inputs of a layer up to which its weight gradient is quicker transposed (CPU)
@@ -50,8 +50,8 @@ class BatchedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply member e to ``x[e]``: ``(E, B, widths[0]) -> (E, B, widths[-1])``."""
-        result: Tensor = _TanhLayers.apply(x, *self.weights, *self.biases)
-        return result
+        apply: Callable[..., Tensor] = _TanhLayers.apply
+        return apply(x, *self.weights, *self.biases)
 
     def member(self, index: int) -> list[tuple[Tensor, Tensor]]:
         """Weight ``(out, in)`` and bias ``(out,)`` of each layer of one member."""

@@ -91,11 +91,11 @@ class Group:
         total = torch.zeros_like(self.objective.weights)
         for start in range(0, self.batches * batch, batch):
             chosen = order[:, start : start + batch]
-            x = self.rows.index_select(0, chosen.reshape(-1)).unflatten(0, chosen.shape)
+            x = self.rows.index_select(0, chosen.reshape(-1)).view(*chosen.shape, -1)
             self.optimizer.zero_grad(set_to_none=True)
             parts = self.parts(x, noise[:, start : start + batch])
             # summed over members, whose gradients are independent of one another
-            self.objective.total(parts).sum().backward()
+            torch.autograd.backward(self.objective.total(parts).sum())
             self.optimizer.step()
             total += parts.detach()
         return total / self.batches

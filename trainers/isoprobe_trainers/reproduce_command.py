@@ -1,0 +1,111 @@
+"""``isoprobe reproduce``: the paper's tables and figures, ours beside the published numbers."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from isoprobe.cli.examples import examples
+from isoprobe.hookspecs import hookimpl
+
+#: what can be reproduced -> what it is, and the module whose ``reproduce`` does it
+ITEMS: dict[str, tuple[str, str]] = {
+    name: (about, "isoprobe_trainers.toy_experiments")
+    for name, about in {
+        "table1": "norms, D' and variances, square error",
+        "table2": "the same with the downward-convex loss",
+        "table4": "the same with five latents, of which two collapse",
+        "fig3": "densities against p(x), downward-convex loss",
+        "fig10": "densities against p(x), square error",
+        "fig13-21": "the ablation: 3 data sets x 3 losses x 10 lambdas",
+        "fig22": "variance ratios by data set and loss at lambda 100",
+        "fig23": "coding loss against 3 beta / 2",
+        "fig24": "transform over coding loss against 21 beta / 16",
+        "fig25": "density against p(x), five latents",
+        "radogaga": "control: an autoencoder that is isometric by construction",
+    }.items()
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to reproduce.
+
+    Attributes:
+        quick: the shortened schedule.
+        out: folder for checkpoints, results and figures.
+        seeds: how many models of each condition in the tables.
+        device: where to train.
+        compile_step: compile the losses.
+    """
+
+    quick: bool
+    out: Path
+    seeds: int
+    device: str
+    compile_step: bool
+
+
+def _names(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    from isoprobe.errors import nearest
+
+    for name in given:
+        if name not in ITEMS:
+            hint = nearest(name, list(ITEMS)) or f"; there are {', '.join(ITEMS)}"
+            raise click.BadParameter(f"'{name}' is not known{hint}.")
+    return tuple(dict.fromkeys(given))
+
+
+def _listing() -> str:
+    width = max(map(len, ITEMS))
+    lines = [f"  {name:<{width}}  {about}" for name, (about, _) in ITEMS.items()]
+    return "\n".join(["\b", "What there is:", *lines])
+
+
+@click.command(
+    short_help="Reproduce tables and figures of the paper.",
+    epilog=_listing()
+    + "\n\n"
+    + examples(
+        "isoprobe reproduce table1 table2 --quick",
+        "isoprobe reproduce table1 table2 table4 fig3 fig10 fig25 --out runs/paper",
+        "isoprobe reproduce fig13-21 fig22 fig23 fig24 --quick     90 models in one program",
+    ),
+)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", callback=_names)
+@click.option("--quick", is_flag=True, help="A schedule that reaches the same figures in minutes.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs/reproduce"),
+    show_default=True,
+    help="Folder for checkpoints, results and figures; what is there is used again.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Models of each condition in the tables; the ablation has one.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps ...")
+@click.option("--compile", "compile_step", is_flag=True, help="Compile the loss (torch.compile).")
+def reproduce(names: tuple[str, ...], **options: object) -> None:
+    """Train or reuse models, analyse them, and compare with the paper's numbers.
+
+    Everything asked for in one call is trained together. Tables go to stdout as Markdown,
+    figures to the folder, progress to stderr.
+    """
+    settings = Settings(**options)  # type: ignore[arg-type]
+    for home in dict.fromkeys(ITEMS[name][1] for name in names):
+        module = importlib.import_module(home)
+        module.reproduce([n for n in names if ITEMS[n][1] == home], settings)
+
+
+@hookimpl
+def isoprobe_commands() -> list[click.Command]:
+    """Return ``reproduce``."""
+    return [reproduce]

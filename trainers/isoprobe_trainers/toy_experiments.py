@@ -1,0 +1,214 @@
+"""The paper's toy experiments: which models each needs, and what it says of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+from tqdm import tqdm
+
+from isoprobe.checkpoint import read_manifest
+from isoprobe.errors import CheckpointError
+from isoprobe_trainers import ablation, tables, toy_figures
+from isoprobe_trainers.measure import measure
+from isoprobe_trainers.members import Member
+from isoprobe_trainers.toy import FULL, QUICK, checkpoint_path, train
+from isoprobe_trainers.toy_data import PAPER_VARIANCES
+from isoprobe_trainers.training import pick_device
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from isoprobe_trainers.measure import Measurement
+    from isoprobe_trainers.reproduce_command import Settings
+    from isoprobe_trainers.training import Schedule
+
+#: rows analysed of each model: all of them for the tables, fewer for each of the 90
+TABLE_SAMPLES, ABLATION_SAMPLES = 50_000, 10_000
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or figure.
+
+    Attributes:
+        title: what it is.
+        members: models it needs, given the number of seeds.
+        report: text to print, given the measurements, the figures' folder and a tolerance factor.
+        samples: rows of the data to analyse.
+    """
+
+    title: str
+    members: Callable[[int], list[Member]]
+    report: Callable[[Sequence[Measurement], Path, float], str]
+    samples: int = TABLE_SAMPLES
+
+
+def reproduce(names: Sequence[str], settings: Settings) -> None:
+    """Train or reuse what the experiments need, analyse it, and print every comparison.
+
+    Args:
+        names: keys of :data:`EXPERIMENTS`.
+        settings: schedule, folder, seeds and device.
+    """
+    schedule = QUICK if settings.quick else FULL
+    folder = settings.out / ("quick" if settings.quick else "full")
+    wanted = {name: EXPERIMENTS[name].members(settings.seeds) for name in names}
+    _provide([m for members in wanted.values() for m in members], schedule, folder, settings)
+    for name, members in wanted.items():
+        experiment = EXPERIMENTS[name]
+        measured = [
+            _measured(member, folder, experiment.samples)
+            for member in tqdm(members, f"analyse {name}", unit="model", disable=None)
+        ]
+        click.echo(f"## {name}: {experiment.title}\n")
+        slack = 2.0 if settings.quick else 1.0
+        click.echo(experiment.report(measured, folder / "figures", slack) + "\n")
+
+
+def _provide(
+    members: Sequence[Member], schedule: Schedule, folder: Path, settings: Settings
+) -> None:
+    """Train, in one program, the members that have no checkpoint yet.
+
+    Raises:
+        CheckpointError: when one was trained on another schedule.
+    """
+    missing = []
+    for member in dict.fromkeys(members):
+        path = checkpoint_path(folder, member)
+        if not path.exists():
+            missing.append(member)
+        elif read_manifest(path).training.get("schedule") != schedule.record():
+            raise CheckpointError(
+                f"{path} was trained on another schedule; choose another --out, or remove it"
+            )
+    if missing:
+        click.echo(f"training {len(missing)} models into {folder}", err=True)
+        device = pick_device(settings.device)
+        train(missing, schedule, folder, device, resume=True, compile_step=settings.compile_step)
+
+
+def _measured(member: Member, folder: Path, samples: int) -> Measurement:
+    result = folder / "results" / f"{member.name}_{samples}.h5"
+    result.parent.mkdir(parents=True, exist_ok=True)
+    return measure(checkpoint_path(folder, member), member, result, samples)
+
+
+# --------------------------------------------------------------------------- conditions
+
+
+def _condition(
+    metric: str = "sse", latents: int = 3, objective: str = "plain"
+) -> Callable[[int], list[Member]]:
+    """Models that differ in the seed alone; each seed draws its own data."""
+
+    def members(seeds: int) -> list[Member]:
+        return [
+            Member(f"toy/mix:seed={s}", metric, 100.0, s, latents, objective) for s in range(seeds)
+        ]
+
+    return members
+
+
+def _control(seeds: int) -> list[Member]:
+    return [*_condition()(seeds), *_condition(objective="radogaga")(seeds)]
+
+
+# --------------------------------------------------------------------------- reports
+
+
+def _table(place: str) -> Callable[[Sequence[Measurement], Path, float], str]:
+    def report(models: Sequence[Measurement], figures: Path, slack: float) -> str:
+        return "\n\n".join(
+            [tables.compare(place, models, slack), tables.beyond(models, PAPER_VARIANCES)]
+        )
+
+    return report
+
+
+#: panels of the scatter plots: label, and where a measurement has the correlation
+_PANELS = {
+    "fig3": {
+        "p(μ)": "r_prior",
+        "exp(-L/β)": "r_objective",
+        "a^1.5 p(μ) Πσ": "r_scaled_posterior",
+        "a^1.5 exp(-L/β)": "r_scaled_objective",
+    },
+    "fig10": {"p(μ)": "r_prior", "exp(-L/β)": "r_objective", "p(μ) Πσ": "r_posterior"},
+    "fig25": {"exp(-L/β)": "r_objective"},
+}
+
+
+def _scatter(place: str, title: str) -> Callable[[Sequence[Measurement], Path, float], str]:
+    def report(models: Sequence[Measurement], figures: Path, slack: float) -> str:
+        first = models[0]
+        d = first.densities
+        estimates = {
+            "r_prior": d.prior,
+            "r_objective": d.objective,
+            "r_posterior": d.posterior,
+            "r_scaled_posterior": d.posterior + d.scale,
+            "r_scaled_objective": d.objective + d.scale,
+        }
+        panels = {
+            label: (estimates[name], getattr(first, name)) for label, name in _PANELS[place].items()
+        }
+        path = figures / f"{place}.png"
+        toy_figures.scatter(path, d.exact, panels, title)
+        rows = [
+            [label, " ".join(f"{getattr(m, name):.3f}" for m in models)]
+            for label, name in _PANELS[place].items()
+        ]
+        parts = [tables.render([place, "R with p(x), by seed"], rows), f"figure: {path}"]
+        compared = tables.compare(place, models, slack) if place != "fig25" else ""
+        return "\n\n".join(part for part in [compared, *parts] if part)
+
+    return report
+
+
+def _radogaga(models: Sequence[Measurement], figures: Path, slack: float) -> str:
+    rows = []
+    for m in models:
+        label = "RaDOGAGA" if m.member.objective == "radogaga" else "VAE"
+        spread = m.pullback_sd / m.pullback_mean
+        rows.append(
+            [
+                f"{label}, seed {m.member.seed}",
+                tables.numbers(m.pullback_mean),
+                tables.numbers(spread),
+                tables.numbers(m.norm_mean),
+                tables.numbers(m.norm_sd / m.norm_mean),
+            ]
+        )
+    header = ["model", "D' mean", "D' SD / mean", "norm mean", "norm SD / mean"]
+    return tables.render(header, rows)
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "table1": Experiment("square error", _condition(), _table("table1")),
+    "table2": Experiment("downward-convex loss", _condition("downward"), _table("table2")),
+    "table4": Experiment("five latents", _condition(latents=5), _table("table4")),
+    "fig3": Experiment(
+        "densities, downward-convex loss",
+        _condition("downward"),
+        _scatter("fig3", "Figure 3: estimates against p(x), downward-convex loss"),
+    ),
+    "fig10": Experiment(
+        "densities, square error",
+        _condition(),
+        _scatter("fig10", "Figure 10: estimates against p(x), square error"),
+    ),
+    "fig25": Experiment(
+        "density, five latents",
+        _condition(latents=5),
+        _scatter("fig25", "Figure 25: estimate against p(x), five latents"),
+    ),
+    "radogaga": Experiment("RaDOGAGA as an isometric control", _control, _radogaga),
+    **{
+        name: Experiment(title, members, report, ABLATION_SAMPLES)
+        for name, (title, members, report) in ablation.EXPERIMENTS.items()
+    },
+}
