@@ -51,7 +51,9 @@ def load(
         OptionError: for an unknown adapter or a wrong option.
     """
     source = Source(Path(path))
-    return installed().adapter_for(source, adapter).load(source, options or {})
+    vae = installed().adapter_for(source, adapter).load(source, options or {})
+    vae.path = str(path)
+    return vae
 
 
 def analyze(
@@ -119,9 +121,7 @@ def analyze(
     declared = _declared_beta(registry, vae, chosen, notes)
     dataset = _dataset(registry, data, vae, notes)
     try:
-        prepared = prepare(
-            dataset, vae, samples=samples, resize=resize, scale=scale, metric=chosen
-        )
+        prepared = prepare(dataset, vae, samples=samples, resize=resize, scale=scale, metric=chosen)
         notes += [*vae.facts.assumptions, *prepared.notes]
         steps = _analyses(registry, analyses)
         probing = ProbeOptions(pullback, pairs, seed, memory, batch_size)
@@ -132,7 +132,7 @@ def analyze(
             latent=vae.latent_size,
             overwrite=overwrite,
             resume=resume,
-            identity={**attrs, "beta_given": beta},
+            identity={**attrs, "beta_given": beta, "fitted": prepared.notes},
         )
         with writer:
             run = Run(
@@ -279,10 +279,22 @@ def _dataset(
         notes.append("no data was given and the checkpoint names none: probed with prior samples")
         return registry.data("prior", vae)
     try:
-        return registry.data(named, vae)
-    except DataError as error:
-        notes.append(f"the checkpoint's data set '{named}' cannot be had ({error}): prior samples")
+        return registry.data(_beside(named, vae.path), vae)
+    except DataError:
+        notes.append(f"the checkpoint's data set '{named}' cannot be had: probed with prior samples")
         return registry.data("prior", vae)
+
+
+def _beside(spec: str, checkpoint: str) -> str:
+    """The file a checkpoint names as its data, when that lies in its own folder.
+
+    A name with a folder in it is left alone: a stranger's file may not point anywhere it likes.
+    """
+    name = spec.partition(":")[0]
+    beside = Path(checkpoint).parent / name
+    if checkpoint and Path(name).name == name and beside.is_file():
+        return str(beside.parent / spec)
+    return spec
 
 
 # --------------------------------------------------------------------------- analyses and record

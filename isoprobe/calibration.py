@@ -150,7 +150,11 @@ class Overview(Analysis):
         latent = ("latent",)
         variables = {
             "active": Variable(
-                latent, self.setup.active, "mean KL above the threshold over a pilot", "1", "Prop. 3"
+                latent,
+                self.setup.active,
+                "mean KL above the threshold over a pilot",
+                "1",
+                "Prop. 3",
             ),
         }
         for name, (key, long_name, units, equation) in _LATENT_MEANS.items():

@@ -86,6 +86,7 @@ class VAE:
         name: short name for summaries.
         adapter: adapter that loaded it.
         sha256: of the checkpoint's bytes, empty for a model in memory.
+        path: where the checkpoint lies, empty for a model in memory.
         condition: fixed condition in words (class label, discrete code), if any.
     """
 
@@ -99,6 +100,7 @@ class VAE:
     name: str = "vae"
     adapter: str = "memory"
     sha256: str = ""
+    path: str = ""
     condition: str = ""
 
     def __post_init__(self) -> None:

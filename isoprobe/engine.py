@@ -144,9 +144,7 @@ class Run:
         return done
 
     @staticmethod
-    def _results(
-        steps: Sequence[Analysis], context: Context
-    ) -> dict[str, Mapping[str, Variable]]:
+    def _results(steps: Sequence[Analysis], context: Context) -> dict[str, Mapping[str, Variable]]:
         results: dict[str, Mapping[str, Variable]] = {}
         for step in steps:
             results[step.name] = step.result(Context(context.setup, context.beta, results))

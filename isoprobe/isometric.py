@@ -8,10 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from isoprobe.statistics import Accumulator
+
+if TYPE_CHECKING:
+    from isoprobe.contracts import Variable
+
+
+class Groups(Protocol):
+    """A result, or anything that gives named arrays by group."""
+
+    def __getitem__(self, group: str, /) -> Mapping[str, Variable]:
+        """The named arrays of a group."""
+        ...
+
 
 #: bins are uniform in asinh(mu / 2) up to |mu| of about 500: fine where the prior lives
 _EDGE = float(np.arcsinh(250.0))
@@ -182,3 +195,35 @@ class IsometricMap:
     def from_isometric(self, y: np.ndarray) -> np.ndarray:
         """Latents of isometric coordinates ``(B, n)``: ``(B, n)``."""
         return np.stack([c.from_isometric(y[:, j]) for j, c in enumerate(self.coordinates)], axis=1)
+
+
+def map_to_arrays(isometric_map: IsometricMap) -> tuple[np.ndarray, np.ndarray]:
+    """Knots and slopes of a map, each ``(n, K)``, padded with NaN at the end."""
+    longest = max(len(c.knots) for c in isometric_map.coordinates)
+    knots = np.full((len(isometric_map.coordinates), longest), np.nan)
+    slopes = knots.copy()
+    for j, coordinate in enumerate(isometric_map.coordinates):
+        knots[j, : len(coordinate.knots)] = coordinate.knots
+        slopes[j, : len(coordinate.knots)] = coordinate.slopes
+    return knots, slopes
+
+
+def map_from_arrays(knots: np.ndarray, slopes: np.ndarray) -> IsometricMap:
+    """Inverse of :func:`map_to_arrays`."""
+    used = ~np.isnan(knots)
+    return IsometricMap(
+        [Coordinate(k[u], s[u]) for k, s, u in zip(knots, slopes, used, strict=True)]
+    )
+
+
+def read_map(result: Groups) -> IsometricMap:
+    """The map z -> y that an analysis ``coordinates`` stored.
+
+    Args:
+        result: a result, or anything that gives its groups by name.
+
+    Returns:
+        The map, with ``to_isometric`` and ``from_isometric``.
+    """
+    group = result["coordinates"]
+    return map_from_arrays(group["knots"].values, group["slopes"].values)

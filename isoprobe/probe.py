@@ -13,7 +13,7 @@ from isoprobe.contracts import Batch
 from isoprobe.errors import CheckpointError, OptionError, PluginError
 from isoprobe.memory import Plan, plan
 from isoprobe.pullback import METHODS, Pullback, exact_pullback, finite_difference_pullback
-from isoprobe.randomness import normal
+from isoprobe.randomness import normal, signs
 from isoprobe.tensors import OutputMetric, output_metric, require_tensor
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ QUANTITIES: dict[str, str] = {
     "distortion_transform": "D(x, x_check), (B,) (Lemma 1)",
     "distortion": "E_z D(x, x_hat) by the points mu + sigma and mu - sigma, (B,) (A.6)",
     "distortion_coding": "D(x_check, x_hat) - D(x_check, x_check), two points, (B,) (Lemma 1)",
+    "distortion_signs": "D(x, Dec(mu +- s sigma)), random signs s, antithetic means, (B, signs)",
     "distortion_draws": "D(x, Dec(z)) at random z of the posterior, (B, 2 pairs)",
     "stationarity": "E_eps[sigma_j eps_j dD/dz_j], (B, n): beta (1 - sigma_j^2) at an optimum",
     "pullback": "g_jj = J_j' G J_j at mu, (B, n) (Eq. 23)",
@@ -50,6 +51,7 @@ class ProbeOptions:
     Attributes:
         pullback: ``exact`` or ``finite-difference``.
         pairs: antithetic pairs of draws a sample, for stationarity.
+        signs: antithetic pairs of random corners mu +- sigma a sample.
         seed: of those draws.
         memory: bytes that tangents may take.
         batch_size: samples at once; planned from memory when None.
@@ -57,6 +59,7 @@ class ProbeOptions:
 
     pullback: str = "exact"
     pairs: int = 2
+    signs: int = 4
     seed: int = 0
     memory: int = 1 << 30
     batch_size: int | None = None
@@ -87,7 +90,10 @@ class Probe:
         self.vae = vae
         self.view: OutputMetric = output_metric(metric, vae)
         self.plan: Plan = plan(
-            vae, self.view.decode, self.options.memory, self.options.batch_size,
+            vae,
+            self.view.decode,
+            self.options.memory,
+            self.options.batch_size,
             gram=bool(self.needs & {"gram", "euclidean_gram"}),
         )
 
@@ -132,6 +138,8 @@ class Probe:
             self._distortions(x, output, quantities)
         if self.needs & _DRAWS:
             self._draw(index, x, quantities)
+        if "distortion_signs" in self.needs:
+            self._corners(index, x, quantities)
         return Batch(index, x, quantities, labels)
 
     def _posterior(self, index: np.ndarray, x: Tensor) -> dict[str, Tensor]:
@@ -213,6 +221,20 @@ class Probe:
                 distortions.append(value.detach())
         quantities["stationarity"] = total / (2 * pairs)
         quantities["distortion_draws"] = torch.stack(distortions, dim=1)
+
+    def _corners(self, index: np.ndarray, x: Tensor, quantities: dict[str, Tensor]) -> None:
+        mean, std = quantities["mean"], quantities["std"]
+        n, count = mean.shape[1], self.options.signs
+        drawn = signs(self.options.seed, "corners", index, count * n)
+        corners = torch.as_tensor(drawn, dtype=mean.dtype, device=mean.device)
+        values = []
+        with torch.no_grad():
+            for corner in corners.reshape(-1, count, n).unbind(1):
+                points = (mean + std * corner, mean - std * corner)
+                values.append(
+                    0.5 * sum(self.view.distortion(x, self.view.decode(z)) for z in points)
+                )
+        quantities["distortion_signs"] = torch.stack(values, dim=1)
 
 
 def _finite(vae: VAE, values: Tensor) -> Tensor:

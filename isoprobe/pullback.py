@@ -120,9 +120,7 @@ def _push(
     return vmap(push, out_dims=(None, 0))(basis)  # type: ignore[no-any-return]
 
 
-def _columns(
-    decode: Callable[[Tensor], Tensor], z: Tensor, chunk: int
-) -> tuple[Tensor, Tensor]:
+def _columns(decode: Callable[[Tensor], Tensor], z: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
     pushed = [
         _push(decode, z, start, min(start + chunk, z.shape[1]))
         for start in range(0, z.shape[1], chunk)

@@ -80,5 +80,3 @@ def small_vae(
         module=networks,
         facts=Facts(**facts),  # type: ignore[arg-type]
     )
-
-

@@ -335,6 +335,7 @@ def test_a_column_with_missing_rows_is_no_result(tmp_path):
         ("x/y", Variable((), np.array(1.0), "x"), "no '/'"),
         ("x", Variable((), np.array(1j), "x"), "numbers or text"),
         ("a", Variable(("a", "b"), np.eye(2), "x"), "needs one axis"),
+        ("x", Variable(("a b",), np.ones(2), "x"), "a plain word"),
     ],
 )
 def test_a_wrong_variable_is_named(tmp_path, name, variable, message):

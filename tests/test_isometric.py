@@ -14,7 +14,11 @@ BETA = 1e-6
 
 # quantile functions of unit-free shapes, their variances, and the excess of the rough estimate
 SHAPES = {
-    "triangle": (lambda u: np.where(u < 0.5, np.sqrt(2 * u), 2 - np.sqrt(2 * (1 - u))), 1 / 6, 1.017),
+    "triangle": (
+        lambda u: np.where(u < 0.5, np.sqrt(2 * u), 2 - np.sqrt(2 * (1 - u))),
+        1 / 6,
+        1.017,
+    ),
     "ramp": (np.sqrt, 1 / 18, 1.081),
     "uniform": (lambda u: u, 1 / 12, 1.103),
 }

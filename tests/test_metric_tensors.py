@@ -70,9 +70,7 @@ def test_bce_in_logits_equals_bce_in_means() -> None:
     torch.testing.assert_close(metric.logits_distortion(x, logits), from_mean)
     mean = torch.sigmoid(logits)
     slope = mean * (1 - mean)
-    torch.testing.assert_close(
-        metric.logits_diagonal(logits), metric.diagonal(mean) * slope**2
-    )
+    torch.testing.assert_close(metric.logits_diagonal(logits), metric.diagonal(mean) * slope**2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

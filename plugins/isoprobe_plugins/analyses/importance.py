@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
+from isoprobe_plugins.analyses.variables import latent, scalar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,27 +66,27 @@ class Importance(Analysis):
         cumulative = np.empty_like(share)
         cumulative[order] = np.cumsum(share[order])
         return {
-            "rough": _latent(
+            "rough": latent(
                 rough_importance(inverse.mean, beta), "(beta/2) E[sigma^-2]", "22", "metric"
             ),
-            "rough_se": _latent(
+            "rough_se": latent(
                 rough_importance(inverse.se, beta), "standard error of rough", "22", "metric"
             ),
-            "exact": _latent(
-                exact, "Var(y_j) under the aggregate posterior", "16, 67", "metric"
-            ),
-            "share": _latent(share, "share of the active dimensions' variance"),
-            "cumulative_share": _latent(cumulative, "share up to here in order of importance"),
-            "rate": _latent(rate.mean, "E[KL_j]", "2", "nat"),
-            "rate_bits": _latent(rate.mean * NATS_TO_BITS, "E[KL_j]", "2", "bit"),
-            "idle_share": _latent(
+            "exact": latent(exact, "Var(y_j) under the aggregate posterior", "16, 67", "metric"),
+            "share": latent(share, "share of the active dimensions' variance"),
+            "cumulative_share": latent(cumulative, "share up to here in order of importance"),
+            "rate": latent(rate.mean, "E[KL_j]", "2", "nat"),
+            "rate_bits": latent(rate.mean * NATS_TO_BITS, "E[KL_j]", "2", "bit"),
+            "idle_share": latent(
                 self.moments["idle"].mean, f"share of samples with sigma^2 > {IDLE_VARIANCE}"
             ),
-            "state": _latent(
-                _states(active, self.moments["idle"].mean), "0 active, 1 mixed, 2 collapsed", "Prop. 3"
+            "state": latent(
+                _states(active, self.moments["idle"].mean),
+                "0 active, 1 mixed, 2 collapsed",
+                "Prop. 3",
             ),
             "order": Variable(("rank",), order, "latents in descending importance"),
-            "water_level": Variable((), np.asarray(beta / 2), "beta/2", "metric", "92"),
+            "water_level": scalar(beta / 2, "beta/2", "metric", "92"),
         }
 
 
@@ -96,12 +97,6 @@ def _states(active: np.ndarray, idle: np.ndarray) -> np.ndarray:
     low, high = MIXED_SHARE
     used = np.where((idle > low) & (idle < high), 1, 0)
     return np.where(active, used, 2).astype(np.int8)
-
-
-def _latent(
-    values: np.ndarray, long_name: str, equation: str = "", units: str = "1"
-) -> Variable:
-    return Variable(("latent",), values, long_name, units, equation)
 
 
 @hookimpl

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
+from isoprobe_plugins.analyses.variables import latent, scalar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,19 +105,19 @@ class Isometry(Analysis):
         stationary = self.moments["stationarity"]
         norm = stationary.mean / beta
         return {
-            "stationary_norm_mean": _latent(norm, "norm by stationarity", "theory 2b"),
-            "stationary_norm_sd": _latent(
+            "stationary_norm_mean": latent(norm, "norm by stationarity", "theory 2b"),
+            "stationary_norm_sd": latent(
                 stationary.sd / beta, "standard deviation over samples and draws, by stationarity"
             ),
-            "stationary_norm_se": _latent(
+            "stationary_norm_se": latent(
                 stationary.se / beta, "standard error of the norm by stationarity"
             ),
-            "stationary_residual_mean": _latent(
+            "stationary_residual_mean": latent(
                 norm + self.moments["variance"].mean - 1,
                 "norm by stationarity + sigma^2 - 1",
                 "theory 2b",
             ),
-            "variance_mean": _latent(self.moments["variance"].mean, "mean of sigma^2"),
+            "variance_mean": latent(self.moments["variance"].mean, "mean of sigma^2"),
             **self._beta_by_latent("beta_recovered", 1, "stationarity", "theory 2b"),
         }
 
@@ -125,17 +126,17 @@ class Isometry(Analysis):
 
         norm, pullback = self.moments["scaled"], self.moments["pullback"]
         return {
-            "norm_mean": _latent(norm.mean / beta, "squared norm of x_{y_j}", "23"),
-            "norm_sd": _latent(norm.sd / beta, "standard deviation of the norm", "23"),
-            "norm_se": _latent(norm.se / beta, "standard error of the norm", "23"),
-            "residual_mean": _latent(
+            "norm_mean": latent(norm.mean / beta, "squared norm of x_{y_j}", "23"),
+            "norm_sd": latent(norm.sd / beta, "standard deviation of the norm", "23"),
+            "norm_se": latent(norm.se / beta, "standard error of the norm", "23"),
+            "residual_mean": latent(
                 residual(norm.mean / beta, self.moments["variance"].mean),
                 "norm + sigma^2 - 1, zero at an optimum",
                 "theory 2",
             ),
-            "pullback_mean": _latent(pullback.mean, "mean of D'_j = g_jj", "23", "metric"),
-            "pullback_sd": _latent(pullback.sd, "standard deviation of g_jj", "23", "metric"),
-            "inverse_variance_expected": _latent(
+            "pullback_mean": latent(pullback.mean, "mean of D'_j = g_jj", "23", "metric"),
+            "pullback_sd": latent(pullback.sd, "standard deviation of g_jj", "23", "metric"),
+            "inverse_variance_expected": latent(
                 1 + 2 / beta * pullback.mean, "E[sigma^-2] that g_jj implies", "theory 2"
             ),
             **self._beta_by_latent("beta_pullback", 2, "pullback", "theory 2"),
@@ -151,7 +152,7 @@ class Isometry(Analysis):
         parts = {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
         # A collapsed latent says nothing about beta: both sides of its condition are zero.
         return {
-            name + suffix: _latent(
+            name + suffix: latent(
                 np.where(self.setup.active, value, np.nan),
                 text + _BOUNDS[suffix],
                 equation,
@@ -170,8 +171,8 @@ class Isometry(Analysis):
             "cosine": Variable(
                 ("latent", "latent_2"), cosine, "mean |cos| between decoder columns", "1", "14"
             ),
-            "cosine_mean_abs": Variable(
-                (), np.asarray(mean_abs), "mean |cos| over pairs of active dimensions", "1", "14"
+            "cosine_mean_abs": scalar(
+                mean_abs, "mean |cos| over pairs of active dimensions", "1", "14"
             ),
             "hadamard_gap": Variable(
                 (),
@@ -181,12 +182,6 @@ class Isometry(Analysis):
                 "theory 2",
             ),
         }
-
-
-def _latent(
-    values: np.ndarray, long_name: str, equation: str = "", units: str = "1"
-) -> Variable:
-    return Variable(("latent",), values, long_name, units, equation)
 
 
 @hookimpl

@@ -27,7 +27,6 @@ class DownwardConvex(Metric):
         return self.scale(x) * (x - x_hat).flatten(1).square().sum(1)
 
 
-
 class UpwardConvex(Metric):
     """D = a_x |x - x_hat|^2 with a_x = 1 / (2/3 + 2 |x|^2 / 21), G = a_x I (Eq. 96)."""
 

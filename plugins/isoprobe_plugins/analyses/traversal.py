@@ -1,0 +1,130 @@
+"""Traversal: what each latent does, in steps of z and in equal steps of y (Figures 6 and 26)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from isoprobe.contracts import Analysis, Variable
+from isoprobe.errors import OptionError
+from isoprobe.hookspecs import hookimpl
+from isoprobe_plugins.analyses.variables import latent
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from isoprobe.contracts import Batch, Context, Setup
+
+AXES = {1: ("input",), 2: ("row", "column"), 3: ("channel", "row", "column")}
+
+
+class Traversal(Analysis):
+    """Decoded walks along the leading latents, the others held still.
+
+    Args:
+        latents: how many, in descending importance.
+        steps: points of each walk.
+        low: first value of z_j.
+        high: last value of z_j.
+        at: ``origin`` holds the others at 0; a number holds them at that sample's mean.
+    """
+
+    name = "traversal"
+    summary = "decoded walks along the leading latents, steps in z and in y (Fig. 6, 26)"
+    needs = frozenset({"mean", "std"})
+    after = ("importance", "coordinates")
+
+    def __init__(
+        self,
+        latents: int = 10,
+        steps: int = 11,
+        low: float = -2.0,
+        high: float = 2.0,
+        at: str = "origin",
+    ) -> None:
+        super().__init__()
+        if latents < 1 or steps < 2 or not low < high:
+            raise OptionError(
+                "traversal needs latents >= 1, steps >= 2 and low < high; "
+                f"found {latents}, {steps}, {low} and {high}."
+            )
+        if at != "origin" and not at.isdecimal():
+            raise OptionError(f"traversal's at is 'origin' or a sample number; found {at!r}.")
+        self.latents, self.steps, self.low, self.high, self.at = latents, steps, low, high, at
+
+    def start(self, setup: Setup) -> None:
+        """Check that the sample to hold to is among those that will come.
+
+        Raises:
+            OptionError: when it is not.
+        """
+        from isoprobe.statistics import Moments
+
+        super().start(setup)
+        if self.at != "origin" and int(self.at) >= setup.samples:
+            raise OptionError(
+                f"traversal cannot hold to sample {self.at}; the run has {setup.samples}."
+            )
+        self.held = Moments((setup.vae.latent_size,))
+        self.accumulators = {"held": self.held}
+
+    def update(self, batch: Batch) -> None:
+        """Keep the mean of the sample to hold to."""
+        if self.at != "origin":
+            self.held.update(batch.array("mean")[batch.index == int(self.at)])
+
+    def result(self, context: Context) -> Mapping[str, Variable]:
+        """Walks ``(rank, step, *input axes)`` with their z and y."""
+        import numpy as np
+
+        from isoprobe.isometric import map_from_arrays
+
+        coordinates = context.results["coordinates"]
+        order = context.results["importance"]["order"].values[: self.latents]
+        maps = map_from_arrays(coordinates["knots"].values, coordinates["slopes"].values)
+        z = np.tile(np.linspace(self.low, self.high, self.steps), (len(order), 1))
+        y = np.stack(
+            [maps.coordinates[j].to_isometric(row) for j, row in zip(order, z, strict=True)]
+        )
+        equal_y = np.linspace(y[:, 0], y[:, -1], self.steps, axis=1)
+        equal_z = np.stack(
+            [maps.coordinates[j].from_isometric(row) for j, row in zip(order, equal_y, strict=True)]
+        )
+        grid = ("rank", "step")
+        inverse = context.results["overview"]["inverse_variance_mean"].values
+        return {
+            "latents": Variable(("rank",), order, "latent walked along, by importance"),
+            "inverse_variance": Variable(
+                ("rank",), inverse[order], "mean of sigma^-2 of that latent", "1", "22"
+            ),
+            "base": latent(self.held.mean, "z held still"),
+            "z": Variable(grid, z, "z_j, equal steps in z"),
+            "y": Variable(grid, y, "y_j of those", "sqrt(metric)", "16"),
+            "images": self._decode(order, z, "equal steps in z"),
+            "z_equal_y": Variable(grid, equal_z, "z_j, equal steps in y"),
+            "y_equal_y": Variable(grid, equal_y, "y_j of those", "sqrt(metric)", "16"),
+            "images_equal_y": self._decode(order, equal_z, "equal steps in y"),
+        }
+
+    def _decode(self, order: np.ndarray, z: np.ndarray, how: str) -> Variable:
+        import numpy as np
+        import torch
+
+        vae = self.setup.vae
+        walks = []
+        for j, row in zip(order, z, strict=True):
+            points = np.tile(self.held.mean, (self.steps, 1))
+            points[:, j] = row
+            with torch.no_grad():
+                decoded = vae.decode(torch.as_tensor(points, dtype=vae.dtype, device=vae.device))
+            walks.append(decoded.float().cpu().numpy())
+        axes = AXES.get(
+            len(vae.input_shape), tuple(f"axis_{i}" for i in range(len(vae.input_shape)))
+        )
+        return Variable(("rank", "step", *axes), np.stack(walks), f"decoded walks, {how}")
+
+
+@hookimpl
+def isoprobe_analyses() -> list[type[Analysis]]:
+    """Traversal."""
+    return [Traversal]
