@@ -226,8 +226,8 @@ class ResultWriter:
                     data[start:stop] = self._journal.read(name, start, stop)
             for name, variables in self._groups.items():
                 netcdf.write_group(file, name, variables)
-            netcdf.write_attributes(file, {**attrs, "format": FORMAT, "complete": True})
-            file.attrs["format_version"] = FORMAT_VERSION
+            ours = {"format": FORMAT, "format_version": FORMAT_VERSION, "complete": True}
+            netcdf.write_attributes(file, {**attrs, **ours})
 
 
 def _check_target(path: Path) -> Path:

@@ -27,6 +27,8 @@ WHOLE_BYTES = 4 << 30
 _CHUNK_BYTES = 1 << 18
 #: netCDF's name for a dimension without coordinate values
 _BARE = "This is a netCDF dimension but not a netCDF variable. "
+#: names of a data set's axes once more: the scales' own bookkeeping lies on HDF5's global heap
+_AXES = "axes"
 _JSON = "json_attributes"
 LONG = "long_attributes"
 
@@ -51,6 +53,8 @@ def check_group(name: str, variables: Mapping[str, Variable], sizes: Mapping[str
         values = np.asarray(variable.values)
         if not key or "/" in key or key in {".", ".."}:
             raise PluginError(f"{where}: a name is not empty and holds no '/'")
+        if any(not dim.isidentifier() for dim in variable.dims):
+            raise PluginError(f"{where}: a dimension is a plain word; it has {variable.dims}")
         if values.ndim != len(variable.dims) or len(set(variable.dims)) != values.ndim:
             raise PluginError(
                 f"{where} needs one dimension name for each axis, all different; it has dims"
@@ -74,7 +78,7 @@ def write_scales(file: h5py.File, sizes: Mapping[str, int]) -> None:
         for start in range(0, size, 1 << 20):
             stop = min(start + (1 << 20), size)
             scale[start:stop] = np.arange(start, stop)
-        scale.attrs["long_name"] = f"index of the {dim}"
+        _set(scale, "long_name", f"index of the {dim}")
         scale.make_scale(dim)
 
 
@@ -107,10 +111,10 @@ def create_column(
 
 
 def write_attributes(file: h5py.File, attrs: Mapping[str, Any]) -> None:
-    """Write root attributes: numbers, text and plain lists as such, everything else as JSON.
+    """Write root attributes: text, numbers and lists of numbers as such, all else as JSON.
 
-    Names of those in JSON are listed in the attribute ``json_attributes``. A text too long for an
-    HDF5 attribute becomes a data set in the group ``long_attributes``.
+    The names of those in JSON are listed in the attribute ``json_attributes``. A text too long for
+    an HDF5 attribute becomes a data set in the group ``long_attributes``.
     """
     encoded: list[str] = []
     for name, value in attrs.items():
@@ -123,9 +127,9 @@ def write_attributes(file: h5py.File, attrs: Mapping[str, Any]) -> None:
             if len(plain.encode()) > ATTRIBUTE_BYTES:
                 file.require_group(LONG).create_dataset(name, data=plain)
                 continue
-        file.attrs[name] = plain
+        _set(file, name, plain)
     if encoded:
-        file.attrs[_JSON] = encoded
+        _set(file, _JSON, json.dumps(encoded))
 
 
 def _create(group: h5py.Group, key: str, values: np.ndarray) -> h5py.Dataset:
@@ -154,13 +158,28 @@ def _storage(shape: tuple[int, ...], itemsize: int) -> dict[str, Any]:
     }
 
 
+def _set(item: h5py.HLObject, name: str, value: Any) -> None:
+    """Set an attribute; text is kept at fixed length, so that it lies in the object's own header.
+
+    Text of variable length lies on HDF5's global heap, where a flipped bit can make it loop.
+    """
+    import h5py
+
+    if isinstance(value, str):
+        data = value.encode()
+        item.attrs.create(name, data, dtype=h5py.string_dtype("utf-8", max(1, len(data))))
+    else:
+        item.attrs[name] = value
+
+
 def _describe(data: h5py.Dataset, source: Variable | Column, *, boolean: bool) -> None:
+    _set(data, _AXES, " ".join(source.dims))
     for key in ("long_name", "units", "equation"):
         value = getattr(source, key)
         if value:
-            data.attrs[key] = _text(value)
+            _set(data, key, _text(value))
     if boolean:
-        data.attrs["dtype"] = "bool"  # as xarray writes and reads it
+        _set(data, "dtype", "bool")  # as xarray writes and reads it
 
 
 def _attach(file: h5py.File, group: h5py.Group, data: h5py.Dataset, dims: tuple[str, ...]) -> None:
@@ -186,9 +205,8 @@ def _plain(value: Any) -> Any:
         return value if -(2**63) <= value < 2**63 else None
     if isinstance(value, (list, tuple)) and value:
         items = [_plain(item) for item in value]
-        for kind in (str, int, float):
-            if all(isinstance(item, kind) for item in items):
-                return [_text(item) for item in items] if kind is str else items
+        if any(all(isinstance(item, kind) for item in items) for kind in (int, float)):
+            return items
     return None
 
 
@@ -209,18 +227,25 @@ def read_attributes(file: h5py.File) -> dict[str, Any]:
         ResultError: if one that should be JSON is not.
     """
     raw = {name: file.attrs[name] for name in file.attrs}
-    encoded = raw.pop(_JSON, [])
+    encoded = json.loads(_unset(raw.pop(_JSON, "[]")))
     if LONG in file:
         raw |= {name: data.asstr()[()] for name, data in file[LONG].items()}
     attrs: dict[str, Any] = {}
     for name, value in raw.items():
-        attrs[name] = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+        attrs[name] = _unset(value)
         if name in encoded:
             try:
-                attrs[name] = json.loads(value)
+                attrs[name] = json.loads(attrs[name])
             except (ValueError, TypeError) as error:
                 raise ResultError(f"attribute '{name}' of {file.filename} is no JSON") from error
     return attrs
+
+
+def _unset(value: Any) -> Any:
+    """Return an attribute's value as Python's own types, text decoded."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def variable_names(group: h5py.Group) -> list[str]:
@@ -243,22 +268,15 @@ def read_variable(
     if length * row > WHOLE_BYTES:
         raise ResultError(f"'{data.name}' holds {length * row >> 30} GiB; read it in slices")
     values = np.asarray(data.asstr()[rows] if data.dtype.kind == "O" else data[rows])
-    if data.attrs.get("dtype") == "bool":
+    if _unset(data.attrs.get("dtype")) == "bool":
         values = values.astype(bool)
     return Variable(
-        dims=_dims(data),
+        dims=tuple(str(_unset(data.attrs[_AXES])).split()),
         values=values,
-        long_name=str(data.attrs.get("long_name", name)),
-        units=str(data.attrs.get("units", "1")),
-        equation=str(data.attrs.get("equation", "")),
+        long_name=str(_unset(data.attrs.get("long_name", name))),
+        units=str(_unset(data.attrs.get("units", "1"))),
+        equation=str(_unset(data.attrs.get("equation", ""))),
     )
-
-
-def _dims(data: h5py.Dataset) -> tuple[str, ...]:
-    own = data.name.rpartition("/")[2]
-    if data.is_scale:
-        return (own,)
-    return tuple((axis[0].name or "").rpartition("/")[2] if len(axis) else "" for axis in data.dims)
 
 
 def _is_variable(group: h5py.Group, name: str) -> bool:

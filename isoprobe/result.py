@@ -215,17 +215,18 @@ def _check_path(path: Path) -> None:
 
 
 def _check_format(file: h5py.File, path: Path) -> None:
-    if file.attrs.get("format") != FORMAT:
+    attrs = netcdf.read_attributes(file)
+    if attrs.get("format") != FORMAT:
         raise ResultError(
             f"{path} is HDF5, but no isoprobe result; a result is what 'analyze' wrote"
         )
-    version = int(file.attrs.get("format_version", 0))
+    version = int(attrs.get("format_version", 0))
     if version > FORMAT_VERSION:
         raise ResultError(
             f"{path} has format version {version}, this isoprobe reads up to {FORMAT_VERSION};"
             " use a newer isoprobe"
         )
-    if version < 1 or "complete" not in file.attrs:
+    if version < 1 or attrs.get("complete") is not True:
         raise ResultError(f"{path} is not complete; run 'analyze' again")
 
 

@@ -14,7 +14,6 @@ from hypothesis.extra import numpy as hnp
 from isoprobe.contracts import Variable
 from isoprobe.errors import DataError, PluginError, ResultError
 from isoprobe.hdf5 import ResultWriter
-from isoprobe.result import Result
 
 MEAN = np.arange(30.0).reshape(10, 3) / 7
 
@@ -138,6 +137,7 @@ def test_precision_is_kept(tmp_path, kind):
 
 ATTRIBUTES = {
     "text": "a ß",
+    "no text": "",
     "number": 3,
     "huge": 2**70,
     "real": 0.25,
@@ -158,7 +158,9 @@ def test_attributes_round_trip(tmp_path):
         assert result.attrs["complete"] is True
     with h5py.File(tmp_path / "r.h5") as file:
         assert file.attrs["number"] == 3
-        assert file.attrs["text"] == "a ß"
+        assert file.attrs["text"].decode() == "a ß"
+    with xarray.open_dataset(tmp_path / "r.h5", engine="h5netcdf") as data:
+        assert data.attrs["text"] == "a ß"
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\udcff name of a file"])

@@ -74,7 +74,7 @@ def damage(path, how):
                 del file.attrs["complete"]
             elif how == "attribute":
                 file.attrs["model"] = "{"
-                file.attrs["json_attributes"] = ["model"]
+                file.attrs["json_attributes"] = '["model"]'
 
 
 @pytest.mark.parametrize(
