@@ -15,10 +15,12 @@ import torch
 
 from isoprobe.contracts import VAE, Analysis, Dataset, Metric
 from isoprobe.data import prepare
-from isoprobe.engine import Run
+from isoprobe.diagnosis import DIFFERS
+from isoprobe.engine import Run, spread
 from isoprobe.errors import DataError, IsoprobeError, MetricError, OptionError, nearest
 from isoprobe.hdf5 import ResultWriter
 from isoprobe.probe import ProbeOptions
+from isoprobe.recovery import PLAUSIBLE, recover_table
 from isoprobe.registry import installed
 from isoprobe.source import Source
 
@@ -86,7 +88,8 @@ def analyze(
         model: a model in memory, or the path of a checkpoint.
         data: a data spec, an opened data set, or rows ``(N, ...)``; None takes the data set the
             checkpoint names, or else samples decoded from the prior.
-        metric: spec or instance; None takes the declared one.
+        metric: spec or instance; None or ``auto`` takes the declared one, or else the one whose
+            recovered beta is the one given.
         beta: KL weight in units of the metric; ``auto`` recovers it from the model; None takes
             the declared one where there is one and otherwise recovers it.
         analyses: names, specs or instances; what they build on is run too.
@@ -116,15 +119,21 @@ def analyze(
     registry = installed()
     vae = model if isinstance(model, VAE) else load(model, adapter=adapter, options=options)
     vae = _place(vae, device, dtype)
-    chosen = _metric(registry, metric, vae)
     notes: list[str] = []
-    declared = _declared_beta(registry, vae, chosen, notes)
     dataset = _dataset(registry, data, vae, notes)
     try:
-        prepared = prepare(dataset, vae, samples=samples, resize=resize, scale=scale, metric=chosen)
+        fitted = {"samples": samples, "resize": resize, "scale": scale}
+        chosen = _metric(registry, metric, vae)
+        if chosen is None:
+            unchecked = prepare(dataset, vae, metric=None, **fitted)
+            chosen = _metric_by_beta(registry, vae, unchecked, beta, notes)
+        declared = _declared_beta(registry, vae, chosen, notes)
+        prepared = prepare(dataset, vae, metric=chosen, **fitted)
         notes += [*vae.facts.assumptions, *prepared.notes]
         steps = _analyses(registry, analyses)
-        probing = ProbeOptions(pullback, pairs, seed, memory, batch_size)
+        probing = ProbeOptions(
+            pullback=pullback, pairs=pairs, seed=seed, memory=memory, batch_size=batch_size
+        )
         attrs = _attributes(vae, chosen, prepared, steps, probing)
         writer = ResultWriter.open(
             None if out is None else Path(out),
@@ -185,17 +194,43 @@ def _device(name: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _metric(registry: Registry, metric: str | Metric | None, vae: VAE) -> Metric:
+def _metric(registry: Registry, metric: str | Metric | None, vae: VAE) -> Metric | None:
+    """The metric asked for, else the declared one, else None."""
     if isinstance(metric, Metric):
         return metric
-    spec = metric or vae.facts.metric
-    if spec is None:
-        known = ", ".join(registry.names("metric"))
+    spec = vae.facts.metric if metric in {None, "auto"} else metric
+    return None if spec is None else registry.metric(spec)
+
+
+def _metric_by_beta(
+    registry: Registry,
+    vae: VAE,
+    data: Prepared,
+    beta: float | str | None,
+    notes: list[str],
+) -> Metric:
+    """The metric whose recovered beta is the one declared; weights alone cannot tell (2b)."""
+    active = np.ones(vae.latent_size, dtype=bool)
+    known = registry.names("metric")
+    metrics = [registry.metric(s) for s in PLAUSIBLE if s.partition(":")[0] in known]
+    x = torch.cat(list(spread(data, 512, vae)))
+    rows = recover_table(vae, metrics, x, active)
+    declared = _given(beta) or vae.facts.beta
+    shown = ", ".join(f"{row.metric} {row.beta:.3g}" for row in rows)
+    if declared is None:
         raise MetricError(
-            f"{vae.name} does not say which loss it was trained with; give --metric, "
-            f"one of {known}."
+            f"{vae.name} does not say which loss it was trained with, and weights alone cannot "
+            f"tell: beta would be {shown}. Give --metric, or the --beta you know."
         )
-    return registry.metric(spec)
+    matching = [row for row in rows if abs(row.beta / declared - 1) <= DIFFERS]
+    if not matching:
+        raise MetricError(
+            f"{vae.name}: no metric gives the declared beta {declared:g}; recovered: {shown}. "
+            "Give --metric."
+        )
+    best = min(matching, key=lambda row: abs(math.log(row.beta / declared)))
+    notes.append(f"metric {best.metric} chosen: its beta {best.beta:.3g} fits {declared:g}")
+    return registry.metric(best.metric)
 
 
 @dataclass(frozen=True)
