@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 SCAN_BYTES = 8 << 20
 SCAN_OPCODES = 400_000
+STRING_LENGTH = 200
 
 #: names a plain state dict may mention, by prefix
 PLAIN_GLOBALS = (
@@ -20,7 +21,10 @@ PLAIN_GLOBALS = (
     "torch.device",
 )
 
-_STRINGS = {"SHORT_BINUNICODE", "BINUNICODE", "UNICODE", "BINUNICODE8"}
+_STRINGS = {
+    "SHORT_BINUNICODE", "BINUNICODE", "UNICODE", "BINUNICODE8",
+    "SHORT_BINSTRING", "BINSTRING", "STRING",  # written under Python 2
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,14 @@ class PickleScan:
     Attributes:
         names: every ``module.attribute`` the pickle would import, in order of appearance.
         tensors: number of tensors it would rebuild.
+        strings: short texts in it, among them the names of its tensors.
         whole: False when the pickle is cut short, damaged, or too long to look through.
     """
 
     names: tuple[str, ...]
     tensors: int
     whole: bool
+    strings: frozenset[str] = frozenset()
 
     @property
     def foreign(self) -> tuple[str, ...]:
@@ -63,11 +69,15 @@ def scan_pickle(stream: BinaryIO, *, skip: int = 0) -> PickleScan:
 def _scan(buffer: io.BytesIO) -> PickleScan:
     names: dict[str, None] = {}
     strings: list[str] = []
+    seen: set[str] = set()
     tensors, whole = 0, False
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(buffer)):
             if opcode.name in _STRINGS:
-                strings = [*strings[-1:], str(argument)]
+                text = str(argument)
+                strings = [*strings[-1:], text]
+                if len(text) <= STRING_LENGTH:
+                    seen.add(text)
             elif opcode.name in {"GLOBAL", "INST"}:
                 names[str(argument).replace(" ", ".", 1)] = None
             elif opcode.name == "STACK_GLOBAL":
@@ -79,7 +89,7 @@ def _scan(buffer: io.BytesIO) -> PickleScan:
                 break
     except (ValueError, IndexError, OverflowError, EOFError):
         whole = False
-    return PickleScan(tuple(names), tensors, whole)
+    return PickleScan(tuple(names), tensors, whole, frozenset(seen))
 
 
 def _is_plain(name: str) -> bool:

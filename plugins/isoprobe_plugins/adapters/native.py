@@ -50,7 +50,8 @@ class Native(Adapter):
         construct(NativeOptions, options, f"adapter '{self.name}'")
         manifest = manifest_from_header(source.header, str(source.path))
         networks = load_native(source, manifest)
-        facts = facts_of(manifest)
+        head = str(manifest.config.get("head", "as the architecture gives it"))
+        facts = replace(facts_of(manifest), scale_head=head)
         if hasattr(networks.decoder, "logits"):
             facts = replace(facts, output_range=(0.0, 1.0))
         return vae_from_networks(
