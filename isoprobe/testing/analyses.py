@@ -1,0 +1,130 @@
+"""Laws of an analysis: one account of the data, however the data arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from isoprobe.netcdf import check_group
+from isoprobe.probe import QUANTITIES
+from isoprobe.testing.compare import require_same_variables
+from isoprobe.testing.laws import Law, Laws, law, require
+from isoprobe.testing.rehearsal import Rehearsal
+
+if TYPE_CHECKING:
+    from isoprobe.contracts import Analysis, Metric, Variable
+    from isoprobe.testing.rehearsal import Outcome
+
+#: rounding of sums taken in another order
+TOLERANCE = 1e-8
+
+
+def check_analysis(make: Callable[[], Analysis], metric: Metric | None = None) -> list[Law]:
+    """List the laws of an analysis.
+
+    Args:
+        make: its class, or a function that gives a fresh instance with options set.
+        metric: the distortion to try it with; BCE when None.
+
+    Returns:
+        The laws.
+    """
+    return AnalysisLaws(make, metric).collect()
+
+
+class AnalysisLaws(Laws):
+    """An analysis under test."""
+
+    def __init__(self, make: Callable[[], Analysis], metric: Metric | None) -> None:
+        self.make = make
+        self.rehearsal = Rehearsal(make, metric)
+
+    @law("needs are quantities of the probe")
+    def _needs(self) -> None:
+        analysis = self.make()
+        analysis.start(self.rehearsal.setup)
+        unknown = sorted(analysis.needs - QUANTITIES.keys())
+        require(not unknown, f"{unknown} are none; the probe has {', '.join(QUANTITIES)}")
+
+    @law("result does not depend on the batch size")
+    def _batch_size(self) -> None:
+        whole = self._run(self.rehearsal.samples)
+        for size in (1, 7, 32):
+            self._same(self._run(size), whole, f"batches of {size}")
+
+    @law("result does not depend on the order of batches")
+    def _order(self) -> None:
+        order = self.rehearsal.order(7)
+        expected = self.rehearsal.run(order)
+        self._same(self.rehearsal.run(order[::-1]), expected, "the reverse order")
+        self._same(self.rehearsal.run(order[3:] + order[:3]), expected, "another first batch")
+
+    @law("shards merged equal one pass")
+    def _merge(self) -> None:
+        order = self.rehearsal.order(7)
+        expected = self.rehearsal.run(order)
+        for cut in (1, 4):
+            steps, others = self.rehearsal.steps(), self.rehearsal.steps()
+            stored = self.rehearsal.feed(steps, order[:cut])
+            rest = self.rehearsal.feed(others, order[cut:])
+            for step, other in zip(steps, others, strict=True):
+                step.merge(other)
+            for name, variable in rest.items():
+                start = order[cut].start
+                stored[name].values[start:] = variable.values[start:]
+            self._same(self.rehearsal.finish(steps, stored), expected, "merging two shards")
+
+    @law("a run continued from its saved state equals one pass")
+    def _state(self) -> None:
+        order = self.rehearsal.order(7)
+        expected = self.rehearsal.run(order)
+        first, second = self.rehearsal.steps(), self.rehearsal.steps()
+        stored = self.rehearsal.feed(first, order[:3])
+        for before, after in zip(first, second, strict=True):
+            after.restore({name: np.copy(value) for name, value in before.state().items()})
+        for name, variable in self.rehearsal.feed(second, order[3:]).items():
+            start = order[3].start
+            stored[name].values[start:] = variable.values[start:]
+        self._same(self.rehearsal.finish(second, stored), expected, "going on from a saved state")
+
+    @law("every variable has units and a long name")
+    def _units(self) -> None:
+        for name, variable in self._all().items():
+            require(variable.units.strip(), f"'{name}' has no units; write '1' where it has none")
+            require(variable.long_name.strip(), f"'{name}' has no long name")
+
+    @law("every axis has a dimension name of its length")
+    def _dimensions(self) -> None:
+        outcome = self._run(self.rehearsal.samples)
+        sizes = {"sample": self.rehearsal.samples, "latent": self.rehearsal.vae.latent_size}
+        check_group("result", outcome.result, sizes)
+        check_group("samples", outcome.columns, sizes)
+        for name, variable in outcome.columns.items():
+            require(
+                variable.dims[:1] == ("sample",),
+                f"column '{name}' has dims {variable.dims}; the first is 'sample'",
+            )
+
+    @law("batches are left unchanged")
+    def _pure(self) -> None:
+        steps = self.rehearsal.steps()
+        batch = self.rehearsal.batch(steps, range(9))
+        before = {name: value.clone() for name, value in batch.quantities.items()}
+        x = batch.x.clone()
+        steps[-1].update(batch)
+        changed = [n for n, value in before.items() if not value.equal(batch.quantities[n])]
+        require(not changed and x.equal(batch.x), f"{changed or 'x'} changed")
+
+    def _run(self, size: int) -> Outcome:
+        return self.rehearsal.run(self.rehearsal.order(size))
+
+    def _all(self) -> dict[str, Variable]:
+        outcome = self._run(self.rehearsal.samples)
+        return {**outcome.columns, **outcome.result}
+
+    @staticmethod
+    def _same(found: Outcome, expected: Outcome, how: str) -> None:
+        require_same_variables(found.result, expected.result, TOLERANCE, how)
+        require_same_variables(found.columns, expected.columns, TOLERANCE, how)
