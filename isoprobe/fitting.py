@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 Range = tuple[float, float]
 
-#: a value may lie outside a range by this part of its width: rounding, which is clipped away
+#: a value may lie outside a range by this part of its width (of 1 where an end is open):
+#: rounding, which is clipped away
 TOLERANCE = 1e-6
 
 
@@ -69,7 +70,8 @@ class Limit:
         """
         flat = x.reshape(len(x), -1)
         lowest, highest = flat.amin(1), flat.amax(1)
-        slack = TOLERANCE * (self.high - self.low)
+        width = self.high - self.low
+        slack = TOLERANCE * (width if math.isfinite(width) else 1.0)
         outside = (lowest < self.low - slack) | (highest > self.high + slack)
         if outside.any():
             first = int(outside.nonzero()[0, 0])
