@@ -383,6 +383,7 @@ class Setup:
         active: dimensions whose mean KL is above :data:`ACTIVE_NATS` over a pilot of the data,
             ``(n,)`` bool (Prop. 3); fixed before the pass so that determinants over active
             dimensions can be taken sample by sample.
+        sample: inputs spread evenly over the data, ``count -> (count, *input_shape)``.
         pullback: how the pullback is taken; ``exact`` alone gives more than its diagonal.
         labelled: the data has labels.
     """
@@ -392,6 +393,7 @@ class Setup:
     samples: int
     seed: int
     active: np.ndarray
+    sample: Callable[[int], Tensor]
     pullback: str = "exact"
     labelled: bool = False
 

@@ -18,6 +18,8 @@ from isoprobe.probe import Probe, ProbeOptions
 from isoprobe.statistics import Moments
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from isoprobe.contracts import VAE, Beta, Metric, Variable
     from isoprobe.data import Prepared
     from isoprobe.hdf5 import ResultWriter
@@ -94,27 +96,29 @@ class Run:
             samples=self.data.samples,
             seed=self.options.seed,
             active=self._pilot(),
+            sample=self._sample,
             pullback=self.options.pullback,
             labelled=self.data.labelled,
         )
 
     def _pilot(self) -> np.ndarray:
-        """Dimensions whose mean KL over evenly spaced samples is above the threshold."""
+        """Dimensions whose mean KL over inputs spread over the data is above the threshold."""
         rate = Moments((self.vae.latent_size,))
-        wanted = min(self.data.samples, PILOT)
-        # Rows come in short runs spread over the data, since a file reads runs faster than rows.
-        runs = max(wanted // 256, 1)
-        starts = np.unique(np.arange(runs) * self.data.samples // runs)
-        for start in starts:
-            stop = min(int(start) + math.ceil(wanted / runs), self.data.samples)
-            x, _ = self.data.batch(int(start), stop, self.vae.device, self.vae.dtype)
-            if self.vae.encode is None:
-                break
-            with torch.no_grad():
-                posterior = self.vae.encode(x)
-                rate.update(kl_divergence(posterior.mean, posterior.std).double().cpu().numpy())
+        if self.vae.encode is not None:
+            for x in self._spread(PILOT):
+                with torch.no_grad():
+                    posterior = self.vae.encode(x)
+                    rates = kl_divergence(posterior.mean, posterior.std)
+                rate.update(rates.double().cpu().numpy())
         active: np.ndarray = rate.mean > ACTIVE_NATS
         return active
+
+    def _sample(self, count: int) -> Tensor:
+        return torch.cat(list(self._spread(count)))
+
+    def _spread(self, count: int) -> Iterator[Tensor]:
+        """Inputs in short runs spread over the data, since files read runs faster than rows."""
+        return spread(self.data, count, self.vae)
 
     def _pass(self, probe: Probe, steps: Sequence[Analysis]) -> None:
         done = self._restore(steps)
@@ -168,6 +172,24 @@ class Run:
 
     def _column(self, name: str) -> np.ndarray:
         return self.writer.columns(0, self.data.samples, [name])[name]
+
+
+def spread(data: Prepared, count: int, vae: VAE) -> Iterator[Tensor]:
+    """Yield about ``count`` inputs in short runs spread over the data.
+
+    Args:
+        data: the samples.
+        count: how many; all when there are no more.
+        vae: the model they are for.
+
+    Yields:
+        Runs of inputs, ``(B, *input_shape)``.
+    """
+    wanted = min(data.samples, count)
+    runs = max(wanted // 256, 1)
+    for start in np.unique(np.arange(runs) * data.samples // runs):
+        stop = min(int(start) + math.ceil(wanted / runs), data.samples)
+        yield data.batch(int(start), stop, vae.device, vae.dtype)[0]
 
 
 def _state(steps: Sequence[Analysis]) -> dict[str, np.ndarray]:

@@ -1,0 +1,280 @@
+"""A verdict with its evidence: what is wrong with a model, or that nothing is.
+
+Rules on numbers alone, so that they can be read, tested, and disagreed with one by one. Residuals
+are norm + sigma^2 - 1; a sound model has none, in used and collapsed dimensions alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+#: mean |residual| up to which a condition counts as met; weights trained by others, with their
+#: loss on record, stay within 0.1
+HOLDS = 0.15
+#: |residual| beyond which one dimension is off; others' sound weights stay within 0.15
+OFF = 0.3
+#: relative difference beyond which two betas are not the same
+DIFFERS = 0.2
+#: total rate below which a model counts as collapsed, nats
+COLLAPSED_NATS = 0.1
+#: mean |E[mu^2 + sigma^2] - 1| beyond which training counts as unfinished
+CERTIFICATE = 0.25
+#: a decoder that answers less than this share of what sigma < 1 calls for is dead there
+DEAD = 0.1
+
+LABELS = ("active", "mixed", "collapsed", "decoder-dead", "encoder-mismatched")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the rules look at; per-latent arrays are ``(n,)``.
+
+    Attributes:
+        active: carries information.
+        mixed: used by some samples only.
+        rate: E[KL_j], nats.
+        variance: E[sigma_j^2].
+        stationary: E[sigma_j eps_j dD/dz_j], units of the metric.
+        scaled: E[2 sigma_j^2 g_jj], units of the metric; None without a metric tensor.
+        second_moment: E[mu_j^2 + sigma_j^2].
+        beta: in force; NaN when unknown.
+        declared: by user or checkpoint, in units of the metric; None when unknown.
+        metric: in use.
+        readings: other readings of the scale head, by name: E[2 s^2 g_jj] and E[s^2] of each.
+        table: beta recovered under each plausible metric, by spec.
+    """
+
+    active: np.ndarray
+    mixed: np.ndarray
+    rate: np.ndarray
+    variance: np.ndarray
+    stationary: np.ndarray
+    scaled: np.ndarray | None
+    second_moment: np.ndarray
+    beta: float
+    declared: float | None
+    metric: str
+    readings: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    table: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong, with its evidence and what to do.
+
+    Attributes:
+        code: short name: ``collapsed``, ``scale-head``, ``beta``, ``metric``, ``undertrained``,
+            ``curved``, ``decoder-dead``, ``encoder-mismatched``.
+        evidence: the figures, a sentence.
+        advice: what to do, a sentence.
+    """
+
+    code: str
+    evidence: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The verdict.
+
+    Attributes:
+        findings: what is wrong, most fundamental first; empty for a sound model.
+        labels: of each latent, from :data:`LABELS`.
+    """
+
+    findings: tuple[Finding, ...]
+    labels: tuple[str, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+
+def diagnose(evidence: Evidence) -> Diagnosis:
+    """Apply the rules.
+
+    Args:
+        evidence: the numbers.
+
+    Returns:
+        Findings and labels.
+    """
+    e = evidence
+    if not e.active.any() or e.rate.sum() < COLLAPSED_NATS:
+        return Diagnosis((_collapsed(e),), tuple("collapsed" for _ in e.active))
+    reference = _reference_beta(e)
+    dead = e.active & (e.variance < 0.9) & (e.stationary / reference < DEAD * (1 - e.variance))
+    residual = e.stationary / reference + e.variance - 1
+    mismatched = e.active & ~dead & (np.abs(residual) > OFF)
+    labels = tuple(
+        _label(bool(d), bool(m), bool(a), bool(x))
+        for d, m, a, x in zip(dead, mismatched, e.active, e.mixed, strict=True)
+    )
+    misread = list(_scale_head(e))
+    findings = [*misread]
+    if not misread:
+        findings += [
+            *_dimensions(e, dead, mismatched, residual),
+            *_beta_or_metric(e, reference, mismatched),
+            *_undertrained(e, residual, dead, mismatched),
+            *_curved(e, residual, dead),
+        ]
+    return Diagnosis(tuple(findings), labels)
+
+
+def _label(dead: bool, mismatched: bool, active: bool, mixed: bool) -> str:  # noqa: FBT001
+    if dead:
+        return "decoder-dead"
+    if mismatched:
+        return "encoder-mismatched"
+    if not active:
+        return "collapsed"
+    return "mixed" if mixed else "active"
+
+
+def _reference_beta(e: Evidence) -> float:
+    """Beta that most of the rate agrees on: the median of beta_j weighted by 1 - sigma_j^2.
+
+    A few damaged dimensions do not move it, and it does not rest on what is declared.
+    """
+    weight = (1 - e.variance)[e.active]
+    each = e.stationary[e.active] / weight
+    order = np.argsort(each)
+    share = np.cumsum(weight[order])
+    return float(each[order][np.searchsorted(share, share[-1] / 2)])
+
+
+def _collapsed(e: Evidence) -> Finding:
+    return Finding(
+        "collapsed",
+        f"the rate is {e.rate.sum():.3g} nats over {len(e.active)} latents: the encoder gives "
+        "the prior whatever it sees",
+        "check the preprocessing and the reading of the scale head; if those are right, beta was "
+        "too large for the data's variance (above 2 Var(y)), or training fell into collapse",
+    )
+
+
+def _scale_head(e: Evidence) -> Iterator[Finding]:
+    """Another reading of the scale head under which the residuals vanish."""
+    if e.scaled is None:
+        return
+    ours = _misfit(e.scaled, e.variance, e)
+    best = min(
+        ((name, _misfit(scaled, variance, e)) for name, (scaled, variance) in e.readings.items()),
+        key=lambda item: item[1],
+        default=None,
+    )
+    if best is not None and ours > OFF and best[1] < HOLDS and best[1] < ours / 3:
+        yield Finding(
+            "scale-head",
+            f"read as it is, mean |norm + sigma^2 - 1| is {ours:.2g}; {best[0]} it is {best[1]:.2g}",
+            "the scale head is misread: declare its form (--option head=..., or the adapter's)",
+        )
+
+
+def _misfit(scaled: np.ndarray, variance: np.ndarray, e: Evidence) -> float:
+    """Mean |norm + s^2 - 1| over active dimensions, at the declared beta or the best-fitting."""
+    scaled, variance = scaled[e.active], variance[e.active]
+    beta = e.declared or scaled.sum() / max((1 - variance).sum(), 1e-12)
+    return float(np.abs(scaled / beta + variance - 1).mean())
+
+
+def _dimensions(
+    e: Evidence, dead: np.ndarray, mismatched: np.ndarray, residual: np.ndarray
+) -> Iterator[Finding]:
+    if dead.any():
+        yield Finding(
+            "decoder-dead",
+            f"in latents {_numbers(dead)} sigma^2 is {_numbers_of(e.variance[dead])}, yet the "
+            "decoder does not respond to them",
+            "their weights are lost or zeroed: compare the decoder's first layer with the original",
+        )
+    # Most of the dimensions off at once is not a matter of single ones.
+    if mismatched.any() and mismatched.sum() <= e.active.sum() / 2:
+        yield _mismatch(mismatched, residual)
+
+
+def _mismatch(mismatched: np.ndarray, residual: np.ndarray) -> Finding:
+    return Finding(
+        "encoder-mismatched",
+        f"in latents {_numbers(mismatched)} norm + sigma^2 - 1 is "
+        f"{_numbers_of(residual[mismatched])}: sigma there does not fit the decoder",
+        "encoder and decoder do not belong together in these dimensions: outputs of the heads "
+        "may be permuted, or layers mixed between checkpoints",
+    )
+
+
+def _beta_or_metric(e: Evidence, reference: float, mismatched: np.ndarray) -> Iterator[Finding]:
+    if e.declared is None or abs(reference / e.declared - 1) <= DIFFERS:
+        return
+    if mismatched.sum() > e.active.sum() / 2:
+        return
+    near = {
+        spec: beta
+        for spec, beta in e.table.items()
+        if spec != e.metric and abs(beta / e.declared - 1) <= DIFFERS
+    }
+    if near:
+        spec = min(near, key=lambda name: abs(np.log(near[name] / e.declared)))
+        yield Finding(
+            "metric",
+            f"beta {e.declared:.3g} is declared; under {e.metric} the weights show "
+            f"{reference:.3g}, under {spec} {near[spec]:.3g}",
+            f"the model was trained with {spec} rather than {e.metric}: use --metric {spec}",
+        )
+        return
+    yield Finding(
+        "beta",
+        f"beta {e.declared:.3g} is declared; the latents agree on {reference:.3g} "
+        f"({reference / e.declared:.3g} times as much)",
+        "a wrong declaration or other units (a mean instead of a sum, a factor 0.5): use --beta "
+        "auto, or correct the declaration",
+    )
+
+
+def _undertrained(
+    e: Evidence, residual: np.ndarray, dead: np.ndarray, mismatched: np.ndarray
+) -> Iterator[Finding]:
+    judged = e.active & ~dead
+    open_by = float(np.abs(e.second_moment[judged] - 1).mean()) if judged.any() else 0.0
+    weight = (1 - e.variance)[judged]
+    disagree = float((weight * np.abs(residual[judged])).sum() / max(weight.sum(), 1e-12))
+    mostly_off = mismatched.sum() > e.active.sum() / 2
+    if open_by > CERTIFICATE or mostly_off or disagree > OFF:
+        yield Finding(
+            "undertrained",
+            f"E[mu^2 + sigma^2] is off 1 by {open_by:.2g} on average, and the latents' betas "
+            f"differ (mean |norm + sigma^2 - 1| {disagree:.2g}): not at an optimum",
+            "train longer or lower the learning rate; if training had converged, the objective "
+            "was no beta-VAE of this metric, or the data are not the training's",
+        )
+
+
+def _curved(e: Evidence, residual: np.ndarray, dead: np.ndarray) -> Iterator[Finding]:
+    if e.scaled is None:
+        return
+    judged = e.active & ~dead
+    stationary = float(np.abs(residual[judged]).mean())
+    pulled_beta = e.scaled[judged].sum() / (1 - e.variance[judged]).sum()
+    pulled = float(np.abs(e.scaled[judged] / pulled_beta + e.variance[judged] - 1).mean())
+    if stationary <= HOLDS and pulled > 2 * HOLDS:
+        yield Finding(
+            "curved",
+            f"mean |norm + sigma^2 - 1| is {stationary:.2g} by stationarity and {pulled:.2g} by "
+            "the pullback",
+            "the decoder bends within one sigma, or reconstructs far from x: trust the "
+            "stationary figures; expansions at a point (volumes, cosines) are rough here",
+        )
+
+
+def _numbers(mask: np.ndarray) -> str:
+    return ", ".join(str(i) for i in np.flatnonzero(mask))
+
+
+def _numbers_of(values: Sequence[float] | np.ndarray) -> str:
+    return ", ".join(f"{value:.2g}" for value in values)
