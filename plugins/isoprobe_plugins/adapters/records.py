@@ -248,7 +248,9 @@ class _Machine:
             self.stack[-1].state = state
 
     def _binpersid(self, _: Any) -> None:
-        self.stack.append(self.pop())  # the storage's own description serves as the storage
+        """Leave a storage's description in its place; legacy files wrap classes likewise."""
+        described = self.pop()
+        self.stack.append(described[1] if described[0] == "module" else described)
 
 
 def _is_literal(name: str) -> bool:
