@@ -41,8 +41,12 @@ class BinaryCrossEntropy(Metric):
         return (softplus(logits) - x * logits).flatten(1).sum(1)
 
     def logits_diagonal(self, logits: Tensor) -> Tensor:
-        """x (1 - x) / 2 with x = sigmoid(logits), ``(B, *shape)``, never rounded through 1 - x."""
+        """The diagonal x (1 - x) / 2, x = sigmoid(logits), ``(B, *shape)``, never rounded through 1 - x."""
         return 0.5 * logits.sigmoid() * (-logits).sigmoid()
+
+    def log_normaliser(self, beta: float, input_size: int) -> float | None:
+        """Zero for binary x at beta = 1, where the sum of exp(-D) over x is 1; else none."""
+        return 0.0 if beta == 1.0 else None
 
 
 def _inside(x: Tensor) -> Tensor:
