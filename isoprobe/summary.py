@@ -86,6 +86,7 @@ def to_json(result: Readable) -> dict[str, Any]:
             "kl_total": _total(columns["kl_mean"]),
             "distortion_mean": _scalar(result, "overview", "distortion_mean"),
         },
+        "diagnosis": _diagnosis(result),
         "output": attrs.get("output") or None,
     }
 
@@ -102,6 +103,33 @@ def to_text(result: Readable, width: int = 80, *, unicode: bool = True) -> str:
         Styled text of several lines; :func:`click.echo` strips the colours off a terminal.
     """
     return "\n".join(_Text(result, width, unicode=unicode).lines())
+
+
+def reading(result: Readable) -> Reading:
+    """Collect the numbers that a verdict rests on.
+
+    Args:
+        result: a complete result.
+
+    Returns:
+        What :func:`isoprobe.verdict.verdict` takes.
+    """
+    document = to_json(result)
+    stationary = _column(result, "isometry", "stationary_residual_mean")
+    active = _column(result, "overview", "active")
+    chosen = [i for i, flag in enumerate(active) if flag]
+    latents = document["latents"]
+    return Reading(
+        active=len(chosen),
+        latents=len(active),
+        residuals=_finite(latents[i]["residual_mean"] for i in chosen),
+        stationary_residuals=_finite(stationary[i] for i in chosen),
+        betas=_finite(latents[i]["beta_recovered"] for i in chosen),
+        beta=document["beta"],
+        cosine=document["summary"]["cosine_mean_abs"],
+        data=str(document["data"]["name"]),
+        samples=int(document["data"]["samples"] or 0),
+    )
 
 
 @dataclass(frozen=True)
@@ -129,9 +157,9 @@ class _Text:
         yield from self._table()
         yield ""
         yield from self._totals()
-        reading = verdict(self._reading())
-        yield from self._paragraph("What it means", [reading.meaning])
-        yield from self._paragraph("What to distrust", reading.doubts)
+        said = verdict(reading(self.result))
+        yield from self._paragraph("What it means", [said.meaning])
+        yield from self._paragraph("What to distrust", said.doubts)
         notes = [str(note) for note in self.result.attrs.get("notes", ())]
         yield from self._paragraph("Taken as given", notes)
         if self.document["output"]:
@@ -236,23 +264,6 @@ class _Text:
             parts.append(f"{beta['value']:.4g} used ({beta['source']})")
         return ", ".join(parts)
 
-    def _reading(self) -> Reading:
-        stationary = _column(self.result, "isometry", "stationary_residual_mean")
-        active = _column(self.result, "overview", "active")
-        chosen = [i for i, flag in enumerate(active) if flag]
-        latents = self.document["latents"]
-        return Reading(
-            active=len(chosen),
-            latents=len(active),
-            residuals=_finite(latents[i]["residual_mean"] for i in chosen),
-            stationary_residuals=_finite(stationary[i] for i in chosen),
-            betas=_finite(latents[i]["beta_recovered"] for i in chosen),
-            beta=self.document["beta"],
-            cosine=self.document["summary"]["cosine_mean_abs"],
-            data=str(self.document["data"]["name"]),
-            samples=int(self.document["data"]["samples"] or 0),
-        )
-
     def _paragraph(self, title: str, texts: list[str]) -> Iterator[str]:
         if not texts:
             return
@@ -260,6 +271,30 @@ class _Text:
         yield click.style(title, bold=True)
         for text in texts:
             yield click.wrap_text(text, self.width, "  ", "  ")
+
+
+def _diagnosis(result: Readable) -> dict[str, Any] | None:
+    if "diagnosis" not in result.groups():
+        return None
+    group = result["diagnosis"]
+    parts = [group[name].values for name in ("finding", "evidence", "advice") if name in group]
+    return {
+        "verdict": str(group["verdict"].values),
+        "labels": [str(label) for label in group["label"].values],
+        "findings": [
+            {"code": str(code), "evidence": str(evidence), "advice": str(advice)}
+            for code, evidence, advice in zip(*parts, strict=True)
+        ]
+        if parts
+        else [],
+    }
+
+
+def _judged(diagnosis: Mapping[str, Any]) -> list[str]:
+    """The verdict in words: what is wrong and what to do, or that nothing is."""
+    if not diagnosis["findings"]:
+        return ["Sound: rate, sigma and decoder fit each other as at an optimum."]
+    return [f"{f['code']}: {f['evidence']}. Do: {f['advice']}." for f in diagnosis["findings"]]
 
 
 def _beta(attrs: Mapping[str, Any]) -> dict[str, Any]:
