@@ -1,0 +1,40 @@
+"""The figures: one function each, taking a result (or arrays) and matplotlib Axes.
+
+``figure(result, "scree")`` draws one by name in the house style; ``save`` writes them all. Colours
+are told apart by people who see red and green alike, and every curve has a marker or dash of its
+own for black and white print.
+"""
+
+from __future__ import annotations
+
+from isoprobe.plots.ablations import ablation
+from isoprobe.plots.anomalies import precision_recall, roc, score_histogram
+from isoprobe.plots.catalogue import CATALOGUE, available, figure, save, to_png, to_svg
+from isoprobe.plots.densities import density_estimators, density_scatter
+from isoprobe.plots.latents import inverse_variances, norms, orthogonality, scree
+from isoprobe.plots.losses import rate_distortion
+from isoprobe.plots.style import styled
+from isoprobe.plots.walks import coordinates, traversal
+
+__all__ = [
+    "CATALOGUE",
+    "ablation",
+    "available",
+    "coordinates",
+    "density_estimators",
+    "density_scatter",
+    "figure",
+    "inverse_variances",
+    "norms",
+    "orthogonality",
+    "precision_recall",
+    "rate_distortion",
+    "roc",
+    "save",
+    "score_histogram",
+    "scree",
+    "styled",
+    "to_png",
+    "to_svg",
+    "traversal",
+]
