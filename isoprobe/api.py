@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from isoprobe.contracts import VAE, Analysis, Dataset, Metric
+from isoprobe.contracts import DEFAULT_ANALYSES, VAE, Analysis, Dataset, Metric
 from isoprobe.data import prepare
 from isoprobe.diagnosis import DIFFERS
 from isoprobe.engine import Run, spread
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from isoprobe.registry import Registry
     from isoprobe.result import Result
 
-DEFAULT_ANALYSES = ("isometry", "importance")
+
 _DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
@@ -118,9 +118,9 @@ def analyze(
     """
     registry = installed()
     vae = model if isinstance(model, VAE) else load(model, adapter=adapter, options=options)
-    vae = _place(vae, device, dtype)
+    vae = place(vae, device, dtype)
     notes: list[str] = []
-    dataset = _dataset(registry, data, vae, notes)
+    dataset = open_data(registry, data, vae, notes)
     try:
         fitted = {"samples": samples, "resize": resize, "scale": scale}
         chosen = _metric(registry, metric, vae)
@@ -171,7 +171,20 @@ def analyze(
 # --------------------------------------------------------------------------- model and metric
 
 
-def _place(vae: VAE, device: str, dtype: str | None) -> VAE:
+def place(vae: VAE, device: str, dtype: str | None) -> VAE:
+    """Move a model in place to where it shall run.
+
+    Args:
+        vae: the model.
+        device: ``auto`` takes an accelerator where there is one.
+        dtype: the model's own when None, float32 at least.
+
+    Returns:
+        The same model.
+
+    Raises:
+        OptionError: for a device or type that cannot be used here.
+    """
     if dtype is not None and dtype not in _DTYPES:
         raise OptionError(
             f"--dtype takes {', '.join(_DTYPES)}; found {dtype!r}{nearest(dtype, list(_DTYPES))}"
@@ -297,12 +310,23 @@ class _Rows(Dataset):
         return hashlib.sha256(np.ascontiguousarray(self.rows).tobytes()).hexdigest()[:16]
 
 
-def _dataset(
+def open_data(
     registry: Registry,
     data: str | Dataset | Tensor | np.ndarray | None,
     vae: VAE,
     notes: list[str],
 ) -> Dataset:
+    """Open whatever stands for data.
+
+    Args:
+        registry: knows the data sources.
+        data: a spec, an opened data set, rows, or None for what the checkpoint names.
+        vae: the model.
+        notes: takes what a reader of the result should know.
+
+    Returns:
+        The opened data set, the prior's samples where there is nothing else.
+    """
     if isinstance(data, Dataset):
         return data
     if isinstance(data, str | Path):
@@ -316,7 +340,9 @@ def _dataset(
     try:
         return registry.data(_beside(named, vae.path), vae)
     except DataError:
-        notes.append(f"the checkpoint's data set '{named}' cannot be had: probed with prior samples")
+        notes.append(
+            f"the checkpoint's data set '{named}' cannot be had: probed with prior samples"
+        )
         return registry.data("prior", vae)
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: mean KL above which a dimension counts as active (Prop. 3 with a margin for sampling), nats
 ACTIVE_NATS = 0.01
+#: run when nothing else is asked for
+DEFAULT_ANALYSES = ("isometry", "importance", "diagnosis")
 
 # --------------------------------------------------------------------------- the model
 

@@ -52,16 +52,17 @@ class Verdict:
     doubts: list[str]
 
 
-def verdict(reading: Reading) -> Verdict:
+def verdict(reading: Reading, *, diagnosed: bool = False) -> Verdict:
     """Read the numbers together (stationarity and pullback, declared and recovered beta).
 
     Args:
         reading: the numbers.
+        diagnosed: a diagnosis speaks of beta already.
 
     Returns:
         What they mean and what to distrust.
     """
-    return Verdict(_meaning(reading), list(_doubts(reading)))
+    return Verdict(_meaning(reading), list(_doubts(reading, diagnosed=diagnosed)))
 
 
 def _meaning(reading: Reading) -> str:
@@ -91,7 +92,7 @@ def _meaning(reading: Reading) -> str:
     )
 
 
-def _doubts(reading: Reading) -> Iterator[str]:
+def _doubts(reading: Reading, *, diagnosed: bool) -> Iterator[str]:
     if reading.data.partition(":")[0] == "prior":
         yield (
             "No data was used: the inputs are decoded from the prior, so every figure describes "
@@ -104,7 +105,8 @@ def _doubts(reading: Reading) -> Iterator[str]:
             f"The decoder's columns are not orthogonal (mean |cosine| {reading.cosine:.2f}): "
             "latents share directions, and their importances overlap."
         )
-    yield from _doubts_about_beta(reading)
+    if not diagnosed:
+        yield from _doubts_about_beta(reading)
 
 
 def _doubts_about_beta(reading: Reading) -> Iterator[str]:

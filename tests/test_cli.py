@@ -105,6 +105,7 @@ def test_json_is_whole_and_has_the_promised_keys(run: Run) -> None:
         "beta",
         "latents",
         "summary",
+        "diagnosis",
         "output",
     }
     assert document["data"] == {"name": "good.npy", "samples": 40}

@@ -25,13 +25,13 @@ LAYERS = (
     "errors",
     "contracts hookspecs specs",
     "formulas headers pickles source statistics randomness tensors memory pullback isometric"
-    " fitting",
+    " fitting diagnosis quality objective",
     "checkpoint data datafiles",
-    "probe calibration",
+    "probe calibration recovery untrained",
     "netcdf journal result hdf5",
-    "verdict summary",
+    "verdict summary plots",
     "discovery registry",
-    "engine api",
+    "engine api scoring testing",
     "cli __main__ __init__",
 )
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}

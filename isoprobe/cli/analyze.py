@@ -12,6 +12,7 @@ import click
 
 from isoprobe.cli import types
 from isoprobe.cli.examples import examples
+from isoprobe.contracts import DEFAULT_ANALYSES
 
 
 @click.command(
@@ -20,7 +21,7 @@ from isoprobe.cli.examples import examples
         "isoprobe analyze model.safetensors",
         "isoprobe analyze model.safetensors --data images.npy --metric bce --out result.h5",
         "isoprobe analyze folder/ --data mnist.npz:x_train --resize 32 --json | jq .beta",
-        "isoprobe analyze weights.pt --adapter factory --option target=models.py:build --metric sse",
+        "isoprobe analyze w.pt --adapter factory --option target=models.py:build --metric sse",
     ),
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -43,7 +44,7 @@ from isoprobe.cli.examples import examples
     "analyses",
     metavar="NAME[:k=v,...]",
     multiple=True,
-    default=("isometry", "importance"),
+    default=DEFAULT_ANALYSES,
     show_default=True,
     help="Analysis to run; repeatable.",
 )
