@@ -14,14 +14,16 @@ from isoprobe.errors import IsoprobeError
 if TYPE_CHECKING:
     from isoprobe.api import analyze, load
     from isoprobe.contracts import VAE, Facts, Posterior
+    from isoprobe.scoring import score
 
     __version__: str
 
-__all__ = ["VAE", "Facts", "IsoprobeError", "Posterior", "__version__", "analyze", "load"]
+__all__ = ["VAE", "Facts", "IsoprobeError", "Posterior", "__version__", "analyze", "load", "score"]
 
 _HOMES = {
     "analyze": "isoprobe.api",
     "load": "isoprobe.api",
+    "score": "isoprobe.scoring",
     "VAE": "isoprobe.contracts",
     "Facts": "isoprobe.contracts",
     "Posterior": "isoprobe.contracts",

@@ -102,7 +102,7 @@ class Overview(Analysis):
             self.scalars[name].update(value)
             if name != "rate":
                 columns[name] = Variable(("sample",), value, long_name, "metric", equation)
-        if batch.labels is not None:
+        if batch.labels is not None and batch.labels.dtype.kind in "fiub":
             columns["label"] = Variable(("sample",), batch.labels, "label given with the data")
         dtype = np.float64 if batch.x.element_size() == 8 else np.float32
         return {

@@ -31,7 +31,7 @@ LAYERS = (
     "netcdf journal result hdf5",
     "verdict summary plots",
     "discovery registry",
-    "engine api scoring testing",
+    "engine api scoring score_files testing",
     "cli __main__ __init__",
 )
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}

@@ -39,7 +39,8 @@ class L2Norm(Metric):
 
     def distortion(self, x: Tensor, x_hat: Tensor) -> Tensor:
         """D of each sample, ``(B,)``."""
-        return (x - x_hat).flatten(1).norm(dim=1)
+        norm: Tensor = (x - x_hat).flatten(1).norm(dim=1)
+        return norm
 
     def log_normaliser(self, beta: float, input_size: int) -> float:
         """Log of the surface of the unit sphere times Gamma(m) beta^m."""

@@ -1,0 +1,169 @@
+"""``isoprobe score``: how anomalous new rows are, against a result made before."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from isoprobe.cli import types
+from isoprobe.cli.examples import examples
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from isoprobe.scoring import Scoring
+
+
+@click.command(
+    short_help="Score new rows as anomalies against a result.",
+    epilog=examples(
+        "isoprobe analyze model.safetensors --data normal.npy --analysis anomaly --out normal.h5",
+        "isoprobe score model.safetensors --data new.csv --reference normal.h5 > scores.csv",
+        "isoprobe score model.safetensors --data new.npy --reference normal.h5 --out s.parquet",
+    ),
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--data", metavar="SPEC", required=True, help="The new rows, as for analyze.")
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    metavar="F.h5",
+    required=True,
+    help="Result of analyze --analysis anomaly on rows the model was not trained on.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write a .csv, .parquet or .h5 file. [default: CSV to stdout]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+@click.option(
+    "--alpha",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="False alarms accepted: flag conformal p-values up to this.",
+)
+@click.option(
+    "--contamination",
+    type=float,
+    metavar="SHARE",
+    help="Share of the reference's rows that are anomalies. [default: as in the reference]",
+)
+@click.option("--parts", "by_latent", is_flag=True, help="Give the rate of each latent too.")
+@click.option(
+    "--metric", metavar="NAME[:k=v,...]", help="Has to be the reference's. [default: that one]"
+)
+@click.option("--adapter", metavar="NAME", help="Adapter. [default: the one that matches]")
+@click.option(
+    "--option",
+    "options",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Option of the adapter; repeatable.",
+)
+@click.option(
+    "--samples",
+    metavar="all|N",
+    callback=types.all_or_count,
+    default="all",
+    show_default=True,
+    help="Rows to score, evenly spaced over the data.",
+)
+@click.option(
+    "--batch-size",
+    metavar="auto|N",
+    callback=types.auto_or_count,
+    default="auto",
+    show_default=True,
+    help="Rows at once; auto keeps to --memory.",
+)
+@click.option(
+    "--resize",
+    metavar="PIXELS",
+    callback=types.height_and_width,
+    help="Resize images, as in 32 or 28x32.",
+)
+@click.option(
+    "--scale",
+    metavar="LOW:HIGH",
+    callback=types.low_and_high,
+    help="Data values that stand for the ends of the model's input range, as in 0:255.",
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="cpu, cuda, cuda:1, mps; auto takes an accelerator where there is one.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    help="Floating type of the run. [default: the reference's]",
+)
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    callback=types.size_in_bytes,
+    default="1GiB",
+    show_default=True,
+    help="Limit of what the layers may take at once.",
+)
+def score(
+    *,
+    model: Path,
+    data: str,
+    reference: Path,
+    out: Path | None,
+    overwrite: bool,
+    options: tuple[str, ...],
+    **settings: Any,
+) -> None:
+    """Score new rows of data as anomalies, as many as there are, in flat memory.
+
+    Columns: row, score and its parts in units of the metric, conformal p-value, and a flag (1) for
+    each rule: p-value up to alpha, score above the reference's quantile or contamination.
+    """
+    from isoprobe.score_files import check_out, csv_to, open_out
+    from isoprobe.scoring import open_scoring
+    from isoprobe.specs import parse_options
+
+    if out is not None:
+        check_out(out, overwrite=overwrite)
+    given = parse_options(options, of="--option")
+    with open_scoring(model, data, reference, options=given, **settings) as scoring:
+        for note in scoring.data.notes:
+            click.echo(note, err=True)
+        if out is None:
+            write = csv_to(sys.stdout)
+            for columns in _shown(scoring):
+                write(columns)
+            return
+        with open_out(out, scoring, overwrite=overwrite) as write:
+            for columns in _shown(scoring):
+                write(columns)
+        click.echo(f"{scoring.rows:,} rows scored: {out}", err=True)
+
+
+def _shown(scoring: Scoring) -> Iterable[dict[str, np.ndarray]]:
+    """The batches, with a bar on stderr when that is a terminal."""
+    from tqdm import tqdm
+
+    bar = tqdm(
+        total=scoring.rows,
+        desc="scoring",
+        unit="row",
+        delay=2,
+        file=sys.stderr,
+        leave=False,
+        disable=None,
+    )
+    with bar:
+        for columns in scoring:
+            yield columns
+            bar.update(len(columns["score"]))

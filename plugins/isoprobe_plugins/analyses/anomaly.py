@@ -1,0 +1,331 @@
+"""Anomaly scores with additive parts, thresholds, and quality where labels are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from isoprobe.contracts import Analysis, Variable
+from isoprobe.errors import DataError, MetricError, OptionError
+from isoprobe.hookspecs import hookimpl
+from isoprobe_plugins.analyses.variables import sample, scalar
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from isoprobe.contracts import VAE, Batch, Context, Metric, Setup
+    from isoprobe.untrained import Untrained
+
+NONZERO = "nonzero"
+_QUALITY = {
+    "precision": "share of the flagged rows that are anomalies",
+    "recall": "share of the anomalies that are flagged",
+    "f1": "harmonic mean of precision and recall",
+    "flagged": "rows above the threshold",
+    "ties": "rows at the threshold, not flagged",
+}
+
+
+class Anomaly(Analysis):
+    """L_x of each sample (Section 5.3), in units of the metric, and what it is worth as a score.
+
+    ``score`` is the sum of ``score_distortion``, ``score_transform`` (decomposed loss alone) and
+    ``score_rate`` over latents. Rows strictly above a threshold are flagged. Where rows are
+    labelled, the reference is the normal ones alone, and the same network with its parameters
+    drawn anew is scored beside the trained one.
+
+    Args:
+        contamination: share of all rows taken to be anomalies; by default the labelled share.
+        quantile: level of the threshold by reference rows.
+        anomaly: label of an anomaly, or ``nonzero``; by default 1 where labels are 0 and 1.
+
+    Raises:
+        OptionError: for a share outside (0, 1).
+    """
+
+    name = "anomaly"
+    summary = "additive scores L_x, thresholds, conformal reference, quality (Section 5.3)"
+    needs = frozenset({"mean", "std", "distortion"})
+
+    def __init__(
+        self,
+        contamination: float | None = None,
+        quantile: float = 0.99,
+        anomaly: str | None = None,
+    ) -> None:
+        super().__init__()
+        for option, share in (("contamination", contamination), ("quantile", quantile)):
+            if share is not None and not 0 < share < 1:
+                raise OptionError(f"anomaly's {option} lies between 0 and 1; found {share}.")
+        self.contamination = contamination
+        self.quantile = quantile
+        self.anomaly = anomaly
+
+    def start(self, setup: Setup) -> None:
+        """Choose the form of the score; draw the untrained network where rows are labelled."""
+        super().start(setup)
+        self.transform_metric = _transform_metric(setup.vae)
+        self.decomposed = bool(setup.vae.facts.decomposed)
+        if self.decomposed:
+            self.needs = frozenset(
+                {"mean", "std", "x_check", "distortion_transform", "distortion_coding"}
+            )
+        self.untrained = _untrained(setup) if setup.labelled else None
+
+    def update(self, batch: Batch) -> Mapping[str, Variable]:
+        """Store the parts of the score that need no beta, and which rows are anomalies."""
+        columns = self._decomposed_parts(batch) if self.decomposed else self._plain_parts(batch)
+        if batch.labels is not None:
+            marks = self._marks(batch.labels)
+            columns["anomalous"] = sample(marks, "the row is labelled as an anomaly")
+            columns |= self._untrained_parts(batch)
+        return columns
+
+    @staticmethod
+    def _plain_parts(batch: Batch) -> dict[str, Variable]:
+        distortion = batch.array("distortion")
+        return {"score_distortion": sample(distortion, "E_z D(x, x_hat)", "metric", "A.6")}
+
+    def _decomposed_parts(self, batch: Batch) -> dict[str, Variable]:
+        from isoprobe.objective import transform_weight
+
+        x_check = batch["x_check"]
+        # The objective has D(x_check, x_hat) itself, which the coding loss is in excess of.
+        least = self.setup.metric.distortion(x_check, x_check).double().cpu().numpy()
+        if self.transform_metric is None:
+            transform = batch.array("distortion_transform")
+        else:
+            differing = self.transform_metric.distortion(batch.x, x_check)
+            transform = differing.double().cpu().numpy()
+        return {
+            "score_distortion": sample(
+                batch.array("distortion_coding") + least, "E_z D(x_check, x_hat)", "metric", "A.6"
+            ),
+            "score_transform": sample(
+                transform_weight(self.setup.vae) * transform,
+                "w D(x, x_check) with the weight of the decomposed loss",
+                "metric",
+                "Section 5.3",
+            ),
+        }
+
+    def _marks(self, labels: np.ndarray) -> np.ndarray:
+        """Whether each row is an anomaly, ``(B,)`` bool."""
+        import numpy as np
+
+        numeric = labels.dtype.kind in "fiub"
+        if self.anomaly is None and not numeric:
+            raise DataError(
+                f"the labels are text such as {str(labels[0])!r}; say which one is the anomaly: "
+                "--analysis anomaly:anomaly=LABEL"
+            )
+        if self.anomaly in {None, NONZERO}:
+            if not numeric:
+                raise DataError(
+                    f"anomaly:anomaly={NONZERO} needs labels that are numbers; found text such as "
+                    f"{str(labels[0])!r}. Name the label instead."
+                )
+            return np.asarray(labels != 0)
+        if not numeric:
+            return np.asarray(labels.astype(str) == self.anomaly)
+        try:
+            return np.asarray(labels == float(str(self.anomaly)))
+        except ValueError as error:
+            raise DataError(
+                f"anomaly:anomaly={self.anomaly} is text, and the labels are numbers such as "
+                f"{labels[0]}; give the number."
+            ) from error
+
+    def _untrained_parts(self, batch: Batch) -> dict[str, Variable]:
+        from isoprobe.objective import Objective, rates
+        from isoprobe.untrained import swapped
+
+        module = self.setup.vae.module
+        if self.untrained is None or module is None or self.untrained.missing:
+            return {}
+        objective = Objective(self.setup.vae, self.setup.metric, self.transform_metric)
+        with swapped(module, self.untrained.tensors):
+            terms = objective(batch.x)
+        distortion = terms.distortion.double()
+        if terms.transform is not None:
+            distortion = distortion + terms.transform.double()
+        return {
+            "untrained_distortion": sample(
+                distortion.cpu().numpy(), "distortion parts, parameters drawn anew", "metric"
+            ),
+            "untrained_rate": sample(
+                rates(terms.mean, terms.std).sum(axis=1), "KL, parameters drawn anew", "nat", "2"
+            ),
+        }
+
+    def finish_samples(
+        self, chunk: Mapping[str, np.ndarray], context: Context
+    ) -> Mapping[str, Variable]:
+        """Rates in units of the metric, and the sums, once beta is known."""
+        from isoprobe.objective import Parts, rates
+
+        beta = context.beta.value
+        parts = Parts(
+            chunk["score_distortion"],
+            chunk["score_transform"] if self.decomposed else None,
+            beta * rates(chunk["mean"], chunk["std"]),
+        )
+        columns = {
+            "score": sample(parts.score, "anomaly score L_x", "metric", "3"),
+            "score_rate": Variable(("sample", "latent"), parts.rate, "beta KL_j", "metric", "2"),
+        }
+        if "untrained_rate" in chunk:
+            columns["untrained_score"] = sample(
+                chunk["untrained_distortion"] + beta * chunk["untrained_rate"],
+                "anomaly score with parameters drawn anew",
+                "metric",
+            )
+        return columns
+
+    def result(self, context: Context) -> Mapping[str, Variable]:
+        """Check that a score can be made.
+
+        Returns:
+            Nothing yet: every array needs finished samples.
+
+        Raises:
+            MetricError: when beta is unknown, without which parts cannot be added.
+        """
+        if not context.beta.value > 0:
+            raise MetricError(
+                "an anomaly score adds distortion and beta KL, and beta is not known: no latent is "
+                "active to recover it from. Give it with --beta."
+            )
+        return {}
+
+    def conclude(
+        self, columns: Callable[[str], np.ndarray], context: Context
+    ) -> Mapping[str, Variable]:
+        """Thresholds, the conformal reference, and quality where rows are labelled."""
+        import numpy as np
+
+        scores = columns("score")
+        marks, notes = self._usable_marks(columns)
+        reference = np.sort(scores if marks is None else scores[~marks])
+        variables = {
+            "reference": Variable(
+                ("reference",), reference, "scores of reference rows, ascending", "metric"
+            ),
+            **self._by_rule(scores, marks),
+        }
+        if marks is not None:
+            variables["prevalence"] = scalar(
+                float(marks.mean()), "share of rows that are anomalies"
+            )
+            twin, note = self._untrained_scores(columns)
+            notes += note
+            if twin is not None:
+                by_rule = self._by_rule(twin, marks)
+                variables |= {
+                    f"untrained_{name}": _renamed(variable, ", parameters drawn anew")
+                    for name, variable in by_rule.items()
+                    if name not in {"rule", "share"}
+                }
+        if notes:
+            variables["notes"] = scalar("; ".join(notes), "what was left out, and why")
+        return variables
+
+    def _usable_marks(
+        self, columns: Callable[[str], np.ndarray]
+    ) -> tuple[np.ndarray | None, list[str]]:
+        """Marks where labels tell anomalies from normal rows; otherwise None and the reason."""
+        import numpy as np
+
+        if not self.setup.labelled:
+            return None, []
+        marks = columns("anomalous").astype(bool)
+        if self.anomaly is None and len(values := np.unique(columns("label"))) > 2:
+            shown = ", ".join(f"{value:g}" for value in values[:4])
+            return None, [
+                f"labels ({shown} ...) are classes, not marks of anomalies: no quality figures; "
+                f"name the anomaly's label, or {NONZERO}, with anomaly:anomaly=LABEL"
+            ]
+        if marks.all() or not marks.any():
+            which = "every row" if marks.all() else "no row"
+            return None, [f"{which} is labelled as an anomaly: no quality figures"]
+        return marks, []
+
+    def _by_rule(self, scores: np.ndarray, marks: np.ndarray | None) -> dict[str, Variable]:
+        """Threshold by each rule, and what it finds."""
+        import numpy as np
+
+        from isoprobe.quality import auroc, average_precision, detect, upper_threshold
+
+        shares = {"quantile": 1 - self.quantile}
+        contamination = self.contamination
+        if contamination is None and marks is not None:
+            contamination = float(marks.mean())
+        if contamination is not None:
+            shares["contamination"] = contamination
+        reference = scores if marks is None else scores[~marks]
+        pools = {"quantile": np.sort(reference), "contamination": np.sort(scores)}
+        thresholds = [upper_threshold(pools[rule], share) for rule, share in shares.items()]
+
+        def by_rule(values: object, long_name: str, units: str = "1") -> Variable:
+            return Variable(("rule",), np.asarray(values), long_name, units)
+
+        variables = {
+            "rule": by_rule(list(shares), "where the threshold comes from"),
+            "share": by_rule(
+                list(shares.values()), "share above it: of reference rows, or of all rows"
+            ),
+            "threshold": by_rule(thresholds, "rows of a higher score are flagged", "metric"),
+        }
+        if marks is None:
+            return variables
+        found = [asdict(detect(scores, marks, threshold)) for threshold in thresholds]
+        for name, text in _QUALITY.items():
+            variables[name] = by_rule([row[name] for row in found], text)
+        variables["auroc"] = scalar(auroc(scores, marks), "area under the ROC curve")
+        variables["average_precision"] = scalar(
+            average_precision(scores, marks), "average precision"
+        )
+        return variables
+
+    def _untrained_scores(
+        self, columns: Callable[[str], np.ndarray]
+    ) -> tuple[np.ndarray | None, list[str]]:
+        import numpy as np
+
+        left_out = "left out the untrained network's figures: "
+        if self.untrained is None:
+            return None, [f"{left_out}the model's parameters are not known"]
+        if self.untrained.missing:
+            named = ", ".join(self.untrained.missing[:3])
+            return None, [f"{left_out}no reset_parameters fills {named}"]
+        scores = columns("untrained_score")
+        if not np.isfinite(scores).all():
+            return None, [f"{left_out}some of its scores are not finite"]
+        return scores, []
+
+
+def _transform_metric(vae: VAE) -> Metric | None:
+    from isoprobe.registry import installed
+
+    spec = vae.facts.transform_metric
+    return None if spec is None else installed().metric(spec)
+
+
+def _untrained(setup: Setup) -> Untrained | None:
+    from isoprobe.untrained import untrained
+
+    module = setup.vae.module
+    return None if module is None else untrained(module, setup.seed)
+
+
+def _renamed(variable: Variable, suffix: str) -> Variable:
+    from dataclasses import replace
+
+    return replace(variable, long_name=variable.long_name + suffix)
+
+
+@hookimpl
+def isoprobe_analyses() -> list[type[Analysis]]:
+    """Anomaly scores."""
+    return [Anomaly]
