@@ -9,8 +9,7 @@ import numpy as np
 
 import isoprobe
 from isoprobe.result import Result
-from isoprobe_trainers.objectives import METRIC_POWERS
-from isoprobe_trainers.toy_data import ToyData, generate
+from isoprobe_trainers.toy_data import generate
 from isoprobe_trainers.toy_source import parse
 
 if TYPE_CHECKING:
@@ -23,6 +22,14 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+_COLUMNS = (
+    "log_density_prior",
+    "log_density_metric",
+    "log_density_metric_sigmas",
+    "log_density_input",
+    "log_density_input_sigmas",
+)
+
 
 @dataclass(frozen=True)
 class Densities:
@@ -31,19 +38,22 @@ class Densities:
     Attributes:
         exact: log p(x).
         prior: log p(mu).
-        posterior: log p(mu) prod sigma.
-        objective: -L_x / beta, E_z D by the points mu + sigma and mu - sigma (A.6).
-        scale: (n/2) log a_x over active dimensions, to be added in the input space (Eq. 21).
+        posterior: log p(mu) prod sigma (Eq. 19).
+        objective: -L_x / beta (Eq. 19), E_z D by the points mu + sigma and mu - sigma (A.6).
+        scaled_posterior: log a_x^(n/2) p(mu) prod sigma (Eq. 21).
+        scaled_objective: (n/2) log a_x - L_x / beta (Eq. 21).
     """
 
     exact: Array
     prior: Array
     posterior: Array
     objective: Array
-    scale: Array
+    scaled_posterior: Array
+    scaled_objective: Array
 
-    def correlation(self, estimate: Array) -> float:
+    def correlation(self, name: str) -> float:
         """R between the density and an estimate, both as densities rather than logarithms."""
+        estimate: Array = getattr(self, name)
         shifted = np.exp(estimate - estimate.max())
         return float(np.corrcoef(np.exp(self.exact), shifted)[0, 1])
 
@@ -98,27 +108,27 @@ class Measurement:
     @property
     def r_prior(self) -> float:
         """R of p(mu)."""
-        return self.densities.correlation(self.densities.prior)
+        return self.densities.correlation("prior")
 
     @property
     def r_posterior(self) -> float:
         """R of p(mu) prod sigma."""
-        return self.densities.correlation(self.densities.posterior)
+        return self.densities.correlation("posterior")
 
     @property
     def r_objective(self) -> float:
         """R of exp(-L_x / beta)."""
-        return self.densities.correlation(self.densities.objective)
+        return self.densities.correlation("objective")
 
     @property
     def r_scaled_posterior(self) -> float:
         """R of a_x^(n/2) p(mu) prod sigma."""
-        return self.densities.correlation(self.densities.posterior + self.densities.scale)
+        return self.densities.correlation("scaled_posterior")
 
     @property
     def r_scaled_objective(self) -> float:
         """R of a_x^(n/2) exp(-L_x / beta)."""
-        return self.densities.correlation(self.densities.objective + self.densities.scale)
+        return self.densities.correlation("scaled_objective")
 
     def values(self, quantity: str) -> list[float]:
         """A quantity by latent, or the single number it is."""
@@ -140,7 +150,6 @@ def measure(checkpoint: Path, member: Member, result_path: Path, samples: int) -
     recipe = parse(member.data)
     spec = replace(recipe, samples=min(samples, recipe.samples)).spec()
     with _result(checkpoint, spec, result_path) as result:
-        columns = result.samples()
         isometry, importance = result["isometry"], result["importance"]
         overview = result["overview"]
         active = overview["active"].values.astype(bool)
@@ -161,7 +170,7 @@ def measure(checkpoint: Path, member: Member, result_path: Path, samples: int) -
             beta_recovered=float(result.attrs["beta_recovered"]),
             transform_loss=float(overview["distortion_transform_mean"].values),
             coding_loss=float(overview["distortion_coding_mean"].values),
-            densities=_densities(member, generate(parse(spec)), columns, active),
+            densities=_densities(spec, result.samples(names=_COLUMNS)),
         )
 
 
@@ -173,23 +182,22 @@ def _result(checkpoint: Path, spec: str, path: Path) -> Result:
             return result
         result.close()
     return isoprobe.analyze(
-        checkpoint, data=spec, samples=None, device="cpu", out=path, overwrite=True
+        checkpoint,
+        data=spec,
+        analyses=("isometry", "importance", "density"),
+        samples=None,
+        device="cpu",
+        out=path,
+        overwrite=True,
     )
 
 
-def _densities(
-    member: Member, data: ToyData, columns: Mapping[str, Array], active: NDArray[np.bool_]
-) -> Densities:
-    mean = columns["mean"][:, active].astype(np.float64)
-    log_std = np.log(columns["std"][:, active].astype(np.float64))
-    prior = -0.5 * np.square(mean).sum(1)
-    # |x|^2 = |s|^2, since the directions are orthonormal
-    square = np.square(data.sources).sum(1)
-    log_scale = METRIC_POWERS[member.metric] * np.log(2 / 3 + 2 / 21 * square)
+def _densities(spec: str, columns: Mapping[str, Array]) -> Densities:
     return Densities(
-        exact=data.log_density(),
-        prior=prior,
-        posterior=prior + log_std.sum(1),
-        objective=-columns["distortion"].astype(np.float64) / member.beta - columns["kl"],
-        scale=active.sum() / 2 * log_scale,
+        exact=generate(parse(spec)).log_density(),
+        prior=columns["log_density_prior"],
+        posterior=columns["log_density_metric_sigmas"],
+        objective=columns["log_density_metric"],
+        scaled_posterior=columns["log_density_input_sigmas"],
+        scaled_objective=columns["log_density_input"],
     )

@@ -146,15 +146,9 @@ def _scatter(place: str, title: str) -> Callable[[Sequence[Measurement], Path, f
     def report(models: Sequence[Measurement], figures: Path, slack: float) -> str:
         first = models[0]
         d = first.densities
-        estimates = {
-            "r_prior": d.prior,
-            "r_objective": d.objective,
-            "r_posterior": d.posterior,
-            "r_scaled_posterior": d.posterior + d.scale,
-            "r_scaled_objective": d.objective + d.scale,
-        }
         panels = {
-            label: (estimates[name], getattr(first, name)) for label, name in _PANELS[place].items()
+            label: (getattr(d, name.removeprefix("r_")), getattr(first, name))
+            for label, name in _PANELS[place].items()
         }
         path = figures / f"{place}.png"
         toy_figures.scatter(path, d.exact, panels, title)
