@@ -1,0 +1,182 @@
+"""Folders of diffusers' AutoencoderKL: the autoencoders of latent diffusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from isoprobe.contracts import VAE, Adapter, Facts, Posterior
+from isoprobe.errors import CheckpointError, OptionError
+from isoprobe.hookspecs import hookimpl
+from isoprobe.source import FileKind
+from isoprobe.specs import construct
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from isoprobe.source import Source
+
+_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+
+#: relatives, and why there is nothing to analyse
+_RELATIVES = {
+    "AutoencoderTiny": "is deterministic: it has no posterior",
+    "AutoencoderDC": "is deterministic: it has no posterior",
+    "AsymmetricAutoencoderKL": "decodes with a mask beside the latents",
+    "VQModel": "is vector-quantised: its latents are entries of a codebook",
+    "ConsistencyDecoderVAE": "decodes by running a diffusion, not by a function of z",
+}
+
+
+@dataclass(frozen=True)
+class DiffusersOptions:
+    """Options of ``diffusers``.
+
+    Attributes:
+        size: side of the square images to analyse; the training size when left out.
+    """
+
+    size: int | None = None
+
+
+class Diffusers(Adapter):
+    """Reads configuration and weights; the attention is the plain one, which can be derived."""
+
+    name = "diffusers"
+    summary = "folders of diffusers' AutoencoderKL; --option size=PIXELS"
+
+    def matches(self, source: Source) -> bool:
+        """Return True for a diffusers model folder."""
+        return source.kind is FileKind.DIFFUSERS
+
+    def load(self, source: Source, options: Mapping[str, str]) -> VAE:
+        """Build the autoencoder and fill it.
+
+        Args:
+            source: the folder.
+            options: fields of :class:`DiffusersOptions`.
+
+        Returns:
+            The model, with spatial latents flattened.
+        """
+        settings = construct(DiffusersOptions, options, f"adapter '{self.name}'")
+        config = _config(source)
+        weights = _weights(source)
+        module, notes = _load_module(config, weights)
+        input_shape, latent_shape = _shapes(config, settings.size)
+        return VAE(
+            decode=_decoder(module, latent_shape),
+            encode=_encoder(module),
+            input_shape=input_shape,
+            latent_shape=latent_shape,
+            module=module,
+            facts=_facts(config, notes),
+            name=source.path.resolve().name,
+            adapter=self.name,
+            sha256=weights.sha256(),
+        )
+
+    def describe(self, source: Source) -> Mapping[str, Any]:
+        """Return the configuration."""
+        config = _config(source)
+        facts = _facts(config, ())
+        return {
+            "architecture": config["_class_name"],
+            "config": {k: v for k, v in config.items() if not k.startswith("_")},
+            "input_range": facts.input_range,
+            "scale_head": facts.scale_head,
+            "assumptions": list(facts.assumptions),
+        }
+
+
+def _config(source: Source) -> dict[str, Any]:
+    """Return the configuration of an AutoencoderKL.
+
+    Raises:
+        CheckpointError: for another class, named with the reason.
+    """
+    config: dict[str, Any] = source.json("config.json")
+    name = str(config.get("_class_name"))
+    if name != "AutoencoderKL":
+        reason = _RELATIVES.get(name, "is another class than AutoencoderKL, the one read here")
+        raise CheckpointError(f"{source.path} holds diffusers' {name}, which {reason}")
+    return config
+
+
+def _weights(source: Source) -> Source:
+    for name in _WEIGHTS:
+        if source.has(name):
+            return source.child(name)
+    raise CheckpointError(f"{source.path} has no weights; expected {_WEIGHTS[0]}")
+
+
+def _load_module(config: Mapping[str, Any], weights: Source) -> tuple[nn.Module, tuple[str, ...]]:
+    """Build without memory, compare with the file, and only then fill."""
+    import torch
+
+    from isoprobe.checkpoint import compare_state
+    from isoprobe_plugins.adapters.extras import need
+    from isoprobe_plugins.adapters.state import read_state
+
+    diffusers = need("diffusers", "diffusers", "an AutoencoderKL")
+    try:
+        with torch.device("meta"):
+            module: nn.Module = diffusers.AutoencoderKL.from_config(dict(config))
+    except Exception as error:  # the configuration decides what the library trips over
+        first = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise CheckpointError(
+            f"{weights.path.parent}: diffusers cannot build it: {first[0]}"
+        ) from error
+    state = read_state(weights, prefix="")
+    compare_state(module, state.tensors, str(weights.path))
+    module.load_state_dict(dict(state.tensors), assign=True)
+    return module.eval(), state.notes
+
+
+def _shapes(config: Mapping[str, Any], size: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    down = 2 ** (len(config["block_out_channels"]) - 1)
+    side = size if size is not None else config.get("sample_size", 512)
+    if not isinstance(side, int) or side < down or side % down:
+        raise OptionError(f"option 'size' must be a multiple of {down}; found {side}")
+    channels, latents = config.get("in_channels", 3), config.get("latent_channels", 4)
+    return (channels, side, side), (latents, side // down, side // down)
+
+
+def _encoder(module: Any) -> Callable[[Tensor], Posterior]:
+    def encode(x: Tensor) -> Posterior:
+        latent = module.encode(x).latent_dist
+        return Posterior(latent.mean.flatten(1), latent.std.flatten(1))
+
+    return encode
+
+
+def _decoder(module: Any, latent_shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    def decode(z: Tensor) -> Tensor:
+        # of the attention kernels only this one has a forward derivative
+        with sdpa_kernel(SDPBackend.MATH):
+            x_hat: Tensor = module.decode(z.reshape(*z.shape[:-1], *latent_shape)).sample
+        return x_hat
+
+    return decode
+
+
+def _facts(config: Mapping[str, Any], notes: tuple[str, ...]) -> Facts:
+    left = [
+        f"{name} {config[name]}" for name in ("scaling_factor", "shift_factor") if config.get(name)
+    ]
+    pipeline = (f"{' and '.join(left)} left to pipelines, as encode and decode do",) if left else ()
+    return Facts(
+        input_range=(-1.0, 1.0),
+        scale_head="logvar-clamped",
+        beta_source="unknown: trained with perceptual and adversarial terms beside the KL",
+        assumptions=(*pipeline, *notes),
+    )
+
+
+@hookimpl
+def isoprobe_adapters() -> list[type[Adapter]]:
+    """Return the adapters of this module."""
+    return [Diffusers]

@@ -1,0 +1,1 @@
+"""Undeclared weights: what the layers could be, and which reading the data bears out."""
