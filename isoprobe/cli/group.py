@@ -15,8 +15,12 @@ DEBUG = "isoprobe.debug"
 #: own commands: module and attribute, imported when asked for
 COMMANDS = {
     "analyze": "isoprobe.cli.analyze:analyze",
+    "check": "isoprobe.cli.check:check",
+    "compare": "isoprobe.cli.compare:compare",
     "inspect": "isoprobe.cli.inspect:inspect",
     "plugins": "isoprobe.cli.plugins:plugins",
+    "report": "isoprobe.cli.report:report",
+    "score": "isoprobe.cli.score:score",
 }
 
 

@@ -12,7 +12,6 @@ import click
 from isoprobe.cli.examples import examples
 from isoprobe.registry import installed
 
-
 #: what an analysis would like to know, and what to do where a checkpoint does not say
 WANTED = {
     "metric": "give --metric",

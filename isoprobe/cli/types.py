@@ -9,6 +9,7 @@ import click
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?I?)B?", re.IGNORECASE)
+_SHAPE = re.compile(r"[1-9]\d*(?:x[1-9]\d*)*")
 _PIXELS = re.compile(r"([1-9]\d*)(?:x([1-9]\d*))?")
 
 
@@ -86,6 +87,20 @@ def height_and_width(
     if match is None:
         raise click.BadParameter(f"expected pixels, as in 32 or 28x32, found '{text}'.")
     return int(match[1]), int(match[2] or match[1])
+
+
+def shapes(
+    _: click.Context, __: click.Parameter, texts: tuple[str, ...]
+) -> tuple[tuple[int, ...], ...]:
+    """Return shapes such as ``1x16x16``.
+
+    Raises:
+        BadParameter: for anything else.
+    """
+    for text in texts:
+        if _SHAPE.fullmatch(text) is None:
+            raise click.BadParameter(f"expected a shape such as 1x16x16, found '{text}'.")
+    return tuple(tuple(map(int, text.split("x"))) for text in texts)
 
 
 def _word_or_count(text: str, word: str) -> int | None:

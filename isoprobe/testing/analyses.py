@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 #: rounding of sums taken in another order
 TOLERANCE = 1e-8
+#: samples at once in the run that others are held to; the last batch is shorter
+BATCH = 7
 
 
 def check_analysis(make: Callable[[], Analysis], metric: Metric | None = None) -> list[Law]:
@@ -50,21 +53,19 @@ class AnalysisLaws(Laws):
 
     @law("result does not depend on the batch size")
     def _batch_size(self) -> None:
-        whole = self._run(self.rehearsal.samples)
-        for size in (1, 7, 32):
-            self._same(self._run(size), whole, f"batches of {size}")
+        for size in (1, 32, self.rehearsal.samples):
+            found = self.rehearsal.run(self.rehearsal.order(size))
+            self._same(found, self._expected, f"a run in batches of {size}")
 
     @law("result does not depend on the order of batches")
     def _order(self) -> None:
-        order = self.rehearsal.order(7)
-        expected = self.rehearsal.run(order)
-        self._same(self.rehearsal.run(order[::-1]), expected, "the reverse order")
-        self._same(self.rehearsal.run(order[3:] + order[:3]), expected, "another first batch")
+        order = self.rehearsal.order(BATCH)
+        for how, other in (("reverse", order[::-1]), ("another", order[3:] + order[:3])):
+            self._same(self.rehearsal.run(other), self._expected, f"{how} order")
 
     @law("shards merged equal one pass")
     def _merge(self) -> None:
-        order = self.rehearsal.order(7)
-        expected = self.rehearsal.run(order)
+        order = self.rehearsal.order(BATCH)
         for cut in (1, 4):
             steps, others = self.rehearsal.steps(), self.rehearsal.steps()
             stored = self.rehearsal.feed(steps, order[:cut])
@@ -74,12 +75,11 @@ class AnalysisLaws(Laws):
             for name, variable in rest.items():
                 start = order[cut].start
                 stored[name].values[start:] = variable.values[start:]
-            self._same(self.rehearsal.finish(steps, stored), expected, "merging two shards")
+            self._same(self.rehearsal.finish(steps, stored), self._expected, "merging two shards")
 
     @law("a run continued from its saved state equals one pass")
     def _state(self) -> None:
-        order = self.rehearsal.order(7)
-        expected = self.rehearsal.run(order)
+        order = self.rehearsal.order(BATCH)
         first, second = self.rehearsal.steps(), self.rehearsal.steps()
         stored = self.rehearsal.feed(first, order[:3])
         for before, after in zip(first, second, strict=True):
@@ -87,7 +87,8 @@ class AnalysisLaws(Laws):
         for name, variable in self.rehearsal.feed(second, order[3:]).items():
             start = order[3].start
             stored[name].values[start:] = variable.values[start:]
-        self._same(self.rehearsal.finish(second, stored), expected, "going on from a saved state")
+        found = self.rehearsal.finish(second, stored)
+        self._same(found, self._expected, "going on from a saved state")
 
     @law("every variable has units and a long name")
     def _units(self) -> None:
@@ -97,7 +98,7 @@ class AnalysisLaws(Laws):
 
     @law("every axis has a dimension name of its length")
     def _dimensions(self) -> None:
-        outcome = self._run(self.rehearsal.samples)
+        outcome = self._expected
         sizes = {"sample": self.rehearsal.samples, "latent": self.rehearsal.vae.latent_size}
         check_group("result", outcome.result, sizes)
         check_group("samples", outcome.columns, sizes)
@@ -117,12 +118,13 @@ class AnalysisLaws(Laws):
         changed = [n for n, value in before.items() if not value.equal(batch.quantities[n])]
         require(not changed and x.equal(batch.x), f"{changed or 'x'} changed")
 
-    def _run(self, size: int) -> Outcome:
-        return self.rehearsal.run(self.rehearsal.order(size))
+    @cached_property
+    def _expected(self) -> Outcome:
+        """The run that all others are held to."""
+        return self.rehearsal.run(self.rehearsal.order(BATCH))
 
     def _all(self) -> dict[str, Variable]:
-        outcome = self._run(self.rehearsal.samples)
-        return {**outcome.columns, **outcome.result}
+        return {**self._expected.columns, **self._expected.result}
 
     @staticmethod
     def _same(found: Outcome, expected: Outcome, how: str) -> None:

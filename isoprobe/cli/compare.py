@@ -1,0 +1,57 @@
+"""``isoprobe compare``: several results side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import click
+
+from isoprobe.cli.examples import examples
+
+
+@click.command(
+    short_help="Compare several results, latents matched by what they do.",
+    epilog=examples(
+        "isoprobe compare a.h5 b.h5",
+        "isoprobe compare beta1.h5 beta4.h5 --html compare.html",
+        "isoprobe compare a.h5 b.h5 c.h5 --json | jq .matchings",
+    ),
+)
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="F.html",
+    help="Write a page as well.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing page.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON instead of tables.")
+def compare(
+    *, results: tuple[Path, ...], html: Path | None, overwrite: bool, as_json: bool
+) -> None:
+    """Compare several results with the first one.
+
+    Latents are matched by their isometric coordinates on common samples, not by number, so run
+    the analyses on the same data with --analysis coordinates.
+
+    Raises:
+        UsageError: for fewer than two results.
+    """
+    if len(results) < 2:
+        raise click.UsageError("expected at least two results.")
+    from isoprobe.compare import compare as compare_results
+    from isoprobe.result import Result
+
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(Result.open(path)) for path in results]
+        compared = compare_results(opened)
+        if html is not None:
+            from isoprobe.report import compared_page, write
+
+            write(compared_page(opened, compared), html, overwrite=overwrite)
+        if as_json:
+            click.echo(json.dumps(compared.to_json(), indent=2, allow_nan=False))
+        else:
+            click.echo(compared.to_text())

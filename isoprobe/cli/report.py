@@ -1,0 +1,81 @@
+"""``isoprobe report``: a result as one HTML page, or its figures as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from isoprobe.cli.examples import examples
+
+FORMATS = ("svg", "png", "pdf")
+
+
+@click.command(
+    short_help="Write a result as an HTML page, or its figures.",
+    epilog=examples(
+        "isoprobe report result.h5",
+        "isoprobe report result.h5 -o report.html --overwrite",
+        "isoprobe report result.h5 --figures figures/ --format pdf",
+        "isoprobe report result.h5 --figures figures/ --figure scree --figure norms",
+    ),
+)
+@click.argument("result", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="F.html",
+    help="The page. [default: beside the result]",
+)
+@click.option(
+    "--figures",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write figures here instead of a page.",
+)
+@click.option(
+    "--figure", "names", metavar="NAME", multiple=True, help="Only this figure; repeatable."
+)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(FORMATS),
+    default="svg",
+    show_default=True,
+    help="Of the figures.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing page.")
+def report(
+    *,
+    result: Path,
+    out: Path | None,
+    figures: Path | None,
+    names: tuple[str, ...],
+    kind: str,
+    overwrite: bool,
+) -> None:
+    """Write a result as one HTML page that needs no network: verdict, figures, table, explorer.
+
+    With --figures the figures are written one by one instead, for a paper.
+
+    Raises:
+        UsageError: when options are given that do not go together.
+    """
+    if figures is None and names:
+        raise click.UsageError("--figure goes with --figures FOLDER.")
+    if figures is not None and out is not None:
+        raise click.UsageError("--figures FOLDER and --out do not go together.")
+    from isoprobe import plots
+    from isoprobe import report as pages
+    from isoprobe.result import Result
+
+    with Result.open(result) as opened:
+        if figures is not None:
+            chosen = list(names) or plots.available(opened)
+            for path in plots.save(opened, figures, chosen, kind):
+                click.echo(path)
+            return
+        page = result.with_suffix(".html") if out is None else out
+        pages.write(pages.render(opened), page, overwrite=overwrite)
+        click.echo(page)
