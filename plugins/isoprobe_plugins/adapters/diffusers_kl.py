@@ -131,7 +131,21 @@ def _load_module(config: Mapping[str, Any], weights: Source) -> tuple[nn.Module,
     state = read_state(weights, prefix="")
     compare_state(module, state.tensors, str(weights.path))
     module.load_state_dict(dict(state.tensors), assign=True)
+    _settle_strides(module)
     return module.eval(), state.notes
+
+
+def _settle_strides(module: nn.Module) -> None:
+    """Copy what enters a GroupNorm: its forward derivative fails on the attention's strides."""
+    import torch
+
+    def settle(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        first, *rest = arguments
+        return (first.clone(memory_format=torch.contiguous_format), *rest)
+
+    for part in module.modules():
+        if isinstance(part, torch.nn.GroupNorm):
+            part.register_forward_pre_hook(settle)
 
 
 def _shapes(config: Mapping[str, Any], size: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
