@@ -10,6 +10,7 @@ from __future__ import annotations
 from isoprobe.plots.ablations import ablation
 from isoprobe.plots.anomalies import precision_recall, roc, score_histogram
 from isoprobe.plots.catalogue import CATALOGUE, available, figure, save, to_png, to_svg
+from isoprobe.plots.comparisons import matched, rate_distortion_points, spectra
 from isoprobe.plots.densities import density_estimators, density_scatter
 from isoprobe.plots.latents import inverse_variances, norms, orthogonality, scree
 from isoprobe.plots.losses import rate_distortion
@@ -25,14 +26,17 @@ __all__ = [
     "density_scatter",
     "figure",
     "inverse_variances",
+    "matched",
     "norms",
     "orthogonality",
     "precision_recall",
     "rate_distortion",
+    "rate_distortion_points",
     "roc",
     "save",
     "score_histogram",
     "scree",
+    "spectra",
     "styled",
     "to_png",
     "to_svg",

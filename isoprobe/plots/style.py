@@ -95,4 +95,6 @@ def unit(name: str, metric: str) -> str:
     """Return a unit for an axis label: that of the metric by its name."""
     if name == "1":
         return ""
-    return f" [{name.replace('metric', metric)}]"
+    # a name from a file is text, whatever a dollar would mean to matplotlib
+    literal = metric.replace("$", r"\$")
+    return f" [{name.replace('metric', literal)}]"
