@@ -9,20 +9,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 from torch import nn
 
 import isoprobe
 from isoprobe.errors import CheckpointError, IsoprobeError, OptionError
 from isoprobe.registry import installed
-from isoprobe_trainers import ensemble, toy
+from isoprobe_trainers import bench, ensemble, toy
 from isoprobe_trainers.batched import BatchedMLP
 from isoprobe_trainers.ensemble import Ensemble
 from isoprobe_trainers.members import Member
 from isoprobe_trainers.objectives import OBJECTIVES, Radogaga
 from isoprobe_trainers.toy_data import generate
 from isoprobe_trainers.toy_source import parse
-from isoprobe_trainers.training import Schedule, generator, load_state, pick_device
+from isoprobe_trainers.training import Clock, Schedule, generator, load_state, pick_device
 
 CPU = torch.device("cpu")
 DATA = "toy/mix:seed=0,samples=260"
@@ -376,6 +377,27 @@ def test_wrong_trainings_are_refused(tmp_path):
     toy.train(MEMBERS[:1], SHORT, tmp_path, CPU)
     with pytest.raises(CheckpointError, match="exists already"):
         toy.train(MEMBERS[:1], SHORT, tmp_path, CPU)
+
+
+def test_time_spent_before_an_interruption_counts():
+    clock = Clock({"seconds": 100.0, "cpu_seconds": 50.0})
+    sum(range(10**6))
+    spent = clock.spent()
+    assert 100 <= spent["seconds"] < 160
+    assert 50 <= spent["cpu_seconds"] < 110
+
+
+def test_the_benchmark_counts_model_steps(monkeypatch):
+    monkeypatch.setattr(bench, "SIZES", (1, 2))
+    printed = CliRunner().invoke(bench.main, ["--steps", "1", "--device", "cpu"])
+    rows = [line.split("|")[1:-1] for line in printed.stdout.splitlines()[3:]]
+    assert [[int(cell) for cell in row[:2]] for row in rows] == [
+        [1, 128],
+        [2, 128],
+        [1, 256],
+        [2, 256],
+    ]
+    assert all(float(row[2]) > 0 for row in rows)
 
 
 def test_the_cosine_falls_from_the_full_rate_to_nothing():

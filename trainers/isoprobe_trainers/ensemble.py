@@ -187,13 +187,23 @@ class Ensemble:
 
     def run_epoch(self, epoch: int) -> dict[str, dict[str, float]]:
         """Train every member for one epoch; return its loss and parts by member name."""
-        with _one_thread_each(), ThreadPoolExecutor(self.workers) as pool:
-            parts = list(pool.map(lambda group: group.run_epoch(epoch), self.groups))
+        with _one_thread_each():
+            parts = self._run_groups(epoch)
         return {
             name: record
             for group, mean in zip(self.groups, parts, strict=True)
             for name, record in _by_member(group, mean).items()
         }
+
+    def _run_groups(self, epoch: int) -> list[Tensor]:
+        if self.workers == 1 or len(self.groups) == 1:
+            return [group.run_epoch(epoch) for group in self.groups]
+        pool = ThreadPoolExecutor(self.workers)
+        try:
+            return list(pool.map(lambda group: group.run_epoch(epoch), self.groups))
+        finally:
+            # an interruption waits for the groups at work, not for those in the queue
+            pool.shutdown(cancel_futures=True)
 
     def state(self) -> dict[str, dict[str, Any]]:
         """What every member needs to go on, by name."""

@@ -14,6 +14,7 @@ from isoprobe_plugins.architectures.mlp import Mlp
 from isoprobe_trainers.ensemble import DECODER_WIDTHS, ENCODER_WIDTHS, Ensemble, Group
 from isoprobe_trainers.toy_source import parse
 from isoprobe_trainers.training import (
+    Clock,
     JsonLog,
     Schedule,
     load_state,
@@ -80,25 +81,24 @@ def train(
         raise CheckpointError(f"{existing[0]} exists already; choose another folder or overwrite")
     out.mkdir(parents=True, exist_ok=True)
     ensemble = Ensemble(members, schedule, device, compile_step=compile_step)
-    begun, seconds = _restore(ensemble, members, schedule, out, resume=resume)
+    begun, clock = _restore(ensemble, members, schedule, out, resume=resume)
     log = JsonLog(out / LOG_FILE, begun)
-    started = saved = time.monotonic()
     losses: dict[str, dict[str, float]] = {}
-    bar = tqdm(range(begun, schedule.epochs), "train", unit="epoch", disable=None, initial=begun)
-    bar.total = schedule.epochs
+    saved = time.monotonic()
+    epochs = range(begun, schedule.epochs)
+    bar = tqdm(epochs, "train", unit="epoch", disable=None, initial=begun, total=schedule.epochs)
     for epoch in bar:
         losses = ensemble.run_epoch(epoch)
-        elapsed = seconds + time.monotonic() - started
         bar.set_postfix(_mean(losses))
         log.write([{"epoch": epoch, "member": n, **loss} for n, loss in losses.items()])
         if time.monotonic() - saved > SAVE_EVERY and epoch + 1 < schedule.epochs:
-            state = _state(ensemble, members, schedule, epoch + 1, elapsed)
-            save_state(out / RESUME_FILE, state)
+            state = {"epoch": epoch + 1, "spent": clock.spent(), "states": ensemble.state()}
+            save_state(out / RESUME_FILE, {**_identity(members, schedule), **state})
             saved = time.monotonic()
-    total = seconds + time.monotonic() - started
+    together = {**clock.spent(), "trained_together": len(members)}
     for group in ensemble.groups:
         for index, member in enumerate(group.members):
-            record = _record(member, group, losses[member.name], total, len(members))
+            record = _record(member, group, losses[member.name], together)
             _export(group, index, checkpoint_path(out, member), record)
     (out / RESUME_FILE).unlink(missing_ok=True)
     return paths
@@ -129,17 +129,6 @@ def _identity(members: Sequence[Member], schedule: Schedule) -> dict[str, Any]:
     return {"members": [m.record() for m in members], "schedule": schedule.record()}
 
 
-def _state(
-    ensemble: Ensemble,
-    members: Sequence[Member],
-    schedule: Schedule,
-    epoch: int,
-    seconds: float,
-) -> dict[str, Any]:
-    identity = _identity(members, schedule)
-    return {**identity, "epoch": epoch, "seconds": seconds, "states": ensemble.state()}
-
-
 def _restore(
     ensemble: Ensemble,
     members: Sequence[Member],
@@ -147,11 +136,11 @@ def _restore(
     out: Path,
     *,
     resume: bool,
-) -> tuple[int, float]:
-    """Return the first epoch to run and the seconds already spent."""
+) -> tuple[int, Clock]:
+    """Return the first epoch to run, and the clock of what is spent already."""
     path = out / RESUME_FILE
     if not resume or not path.exists():
-        return 0, 0.0
+        return 0, Clock()
     state = load_state(path)
     if {k: state.get(k) for k in ("members", "schedule")} != _identity(members, schedule):
         raise CheckpointError(
@@ -159,14 +148,14 @@ def _restore(
             "options as then, or remove it"
         )
     ensemble.restore(state["states"])
-    return int(state["epoch"]), float(state["seconds"])
+    return int(state["epoch"]), Clock(state["spent"])
 
 
 # --------------------------------------------------------------------------- checkpoints
 
 
 def _record(
-    member: Member, group: Group, losses: dict[str, float], seconds: float, together: int
+    member: Member, group: Group, losses: dict[str, float], together: dict[str, float]
 ) -> dict[str, Any]:
     schedule = group.schedule
     return {
@@ -176,8 +165,7 @@ def _record(
         "steps": schedule.epochs * group.batches,
         "seed": member.seed,
         "device": str(group.device),
-        "seconds": round(seconds, 1),
-        "trained_together": together,
+        **together,
         "last_epoch": losses,
         "versions": versions(),
     }

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pickle
+import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -85,6 +86,24 @@ def generator(seed: int, stream: int) -> torch.Generator:
 def versions() -> dict[str, str]:
     """Versions that a training record keeps."""
     return {"isoprobe": version("isoprobe"), "torch": str(torch.__version__)}
+
+
+class Clock:
+    """Wall time and processor time of a training, across interruptions.
+
+    Args:
+        before: what :meth:`spent` gave when it was interrupted.
+    """
+
+    def __init__(self, before: Mapping[str, float] | None = None) -> None:
+        earlier = before or {"seconds": 0.0, "cpu_seconds": 0.0}
+        self._wall = time.monotonic() - earlier["seconds"]
+        self._cpu = time.process_time() - earlier["cpu_seconds"]
+
+    def spent(self) -> dict[str, float]:
+        """Seconds so far by the wall clock, and of all threads on the processor."""
+        wall, cpu = time.monotonic() - self._wall, time.process_time() - self._cpu
+        return {"seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
 
 
 # --------------------------------------------------------------------------- resume file
