@@ -283,6 +283,10 @@ def _mean(values: Any) -> float | None:
     return fmean(known) if known else None
 
 
+def _size(value: float | None) -> float | None:
+    return None if value is None else abs(value)
+
+
 def _list(numbers: Any) -> str:
     return ", ".join(map(str, sorted(numbers)))
 

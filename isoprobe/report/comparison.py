@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.compare import ROWS, form
@@ -51,13 +52,13 @@ def _figures(results: Sequence[Result], comparison: Comparison) -> Iterator[dict
             "spectra",
             "Spectra",
             "Importance by rank; thin lines are the water lines beta/2.",
-            lambda ax: comparisons.spectra(models, ax),
+            functools.partial(comparisons.spectra, models),
         )
     yield _figure(
         "rates",
         "Rate and distortion",
         "Filled: coding and transform loss. Hollow: the coding loss alone.",
-        lambda ax: comparisons.rate_distortion_points(models, ax),
+        functools.partial(comparisons.rate_distortion_points, models),
     )
     for place, other in enumerate(results[1:], start=1):
         with contextlib.suppress(ResultError):  # said in words where they are not matched
@@ -66,7 +67,7 @@ def _figures(results: Sequence[Result], comparison: Comparison) -> Iterator[dict
                 f"matching-{place}",
                 f"{models[0].name} (rows) and {models[place].name} (columns)",
                 "|correlation| of the latents over common samples; circles are counterparts.",
-                lambda ax, matching=matching: comparisons.matched(matching, ax),
+                functools.partial(comparisons.matched, matching),
             )
 
 

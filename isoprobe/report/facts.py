@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MOST_ROWS = 512
 #: correlation of the two density estimates from which they count as agreeing
 DENSITIES_AGREE = 0.9
+_LETTERS = {"sigma^-2": "σ⁻²", "sigma^2": "σ²", "mu^2": "μ²", "x_check": "x̌"}
 
 
 @dataclass(frozen=True)
