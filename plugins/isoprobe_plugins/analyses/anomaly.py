@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
-from isoprobe.errors import DataError, MetricError, OptionError
+from isoprobe.errors import CheckpointError, DataError, MetricError, OptionError
 from isoprobe.hookspecs import hookimpl
 from isoprobe_plugins.analyses.variables import sample, scalar
 
@@ -206,6 +206,7 @@ class Anomaly(Analysis):
         import numpy as np
 
         scores = columns("score")
+        self._require_finite(scores)
         marks, notes = self._usable_marks(columns)
         reference = np.sort(scores if marks is None else scores[~marks])
         variables = {
@@ -230,6 +231,17 @@ class Anomaly(Analysis):
         if notes:
             variables["notes"] = scalar("; ".join(notes), "what was left out, and why")
         return variables
+
+    def _require_finite(self, scores: np.ndarray) -> None:
+        import numpy as np
+
+        good = np.isfinite(scores)
+        if not good.all():
+            first = int(np.argmin(good))
+            raise CheckpointError(
+                f"{self.setup.vae.name}: the anomaly score of sample {first} is {scores[first]}; "
+                "expected a finite number. The decoder may overflow one sigma off the mean."
+            )
 
     def _usable_marks(
         self, columns: Callable[[str], np.ndarray]
