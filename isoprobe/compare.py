@@ -15,7 +15,7 @@ from isoprobe.summary import reading, to_json
 from isoprobe.verdict import AGREE, verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from isoprobe.result import Result
 
@@ -148,7 +148,8 @@ def _names(results: Sequence[Result]) -> list[str]:
 
 def _model(result: Result, name: str) -> Model:
     document = to_json(result)
-    active = [latent for latent in document["latents"] if latent["state"] in {"active", "mixed"}]
+    flags = result["overview"]["active"].values
+    active = [latent for latent in document["latents"] if flags[latent["index"]]]
     nats = document["summary"]["kl_total"]
     importances = sorted(filter(None, (a["importance_exact"] for a in active)), reverse=True)
     return Model(
@@ -163,13 +164,18 @@ def _model(result: Result, name: str) -> Model:
         coding_loss=_scalar(result, "overview", "distortion_coding_mean"),
         transform_loss=_transform_loss(result),
         norm=_mean(a["norm_mean"] for a in active),
-        residual=_mean(
-            None if a["residual_mean"] is None else abs(a["residual_mean"]) for a in active
-        ),
+        residual=_mean(map(_size, (a["residual_mean"] for a in active))),
         cosine=document["summary"]["cosine_mean_abs"],
         importances=tuple(importances),
-        verdict=verdict(reading(result)).meaning,
+        verdict=_verdict(result, document),
     )
+
+
+def _verdict(result: Result, document: Mapping[str, Any]) -> str:
+    """Return what the numbers mean, after what diagnosis found wrong."""
+    findings = (document["diagnosis"] or {}).get("findings", [])
+    wrong = "".join(f"Not sound ({f['code']}): {f['evidence']}. " for f in findings)
+    return wrong + verdict(reading(result)).meaning
 
 
 def _transform_loss(result: Result) -> float | None:

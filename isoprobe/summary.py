@@ -157,7 +157,10 @@ class _Text:
         yield from self._table()
         yield ""
         yield from self._totals()
-        said = verdict(reading(self.result))
+        diagnosis = self.document["diagnosis"]
+        if diagnosis is not None:
+            yield from self._paragraph("Verdict", _judged(diagnosis))
+        said = verdict(reading(self.result), diagnosed=diagnosis is not None)
         yield from self._paragraph("What it means", [said.meaning])
         yield from self._paragraph("What to distrust", said.doubts)
         notes = [str(note) for note in self.result.attrs.get("notes", ())]

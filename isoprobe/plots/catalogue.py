@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from isoprobe.errors import OptionError, nearest
 from isoprobe.plots import densities, latents, losses, walks
-from isoprobe.plots.style import INK, styled
+from isoprobe.plots.style import BLUE, INK, styled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,7 +194,7 @@ def to_png(drawn: Figure) -> bytes:
 
 
 def to_svg(drawn: Figure, name: str) -> str:
-    """Return a figure as an SVG element for a page, in the page's own ink.
+    """Return a figure as an SVG element for a page, in the page's own ink and blue.
 
     Args:
         drawn: the figure.
@@ -212,4 +212,5 @@ def to_svg(drawn: Figure, name: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|"#|url\(#)', rf"\g<1>{name}-", text)
-    return text.replace(INK.lower(), "currentColor").replace(INK, "currentColor")
+    text = text.replace(INK.lower(), "currentColor")
+    return text.replace(BLUE.lower(), f"var(--blue, {BLUE.lower()})")

@@ -66,12 +66,7 @@ def number(value: Any, form: str = ".4g") -> str:
 
 def greek(text: str) -> str:
     """Return a sentence written for a terminal with the letters of the formulas."""
-    for plain, letters in (
-        ("sigma^-2", "σ⁻²"),
-        ("sigma^2", "σ²"),
-        ("mu^2", "μ²"),
-        ("x_check", "x̌"),
-    ):
+    for plain, letters in _LETTERS.items():
         text = text.replace(plain, letters)
     return re.sub(r"\bsigma\b", "σ", re.sub(r"\bbeta\b(?!-)", "β", text))
 
@@ -81,22 +76,10 @@ def status(read: Reading, said: Verdict, findings: list[dict[str, str]]) -> dict
     if not read.active:
         return {"level": "bad", "word": "Nothing learnt"}
     if findings:
-        return {"level": "bad", "word": "Something is wrong"}
+        return {"level": "bad", "word": f"Not sound: {findings[0]['code']}"}
     if said.doubts:
         return {"level": "care", "word": "Usable, with care"}
     return {"level": "good", "word": "Sound"}
-
-
-def findings(result: Result) -> list[dict[str, str]]:
-    """Return what ``diagnosis`` found: code, evidence and advice of each finding."""
-    if "diagnosis" not in result or "finding" not in result["diagnosis"]:
-        return []
-    group = result["diagnosis"]
-    columns = [group[name].values for name in ("finding", "evidence", "advice")]
-    return [
-        {"code": str(code), "evidence": str(evidence), "advice": str(advice)}
-        for code, evidence, advice in zip(*columns, strict=True)
-    ]
 
 
 def tiles(document: Mapping[str, Any]) -> list[dict[str, str]]:

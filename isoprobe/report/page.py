@@ -29,8 +29,9 @@ def render(result: Result) -> str:
         The page. Its content security policy allows its own script and style and nothing else.
     """
     document, read = to_json(result), reading(result)
-    said = verdict(read)
-    findings = facts.findings(result)
+    diagnosis = document["diagnosis"]
+    said = verdict(read, diagnosed=diagnosis is not None)
+    findings = [] if diagnosis is None else diagnosis["findings"]
     return page(
         "report.html",
         "report.js",

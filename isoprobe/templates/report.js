@@ -91,7 +91,7 @@ function explore(data) {
     const move = () => {
       const step = Number(slider.value);
       view.show(step);
-      where.textContent = `y ${data.y[rank][step].toFixed(data.digits[rank])}`;
+      where.textContent = `y ${data.y[rank][step].toFixed(data.digits[rank]).replace(/^-(0\.?0*)$/, "$1")}`;
       slider.setAttribute("aria-valuetext", `y ${data.y[rank][step]}, z ${data.z[rank][step]}`);
     };
     slider.addEventListener("input", move);
