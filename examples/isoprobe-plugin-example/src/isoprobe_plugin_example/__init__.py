@@ -1,0 +1,1 @@
+"""Plugins for isoprobe, as a third party would write them."""
