@@ -9,6 +9,7 @@ import click
 
 from isoprobe.cli.examples import examples
 from isoprobe.hookspecs import hookimpl
+from isoprobe_trainers.anomaly_command import anomaly
 
 
 @click.group(
@@ -132,6 +133,9 @@ def toy(
     )
     for path in paths:
         click.echo(path)
+
+
+train.add_command(anomaly)
 
 
 @hookimpl
