@@ -9,53 +9,31 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any
 
-from isoprobe.contracts import VAE, Adapter, Facts
-from isoprobe.errors import OptionError
+from isoprobe.contracts import VAE, Adapter
 from isoprobe.hookspecs import hookimpl
 from isoprobe.specs import construct
 from isoprobe_plugins.adapters.calling import call_target, resolve
+from isoprobe_plugins.adapters.modeloptions import ModelOptions
 from isoprobe_plugins.heads import check_head
 
 if TYPE_CHECKING:
     from isoprobe.source import Source
-    from isoprobe_plugins.adapters.wrapping import Wrapped
 
 
-@dataclass(frozen=True)
-class FactoryOptions:
+@dataclass(frozen=True, kw_only=True)
+class FactoryOptions(ModelOptions):
     """Options of ``factory``; every other one is passed to the function.
 
     Attributes:
         target: ``module:function`` or ``file.py:function``.
-        head: form of the scale, where encode gives (mean, scale).
-        layout: order within one head, where encode gives a single tensor of 2n values.
-        input_shape: such as ``1x28x28``.
-        latent_shape: such as ``20`` or ``4x8x8``.
-        input_range: such as ``0,1``.
-        metric: metric spec of the training loss.
-        beta: KL weight in the units of that metric.
-        output: what decode gives: ``linear`` values, ``sigmoid`` values in (0, 1), or
-            ``logits``, to which isoprobe then applies the sigmoid.
-        dataset: data spec of the training data.
     """
 
     target: str
-    head: str | None = None
-    layout: Literal["halves", "swapped", "interleaved"] | None = None
-    input_shape: str | None = None
-    latent_shape: str | None = None
-    input_range: str | None = None
-    metric: str | None = None
-    beta: float | None = None
-    output: Literal["linear", "sigmoid", "logits"] = "linear"
-    dataset: str | None = None
-
-    names: ClassVar[tuple[str, ...]]
 
 
-FactoryOptions.names = tuple(field.name for field in fields(FactoryOptions))
+_OWN = frozenset(field.name for field in fields(FactoryOptions))
 
 
 class Factory(Adapter):
@@ -82,69 +60,16 @@ class Factory(Adapter):
             OptionError: for a wrong option, a function that cannot be had or fails, or an
                 object that does not fit.
         """
-        from isoprobe_plugins.adapters.wrapping import probe_shapes, wrap
+        from isoprobe_plugins.adapters.wrapping import vae_from_object
 
-        own = {k: v for k, v in options.items() if k in FactoryOptions.names}
-        passed = {k: _value(v) for k, v in options.items() if k not in FactoryOptions.names}
+        own = {k: v for k, v in options.items() if k in _OWN}
+        passed = {k: _value(v) for k, v in options.items() if k not in _OWN}
         settings = construct(FactoryOptions, own, f"adapter '{self.name}'")
         if settings.head is not None:
             check_head(settings.head)
+        label = f"target '{settings.target}'"
         built = call_target(resolve(settings.target), settings.target, source.path, passed)
-        wrapped = wrap(built, settings)
-        input_shape, latent_shape = probe_shapes(wrapped)
-        return VAE(
-            decode=wrapped.decode,
-            encode=wrapped.encode,
-            decode_logits=wrapped.decode_logits,
-            input_shape=input_shape,
-            latent_shape=latent_shape,
-            module=wrapped.module,
-            facts=_facts(settings, wrapped),
-            name=source.path.stem,
-            adapter=self.name,
-            sha256=source.sha256(),
-        )
-
-
-def _facts(settings: FactoryOptions, wrapped: Wrapped) -> Facts:
-    bounded = settings.output != "linear"
-    return Facts(
-        input_range=_range(settings.input_range),
-        output_range=(0.0, 1.0) if bounded else None,
-        metric=settings.metric,
-        beta=settings.beta,
-        beta_source=None if settings.beta is None else "--option beta",
-        dataset=settings.dataset,
-        scale_head=wrapped.scale_head,
-        assumptions=tuple(wrapped.assumptions),
-    )
-
-
-def _range(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        low, high = 1.0, 0.0
-    if not low < high:
-        raise OptionError(f"option 'input_range' is written low,high, such as 0,1; found '{text}'")
-    return low, high
-
-
-def read_shape(text: str, option: str) -> tuple[int, ...]:
-    """Return the shape that a text such as ``1x28x28`` or ``1,28,28`` gives.
-
-    Raises:
-        OptionError: when it gives none.
-    """
-    try:
-        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1:
-        raise OptionError(f"option '{option}' is written like 1x28x28; found '{text}'")
-    return shape
+        return vae_from_object(built, settings, label, source, adapter=self.name)
 
 
 def _value(text: str) -> Any:

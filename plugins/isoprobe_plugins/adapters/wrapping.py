@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from isoprobe.contracts import Posterior
+from isoprobe.contracts import VAE, Posterior
 from isoprobe.errors import OptionError
 from isoprobe_plugins.adapters.calling import said
 from isoprobe_plugins.adapters.posteriors import in_words, read_posterior, read_reconstruction
 
 if TYPE_CHECKING:
-    from isoprobe_plugins.adapters.factory import FactoryOptions
+    from isoprobe.source import Source
+    from isoprobe_plugins.adapters.modeloptions import ModelOptions
     from isoprobe_plugins.adapters.posteriors import Reading
 
 Shape = tuple[int, ...]
@@ -29,6 +30,7 @@ class Wrapped:
     Attributes:
         built: the user's object.
         settings: options in force.
+        label: how to name it in an error.
         module: its parameters, where it has some.
         latent_shape: filled in once known.
         assumptions: what was assumed on the way, a sentence each.
@@ -36,7 +38,8 @@ class Wrapped:
     """
 
     built: Any
-    settings: FactoryOptions
+    settings: ModelOptions
+    label: str
     module: nn.Module | None
     latent_shape: Shape = ()
     assumptions: list[str] = field(default_factory=list)
@@ -74,12 +77,44 @@ class Wrapped:
         return read_reconstruction(call(unflat))
 
 
-def wrap(built: Any, settings: FactoryOptions) -> Wrapped:
+def vae_from_object(
+    built: Any, settings: ModelOptions, label: str, source: Source, *, adapter: str
+) -> VAE:
+    """Wrap an object with decode and perhaps encode into a model, asking it for its shapes.
+
+    Args:
+        built: the object.
+        settings: options in force.
+        label: how to name it in an error.
+        source: the checkpoint it stands for.
+        adapter: name of the adapter at work.
+
+    Returns:
+        The model.
+    """
+    wrapped = wrap(built, settings, label)
+    input_shape, latent_shape = probe_shapes(wrapped)
+    return VAE(
+        decode=wrapped.decode,
+        encode=wrapped.encode,
+        decode_logits=wrapped.decode_logits,
+        input_shape=input_shape,
+        latent_shape=latent_shape,
+        module=wrapped.module,
+        facts=settings.facts(wrapped.scale_head, tuple(wrapped.assumptions)),
+        name=source.path.stem,
+        adapter=adapter,
+        sha256=source.sha256(),
+    )
+
+
+def wrap(built: Any, settings: ModelOptions, label: str) -> Wrapped:
     """Check that an object has what is needed and put its modules in eval mode.
 
     Args:
-        built: what the user's function returned.
+        built: object with decode and perhaps encode.
         settings: options in force.
+        label: how to name it in an error.
 
     Returns:
         The wrapped object; its latent shape is not known yet.
@@ -91,13 +126,13 @@ def wrap(built: Any, settings: FactoryOptions) -> Wrapped:
         absent = name == "encode" and not hasattr(built, name)
         if not absent and not callable(getattr(built, name, None)):
             raise OptionError(
-                f"target '{settings.target}' returned {in_words(built)}, which has no method "
-                f"{name}; needed are encode(x) and decode(z)"
+                f"{label} gives {in_words(built)}, which has no method {name}; needed are "
+                "encode(x) and decode(z)"
             )
     module = built if isinstance(built, nn.Module) else _modules_of(built)
     if module is not None:
         module.eval()
-    wrapped = Wrapped(built, settings, module)
+    wrapped = Wrapped(built, settings, label, module)
     if wrapped.encode is None:
         wrapped.assumptions.append("the object has no encode, so only its decoder is analysed")
     return wrapped
@@ -124,7 +159,7 @@ def probe_shapes(wrapped: Wrapped) -> tuple[Shape, Shape]:
     Raises:
         OptionError: when the shapes are unknown, or encode and decode do not fit each other.
     """
-    settings, target = wrapped.settings, f"target '{wrapped.settings.target}'"
+    settings, target = wrapped.settings, wrapped.label
     input_shape = _declared(settings.input_shape, wrapped.built, "input_shape")
     latent_shape = _declared(settings.latent_shape, wrapped.built, "latent_shape")
     if input_shape is not None and wrapped.encode is not None:
@@ -134,6 +169,7 @@ def probe_shapes(wrapped: Wrapped) -> tuple[Shape, Shape]:
         raise OptionError(f"{target}: the shapes are not known; add --option {wanted}")
     wrapped.latent_shape = latent_shape
     decoded = _decoded_shape(wrapped)
+    _refuse_fixed_batch(wrapped)
     if input_shape not in {None, decoded}:
         raise OptionError(f"{target}: decode gives shape {decoded}, inputs have {input_shape}")
     if input_shape is None and wrapped.encode is not None:
@@ -143,7 +179,7 @@ def probe_shapes(wrapped: Wrapped) -> tuple[Shape, Shape]:
 
 def _declared(text: str | None, built: Any, attribute: str) -> Shape | None:
     """Shape from an option, or else from an attribute of the object."""
-    from isoprobe_plugins.adapters.factory import read_shape
+    from isoprobe_plugins.adapters.modeloptions import read_shape
 
     if text is not None:
         return read_shape(text, attribute)
@@ -186,10 +222,19 @@ def _decoded_shape(wrapped: Wrapped) -> Shape:
     return tuple(x_hat.shape[1:])
 
 
-def _zeros(wrapped: Wrapped, shape: Shape) -> Tensor:
+def _refuse_fixed_batch(wrapped: Wrapped) -> None:
+    """Raise OptionError for a decoder that only takes one sample at a time."""
+    pair = _zeros(wrapped, (math.prod(wrapped.latent_shape),), count=2)
+    if len(_ask("decode", wrapped.decode, pair)) != 2:
+        raise OptionError(
+            f"{wrapped.label}: decode has a fixed batch size; export it with a dynamic one"
+        )
+
+
+def _zeros(wrapped: Wrapped, shape: Shape, count: int = 1) -> Tensor:
     tensors = [] if wrapped.module is None else list(wrapped.module.parameters())
     like = next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
-    return torch.zeros(1, *shape, dtype=like.dtype, device=like.device)
+    return torch.zeros(count, *shape, dtype=like.dtype, device=like.device)
 
 
 def _ask(name: str, call: Callable[[Tensor], Any], argument: Tensor) -> Any:
@@ -201,5 +246,9 @@ def _ask(name: str, call: Callable[[Tensor], Any], argument: Tensor) -> Any:
         raise
     except Exception as error:  # a user's object may fail in any way
         raise OptionError(
-            f"{name} fails on one sample of shape {tuple(argument.shape)}: {said(error)}"
+            f"{name} fails on {_samples(argument)} of shape {tuple(argument.shape)}: {said(error)}"
         ) from error
+
+
+def _samples(argument: Tensor) -> str:
+    return "one sample" if len(argument) == 1 else f"{len(argument)} samples"
