@@ -137,7 +137,7 @@ def read_arrays(name: str) -> dict[str, np.ndarray]:
     """
     file, path = FILES[name], locate(name)
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             arrays = {key: np.ascontiguousarray(stored[key]) for key in file.arrays}
     except (*ZIP_ERRORS, KeyError) as error:
         raise DataError(
