@@ -204,7 +204,7 @@ class Discovery:
             module: ModuleType = origin.entry.load()
         except (Exception, SystemExit) as error:
             # a plugin may fail in any way; it is reported, and the others work on
-            self._report(origin, f"does not import: {type(error).__name__}: {error}")
+            self.report(origin, f"does not import: {type(error).__name__}: {error}")
             return None
         if self._outdated(module, origin):
             return None
@@ -214,7 +214,7 @@ class Discovery:
         try:
             self._manager.register(module, name=origin.entry.value)
         except pluggy.PluginValidationError as error:
-            self._report(origin, f"a hook does not fit its specification: {error}")
+            self.report(origin, f"a hook does not fit its specification: {error}")
             return None
         return module
 
@@ -222,7 +222,7 @@ class Discovery:
         written_for = getattr(module, INTERFACE_ATTRIBUTE, hookspecs.INTERFACE)
         if written_for == hookspecs.INTERFACE:
             return False
-        self._report(
+        self.report(
             origin,
             f"was written for plugin interface {written_for}; this isoprobe offers "
             f"{hookspecs.INTERFACE}. Install versions of the two that agree",
@@ -234,13 +234,13 @@ class Discovery:
             if not name.startswith("isoprobe_") or not inspect.isfunction(value):
                 continue
             if name not in HOOKS:
-                self._report(
+                self.report(
                     origin,
                     f"has no effect by '{name}', which is no hook"
                     + (nearest(name, list(HOOKS)) or f"; hooks are {', '.join(HOOKS)}"),
                 )
             elif not hasattr(value, f"{GROUP}_impl"):
-                self._report(origin, f"'{name}' lacks the @hookimpl mark and is not called")
+                self.report(origin, f"'{name}' lacks the @hookimpl mark and is not called")
 
     def _call(self, module: ModuleType, kind: Kind, origin: Origin) -> Iterator[Any]:
         """What the module's hook of that kind returns, each entry checked."""
@@ -249,21 +249,22 @@ class Discovery:
             if implementation.plugin is not module:
                 continue
             if implementation.wrapper or implementation.hookwrapper:
-                self._report(origin, f"{kind.hook} is a wrapper; hooks return values and no more")
+                self.report(origin, f"{kind.hook} is a wrapper; hooks return values and no more")
                 return
             try:
                 returned = list(implementation.function())
             except (Exception, SystemExit) as error:
-                self._report(origin, f"{kind.hook} fails: {type(error).__name__}: {error}")
+                self.report(origin, f"{kind.hook} fails: {type(error).__name__}: {error}")
                 return
             for plugin in returned:
                 wrong = _contract_breach(plugin, kind)
                 if wrong:
-                    self._report(origin, f"{kind.hook} returns {plugin!r}, {wrong}")
+                    self.report(origin, f"{kind.hook} returns {plugin!r}, {wrong}")
                 else:
                     yield plugin
 
-    def _report(self, origin: Origin, message: str) -> None:
+    def report(self, origin: Origin, message: str) -> None:
+        """Note a problem once, and warn of it."""
         problem = Problem(origin, " ".join(message.split()))
         if problem not in self.problems:
             self.problems.append(problem)

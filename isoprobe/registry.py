@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -68,15 +68,14 @@ class Registry:
         return tuple(self._discovery.problems)
 
     def names(self, kind: str) -> list[str]:
-        """Return the names of a kind, of all plugins that work.
-
-        Raises:
-            PluginError: when two distributions register one name.
-        """
-        return list(self._by_name(kind))
+        """Names of a kind, of all plugins that work."""
+        return sorted({offer.name for offer in self._discovery.offers(kind)})
 
     def plugin(self, kind: str, name: str) -> Any:
         """The class (or click command) of that kind and name.
+
+        Entry points that declare the name are imported first; the others of the kind only when
+        those do not have it.
 
         Returns:
             What the plugin's hook returned.
@@ -85,8 +84,7 @@ class Registry:
             PluginError: when two distributions register the name.
             MetricError: for a metric nobody registers; OptionError, CheckpointError likewise.
         """
-        declared = _unique(kind, self._discovery.offers(kind, name))
-        offer = declared.get(name) or self._by_name(kind).get(name)
+        offer = self._find(kind, name)
         if offer is None:
             raise self._unknown(kind, name)
         return offer.plugin
@@ -121,10 +119,6 @@ class Registry:
         architecture: Architecture = self.plugin("architecture", name)()
         return architecture
 
-    def adapters(self) -> list[Adapter]:
-        """Every adapter, by name."""
-        return [offer.plugin() for offer in self._by_name("adapter").values()]
-
     def adapter_for(self, source: Source, name: str | None = None) -> Adapter:
         """The adapter that reads a checkpoint.
 
@@ -142,16 +136,16 @@ class Registry:
         if name is not None:
             adapter: Adapter = self.plugin("adapter", name)()
             return adapter
-        adapters = self.adapters()
-        matching = [adapter for adapter in adapters if adapter.matches(source)]
+        matching = self._matching("adapter", source)
         if len(matching) > 1:
-            names = " and ".join(f"'{adapter.name}'" for adapter in matching)
             raise PluginError(
-                f"{source.path}: adapters {names} both read it; choose one with --adapter NAME"
+                f"{source.path}: adapters {_both(matching)} both read it; choose one with "
+                "--adapter NAME"
             )
         if not matching:
-            raise CheckpointError(_unread(source, [adapter.name for adapter in adapters]))
-        return matching[0]
+            raise CheckpointError(_unread(source, self.names("adapter")))
+        found: Adapter = matching[0].plugin()
+        return found
 
     def data(self, spec: str, vae: VAE | None = None) -> Dataset:
         """Return the data a spec names, opened.
@@ -160,16 +154,15 @@ class Registry:
             DataError: when no source opens it.
             PluginError: when several would.
         """
-        sources: list[DataSource] = [o.plugin() for o in self._by_name("data-source").values()]
-        matching = [source for source in sources if source.matches(spec)]
+        matching = self._matching("data-source", spec)
         if len(matching) > 1:
-            names = " and ".join(f"'{source.name}'" for source in matching)
             raise PluginError(
-                f"data '{spec}': sources {names} both open it; remove one of the plugins"
+                f"data '{spec}': sources {_both(matching)} both open it; uninstall one of them"
             )
         if not matching:
-            raise DataError(unopened(spec, sources))
-        return matching[0].open(spec, vae)
+            raise DataError(unopened(spec, [o.plugin() for o in self._offers("data-source")]))
+        source: DataSource = matching[0].plugin()
+        return source.open(spec, vae)
 
     def command_names(self) -> list[str]:
         """Names of commands that entry points declare; imports nothing."""
@@ -181,23 +174,45 @@ class Registry:
         Raises:
             PluginError: when two distributions register it.
         """
-        offer = _unique("command", self._discovery.offers("command", name)).get(name)
-        offer = offer or self._by_name("command").get(name)
+        offer = self._find("command", name)
         return None if offer is None else offer.plugin
 
     def commands(self) -> Mapping[str, click.Command]:
-        """Every command that plugins add, by name."""
-        return {name: offer.plugin for name, offer in self._by_name("command").items()}
+        """Commands that plugins add, by name; one that two distributions register is left out."""
+        offers = self._offers("command")
+        return {o.name: o.plugin for o in offers if o.name not in _clashes(offers)}
 
     def listing(self) -> list[Listing]:
         """Every plugin, working or not, by kind and name."""
-        rows = [_row(kind, offer) for kind in KINDS for offer in self._discovery.offers(kind)]
-        clashes = {kind: _clashes(self._discovery.offers(kind)) for kind in KINDS}
-        rows = [replace(row, error=clashes[row.kind].get(row.name, "")) for row in rows]
+        rows = []
+        for kind in KINDS:
+            offers = self._offers(kind)
+            clashes = _clashes(offers)
+            rows += [_row(kind, offer, clashes.get(offer.name, "")) for offer in offers]
         return rows + [_problem_row(problem) for problem in self.problems]
 
-    def _by_name(self, kind: str) -> dict[str, Offer]:
-        return _unique(kind, self._discovery.offers(kind))
+    def _offers(self, kind: str, name: str | None = None) -> list[Offer]:
+        return self._discovery.offers(kind, name)
+
+    def _find(self, kind: str, name: str) -> Offer | None:
+        """The plugin of a name, None where there is none; an error where there are two."""
+        declared = [offer for offer in self._offers(kind, name) if offer.name == name]
+        offers = declared or [offer for offer in self._offers(kind) if offer.name == name]
+        if len(offers) > 1:
+            raise PluginError(f"{kind} '{name}': {_clashes(offers)[name]}")
+        return offers[0] if offers else None
+
+    def _matching(self, kind: str, what: Source | str) -> list[Offer]:
+        """Plugins of a kind that match; one that fails to say is reported, the others count."""
+        matching = []
+        for offer in self._offers(kind):
+            try:
+                if offer.plugin().matches(what):
+                    matching.append(offer)
+            except Exception as error:
+                reason = f"'{offer.name}' fails to match: {type(error).__name__}: {error}"
+                self._discovery.report(offer.origin, reason)
+        return matching
 
     def _unknown(self, kind: str, name: str) -> Exception:
         known = self.names(kind)
@@ -213,14 +228,6 @@ class Registry:
 def installed() -> Registry:
     """The registry of the plugins installed in this environment, made once."""
     return Registry()
-
-
-def _unique(kind: str, offers: Sequence[Offer]) -> dict[str, Offer]:
-    clashes = _clashes(offers)
-    if clashes:
-        name, message = next(iter(clashes.items()))
-        raise PluginError(f"{kind} '{name}': {message}")
-    return {offer.name: offer for offer in offers}
 
 
 def _clashes(offers: Sequence[Offer]) -> dict[str, str]:
@@ -257,9 +264,13 @@ def _unread(source: Source, tried: Sequence[str]) -> str:
     return f"{source.path} is {source.description}, which no adapter reads ({asked}); {remedy}"
 
 
-def _row(kind: str, offer: Offer) -> Listing:
+def _both(offers: Sequence[Offer]) -> str:
+    return " and ".join(f"'{offer.name}' of {offer.origin.distribution}" for offer in offers)
+
+
+def _row(kind: str, offer: Offer, error: str) -> Listing:
     origin = offer.origin
-    return Listing(kind, offer.name, origin.distribution, origin.version, offer.summary)
+    return Listing(kind, offer.name, origin.distribution, origin.version, offer.summary, error)
 
 
 def _problem_row(problem: Problem) -> Listing:

@@ -76,7 +76,7 @@ def test_only_the_entry_point_asked_for_is_imported(folder: Path) -> None:
 
 def test_other_kinds_are_not_imported(folder: Path) -> None:
     metric = add_metric(folder, "one", "one")
-    assert registry(folder).adapters() == []
+    assert registry(folder).names("adapter") == []
     assert metric not in sys.modules
 
 
@@ -280,9 +280,29 @@ def test_two_adapters_that_match_are_an_error_naming_both(folder: Path, tmp_path
     install(folder, "eager", {"adapter.both": module}, {module: TWO_ADAPTERS})
     (tmp_path / "file").write_bytes(b"anything")
     plugins = registry(folder)
-    with pytest.raises(PluginError, match="'first' and 'second'.*--adapter"):
+    with pytest.raises(PluginError, match="'first' of eager and 'second' of eager.*--adapter"):
         plugins.adapter_for(Source(tmp_path / "file"))
     assert plugins.adapter_for(Source(tmp_path / "file"), "second").name == "second"
+
+
+def test_an_adapter_that_fails_to_match_is_blamed_and_the_others_are_asked(
+    folder: Path, tmp_path: Path
+) -> None:
+    module = module_name()
+    text = TWO_ADAPTERS.replace(
+        'name = "first"', 'name = "first"\n    def matches(self, source): return source.nothing'
+    )
+    install(folder, "hasty-dist", {"adapter.both": module}, {module: text})
+    (tmp_path / "file").write_bytes(b"anything")
+    with pytest.warns(PluginWarning, match="hasty-dist: 'first' fails to match: AttributeError"):
+        assert registry(folder).adapter_for(Source(tmp_path / "file")).name == "second"
+
+
+def test_a_clash_elsewhere_does_not_hide_what_is_wrong_here(folder: Path) -> None:
+    add_metric(folder, "first-dist", "same")
+    add_metric(folder, "second-dist", "same")
+    with pytest.raises(MetricError, match="no metric 'smae'; did you mean 'same'"):
+        registry(folder).metric("smae")
 
 
 def test_data_that_no_source_opens_lists_the_sources() -> None:

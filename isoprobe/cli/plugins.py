@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
 
 import click
 
 from isoprobe.cli.examples import examples
+from isoprobe.cli.group import COMMANDS
 from isoprobe.discovery import PluginWarning
 from isoprobe.registry import Listing, installed
 
@@ -28,11 +29,18 @@ def plugins(*, as_json: bool) -> None:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PluginWarning)  # what is wrong stands in the list itself
-        rows = installed().listing()
+        rows = [_shadowed(row) for row in installed().listing()]
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
     else:
         click.echo(_table(rows))
+
+
+def _shadowed(row: Listing) -> Listing:
+    """Mark a plugin's command that one of isoprobe's own hides."""
+    if row.kind != "command" or row.name not in COMMANDS or row.error:
+        return row
+    return replace(row, error="isoprobe has a command of that name, which is the one that runs")
 
 
 def _table(rows: list[Listing]) -> str:
