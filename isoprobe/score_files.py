@@ -30,17 +30,28 @@ _TEXTS = {
     "distortion_map": ("distortion part of the score by input", "metric"),
     "p_value": ("conformal p-value against the reference", "1"),
 }
+#: names of the axes of one input, by their number
+_AXES = {1: ("input",), 2: ("row", "column"), 3: ("channel", "row", "column")}
 #: formats a file's name can ask for
 FORMATS = (".csv", ".parquet", ".h5")
 
 
-def check_out(out: Path, *, overwrite: bool) -> None:
+def check_out(out: Path | None, *, overwrite: bool, by_input: bool = False) -> None:
     """Refuse a file that cannot be written, before any work is done.
 
+    Args:
+        out: the file; None for CSV to a stream.
+        overwrite: it may be replaced.
+        by_input: it is to hold distortion maps.
+
     Raises:
-        OptionError: for a name of no known format, or Parquet without pyarrow.
+        OptionError: for a name of no known format, Parquet without pyarrow, or maps in a table.
         ResultError: when the file exists and may not be replaced, or has no folder.
     """
+    if by_input and (out is None or out.suffix != ".h5"):
+        raise OptionError("--map needs a file that holds arrays: add --out FILE.h5.")
+    if out is None:
+        return
     if out.suffix not in FORMATS:
         raise OptionError(f"--out takes a file ending in {', '.join(FORMATS)}; found '{out.name}'.")
     if out.suffix == ".parquet":
@@ -159,8 +170,16 @@ def _variable(name: str, values: np.ndarray) -> Variable:
     long_name, units = _TEXTS.get(name, (f"above the threshold by {name[5:]}", "1"))
     if name == "flag_alpha":
         long_name = "p-value at most alpha"
-    dims = ("sample", "latent") if name == "rate_by_latent" else ("sample",)
+    dims: tuple[str, ...] = ("sample",)
+    if name == "rate_by_latent":
+        dims = ("sample", "latent")
+    elif name == "distortion_map":
+        dims = ("sample", *_AXES.get(values.ndim - 1, _numbered(values.ndim - 1)))
     return Variable(dims, values, long_name, units)
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(f"input_{axis}" for axis in range(count))
 
 
 @contextmanager

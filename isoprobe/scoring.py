@@ -40,6 +40,7 @@ class Settings(TypedDict, total=False):
     alpha: float
     contamination: float | None
     by_latent: bool
+    by_input: bool
     adapter: str | None
     options: Mapping[str, str] | None
     samples: int | None
@@ -199,7 +200,8 @@ class Scoring:
         }
 
     def _columns(self, rows: np.ndarray, x: Tensor) -> dict[str, np.ndarray]:
-        found = parts(self.objective(x), self.reference.beta)
+        terms = self.objective(x)
+        found = parts(terms, self.reference.beta)
         score = found.score
         self._check(rows, score)
         p_value = conformal_p_values(score, self.reference.scores)
@@ -211,6 +213,7 @@ class Scoring:
             "p_value": p_value,
             "flag_alpha": p_value <= self.alpha,
             **{f"flag_{rule}": score > threshold for rule, threshold in thresholds.items()},
+            **({} if terms.by_input is None else {"distortion_map": terms.by_input.cpu().numpy()}),
         }
 
     def _check(self, rows: np.ndarray, score: np.ndarray) -> None:
@@ -234,6 +237,7 @@ def open_scoring(
     alpha: float = 0.05,
     contamination: float | None = None,
     by_latent: bool = False,
+    by_input: bool = False,
     adapter: str | None = None,
     options: Mapping[str, str] | None = None,
     samples: int | None = None,
@@ -254,6 +258,7 @@ def open_scoring(
         alpha: rows of a conformal p-value up to this are flagged.
         contamination: share of the reference's rows that are anomalies, for a threshold.
         by_latent: give the rate of each latent too.
+        by_input: give the distortion parts by input too, where the metric is a sum over inputs.
         adapter: name of the adapter for a path.
         options: of the adapter.
         samples: at most this many rows, evenly spaced; None for all.
@@ -270,7 +275,7 @@ def open_scoring(
     Raises:
         OptionError: for an option that cannot be.
         ResultError: when the reference has no scores, or belongs to another model.
-        MetricError: when the metric is not the reference's.
+        MetricError: when the metric is not the reference's, or has no parts by input.
         DataError: when the rows do not fit the model.
     """
     if not 0 < alpha < 1:
@@ -281,7 +286,12 @@ def open_scoring(
     chosen = against.metric(metric)
     vae = place(vae, device, dtype or str(against.attrs["dtype"]))
     transform = vae.facts.transform_metric
-    objective = Objective(vae, chosen, None if transform is None else installed().metric(transform))
+    objective = Objective(
+        vae,
+        chosen,
+        None if transform is None else installed().metric(transform),
+        by_input=by_input,
+    )
     dataset = open_data(installed(), data, vae, [])
     try:
         yield Scoring(
@@ -314,7 +324,8 @@ def score(
     Returns:
         Columns by name, each ``(N,)``: ``row``, ``score`` and its parts ``distortion``,
         ``transform`` (decomposed loss alone) and ``rate`` in units of the metric, ``p_value``, a
-        flag for each rule; with ``by_latent`` also ``rate_by_latent``, ``(N, n)``.
+        flag for each rule; with ``by_latent`` also ``rate_by_latent``, ``(N, n)``, with
+        ``by_input`` also ``distortion_map``, ``(N, *input_shape)``.
     """
     with open_scoring(model, data, reference, **settings) as scoring:
         batches = list(scoring)

@@ -168,6 +168,67 @@ def test_rows_are_those_of_the_data(tmp_path: Path, vae: VAE) -> None:
     np.testing.assert_allclose(some["score"], whole["score"][some["row"]], rtol=1e-5)
 
 
+# ------------------------------------------------------------------ parts by input
+
+
+@pytest.mark.parametrize("shape", [(9,), (3, 3), (1, 3, 3)], ids=str)
+@pytest.mark.parametrize("metric", ["sse", "bce", "l1", "gaussian:sigma2=0.3"])
+def test_parts_by_input_sum_to_the_distortion(
+    tmp_path: Path, metric: str, shape: tuple[int, ...]
+) -> None:
+    vae = small_vae(sigmoid=True, shape=shape)
+    data = (1 / (1 + np.exp(-rows(50)))).reshape(-1, *shape)
+    out = tmp_path / "r.h5"
+    isoprobe.analyze(vae, data, metric=metric, beta=1.0, analyses=["anomaly"], out=out).close()
+    found = isoprobe.score(vae, data, out, by_input=True)
+    assert found["distortion_map"].shape == data.shape
+    total = found["distortion_map"].reshape(50, -1).sum(axis=1)
+    np.testing.assert_allclose(total, found["distortion"], rtol=1e-9)
+
+
+def test_a_part_by_input_is_that_input_alone(tmp_path: Path) -> None:
+    """Moving one input away from its reconstruction shows in its own part, by the square."""
+    vae, path = small_vae(), reference(tmp_path, small_vae())
+    blind = replace(vae, encode=lambda x: vae.encode(torch.zeros_like(x)))
+    data = np.zeros((2, 9))
+    data[1, 4] = 10.0
+    parts = isoprobe.score(blind, data, path, by_input=True)["distortion_map"]
+    changed = np.flatnonzero(parts[1] != parts[0])
+    assert changed.tolist() == [4]
+    with torch.no_grad():
+        posterior = blind.encode(torch.zeros(1, 9, dtype=torch.float64))
+        points = [posterior.mean + s * posterior.std for s in (1, -1)]
+        x_hat = torch.cat([vae.decode(z) for z in points])[:, 4]
+    assert parts[1, 4] == pytest.approx(float(((10 - x_hat) ** 2).mean()), rel=1e-12)
+
+
+def test_parts_by_input_of_the_decomposed_loss_hold_both_distortions(tmp_path: Path) -> None:
+    vae = small_vae(decomposed=True, transform_weight=0.3, transform_metric="l1")
+    found = isoprobe.score(vae, rows(), reference(tmp_path, vae), by_input=True)
+    total = found["distortion_map"].sum(axis=1)
+    np.testing.assert_allclose(total, found["distortion"] + found["transform"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("metric", ["l2", "mse", "downward"])
+def test_a_metric_that_is_no_sum_has_no_parts_by_input(
+    tmp_path: Path, vae: VAE, metric: str
+) -> None:
+    path = reference(tmp_path, vae, metric=metric)
+    with pytest.raises(MetricError, match="no sum over inputs"):
+        isoprobe.score(vae, rows(), path, by_input=True)
+
+
+def test_ssim_has_no_parts_by_input(tmp_path: Path) -> None:
+    vae = small_vae(shape=(1, 3, 3))
+    data = rows(60).reshape(-1, 1, 3, 3)
+    out = tmp_path / "r.h5"
+    isoprobe.analyze(
+        vae, data, metric="ssim:window=3", beta=1.0, analyses=["anomaly"], out=out
+    ).close()
+    with pytest.raises(MetricError, match="no sum over inputs"):
+        isoprobe.score(vae, data, out, by_input=True)
+
+
 # ------------------------------------------------------------------ refusals
 
 
@@ -375,6 +436,20 @@ def test_mistakes_are_one_line_and_leave_no_file(
         assert re.search(message, err), err
     assert {p.name for p in folder.iterdir()} == before
     assert (folder / "there.csv").read_text() == "precious"
+
+
+def test_maps_go_into_hdf5(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    xarray = pytest.importorskip("xarray")
+    arguments = ("--data", str(folder / "few.npy"), "--samples", "50", "--map")
+    code, _, err = run(folder, *arguments, capsys=capsys)
+    assert code == 1
+    assert "--map needs a file that holds arrays: add --out FILE.h5" in err
+    out = folder / "map.h5"
+    assert run(folder, *arguments, "--out", str(out), capsys=capsys)[0] == 0
+    with xarray.open_dataset(out, engine="h5netcdf", group="samples") as columns:
+        assert columns["distortion_map"].dims == ("sample", "input")
+        total = columns["distortion_map"].values.astype(float).sum(axis=1)
+        np.testing.assert_allclose(total, columns["distortion"].values, rtol=1e-5)
 
 
 def test_parquet_without_pyarrow_names_the_extra(

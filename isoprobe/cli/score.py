@@ -57,6 +57,9 @@ if TYPE_CHECKING:
 )
 @click.option("--parts", "by_latent", is_flag=True, help="Give the rate of each latent too.")
 @click.option(
+    "--map", "by_input", is_flag=True, help="Give the distortion by input too; needs --out F.h5."
+)
+@click.option(
     "--metric", metavar="NAME[:k=v,...]", help="Has to be the reference's. [default: that one]"
 )
 @click.option("--adapter", metavar="NAME", help="Adapter. [default: the one that matches]")
@@ -122,6 +125,7 @@ def score(
     out: Path | None,
     overwrite: bool,
     options: tuple[str, ...],
+    by_input: bool,
     **settings: Any,
 ) -> None:
     """Score new rows of data as anomalies, as many as there are, in flat memory.
@@ -133,10 +137,9 @@ def score(
     from isoprobe.scoring import open_scoring
     from isoprobe.specs import parse_options
 
-    if out is not None:
-        check_out(out, overwrite=overwrite)
-    given = parse_options(options, of="--option")
-    with open_scoring(model, data, reference, options=given, **settings) as scoring:
+    check_out(out, overwrite=overwrite, by_input=by_input)
+    settings |= {"options": parse_options(options, of="--option"), "by_input": by_input}
+    with open_scoring(model, data, reference, **settings) as scoring:
         for note in scoring.data.notes:
             click.echo(note, err=True)
         if out is None:
