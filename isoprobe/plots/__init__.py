@@ -8,7 +8,14 @@ own for black and white print.
 from __future__ import annotations
 
 from isoprobe.plots.ablations import ablation
-from isoprobe.plots.anomalies import precision_recall, roc, score_histogram
+from isoprobe.plots.anomalies import (
+    anomaly_precision_recall,
+    anomaly_roc,
+    anomaly_scores,
+    precision_recall,
+    roc,
+    score_histogram,
+)
 from isoprobe.plots.catalogue import CATALOGUE, available, figure, save, to_png, to_svg
 from isoprobe.plots.comparisons import matched, rate_distortion_points, spectra
 from isoprobe.plots.densities import density_estimators, density_scatter
@@ -20,6 +27,9 @@ from isoprobe.plots.walks import coordinates, traversal
 __all__ = [
     "CATALOGUE",
     "ablation",
+    "anomaly_precision_recall",
+    "anomaly_roc",
+    "anomaly_scores",
     "available",
     "coordinates",
     "density_estimators",

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isoprobe.plots.style import BLUE, GREY, INK, RED, legend_above
+from isoprobe.errors import ResultError
+from isoprobe.plots.style import BLUE, GREY, INK, RED, legend_above, unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from isoprobe.result import Result
 
 
 def score_histogram(
@@ -55,10 +58,44 @@ def score_histogram(
         ax.axvline(threshold, color=INK, ls="--", lw=1, label="threshold")
     if logarithmic:
         ax.set_xscale("log")
-    ax.set_yscale("log")
+    if finite.any():
+        ax.set_yscale("log")
     ax.set_xlabel(x_label)
     ax.set_ylabel("samples")
     legend_above(ax)
+
+
+def anomaly_scores(result: Result, ax: Axes) -> None:
+    """Draw the scores of a result with its threshold (Section 5.3).
+
+    Args:
+        result: with ``anomaly``.
+        ax: to draw on.
+    """
+    scores, labels = _scored(result)
+    label = r"anomaly score $L_x$ (Eq. 3)" + unit("metric", str(result.attrs.get("metric")))
+    threshold = float(result["anomaly"]["threshold"].values[-1])
+    score_histogram(scores, ax, labels=labels, threshold=threshold, x_label=label)
+
+
+def anomaly_roc(result: Result, ax: Axes) -> None:
+    """Draw the ROC curve of a result whose rows are labelled (see :func:`roc`).
+
+    Args:
+        result: with ``anomaly`` on labelled data.
+        ax: to draw on.
+    """
+    roc(*_labelled(result), ax)
+
+
+def anomaly_precision_recall(result: Result, ax: Axes) -> None:
+    """Draw precision and recall of a result whose rows are labelled.
+
+    Args:
+        result: with ``anomaly`` on labelled data.
+        ax: to draw on.
+    """
+    precision_recall(*_labelled(result), ax)
 
 
 def roc(scores: np.ndarray, labels: np.ndarray, ax: Axes) -> None:
@@ -100,6 +137,20 @@ def precision_recall(scores: np.ndarray, labels: np.ndarray, ax: Axes) -> None:
     ax.set_xlabel("recall")
     ax.set_ylabel("precision")
     legend_above(ax)
+
+
+def _scored(result: Result) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return scores, and marks of anomalies where there are some."""
+    marked = "auroc" in result["anomaly"]
+    rows = result.samples(names=["score", *(["anomalous"] if marked else [])])
+    return rows["score"], rows["anomalous"].astype(bool) if marked else None
+
+
+def _labelled(result: Result) -> tuple[np.ndarray, np.ndarray]:
+    scores, labels = _scored(result)
+    if labels is None:
+        raise ResultError(f"{result.path} has no labels that tell anomalies from normal rows")
+    return scores, labels
 
 
 def _counts(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

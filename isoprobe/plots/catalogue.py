@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isoprobe.errors import OptionError, nearest
-from isoprobe.plots import densities, latents, losses, walks
+from isoprobe.plots import anomalies, densities, latents, losses, walks
 from isoprobe.plots.style import BLUE, INK, styled
 
 if TYPE_CHECKING:
@@ -99,6 +99,29 @@ CATALOGUE: dict[str, Entry] = {
         "samples",
         "log_density_metric_sigmas",
         (4.2, 3.4),
+    ),
+    "anomaly_scores": Entry(
+        anomalies.anomaly_scores,
+        "Anomaly scores",
+        "Samples by score, the higher the odder; those right of the threshold are flagged.",
+        "anomaly",
+        "threshold",
+    ),
+    "anomaly_roc": Entry(
+        anomalies.anomaly_roc,
+        "Anomalies found against normals flagged",
+        "The area is the chance that an anomaly scores above a normal sample.",
+        "anomaly",
+        "auroc",
+        (3.6, 3.6),
+    ),
+    "anomaly_precision_recall": Entry(
+        anomalies.anomaly_precision_recall,
+        "Precision against recall",
+        "With few anomalies this tells more than the ROC curve; chance reaches the dashed line.",
+        "anomaly",
+        "auroc",
+        (3.6, 3.4),
     ),
     "coordinates": Entry(
         walks.coordinates,

@@ -58,6 +58,7 @@ _SETTINGS: dict[str, Any] = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
     "svg.fonttype": "none",
+    "svg.hashsalt": "isoprobe",  # ids, and so bytes, that do not change from run to run
     "figure.constrained_layout.use": True,
 }
 

@@ -39,14 +39,20 @@ def frames(walks: Variable) -> np.ndarray | None:
         return None
     if min(values.shape[2:4]) < 2:
         return None
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    for bottom, top in ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)):
-        if bottom - 0.02 <= low and high <= top + 0.02:
-            low, high = bottom, top
-            break
+    low, high = _black_and_white(values)
     shown: np.ndarray = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
     shown[np.isnan(shown)] = 0
     return shown
+
+
+def _black_and_white(values: np.ndarray) -> tuple[float, float]:
+    """Return the usual range that the values lie in, else their own."""
+    finite = values[np.isfinite(values)]
+    low, high = float(finite.min(initial=0)), float(finite.max(initial=0))
+    for bottom, top, least in ((0.0, 1.0, 0.0), (-1.0, 1.0, -1.0), (0.0, 255.0, 128.0)):
+        if bottom - 0.02 <= low and least <= high <= top + 0.02:
+            return bottom, top
+    return float(finite.min()), float(finite.max())
 
 
 def traversal(result: Result, ax: Axes, *, steps: str = "z") -> None:
