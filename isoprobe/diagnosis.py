@@ -121,7 +121,7 @@ def diagnose(evidence: Evidence) -> Diagnosis:
         findings += [
             *_dimensions(e, dead, mismatched, residual),
             *_beta_or_metric(e, reference, mismatched),
-            *_undertrained(e, residual, dead, mismatched),
+            *([] if _permuted(e, dead) else _undertrained(e, residual, dead, mismatched)),
             *_curved(e, residual, dead),
         ]
     return Diagnosis(tuple(findings), labels)
@@ -194,19 +194,32 @@ def _dimensions(
             "decoder does not respond to them",
             "their weights are lost or zeroed: compare the decoder's first layer with the original",
         )
-    # Most of the dimensions off at once is not a matter of single ones.
-    if mismatched.any() and mismatched.sum() <= e.active.sum() / 2:
-        yield _mismatch(mismatched, residual)
+    # Most of the dimensions off at once is a matter of single ones only if reordering mends it.
+    if mismatched.any() and (mismatched.sum() <= e.active.sum() / 2 or _permuted(e, dead)):
+        yield Finding(
+            "encoder-mismatched",
+            f"in latents {_numbers(mismatched)} norm + sigma^2 - 1 is "
+            f"{_numbers_of(residual[mismatched])}: sigma there does not fit the decoder",
+            "encoder and decoder do not belong together in these dimensions: outputs of the "
+            "heads may be permuted, or layers mixed between checkpoints",
+        )
 
 
-def _mismatch(mismatched: np.ndarray, residual: np.ndarray) -> Finding:
-    return Finding(
-        "encoder-mismatched",
-        f"in latents {_numbers(mismatched)} norm + sigma^2 - 1 is "
-        f"{_numbers_of(residual[mismatched])}: sigma there does not fit the decoder",
-        "encoder and decoder do not belong together in these dimensions: outputs of the heads "
-        "may be permuted, or layers mixed between checkpoints",
-    )
+def _permuted(e: Evidence, dead: np.ndarray) -> bool:
+    """Whether the decoder calls for the deviations that the encoder gives, in another order.
+
+    At an optimum sigma^2 = 1 / (1 + 2 g / beta); compared in the order given, and sorted.
+    """
+    if e.scaled is None:
+        return False
+    judged = e.active & ~dead
+    given = e.variance[judged]
+    slope = e.scaled[judged] / given
+    beta = e.declared or np.median(slope * given / (1 - given))
+    called_for = 1 / (1 + slope / beta)
+    in_order = np.abs(np.log(called_for / given)).mean()
+    reordered = np.abs(np.log(np.sort(called_for) / np.sort(given))).mean()
+    return bool(in_order > 2 * OFF and reordered < in_order / 3)
 
 
 def _beta_or_metric(e: Evidence, reference: float, mismatched: np.ndarray) -> Iterator[Finding]:

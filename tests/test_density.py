@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
+import isoprobe
+from isoprobe.contracts import Metric
+from isoprobe.errors import OptionError
 from isoprobe_plugins.analyses.density import Density
 from isoprobe_plugins.architectures.linear import linear_vae
 from isoprobe_plugins.metrics.bce import BinaryCrossEntropy
 from isoprobe_plugins.metrics.convex import DownwardConvex
 from tests.oracles import dense_jacobian, dense_tensor, small_vae
-
-import isoprobe
-from isoprobe.contracts import Metric
-from isoprobe.errors import OptionError
 
 BETA = 0.02
 SPECTRUM = np.array([3.0, 1.5, 0.6, BETA / 2, BETA / 2])
@@ -55,9 +55,7 @@ def test_two_points_and_random_corners_equal_the_exact_objective(gaussian) -> No
 def test_sse_needs_no_volume_correction(gaussian) -> None:
     rows = gaussian[2].samples()
     np.testing.assert_array_equal(rows["log_volume"], 0)
-    np.testing.assert_array_equal(
-        rows["log_density_input"], rows["log_density_metric"]
-    )
+    np.testing.assert_array_equal(rows["log_density_input"], rows["log_density_metric"])
 
 
 def test_density_of_sigmas_has_the_corrected_exponent(gaussian) -> None:
@@ -78,9 +76,7 @@ def test_density_of_sigmas_has_the_corrected_exponent(gaussian) -> None:
 def test_general_volume_equals_dense_determinants(metric: Metric, sigmoid: bool) -> None:
     vae = small_vae(sigmoid=sigmoid)
     x = np.random.default_rng(2).random((20, 9))
-    result = isoprobe.analyze(
-        vae, x, metric=metric, beta=1.0, analyses=[Density(volume="general")]
-    )
+    result = isoprobe.analyze(vae, x, metric=metric, beta=1.0, analyses=[Density(volume="general")])
     rows = result.samples()
     active = result["overview"]["active"].values.astype(bool)
     z = torch.as_tensor(rows["mean"])
@@ -134,9 +130,7 @@ def test_volume_at_m_equal_n_is_the_determinant_of_g() -> None:
     assert int(result["overview"]["active"].values.sum()) == 4
     assert "Eq. 20" in str(result["density"]["volume"].values)
     expected = 0.5 * dense_tensor(BinaryCrossEntropy(), torch.as_tensor(x)).logdet()
-    np.testing.assert_allclose(
-        result.samples()["log_volume"], expected.numpy(), atol=1e-9
-    )
+    np.testing.assert_allclose(result.samples()["log_volume"], expected.numpy(), atol=1e-9)
 
 
 def test_grey_inputs_under_bce_have_no_absolute_density() -> None:

@@ -190,13 +190,13 @@ def _open_npz(path: Path, member: str | None) -> Dataset:
 
     def open_one(name: str) -> Rows:
         # an archive for each array: two arrays of one archive would fight over its file position
-        archive = zipfile.ZipFile(path)
-        info = archive.getinfo(names[name])
-        try:
-            stream = cast("BufferedIOBase", archive.open(info))
-        except ZIP_ERRORS as error:
-            archive.close()
-            raise DataError(f"{path}: array '{name}' cannot be read ({error})") from error
+        with zipfile.ZipFile(path) as archive:
+            info = archive.getinfo(names[name])
+            try:
+                # the stream keeps the file open on its own, until it is closed itself
+                stream = cast("BufferedIOBase", archive.open(info))
+            except ZIP_ERRORS as error:
+                raise DataError(f"{path}: array '{name}' cannot be read ({error})") from error
         return StreamedArray(stream, info.file_size, f"{path}:{name}")
 
     chosen = _chosen(member, list(names), path)
