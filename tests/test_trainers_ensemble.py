@@ -245,6 +245,40 @@ def test_a_training_resumes_in_other_groups_than_it_was_saved_in(tmp_path, monke
             torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-5)
 
 
+def test_a_training_killed_among_its_checkpoints_resumes(tmp_path, monkeypatch):
+    monkeypatch.setattr(toy, "SAVE_EVERY", -1.0)
+    export, written = toy._export, []
+
+    def fail_at_second(group, index, path, record):
+        if written:
+            raise KeyboardInterrupt
+        export(group, index, path, record)
+        written.append(path)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(toy, "_export", fail_at_second)
+        toy.train(MEMBERS[:2], SHORT, tmp_path, CPU)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+    paths = toy.train(MEMBERS[:2], SHORT, tmp_path, CPU, resume=True)
+    assert all(path.exists() for path in paths)
+
+
+def test_the_log_keeps_the_lines_of_earlier_trainings(tmp_path):
+    toy.train(MEMBERS[:1], SHORT, tmp_path, CPU)
+    with (tmp_path / toy.LOG_FILE).open("a") as file:
+        file.write('{"epoch": 7, "mem')
+    toy.train(MEMBERS[1:2], SHORT, tmp_path, CPU)
+    toy.train(MEMBERS[:1], SHORT, tmp_path, CPU, overwrite=True)
+    lines = [json.loads(line) for line in (tmp_path / toy.LOG_FILE).read_text().splitlines()]
+    seen = [(line["member"], line["epoch"]) for line in lines]
+    assert seen == [(m.name, epoch) for m in (MEMBERS[1], MEMBERS[0]) for epoch in range(3)]
+
+
+def test_divergence_is_named(tmp_path):
+    with pytest.raises(OptionError, match="diverged in epoch 0"):
+        toy.train(MEMBERS[:2], Schedule(2, 20, 1e30), tmp_path, CPU)
+
+
 def test_a_resume_file_of_another_training_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupted(patch, 1)

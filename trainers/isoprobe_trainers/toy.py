@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -72,23 +73,26 @@ def train(
 
     Raises:
         CheckpointError: when a checkpoint exists, or the resume file belongs to another training.
-        OptionError: when a batch is larger than the data, or two members are the same.
+        OptionError: when a batch is larger than the data, two members are the same, or a loss is
+            no longer finite.
     """
     _check(members, schedule)
     paths = [checkpoint_path(out, m) for m in members]
     existing = [p for p in paths if p.exists()]
-    if existing and not overwrite:
+    resume = resume and (out / RESUME_FILE).exists()
+    if existing and not (overwrite or resume):
         raise CheckpointError(f"{existing[0]} exists already; choose another folder or overwrite")
     out.mkdir(parents=True, exist_ok=True)
     ensemble = Ensemble(members, schedule, device, compile_step=compile_step)
     begun, clock = _restore(ensemble, members, schedule, out, resume=resume)
-    log = JsonLog(out / LOG_FILE, begun)
+    log = JsonLog(out / LOG_FILE, begun, {m.name for m in members})
     losses: dict[str, dict[str, float]] = {}
     saved = time.monotonic()
     epochs = range(begun, schedule.epochs)
     bar = tqdm(epochs, "train", unit="epoch", disable=None, initial=begun, total=schedule.epochs)
     for epoch in bar:
         losses = ensemble.run_epoch(epoch)
+        _refuse_divergence(losses, epoch)
         bar.set_postfix(_mean(losses))
         log.write([{"epoch": epoch, "member": n, **loss} for n, loss in losses.items()])
         if time.monotonic() - saved > SAVE_EVERY and epoch + 1 < schedule.epochs:
@@ -112,6 +116,14 @@ def _check(members: Sequence[Member], schedule: Schedule) -> None:
             raise OptionError(
                 f"a batch of {schedule.batch} is larger than the {parse(m.data).samples} rows of "
                 f"{m.data}; use a smaller batch"
+            )
+
+
+def _refuse_divergence(losses: dict[str, dict[str, float]], epoch: int) -> None:
+    for name, loss in losses.items():
+        if not math.isfinite(loss["loss"]):
+            raise OptionError(
+                f"{name} diverged in epoch {epoch}: its loss is {loss['loss']}; use a smaller rate"
             )
 
 
@@ -139,7 +151,7 @@ def _restore(
 ) -> tuple[int, Clock]:
     """Return the first epoch to run, and the clock of what is spent already."""
     path = out / RESUME_FILE
-    if not resume or not path.exists():
+    if not resume:
         return 0, Clock()
     state = load_state(path)
     if {k: state.get(k) for k in ("members", "schedule")} != _identity(members, schedule):

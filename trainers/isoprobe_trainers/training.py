@@ -18,7 +18,7 @@ import torch
 from isoprobe.errors import CheckpointError, OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 
 @dataclass(frozen=True)
@@ -148,13 +148,15 @@ class JsonLog:
 
     Args:
         path: file to append to.
-        keep_until: drop lines of this epoch and later ones, which a resumed run writes again.
+        begun: first epoch to write; that and later ones are dropped, being from before an
+            interruption.
+        members: whose lines are about to be written, when those of others are to be left alone.
     """
 
-    def __init__(self, path: Path, keep_until: int) -> None:
+    def __init__(self, path: Path, begun: int, members: Collection[str] | None = None) -> None:
         self.path = path
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if _epoch(line) < keep_until]
+        kept = [line for line in lines if _stays(line, begun, members)]
         path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
 
     def write(self, records: Sequence[Mapping[str, Any]]) -> None:
@@ -163,8 +165,10 @@ class JsonLog:
             file.writelines(json.dumps(record) + "\n" for record in records)
 
 
-def _epoch(line: str) -> float:
+def _stays(line: str, begun: int, members: Collection[str] | None) -> bool:
     try:
-        return float(json.loads(line)["epoch"])
+        record = json.loads(line)
+        another = members is not None and record["member"] not in members
+        return another or bool(record["epoch"] < begun)
     except (ValueError, KeyError, TypeError):
-        return math.inf  # a line cut short by a kill
+        return False  # a line cut short by a kill
