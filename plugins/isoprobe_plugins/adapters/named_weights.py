@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from isoprobe.contracts import Networks
-    from isoprobe_plugins.architectures.layers import LayersConfig, Step
+    from isoprobe_plugins.architectures.layers import LayersConfig
+    from isoprobe_plugins.architectures.steps import Step
 
 
 def fill_layers(config: LayersConfig, tensors: Mapping[str, Tensor], where: str) -> Networks:

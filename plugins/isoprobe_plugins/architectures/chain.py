@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from isoprobe.errors import CheckpointError
-from isoprobe_plugins.architectures import layers as steps
+from isoprobe_plugins.architectures import steps
 from isoprobe_plugins.architectures.activations import activation
 from isoprobe_plugins.heads import split_head, to_std
 

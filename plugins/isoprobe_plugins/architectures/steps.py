@@ -1,0 +1,130 @@
+"""The steps a chain of layers is written in."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from isoprobe_plugins.architectures.activations import Activation  # noqa: TC001  # a field's type
+from isoprobe_plugins.architectures.configuration import Shape, Size
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 16)]
+Sizes = Size | tuple[Size, ...]
+Counts = Count | tuple[Count, ...]
+
+
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op"):
+    """A step of a chain; each subclass is one ``op``."""
+
+
+class LinearStep(Step, tag="linear", frozen=True):
+    """``y = W x + b`` over the last axis; ``weights`` names the tensors in a foreign file."""
+
+    width: Size
+    bias: bool = True
+    weights: str | None = None
+
+
+class ConvStep(Step, tag="conv", frozen=True):
+    """Convolution over 1, 2 or 3 axes, as many as the incoming shape has after its channels."""
+
+    channels: Size
+    kernel: Sizes
+    stride: Sizes = 1
+    padding: Counts = 0
+    bias: bool = True
+    weights: str | None = None
+
+
+class ConvTransposeStep(Step, tag="conv_transpose", frozen=True):
+    """Transposed convolution over 1, 2 or 3 axes; ``crop`` cuts the end of every axis."""
+
+    channels: Size
+    kernel: Sizes
+    stride: Sizes = 1
+    padding: Counts = 0
+    output_padding: Counts = 0
+    bias: bool = True
+    weights: str | None = None
+
+
+class BatchNormStep(Step, tag="batch_norm", frozen=True):
+    """Batch normalisation by its running statistics."""
+
+    eps: float = 1e-5
+    affine: bool = True
+    weights: str | None = None
+
+
+class LayerNormStep(Step, tag="layer_norm", frozen=True):
+    """Layer normalisation over the last axis."""
+
+    eps: float = 1e-5
+    weights: str | None = None
+
+
+class ActivationStep(Step, tag="activation", frozen=True):
+    """A named activation; ``slope`` is leaky_relu's below zero, or elu's alpha."""
+
+    name: Activation
+    slope: float | None = None
+
+
+class FlattenStep(Step, tag="flatten", frozen=True):
+    """All axes into one."""
+
+
+class ReshapeStep(Step, tag="reshape", frozen=True):
+    """Into a shape of the same size."""
+
+    shape: Shape
+
+
+class PermuteStep(Step, tag="permute", frozen=True):
+    """Axes in another order, counted from 0 without the batch."""
+
+    order: tuple[Count, ...]
+
+
+class PoolStep(Step, tag="pool", frozen=True):
+    """Pooling over windows of ``kernel``, next to each other."""
+
+    kind: Literal["max", "average"]
+    kernel: Size
+
+
+class UpsampleStep(Step, tag="upsample", frozen=True):
+    """Every value ``factor`` times along every axis after the channels."""
+
+    factor: Size
+
+
+class PadStep(Step, tag="pad", frozen=True):
+    """Zeros (or, where negative, cuts) before and after each axis after the channels."""
+
+    widths: tuple[tuple[int, int], ...]
+
+
+class AppendStep(Step, tag="append", frozen=True):
+    """Constants joined to the end of a vector: a fixed condition."""
+
+    values: tuple[float, ...]
+
+
+AnyStep = (
+    LinearStep
+    | ConvStep
+    | ConvTransposeStep
+    | BatchNormStep
+    | LayerNormStep
+    | ActivationStep
+    | FlattenStep
+    | ReshapeStep
+    | PermuteStep
+    | PoolStep
+    | UpsampleStep
+    | PadStep
+    | AppendStep
+)
+Steps = Annotated[tuple[AnyStep, ...], msgspec.Meta(max_length=512)]
