@@ -11,6 +11,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -29,6 +30,14 @@ _FLAGS = (
     "--disable-sync",
     "--remote-debugging-pipe",
 )
+# the browser expects its pipe at descriptors 3 and 4
+_AT_3_AND_4 = """
+import os, sys
+ends = [os.dup(int(end)) for end in sys.argv[1:3]]
+high = [os.dup2(end, 100 + i) for i, end in enumerate(ends)]
+os.dup2(high[0], 3), os.dup2(high[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -38,10 +47,9 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
-        flags = " ".join([*_FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"])
-        # the pipe is expected at descriptors 3 and 4
+        browser = [str(BROWSER), *_FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"]
         self._process = subprocess.Popen(
-            ["sh", "-c", f"exec {BROWSER} {flags} 3<&{to_browser} 4>&{from_browser}"],
+            [sys.executable, "-c", _AT_3_AND_4, str(to_browser), str(from_browser), *browser],
             pass_fds=(to_browser, from_browser),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
