@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ class Reference:
     """
 
     path: Path
-    attrs: Mapping[str, object]
+    attrs: Mapping[str, Any]
     scores: np.ndarray
     thresholds: Mapping[str, float]
 
@@ -103,7 +103,7 @@ class Reference:
     @property
     def beta(self) -> float:
         """The KL weight its scores were made with, in units of its metric."""
-        return float(str(self.attrs["beta"]))
+        return float(self.attrs["beta"])
 
     def check_model(self, vae: VAE) -> None:
         """Refuse another model than the reference's.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from isoprobe import anomaly_summary
 from isoprobe.verdict import Reading, verdict
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def to_json(result: Readable) -> dict[str, Any]:
             "distortion_mean": _scalar(result, "overview", "distortion_mean"),
         },
         "diagnosis": _diagnosis(result),
+        "anomaly": _anomaly(result),
         "output": attrs.get("output") or None,
     }
 
@@ -160,6 +162,10 @@ class _Text:
         diagnosis = self.document["diagnosis"]
         if diagnosis is not None:
             yield from self._paragraph("Verdict", _judged(diagnosis))
+        if self.document["anomaly"] is not None:
+            yield ""
+            yield click.style("Anomaly scores", bold=True)
+            yield from anomaly_summary.lines(self.document["anomaly"])
         said = verdict(reading(self.result), diagnosed=diagnosis is not None)
         yield from self._paragraph("What it means", [said.meaning])
         yield from self._paragraph("What to distrust", said.doubts)
@@ -291,6 +297,12 @@ def _diagnosis(result: Readable) -> dict[str, Any] | None:
         if parts
         else [],
     }
+
+
+def _anomaly(result: Readable) -> dict[str, Any] | None:
+    if anomaly_summary.GROUP not in result.groups():
+        return None
+    return anomaly_summary.document(result[anomaly_summary.GROUP])
 
 
 def _judged(diagnosis: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ import isoprobe
 from isoprobe.contracts import VAE, Beta, Context, Dataset, Posterior, Setup
 from isoprobe.errors import CheckpointError, DataError, MetricError, OptionError
 from isoprobe.objective import rates
+from isoprobe.summary import to_json, to_text
 from isoprobe_plugins.analyses.anomaly import Anomaly
 from isoprobe_plugins.architectures.linear import linear_vae
 from isoprobe_plugins.metrics.square import SumSquaredError
@@ -352,3 +353,38 @@ def test_xarray_reads_the_group(tmp_path: Path) -> None:
     with xarray.open_dataset(out, engine="h5netcdf", group="anomaly") as group:
         assert group["f1"].sel(rule="contamination").ndim == 0
         assert group.sizes["reference"] == 270
+
+
+# ------------------------------------------------------------------ the summary
+
+
+def test_the_summary_prints_the_untrained_row_beside_the_trained_one() -> None:
+    with scored(small_vae(), mixture()) as result:
+        found, text = to_json(result)["anomaly"], to_text(result)
+        group = {name: variable.values for name, variable in result["anomaly"].items()}
+    assert found["rules"] == ["quantile", "contamination"]
+    assert found["reference_rows"] == 270
+    for name, prefix in (("trained", ""), ("untrained", "untrained_")):
+        assert found[name]["auroc"] == float(group[f"{prefix}auroc"])
+        assert found[name]["f1"] == list(group[f"{prefix}f1"])
+        (line,) = [row for row in text.splitlines() if row.strip().startswith(f"{name}, by cont")]
+        figures = [float(word) for word in line.split()[-5:]]
+        values = [found[name][key][1] for key in ("f1", "precision", "recall")]
+        values += [found[name][key] for key in ("auroc", "average_precision")]
+        assert figures == pytest.approx(values, abs=6e-4)
+    assert "prevalence 0.1" in text
+
+
+def test_the_summary_without_labels_has_thresholds_alone() -> None:
+    with scored(small_vae(), rows()) as result:
+        found, text = to_json(result)["anomaly"], to_text(result)
+    assert found["trained"] is None and found["prevalence"] is None
+    assert "0.01 of the rows lie above" in text
+    assert "AUROC" not in text
+
+
+def test_the_summary_says_why_quality_is_left_out() -> None:
+    with scored(small_vae(), Labelled(rows(30), np.arange(30) % 5)) as result:
+        assert "are classes, not marks" in to_text(result)
+    with scored(small_vae(), rows(), "importance") as result:
+        assert to_json(result)["anomaly"] is None

@@ -106,6 +106,7 @@ def test_json_is_whole_and_has_the_promised_keys(run: Run) -> None:
         "latents",
         "summary",
         "diagnosis",
+        "anomaly",
         "output",
     }
     assert document["data"] == {"name": "good.npy", "samples": 40}

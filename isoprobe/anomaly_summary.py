@@ -1,0 +1,66 @@
+"""The part of a summary that tells how well the scores find anomalies, untrained model beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from isoprobe.contracts import Variable
+
+GROUP = "anomaly"
+_BY_RULE = ("threshold", "precision", "recall", "f1", "flagged", "ties")
+_OVERALL = ("auroc", "average_precision")
+
+
+def document(group: Mapping[str, Variable]) -> dict[str, Any]:
+    """Put the analysis ``anomaly`` into plain values.
+
+    Args:
+        group: its named arrays.
+
+    Returns:
+        Reference rows, thresholds by rule, and where rows were labelled ``trained`` quality and
+        the ``untrained`` network's; ``None`` for what there is not.
+    """
+    rules = [str(rule) for rule in group["rule"].values]
+    return {
+        "reference_rows": len(group["reference"].values),
+        "rules": rules,
+        "share": group["share"].values.tolist(),
+        "threshold": group["threshold"].values.tolist(),
+        "prevalence": float(group["prevalence"].values) if "prevalence" in group else None,
+        "trained": _quality(group, ""),
+        "untrained": _quality(group, "untrained_"),
+        "notes": str(group["notes"].values) if "notes" in group else None,
+    }
+
+
+def lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a document of :func:`document` as lines of text for people."""
+    for rule, share, threshold in zip(
+        found["rules"], found["share"], found["threshold"], strict=True
+    ):
+        yield f"  {share:.3g} of the rows lie above {threshold:.5g} (by {rule})"
+    if found["trained"] is not None:
+        yield f"  {'':26s}    F1  precision  recall  AUROC  average precision"
+    for name in ("trained", "untrained"):
+        quality = found[name]
+        for i, rule in enumerate(found["rules"] if quality is not None else ()):
+            yield (
+                f"  {f'{name}, by {rule}':26s} {quality['f1'][i]:5.3f}"
+                f"  {quality['precision'][i]:9.3f}  {quality['recall'][i]:6.3f}"
+                f"  {quality['auroc']:5.3f}  {quality['average_precision']:17.3f}"
+            )
+    if found["trained"] is not None:
+        ties = max(found["trained"]["ties"])
+        yield f"  prevalence {found['prevalence']:.3g}; up to {ties} rows tied at a threshold"
+    if found["notes"]:
+        yield f"  {found['notes']}"
+
+
+def _quality(group: Mapping[str, Variable], prefix: str) -> dict[str, Any] | None:
+    if f"{prefix}auroc" not in group:
+        return None
+    by_rule = {name: group[f"{prefix}{name}"].values.tolist() for name in _BY_RULE}
+    return by_rule | {name: float(group[f"{prefix}{name}"].values) for name in _OVERALL}
