@@ -110,11 +110,18 @@ def write_checkpoint(
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         safetensors.torch.save_file(tensors, partial, metadata)
+        partial.chmod(0o666 & ~_umask())  # save_file leaves it to its owner alone
         partial.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"cannot write {path}: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _named_tensors(prefix: str, module: nn.Module) -> dict[str, Tensor]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 import isoprobe
 from isoprobe.errors import OptionError
@@ -39,8 +42,6 @@ def test_round_trip_through_the_stored_map() -> None:
 
 
 def test_traversal_decodes_what_it_says(result: Result) -> None:
-    import torch
-
     group, vae = result["traversal"], model()
     np.testing.assert_array_equal(group["latents"].values, [0, 1, 2])
     z = torch.zeros(5, 6, dtype=torch.float64)
@@ -76,3 +77,18 @@ def test_impossible_traversals_are_refused(options: str) -> None:
     x = np.random.default_rng(0).normal(size=(50, 6))
     with pytest.raises(OptionError, match="traversal"):
         isoprobe.analyze(vae, x, metric="sse", beta=0.1, analyses=[f"traversal:{options}"])
+
+
+def test_distance_in_y_is_distance_in_the_metric() -> None:
+    """On a trained toy model, between each sample and its nearest neighbour in y."""
+    path = Path(__file__).parents[1] / "examples" / "toy_mix.safetensors"
+    result = isoprobe.analyze(path, samples=2000, analyses=["coordinates"])
+    rows = result.samples(names=["mean", "y"])
+    y = torch.as_tensor(rows["y"])
+    apart = torch.cdist(y, y).fill_diagonal_(torch.inf)
+    nearest = apart.argmin(dim=1)
+    with torch.no_grad():
+        x_check = isoprobe.load(path).decode(torch.as_tensor(rows["mean"]))
+    in_metric = (x_check - x_check[nearest]).norm(dim=1)
+    ratio = apart.min(dim=1).values / in_metric
+    assert ratio.median().item() == pytest.approx(1, abs=0.05)
