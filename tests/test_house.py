@@ -28,7 +28,8 @@ def test_readme_opens_with_the_two_commands() -> None:
 
 
 def test_readme_lists_exactly_the_commands_there_are() -> None:
-    listed = re.findall(r"^\| `isoprobe ([\w-]+)", README, re.MULTILINE)
+    table = README.split("## Commands")[1].split("\n\n")[1]
+    listed = re.findall(r"`isoprobe ([\w-]+)", table)
     assert sorted(listed) == commands()
 
 
