@@ -241,8 +241,11 @@ def _metric_by_beta(
             f"{vae.name}: no metric gives the declared beta {declared:g}; recovered: {shown}. "
             "Give --metric."
         )
-    best = min(matching, key=lambda row: abs(math.log(row.beta / declared)))
-    notes.append(f"metric {best.metric} chosen: its beta {best.beta:.3g} fits {declared:g}")
+    best, *others = matching
+    notes.append(
+        f"metric {best.metric} chosen: its beta {best.beta:.3g} fits {declared:g}"
+        + "".join(f"; so would {row.metric}, {row.beta:.3g}" for row in others)
+    )
     return registry.metric(best.metric)
 
 
@@ -347,7 +350,7 @@ def open_data(
 
 
 def _beside(spec: str, checkpoint: str) -> str:
-    """The file a checkpoint names as its data, when that lies in its own folder.
+    """Return the spec of a checkpoint's data, in the checkpoint's own folder where it lies there.
 
     A name with a folder in it is left alone: a stranger's file may not point anywhere it likes.
     """

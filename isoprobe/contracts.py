@@ -251,14 +251,14 @@ class Metric(abc.ABC):
     family: ClassVar[str] = ""
 
     def family_units(self, input_size: int) -> float:
-        """Factor that turns D into its family's common unit (m for a mean of squares).
+        """Return the factor that turns D into its family's common unit (m for a mean of squares).
 
         A beta declared for one metric of a family is converted to another by these.
         """
         return 1.0
 
     def log_normaliser(self, beta: float, input_size: int) -> float | None:
-        """Log of the integral of exp(-D(x, x_hat) / beta) over x; None where there is none.
+        """Return the log of the integral of exp(-D(x, x_hat) / beta) over x, or None.
 
         With it -L_x / beta minus this is an absolute log density (an ELBO).
         """

@@ -23,7 +23,7 @@ COLLAPSED_NATS = 0.1
 #: mean |E[mu^2 + sigma^2] - 1| beyond which training counts as unfinished
 CERTIFICATE = 0.25
 #: a decoder that answers less than this share of what sigma < 1 calls for is dead there
-DEAD = 0.1
+DEAD = 0.02
 
 LABELS = ("active", "mixed", "collapsed", "decoder-dead", "encoder-mismatched")
 
@@ -108,7 +108,11 @@ def diagnose(evidence: Evidence) -> Diagnosis:
     if not e.active.any() or e.rate.sum() < COLLAPSED_NATS:
         return Diagnosis((_collapsed(e),), tuple("collapsed" for _ in e.active))
     reference = _reference_beta(e)
-    dead = e.active & (e.variance < 0.9) & (e.stationary / reference < DEAD * (1 - e.variance))
+    if not reference > 0:
+        return Diagnosis((_unresponsive(e),), tuple(_unresponsive_labels(e)))
+    permuted = _permuted(e)
+    answer = e.stationary / reference / (1 - e.variance)
+    dead = e.active & (e.variance < 0.9) & (answer < DEAD) & (not permuted)
     residual = e.stationary / reference + e.variance - 1
     mismatched = e.active & ~dead & (np.abs(residual) > OFF)
     labels = tuple(
@@ -119,15 +123,13 @@ def diagnose(evidence: Evidence) -> Diagnosis:
     findings = [*misread]
     if not misread:
         findings += [
-            *_dimensions(e, dead, mismatched, residual),
-            *_beta_or_metric(e, reference, mismatched),
-            *([] if _permuted(e, dead) else _undertrained(e, residual, dead, mismatched)),
-            *_curved(e, residual, dead),
+            *_dimensions(e, dead, mismatched, residual, permuted=permuted),
+            *([] if permuted else _agreement(e, reference, residual, e.active & ~dead)),
         ]
     return Diagnosis(tuple(findings), labels)
 
 
-def _label(dead: bool, mismatched: bool, active: bool, mixed: bool) -> str:  # noqa: FBT001
+def _label(dead: bool, mismatched: bool, active: bool, mixed: bool) -> str:
     if dead:
         return "decoder-dead"
     if mismatched:
@@ -159,6 +161,22 @@ def _collapsed(e: Evidence) -> Finding:
     )
 
 
+def _unresponsive(e: Evidence) -> Finding:
+    shown = _numbers_of(e.stationary[e.active])
+    return Finding(
+        "decoder-dead",
+        f"noise in the active latents does not raise the distortion (E[sigma eps dD/dz] {shown}): "
+        "the decoder does not use them, or decodes something else",
+        "encoder and decoder do not belong together, or the data are not the model's: compare "
+        "reconstructions with the inputs",
+    )
+
+
+def _unresponsive_labels(e: Evidence) -> Iterator[str]:
+    for active, answer in zip(e.active, e.stationary, strict=True):
+        yield "collapsed" if not active else "decoder-dead" if answer <= 0 else "encoder-mismatched"
+
+
 def _scale_head(e: Evidence) -> Iterator[Finding]:
     """Another reading of the scale head under which the residuals vanish."""
     if e.scaled is None:
@@ -172,7 +190,7 @@ def _scale_head(e: Evidence) -> Iterator[Finding]:
     if best is not None and ours > OFF and best[1] < HOLDS and best[1] < ours / 3:
         yield Finding(
             "scale-head",
-            f"read as it is, mean |norm + sigma^2 - 1| is {ours:.2g}; {best[0]} it is {best[1]:.2g}",
+            f"mean |norm + sigma^2 - 1| is {ours:.2g} as read; {best[0]}, it is {best[1]:.2g}",
             "the scale head is misread: declare its form (--option head=..., or the adapter's)",
         )
 
@@ -184,8 +202,36 @@ def _misfit(scaled: np.ndarray, variance: np.ndarray, e: Evidence) -> float:
     return float(np.abs(scaled / beta + variance - 1).mean())
 
 
+def _agreement(
+    e: Evidence, reference: float, residual: np.ndarray, judged: np.ndarray
+) -> Iterator[Finding]:
+    """Latents that disagree about beta: no optimum. Agreement on another beta: a wrong one."""
+    if not judged.any():
+        return
+    weight = (1 - e.variance)[judged]
+    each = e.stationary[judged] / weight
+    disagree = float((weight * np.abs(each / reference - 1)).sum() / weight.sum())
+    open_by = float(np.abs(e.second_moment[judged] - 1).mean())
+    if disagree > DIFFERS or open_by > CERTIFICATE:
+        yield Finding(
+            "undertrained",
+            f"the latents' betas differ by {disagree:.0%} on average, and E[mu^2 + sigma^2] is "
+            f"off 1 by {open_by:.2g}: not at an optimum",
+            "train longer or lower the learning rate; if training had converged, the objective "
+            "was no beta-VAE of this metric, or the data are not the training's",
+        )
+    if disagree <= DIFFERS:
+        yield from _beta_or_metric(e, reference)
+    yield from _curved(e, residual, judged)
+
+
 def _dimensions(
-    e: Evidence, dead: np.ndarray, mismatched: np.ndarray, residual: np.ndarray
+    e: Evidence,
+    dead: np.ndarray,
+    mismatched: np.ndarray,
+    residual: np.ndarray,
+    *,
+    permuted: bool,
 ) -> Iterator[Finding]:
     if dead.any():
         yield Finding(
@@ -195,7 +241,7 @@ def _dimensions(
             "their weights are lost or zeroed: compare the decoder's first layer with the original",
         )
     # Most of the dimensions off at once is a matter of single ones only if reordering mends it.
-    if mismatched.any() and (mismatched.sum() <= e.active.sum() / 2 or _permuted(e, dead)):
+    if permuted or 0 < mismatched.sum() <= e.active.sum() / 2:
         yield Finding(
             "encoder-mismatched",
             f"in latents {_numbers(mismatched)} norm + sigma^2 - 1 is "
@@ -205,16 +251,15 @@ def _dimensions(
         )
 
 
-def _permuted(e: Evidence, dead: np.ndarray) -> bool:
-    """Whether the decoder calls for the deviations that the encoder gives, in another order.
+def _permuted(e: Evidence) -> bool:
+    """Return whether the decoder calls for the encoder's deviations in another order.
 
     At an optimum sigma^2 = 1 / (1 + 2 g / beta); compared in the order given, and sorted.
     """
     if e.scaled is None:
         return False
-    judged = e.active & ~dead
-    given = e.variance[judged]
-    slope = e.scaled[judged] / given
+    given = e.variance[e.active]
+    slope = e.scaled[e.active] / given
     beta = e.declared or np.median(slope * given / (1 - given))
     called_for = 1 / (1 + slope / beta)
     in_order = np.abs(np.log(called_for / given)).mean()
@@ -222,10 +267,8 @@ def _permuted(e: Evidence, dead: np.ndarray) -> bool:
     return bool(in_order > 2 * OFF and reordered < in_order / 3)
 
 
-def _beta_or_metric(e: Evidence, reference: float, mismatched: np.ndarray) -> Iterator[Finding]:
+def _beta_or_metric(e: Evidence, reference: float) -> Iterator[Finding]:
     if e.declared is None or abs(reference / e.declared - 1) <= DIFFERS:
-        return
-    if mismatched.sum() > e.active.sum() / 2:
         return
     near = {
         spec: beta
@@ -233,7 +276,7 @@ def _beta_or_metric(e: Evidence, reference: float, mismatched: np.ndarray) -> It
         if spec != e.metric and abs(beta / e.declared - 1) <= DIFFERS
     }
     if near:
-        spec = min(near, key=lambda name: abs(np.log(near[name] / e.declared)))
+        spec = next(iter(near))  # the commonest of those that fit, as the table is in that order
         yield Finding(
             "metric",
             f"beta {e.declared:.3g} is declared; under {e.metric} the weights show "
@@ -250,28 +293,9 @@ def _beta_or_metric(e: Evidence, reference: float, mismatched: np.ndarray) -> It
     )
 
 
-def _undertrained(
-    e: Evidence, residual: np.ndarray, dead: np.ndarray, mismatched: np.ndarray
-) -> Iterator[Finding]:
-    judged = e.active & ~dead
-    open_by = float(np.abs(e.second_moment[judged] - 1).mean()) if judged.any() else 0.0
-    weight = (1 - e.variance)[judged]
-    disagree = float((weight * np.abs(residual[judged])).sum() / max(weight.sum(), 1e-12))
-    mostly_off = mismatched.sum() > e.active.sum() / 2
-    if open_by > CERTIFICATE or mostly_off or disagree > OFF:
-        yield Finding(
-            "undertrained",
-            f"E[mu^2 + sigma^2] is off 1 by {open_by:.2g} on average, and the latents' betas "
-            f"differ (mean |norm + sigma^2 - 1| {disagree:.2g}): not at an optimum",
-            "train longer or lower the learning rate; if training had converged, the objective "
-            "was no beta-VAE of this metric, or the data are not the training's",
-        )
-
-
-def _curved(e: Evidence, residual: np.ndarray, dead: np.ndarray) -> Iterator[Finding]:
+def _curved(e: Evidence, residual: np.ndarray, judged: np.ndarray) -> Iterator[Finding]:
     if e.scaled is None:
         return
-    judged = e.active & ~dead
     stationary = float(np.abs(residual[judged]).mean())
     pulled_beta = e.scaled[judged].sum() / (1 - e.variance[judged]).sum()
     pulled = float(np.abs(e.scaled[judged] / pulled_beta + e.variance[judged] - 1).mean())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class IsoprobeError(Exception):
-    """Base of every error that is the input's or the user's; the command line turns it into exit 1."""
+    """Base of every error that is the input's or the user's; commands turn it into exit 1."""
 
 
 class CheckpointError(IsoprobeError):

@@ -49,7 +49,7 @@ def isometry_norm(std: Sequence, pullback_diagonal: Sequence, beta: float) -> Se
 
 
 def residual(norm: Real, variance: Real) -> Real:
-    """How far a dimension is from stationarity in sigma: norm + sigma^2 - 1.
+    """Return how far a dimension is from stationarity in sigma: norm + sigma^2 - 1.
 
     Zero at an optimum for used and collapsed dimensions alike, because the KL term sigma^2 that
     the paper drops after Eq. 10 is kept here.

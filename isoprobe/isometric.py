@@ -115,7 +115,7 @@ class ScaleCurve:
         return Coordinate(self.mean, np.sqrt(beta / 2) * self.inverse)
 
     def variance(self, beta: float) -> float:
-        """Var(y_j) under the aggregate posterior: the exact importance.
+        """Return Var(y_j) under the aggregate posterior: the exact importance.
 
         Each bin is a Gaussian of its mean and spread, integrated by Gauss-Hermite quadrature.
         """

@@ -159,7 +159,7 @@ class Density(Analysis):
         return columns
 
     def _normaliser(self, beta: float) -> float | None:
-        """Log normaliser of the decoder's density; None where exp(-D/beta) is no density.
+        """Return the log normaliser of the decoder's density; None where there is no density.
 
         D(x, x) must be one constant: with grey inputs BCE's varies, and nothing is normalised.
         """
@@ -170,8 +170,6 @@ class Density(Analysis):
 
     def result(self, context: Context) -> Mapping[str, Variable]:
         """What the densities are relative to."""
-        import numpy as np
-
         normaliser = self._normaliser(context.beta.value)
         reference = {
             "none": "metric space only",
