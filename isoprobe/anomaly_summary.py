@@ -41,14 +41,15 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     for rule, share, threshold in zip(
         found["rules"], found["share"], found["threshold"], strict=True
     ):
-        yield f"  {share:.3g} of the rows lie above {threshold:.5g} (by {rule})"
+        pool = "reference rows" if rule == "quantile" else "rows"
+        yield f"  at most {share:.3g} of the {pool} lie above {threshold:.5g} (by {rule})"
     if found["trained"] is not None:
-        yield f"  {'':26s}    F1  precision  recall  AUROC  average precision"
+        yield f"  {'':28s}    F1  precision  recall  AUROC  average precision"
     for name in ("trained", "untrained"):
         quality = found[name]
         for i, rule in enumerate(found["rules"] if quality is not None else ()):
             yield (
-                f"  {f'{name}, by {rule}':26s} {quality['f1'][i]:5.3f}"
+                f"  {f'{name}, by {rule}':28s} {quality['f1'][i]:5.3f}"
                 f"  {quality['precision'][i]:9.3f}  {quality['recall'][i]:6.3f}"
                 f"  {quality['auroc']:5.3f}  {quality['average_precision']:17.3f}"
             )

@@ -379,7 +379,7 @@ def test_the_summary_without_labels_has_thresholds_alone() -> None:
     with scored(small_vae(), rows()) as result:
         found, text = to_json(result)["anomaly"], to_text(result)
     assert found["trained"] is None and found["prevalence"] is None
-    assert "0.01 of the rows lie above" in text
+    assert "at most 0.01 of the reference rows lie above" in text
     assert "AUROC" not in text
 
 
