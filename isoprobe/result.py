@@ -27,6 +27,13 @@ _SAMPLES = "samples"
 _H5PY_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError)
 
 
+class MissingVariableError(ResultError, KeyError):
+    """A variable that a group does not have: a KeyError to mappings, one line to people."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would quote it
+
+
 class Group(Mapping[str, "Variable"]):
     """The variables of one group, each read when asked for."""
 
@@ -36,7 +43,8 @@ class Group(Mapping[str, "Variable"]):
 
     def __getitem__(self, name: str) -> Variable:
         if name not in self._names:
-            raise KeyError(name)
+            where = f"{self._group.file.filename} has no '{self._group.name}/{name}'"
+            raise MissingVariableError(f"{where}{nearest(name, self._names)}")
         with _readable(self._group.file.filename):
             return netcdf.read_variable(self._group, name)
 

@@ -187,8 +187,18 @@ def traversal(walks: np.ndarray | None) -> dict[str, Variable]:
 
 
 def anomaly(*, labelled: bool) -> dict[str, Variable]:
-    found = {"threshold": Variable(("rule",), np.array([3.0, 4.0]), "threshold")}
-    return found | ({"auroc": scalar(1.0)} if labelled else {})
+    over = ("rule",)
+    found = {
+        "rule": Variable(over, np.array(["quantile", "contamination"]), "rule"),
+        "share": Variable(over, np.array([0.01, 0.1]), "share"),
+        "threshold": Variable(over, np.array([3.0, 4.0]), "threshold"),
+        "reference": Variable(("reference",), np.arange(10.0), "reference"),
+    }
+    if not labelled:
+        return found
+    by_rule = ("precision", "recall", "f1", "flagged", "ties")
+    found |= {name: Variable(over, np.array([0.5, 1.0]), name) for name in by_rule}
+    return found | {name: scalar(1.0) for name in ("auroc", "average_precision", "prevalence")}
 
 
 def diagnosis(finding: str | None) -> dict[str, Variable]:

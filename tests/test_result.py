@@ -47,6 +47,9 @@ def test_unknown_names_get_the_nearest(path):
             result.samples(names=["maen"])
         with pytest.raises(KeyError):
             result["isometry"]["nothing"]
+        with pytest.raises(ResultError, match="has no '/isometry/norn'; did you mean 'norm'"):
+            result["isometry"]["norn"]
+        assert result["isometry"].get("nothing") is None
 
 
 def damage(path, how):
