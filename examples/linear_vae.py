@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from isoprobe_plugins.architectures.linear import linear_networks
 
 import isoprobe
 from isoprobe.checkpoint import write_checkpoint
+from isoprobe_plugins.architectures.linear import linear_networks
 
 BETA = 0.02
 EIGENVALUES = np.array([3.0, 1.0, 0.3, BETA / 2, BETA / 2])

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from isoprobe_plugins.architectures.mlp import Mlp
 from sklearn.datasets import load_digits
 from tqdm import tqdm
 
 from isoprobe.checkpoint import FORMAT_VERSION, Manifest, Objective, write_checkpoint
+from isoprobe_plugins.architectures.mlp import Mlp
 
 HERE = Path(__file__).parent
 BETA, LATENTS, STEPS, BATCH, SEED = 0.2, 10, 30_000, 256, 0
@@ -72,8 +72,13 @@ def main() -> None:
             dataset="digits.npy",
             input_range=(0.0, 1.0),
             preprocessing={"scale": "bytes divided by 255"},
-            training={"steps": STEPS, "batch": BATCH, "optimizer": "Adam, cosine from 1e-3",
-                      "seed": SEED, "samples": len(rows)},
+            training={
+                "steps": STEPS,
+                "batch": BATCH,
+                "optimizer": "Adam, cosine from 1e-3",
+                "seed": SEED,
+                "samples": len(rows),
+            },
         ),
         overwrite=True,
     )

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -122,13 +123,13 @@ def analyze(
     notes: list[str] = []
     dataset = open_data(registry, data, vae, notes)
     try:
-        fitted = {"samples": samples, "resize": resize, "scale": scale}
+        fit = partial(prepare, dataset, vae, samples=samples, resize=resize, scale=scale)
         chosen = _metric(registry, metric, vae)
         if chosen is None:
-            unchecked = prepare(dataset, vae, metric=None, **fitted)
+            unchecked = fit(metric=None)
             chosen = _metric_by_beta(registry, vae, unchecked, beta, notes)
         declared = _declared_beta(registry, vae, chosen, notes)
-        prepared = prepare(dataset, vae, metric=chosen, **fitted)
+        prepared = fit(metric=chosen)
         notes += [*vae.facts.assumptions, *prepared.notes]
         steps = _analyses(registry, analyses)
         probing = ProbeOptions(
@@ -306,7 +307,8 @@ class _Rows(Dataset):
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Rows at the indices."""
-        return self.rows[indices]
+        rows: np.ndarray = self.rows[indices]
+        return rows
 
     def fingerprint(self) -> str:
         """Hash of all bytes."""

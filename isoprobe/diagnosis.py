@@ -111,8 +111,8 @@ def diagnose(evidence: Evidence) -> Diagnosis:
     if not reference > 0:
         return Diagnosis((_unresponsive(e),), tuple(_unresponsive_labels(e)))
     permuted = _permuted(e)
-    answer = e.stationary / reference / (1 - e.variance)
-    dead = e.active & (e.variance < 0.9) & (answer < DEAD) & (not permuted)
+    silent = e.stationary < DEAD * reference * (1 - e.variance)
+    dead = e.active & (e.variance < 0.9) & silent & (not permuted)
     residual = e.stationary / reference + e.variance - 1
     mismatched = e.active & ~dead & (np.abs(residual) > OFF)
     labels = tuple(
@@ -140,7 +140,7 @@ def _label(dead: bool, mismatched: bool, active: bool, mixed: bool) -> str:
 
 
 def _reference_beta(e: Evidence) -> float:
-    """Beta that most of the rate agrees on: the median of beta_j weighted by 1 - sigma_j^2.
+    """Return the beta most of the rate agrees on: the median weighted by 1 - sigma_j^2.
 
     A few damaged dimensions do not move it, and it does not rest on what is declared.
     """

@@ -45,7 +45,8 @@ def isometry_norm(std: Sequence, pullback_diagonal: Sequence, beta: float) -> Se
     Returns:
         ``(..., n)``, dimensionless (Eq. 23): 1 - sigma^2 at an optimum.
     """
-    return 2 / beta * std**2 * pullback_diagonal
+    norm: Sequence = 2 / beta * std**2 * pullback_diagonal
+    return norm
 
 
 def residual(norm: Real, variance: Real) -> Real:
@@ -54,7 +55,8 @@ def residual(norm: Real, variance: Real) -> Real:
     Zero at an optimum for used and collapsed dimensions alike, because the KL term sigma^2 that
     the paper drops after Eq. 10 is kept here.
     """
-    return norm + variance - 1
+    gap: Real = norm + variance - 1
+    return gap
 
 
 def rough_importance(inverse_variance_mean: Real, beta: float) -> Real:

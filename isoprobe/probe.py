@@ -14,6 +14,7 @@ from isoprobe.errors import CheckpointError, OptionError, PluginError
 from isoprobe.memory import Plan, plan
 from isoprobe.pullback import METHODS, Pullback, exact_pullback, finite_difference_pullback
 from isoprobe.randomness import normal, signs
+from isoprobe.routes import Route, choose_route
 from isoprobe.tensors import OutputMetric, output_metric, require_tensor
 
 if TYPE_CHECKING:
@@ -96,6 +97,19 @@ class Probe:
             self.options.batch_size,
             gram=bool(self.needs & {"gram", "euclidean_gram"}),
         )
+        self.route = self._route()
+
+    def _route(self) -> Route | None:
+        """How the decoder is differentiated; None where only its values are used."""
+        if not self.needs & _TENSOR or self.options.pullback == "finite-difference":
+            return None
+        trial = torch.randn(2, self.vae.latent_size, generator=torch.Generator().manual_seed(0))
+        return choose_route(self.view.decode, trial.to(self.vae.device, self.vae.dtype))
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader of a result should know of how it was computed."""
+        return [self.route.note] if self.route is not None and self.route.note else []
 
     def _check(self, vae: VAE, metric: Metric) -> None:
         unknown = sorted(self.needs - QUANTITIES.keys())
@@ -177,6 +191,8 @@ class Probe:
                 gram="gram" in self.needs,
                 euclidean="euclidean_gram" in self.needs,
                 chunk=self.plan.chunk,
+                block=self.plan.block,
+                route=self.route,
             )
         quantities["pullback"] = _finite(self.vae, pulled.diagonal)
         if pulled.gram is not None:
@@ -195,11 +211,16 @@ class Probe:
                 quantities["distortion_self"] = view.metric.distortion(x, x)
             if self.needs & _TWO_POINT:
                 mean, std = quantities["mean"], quantities["std"]
-                points = [view.decode(mean + std), view.decode(mean - std)]
-                quantities["distortion"] = 0.5 * sum(view.distortion(x, p) for p in points)
+                points = (view.decode(mean + std), view.decode(mean - std))
+                quantities["distortion"] = self._mean_distortion(x, points)
                 if "distortion_coding" in self.needs:
-                    at_points = 0.5 * sum(view.distortion(x_check, p) for p in points)
-                    quantities["distortion_coding"] = at_points - view.distortion(x_check, output)
+                    own = view.distortion(x_check, output)
+                    coding = self._mean_distortion(x_check, points) - own
+                    quantities["distortion_coding"] = coding
+
+    def _mean_distortion(self, x: Tensor, outputs: tuple[Tensor, Tensor]) -> Tensor:
+        above, below = (self.view.distortion(x, output) for output in outputs)
+        return 0.5 * (above + below)
 
     def _draw(self, index: np.ndarray, x: Tensor, quantities: dict[str, Tensor]) -> None:
         mean, std = quantities["mean"], quantities["std"]
@@ -230,10 +251,9 @@ class Probe:
         values = []
         with torch.no_grad():
             for corner in corners.reshape(-1, count, n).unbind(1):
-                points = (mean + std * corner, mean - std * corner)
-                values.append(
-                    0.5 * sum(self.view.distortion(x, self.view.decode(z)) for z in points)
-                )
+                shift = std * corner
+                points = (self.view.decode(mean + shift), self.view.decode(mean - shift))
+                values.append(self._mean_distortion(x, points))
         quantities["distortion_signs"] = torch.stack(values, dim=1)
 
 

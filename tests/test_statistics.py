@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from isoprobe.statistics import BLOCKS, BlockSums, Moments, ratio, student_t95
 
 def _pieces(values: np.ndarray, cuts: list[int]) -> list[slice]:
     edges = [0, *sorted(c % (len(values) + 1) for c in cuts), len(values)]
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
 @settings(deadline=None, max_examples=50)

@@ -41,7 +41,7 @@ class BinaryCrossEntropy(Metric):
         return (softplus(logits) - x * logits).flatten(1).sum(1)
 
     def logits_diagonal(self, logits: Tensor) -> Tensor:
-        """The diagonal x (1 - x) / 2, x = sigmoid(logits), ``(B, *shape)``, never rounded through 1 - x."""
+        """Diagonal x (1 - x) / 2 at x = sigmoid(logits), ``(B, *shape)``, accurate near 0 and 1."""
         return 0.5 * logits.sigmoid() * (-logits).sigmoid()
 
     def log_normaliser(self, beta: float, input_size: int) -> float | None:
