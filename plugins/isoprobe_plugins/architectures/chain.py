@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import singledispatch
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from isoprobe.errors import CheckpointError
 from isoprobe_plugins.architectures import steps
 from isoprobe_plugins.architectures.activations import activation
 from isoprobe_plugins.heads import split_head, to_std
+
+if TYPE_CHECKING:
+    from isoprobe_plugins.architectures.layers import LayersConfig
 
 Shape = tuple[int, ...]
 
@@ -47,7 +51,13 @@ class Chain(nn.Sequential):
 
 
 class ChainEncoder(nn.Module):
-    """``x (B, *input_shape) -> (mean, std)``, each ``(B, n)``."""
+    """``x (B, *input_shape) -> (mean, std)``, each ``(B, n)``.
+
+    Attributes:
+        config: what it was built from, where that is known.
+    """
+
+    config: LayersConfig | None = None
 
     def __init__(
         self, body: Chain, heads: tuple[Chain, Chain] | None, layout: str, form: str

@@ -114,7 +114,22 @@ def build_layers(config: LayersConfig) -> Networks:
             f"the input has {config.input_shape}"
         )
     kind = SigmoidChainDecoder if config.output == "sigmoid" else ChainDecoder
+    encoder.config = config
     return Networks(encoder, kind(chain, config.output), config.input_shape, (n,))
+
+
+def plain_config(config: LayersConfig) -> dict[str, Any]:
+    """Return a configuration for a manifest, without the names weights had in a foreign file."""
+    plain: dict[str, Any] = _without_names(msgspec.to_builtins(config))
+    return plain
+
+
+def _without_names(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_names(v) for k, v in value.items() if k != "weights"}
+    if isinstance(value, list | tuple):
+        return [_without_names(item) for item in value]
+    return value
 
 
 def _expect(chain: Chain, size: int) -> None:

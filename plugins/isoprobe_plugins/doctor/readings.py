@@ -32,6 +32,8 @@ LAYOUTS_ONE = ("halves", "interleaved", "swapped")
 LAYOUTS_TWO = ("separate", "separate, heads swapped")
 #: readings whose scale is examined: the best few by reconstruction
 FINALISTS = 4
+#: forms whose deviations differ by less than this share are the same to any data
+SAME = 0.02
 #: samples on which layouts and activations are compared
 QUICK = 96
 #: readings within this much explained variance of the best are told apart by the residual
@@ -223,7 +225,7 @@ def _scales(reading: Reading, tensors: Mapping[str, Tensor], x: Tensor) -> Itera
         if not torch.isfinite(numbers).all() or not active.any():
             continue
         beta = pull[active].sum() / (1 - variance[active]).sum()
-        if not beta > 0 or any(torch.equal(std, other) for other in seen):
+        if not beta > 0 or any(torch.allclose(std, other, rtol=SAME) for other in seen):
             continue  # no objective has such a weight; or the same scale under another name
         seen.append(std)
         residual = (pull / beta + variance - 1).square().mean().sqrt()

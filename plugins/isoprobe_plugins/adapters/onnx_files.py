@@ -1,0 +1,75 @@
+"""Pairs of ONNX files, encoder and decoder, with exact derivatives by translation to torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from isoprobe.contracts import VAE, Adapter
+from isoprobe.hookspecs import hookimpl
+from isoprobe.source import FileKind
+from isoprobe.specs import construct
+
+if TYPE_CHECKING:
+    from isoprobe.source import Source
+
+
+class Onnx(Adapter):
+    """Reads two graphs; an encoder that gives only a mean is left out, and said."""
+
+    name = "onnx"
+    summary = "ONNX files: encoder.onnx with --option decoder=FILE, or a folder of both"
+
+    def matches(self, source: Source) -> bool:
+        """Return True for an ONNX file, or a folder of encoder.onnx and decoder.onnx."""
+        from isoprobe_plugins.adapters.pairs import is_pair
+
+        return source.kind is FileKind.ONNX or is_pair(source, FileKind.ONNX)
+
+    def load(self, source: Source, options: Mapping[str, str]) -> VAE:
+        """Translate both graphs.
+
+        Args:
+            source: the encoder's file, or the folder.
+            options: fields of :class:`~isoprobe_plugins.adapters.pairs.PairOptions`.
+
+        Returns:
+            The model.
+        """
+        from dataclasses import replace
+
+        from isoprobe_plugins.adapters.onnx_graph import read_onnx
+        from isoprobe_plugins.adapters.pairs import EncoderFirst, Pair, PairOptions, sources_of
+        from isoprobe_plugins.adapters.wrapping import vae_from_object
+
+        settings = construct(PairOptions, options, f"adapter '{self.name}'")
+        encoder, decoder = sources_of(source, settings, FileKind.ONNX)
+        decode = read_onnx(decoder)
+        encode = None if encoder is None else read_onnx(encoder)
+        if settings.latent_shape is None and decode.input_shape is not None:
+            settings = replace(settings, latent_shape="x".join(map(str, decode.input_shape)))
+        label = str(source.path)
+        if encode is not None and len(encode.outputs) == 1 and settings.layout is None:
+            pair = Pair(None, decode)
+            vae = vae_from_object(pair, settings, label, source, adapter=self.name)
+            return vae.with_facts(
+                assumptions=(
+                    "the encoder gives a mean and no deviation: norms, rates and densities are "
+                    "missing, only the decoder is analysed (--option layout=halves if both are in "
+                    "one output)",
+                )
+            )
+        if encode is not None and settings.input_shape is None and encode.input_shape is not None:
+            settings = replace(settings, input_shape="x".join(map(str, encode.input_shape)))
+        pair = Pair(None if encode is None else EncoderFirst(encode), decode)
+        return vae_from_object(pair, settings, label, source, adapter=self.name)
+
+    def describe(self, source: Source) -> Mapping[str, Any]:
+        """Return nothing beyond the kind: the graph is only read when it is loaded."""
+        return {"architecture": "ONNX graph" if not source.is_folder else "a pair of ONNX graphs"}
+
+
+@hookimpl
+def isoprobe_adapters() -> list[type[Adapter]]:
+    """Return the adapters of this module."""
+    return [Onnx]
