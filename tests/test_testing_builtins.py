@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from isoprobe.checkpoint import FORMAT_VERSION, Manifest, Objective, write_checkpoint
+from isoprobe.checkpoint import write_checkpoint
 from isoprobe.contracts import Posterior
 from isoprobe.registry import Registry
 from isoprobe.testing import (
@@ -80,7 +80,32 @@ MLP = {
 CONFIGS: dict[str, dict[str, Any]] = {
     "mlp": MLP,
     "linear": {"input_shape": [6], "latent_size": 2},
+    "layers": {
+        "input_shape": [1, 8, 8],
+        "latent_size": 2,
+        "encoder": [
+            {"op": "conv", "channels": 3, "kernel": 4, "stride": 2, "padding": 1},
+            {"op": "activation", "name": "relu"},
+            {"op": "flatten"},
+            {"op": "linear", "width": 4},
+        ],
+        "head": {"layout": "interleaved"},
+        "decoder": [{"op": "linear", "width": 64}, {"op": "reshape", "shape": [1, 8, 8]}],
+        "output": "sigmoid",
+    },
+    "gdn": {
+        "input_shape": [1, 16, 16],
+        "latent_size": 2,
+        "channels": 4,
+        "kernels": [5, 3],
+        "encoder_widths": [8],
+        "decoder_widths": [8],
+    },
 }
+
+
+def test_every_architecture_has_its_case() -> None:
+    assert set(names("architecture")) == set(CONFIGS)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -195,14 +220,50 @@ def test_factory_adapter(tmp_path: Path) -> None:
     obey(check_adapter(adapter, path, options, by_name=True))
 
 
+def digits(shared: Path, side: int) -> torch.Tensor:
+    """Images of digits, ``(256, 1, side, side)`` in [0, 1]."""
+    images = np.load(shared / "data" / "mnist.npz")["x_test"][:256]
+    x = torch.from_numpy(images / 255.0).float()[:, None]
+    return torch.nn.functional.interpolate(x, (side, side), mode="bilinear")
+
+
+@pytest.mark.shared
 @pytest.mark.parametrize("model", ["VAE_mnist", "betaH_mnist"])
 def test_disentangling_vae_adapter_on_real_weights(shared: Path, model: str) -> None:
     adapter = Registry().plugin("adapter", "disentangling-vae")()
-    images = np.load(shared / "data" / "mnist.npz")["x_test"][:256]
-    x = torch.from_numpy(images / 255.0).float()[:, None]
-    x = torch.nn.functional.interpolate(x, (32, 32), mode="bilinear")
     path = shared / "checkpoints" / "YannDubs+disentangling-vae" / model
-    obey(check_adapter(adapter, path, data=x))
+    obey(check_adapter(adapter, path, data=digits(shared, 32)))
+
+
+@pytest.mark.shared
+def test_tutorial_adapter_on_real_weights(shared: Path) -> None:
+    folder = shared / "checkpoints" / "csinva+gan-vae-pretrained-pytorch"
+    adapter = Registry().plugin("adapter", "tutorial-mlp")()
+    path = folder / "mnist_vae" / "weights" / "vae_epoch_25.pth"
+    obey(check_adapter(adapter, path, data=digits(shared, 28).flatten(1)))
+
+
+@pytest.mark.shared
+def test_joint_vae_adapter_on_real_weights(shared: Path) -> None:
+    """On samples of its own: its discrete latent is held at one digit."""
+    path = shared / "checkpoints" / "Schlumberger+joint-vae" / "trained_models" / "mnist"
+    obey(check_adapter(Registry().plugin("adapter", "joint-vae")(), path))
+
+
+DECLARED = {
+    "vae2": "shagunuppal+Riemannian_Geometry_of_Deep_Generative_Models/MNIST/vae2.pth",
+    "elliptic": "Sajjad-Shahali+Elliptic-Bitcoin-Anomaly-Detection/models/vae.pt",
+    "smawm": "jetnew+smawm/models/expert/vae.tar",
+}
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", DECLARED)
+def test_declared_adapter_on_real_weights(shared: Path, name: str) -> None:
+    adapter = Registry().plugin("adapter", "declared")()
+    declaration = Path(__file__).resolve().parents[1] / "docs" / "declarations" / f"{name}.toml"
+    path = shared / "checkpoints" / DECLARED[name]
+    obey(check_adapter(adapter, path, {"declaration": str(declaration)}, by_name=True))
 
 
 # ------------------------------------------------------------------ the models of the kits
@@ -214,12 +275,3 @@ def test_the_small_model_is_a_model() -> None:
     posterior = vae.encode(small_data(5))
     assert isinstance(posterior, Posterior)
     assert (posterior.std > 0).all()
-
-
-def test_an_architecture_in_a_checkpoint_is_one_the_adapter_obeys(tmp_path: Path) -> None:
-    """The kits agree: what passes as an architecture loads as a checkpoint."""
-    networks = Registry().architecture("mlp").build(MLP)
-    manifest = Manifest(FORMAT_VERSION, "mlp", MLP, 2, Objective("bce", 1.0), None, (0.0, 1.0))
-    path = tmp_path / "mlp.safetensors"
-    write_checkpoint(path, networks.encoder, networks.decoder, manifest)
-    obey(check_adapter(Registry().plugin("adapter", "native")(), path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -53,7 +54,8 @@ def check_adapter(
         data: inputs as the model takes them, ``(N, *input_shape)``; with some, reconstruction is
             checked too, and the reading of the scale head is checked on them rather than on
             samples of the prior.
-        by_name: the adapter never matches by itself, because it runs code the user names.
+        by_name: the adapter is one that users name, since content cannot tell: it need not match,
+            and may pass options on.
 
     Returns:
         The laws that apply.
@@ -110,7 +112,7 @@ class AdapterLaws(Laws):
     def _matches_runs_nothing(self) -> None:
         self._runs_nothing(self.adapter.matches)
 
-    @law("load runs no code of the file", when=_looks)
+    @law("load runs no code of the file")
     def _load_runs_nothing(self) -> None:
         self._runs_nothing(lambda source: self.adapter.load(source, self.options))
 
@@ -232,6 +234,8 @@ class AdapterLaws(Laws):
         misfits = {
             power: _misfit(posterior.mean, posterior.std**power, pulled) for power in _CONFUSED
         }
+        if any(math.isnan(misfit) for misfit in misfits.values()):
+            return  # a single latent fits some beta however it is read
         best = min(misfits, key=lambda power: misfits[power])
         require(
             best == 1.0 or misfits[1.0] < FITS or misfits[best] > 0.5 * misfits[1.0],
@@ -337,11 +341,11 @@ def _pullback(vae: VAE, metric: Metric, mean: Tensor) -> Tensor:
 
 
 def _misfit(mean: Tensor, std: Tensor, pulled: Tensor) -> float:
-    """Mean |norm + sigma^2 - 1| of active latents, with the beta that fits them best together."""
+    """Mean |norm + sigma^2 - 1| of active latents with one beta for all; NaN for fewer than two."""
     scaled, room = (2 * std**2 * pulled).mean(0).double(), (1 - std**2).mean(0).double()
     active = kl_divergence(mean, std).mean(0) > ACTIVE_NATS
-    if not active.any():
-        return 1.0
+    if active.sum() < 2:
+        return math.nan
     scaled, room = scaled[active], room[active]
     beta = scaled.sum() / room.sum()
     return float((scaled / beta - room).abs().mean())
