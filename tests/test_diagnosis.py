@@ -150,3 +150,16 @@ def test_real_weights_are_sound(shared: Path) -> None:
             analyses=["diagnosis"],
         )
         assert verdict(result) == "sound", findings(result)
+
+
+def test_a_collapsed_checkpoint_is_called_so(shared: Path) -> None:
+    declaration = Path(__file__).parents[1] / "docs" / "declarations" / "smawm.toml"
+    result = isoprobe.analyze(
+        shared / "checkpoints" / "jetnew+smawm" / "models" / "expert" / "vae.tar",
+        "prior",
+        adapter="declared",
+        options={"declaration": str(declaration)},
+        samples=500,
+    )
+    assert verdict(result) == "collapsed"
+    assert set(result["diagnosis"]["label"].values) == {"collapsed"}
