@@ -87,7 +87,8 @@ class Run:
             more = step.conclude(self._column, context)
             groups[step.name] = {**groups[step.name], **(more or {})}
             self.writer.write_group(step.name, groups[step.name])
-        return self.writer.finish({**attrs, **_beta_attrs(beta)})
+        notes = [*attrs.get("notes", ()), *probe.notes]
+        return self.writer.finish({**attrs, **_beta_attrs(beta), "notes": notes})
 
     def _setup(self) -> Setup:
         return Setup(

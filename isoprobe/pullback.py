@@ -1,18 +1,19 @@
 """The pullback J' G J of the metric through the decoder, by forward derivatives.
 
-Tangents are pushed through an unmodified decoder together (vmapped over a shared primal pass) in
-chunks that keep memory bounded, and meet G in its structured form, so that nothing of size m x m
-is ever made.
+Tangents are pushed through an unmodified decoder together, over a shared primal pass, in blocks of
+samples and chunks of directions that keep memory bounded, and meet G in its structured form, so
+that nothing of size m x m is ever made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch.func import jvp, vmap
+
+from isoprobe.routes import Route, choose_route
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +47,8 @@ def exact_pullback(
     gram: bool = False,
     euclidean: bool = False,
     chunk: int | None = None,
+    block: int | None = None,
+    route: Route | None = None,
 ) -> Pullback:
     """Pullback of the metric by exact forward derivatives.
 
@@ -54,30 +57,75 @@ def exact_pullback(
         z: latents, ``(B, n)``.
         gram: also give all of J' G J.
         euclidean: also give J' J of the decoded mean.
-        chunk: tangents pushed at once; all n when None.
+        chunk: tangents of one sample pushed at once; all n when None.
+        block: samples pushed at once; all B when None.
+        route: how the decoder is differentiated; found by trial when None.
 
     Returns:
         The pullback at every sample (section 1 and 2 of the theory page).
+
+    Raises:
+        CheckpointError: when no route differentiates the decoder.
     """
-    n = z.shape[1]
-    chunk = chunk or n
+    route = route or choose_route(view.decode, z[:2])
+    chunk = chunk or z.shape[1]
     with torch.no_grad():
         if gram or euclidean:
-            output, columns = _columns(view.decode, z, chunk)
-            matrix = _gram(columns, view.action(output, columns))
-            flat = _to_mean(view, output, columns) if euclidean else None
-            return Pullback(
-                output,
-                matrix.diagonal(dim1=1, dim2=2).contiguous(),
-                matrix if gram else None,
-                _gram(flat, flat) if flat is not None else None,
-            )
-        output = None
-        parts = []
-        for start in range(0, n, chunk):
-            output, tangents = _push(view.decode, z, start, min(start + chunk, n))
-            parts.append(_quadratic(view, output, tangents))
-        return Pullback(output, torch.cat(parts, dim=1))
+            parts = [_whole(view, route, part, chunk, gram, euclidean) for part in _split(z, block)]
+        else:
+            parts = [_diagonal(view, route, part, chunk) for part in _split(z, block)]
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _split(z: Tensor, block: int | None) -> tuple[Tensor, ...]:
+    return torch.split(z, block or max(len(z), 1))
+
+
+def _joined(parts: list[Pullback]) -> Pullback:
+    def cat(name: str) -> Tensor | None:
+        pieces = [getattr(part, name) for part in parts]
+        return None if pieces[0] is None else torch.cat(pieces)
+
+    output, diagonal = (torch.cat([getattr(p, n) for p in parts]) for n in ("output", "diagonal"))
+    return Pullback(output, diagonal, cat("gram"), cat("euclidean"))
+
+
+def _diagonal(view: OutputMetric, route: Route, z: Tensor, chunk: int) -> Pullback:
+    quadratic = []
+    for directions in _basis(z, chunk):
+        output, tangents = route.push(view.decode, z, directions)
+        quadratic.append(squared_norms(view, output, tangents))
+    return Pullback(output, torch.cat(quadratic, dim=1))
+
+
+def _whole(
+    view: OutputMetric, route: Route, z: Tensor, chunk: int, gram: bool, euclidean: bool
+) -> Pullback:
+    pushed = [route.push(view.decode, z, directions) for directions in _basis(z, chunk)]
+    output = pushed[0][0]
+    columns = torch.cat([tangents for _, tangents in pushed]) if len(pushed) > 1 else pushed[0][1]
+    matrix = _gram(columns, view.action(output, columns))
+    flat = _to_mean(view, output, columns) if euclidean else None
+    return Pullback(
+        output,
+        matrix.diagonal(dim1=1, dim2=2).contiguous(),
+        matrix if gram else None,
+        _gram(flat, flat) if flat is not None else None,
+    )
+
+
+def _basis(z: Tensor, chunk: int) -> Iterator[Tensor]:
+    """Unit vectors in chunks ``(C, 1, n)``, never all n of them at once.
+
+    Yields:
+        The next chunk.
+    """
+    n = z.shape[1]
+    for start in range(0, n, chunk):
+        stop = min(start + chunk, n)
+        rows = z.new_zeros(stop - start, 1, n)
+        rows[:, 0, start:stop].fill_diagonal_(1)
+        yield rows
 
 
 def finite_difference_pullback(view: OutputMetric, z: Tensor, epsilon: float = 1e-2) -> Pullback:
@@ -108,30 +156,22 @@ def finite_difference_pullback(view: OutputMetric, z: Tensor, epsilon: float = 1
         return Pullback(output, torch.stack(columns, dim=1))
 
 
-def _push(
-    decode: Callable[[Tensor], Tensor], z: Tensor, start: int, stop: int
-) -> tuple[Tensor, Tensor]:
-    """Decoder output ``(B, *shape)`` and columns J_start..J_stop, ``(C, B, *shape)``."""
-    basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[start:stop]
-
-    def push(direction: Tensor) -> tuple[Tensor, Tensor]:
-        return jvp(decode, (z,), (direction.expand_as(z),))  # type: ignore[no-any-return]
-
-    return vmap(push, out_dims=(None, 0))(basis)  # type: ignore[no-any-return]
-
-
-def _columns(decode: Callable[[Tensor], Tensor], z: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-    pushed = [
-        _push(decode, z, start, min(start + chunk, z.shape[1]))
-        for start in range(0, z.shape[1], chunk)
-    ]
-    return pushed[0][0], torch.cat([tangents for _, tangents in pushed])
-
-
-def _quadratic(view: OutputMetric, output: Tensor, tangents: Tensor) -> Tensor:
+def squared_norms(view: OutputMetric, output: Tensor, tangents: Tensor) -> Tensor:
     """v' G v for ``tangents (C, B, *shape)``: ``(B, C)``."""
-    weighted = view.action(output, tangents)
-    return (tangents * weighted).flatten(2).sum(dim=2).T
+    flat = tangents.flatten(2)
+    weights = view.weights(output)
+    if weights is None:
+        return _dot(flat, view.action(output, tangents).flatten(2))
+    weights = weights.flatten(1)
+    if weights.shape[1] == 1:
+        return _dot(flat, flat) * weights
+    return _dot(flat * weights, flat)
+
+
+def _dot(left: Tensor, right: Tensor) -> Tensor:
+    """Products of ``(C, B, m)`` over the last axis, ``(B, C)``."""
+    product: Tensor = torch.linalg.vecdot(left, right)
+    return product.T
 
 
 def _gram(left: Tensor, right: Tensor) -> Tensor:

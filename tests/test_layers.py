@@ -29,7 +29,7 @@ LAYERS = (
     "checkpoint data datafiles",
     "probe calibration recovery untrained",
     "netcdf journal result hdf5",
-    "verdict summary matching compare plots report",
+    "anomaly_summary verdict summary matching compare plots report",
     "discovery registry",
     "engine api scoring score_files testing scaffold",
     "cli __main__ __init__",

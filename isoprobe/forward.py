@@ -1,0 +1,268 @@
+"""Forward derivatives of a decoder for many directions at once, layer by layer.
+
+A :class:`Stacked` tensor travels through an unmodified module and carries its tangents along. A
+linear layer acts on all tangents in one call, folded into the batch; an elementwise function
+multiplies them by one derivative; anything else is differentiated on its own by ``torch.func``. The
+primal pass is shared, and a tangent that is the same for every sample stays one row until a layer
+makes it differ, so the first linear layer costs no more than reading its columns.
+
+``vmap(jvp(decoder))`` gives the same numbers, but convolves every tangent twice: a convolution's
+forward derivative there includes the product with its weight's tangent, which is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vmap
+from torch.nn import functional
+from torch.utils import _pytree as pytree
+
+Rule = Callable[..., Any]
+
+
+class UnsupportedError(Exception):
+    """An operation whose tangents cannot be followed here; another route must be taken."""
+
+
+class Stacked(Tensor):
+    """A tensor ``(B, ...)`` with its tangents ``(C, B or 1, ...)`` in ``tangents``."""
+
+    tangents: Tensor
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Apply one operation to the value and to the tangents."""
+        rule: Rule = _RULES.get(func, _other)
+        with torch._C.DisableTorchFunctionSubclass():
+            return rule(func, *args, **(kwargs or {}))
+
+
+def push_stacked(
+    decode: Callable[[Tensor], Tensor], z: Tensor, directions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Decoder output and J v for several directions.
+
+    Args:
+        decode: the decoder.
+        z: latents, ``(B, n)``.
+        directions: ``(C, B, n)``, or ``(C, 1, n)`` where every sample has the same.
+
+    Returns:
+        Output ``(B, *shape)`` and tangents ``(C, B, *shape)``.
+
+    Raises:
+        UnsupportedError: when some operation cannot be followed.
+    """
+    output = decode(_stacked(z.clone(), directions))
+    if not isinstance(output, Stacked):
+        raise UnsupportedError("the decoder's output carries no tangents")
+    return _plain(output), _tangents(output)
+
+
+def _stacked(value: Tensor, tangents: Tensor) -> Stacked:
+    wrapped: Stacked = value.as_subclass(Stacked)
+    wrapped.tangents = tangents
+    return wrapped
+
+
+def _plain(value: Any) -> Any:
+    return value.as_subclass(Tensor) if isinstance(value, Stacked) else value
+
+
+def _tangents(x: Stacked) -> Tensor:
+    """Tangents of every sample.
+
+    Returns:
+        ``(C, *x.shape)``.
+
+    Raises:
+        UnsupportedError: when an operation passed the tensor on without them.
+    """
+    tangents: Tensor | None = getattr(x, "tangents", None)
+    if tangents is None:
+        raise UnsupportedError("an operation lost the tangents")
+    shape = _plain(x).shape
+    return tangents if tangents.shape[1:] == shape else tangents.expand(len(tangents), *shape)
+
+
+def _only_first(x: Any, *others: Any) -> bool:
+    """True when the first argument alone has tangents, one row of them for each sample."""
+    return (
+        isinstance(x, Stacked)
+        and x.tangents.ndim == _plain(x).ndim + 1
+        and not any(isinstance(leaf, Stacked) for leaf in pytree.tree_leaves(others))
+    )
+
+
+# --------------------------------------------------------------------------- rules
+
+
+def _linear(func: Rule, x: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
+    if not _only_first(x, weight, bias) or _plain(x).ndim < 2:
+        return _other(func, x, weight, bias)
+    return _stacked(
+        functional.linear(_plain(x), weight, bias), functional.linear(x.tangents, weight)
+    )
+
+
+def _convolution(
+    func: Rule, x: Any, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
+) -> Any:
+    if not _only_first(x, weight, bias) or _plain(x).ndim != weight.ndim:
+        return _other(func, x, weight, bias, *args, **kwargs)
+    rows = x.tangents.flatten(0, 1)
+    moved = func(rows, weight, None, *args, **kwargs)
+    return _stacked(
+        func(_plain(x), weight, bias, *args, **kwargs),
+        moved.unflatten(0, x.tangents.shape[:2]),
+    )
+
+
+def _elementwise(func: Rule, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """One derivative for each element multiplies all tangents."""
+    if not _only_first(x, args, kwargs):
+        return _other(func, x, *args, **kwargs)
+    in_place = kwargs.pop("inplace", False)
+    with torch.enable_grad():
+        leaf = _plain(x).detach().requires_grad_()
+        value = func(leaf, *args, **kwargs)
+        (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
+    result = _stacked(value.detach(), x.tangents * slope)
+    if in_place:
+        _plain(x).copy_(_plain(result))
+        x.tangents = result.tangents
+    return result
+
+
+def _batch_norm(func: Rule, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """Elementwise once its statistics are fixed.
+
+    Returns:
+        The value with its tangents.
+
+    Raises:
+        UnsupportedError: in training mode, where samples of a batch depend on each other.
+    """
+    if kwargs.get("training", len(args) > 4 and args[4]):
+        raise UnsupportedError("batch norm in training mode")
+    return _elementwise(func, x, *args, **kwargs)
+
+
+def _reshaping(func: Rule, x: Any, *args: Any, **kwargs: Any) -> Any:
+    if not _only_first(x, args, kwargs):
+        return _other(func, x, *args, **kwargs)
+    moved = vmap(lambda t: func(t, *args, **kwargs))(_tangents(x))
+    return _stacked(func(_plain(x), *args, **kwargs), moved)
+
+
+def _other(func: Rule, *args: Any, **kwargs: Any) -> Any:
+    """Any operation, by its own forward derivative.
+
+    Returns:
+        What it returns, floating tensors with their tangents, anything else as it is.
+
+    Raises:
+        UnsupportedError: for an operation that writes into its argument.
+    """
+    name = getattr(func, "__name__", "")
+    if name in _WRITES or (name.endswith("_") and not name.endswith("__")) or kwargs.get("inplace"):
+        raise UnsupportedError(f"{name} writes in place")
+    leaves, tree = pytree.tree_flatten((args, kwargs))
+    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Stacked)]
+    values = tuple(_plain(leaves[i]) for i in places)
+
+    def call(*inputs: Tensor) -> Any:
+        filled = list(leaves)
+        for place, value in zip(places, inputs, strict=True):
+            filled[place] = value
+        positional, named = pytree.tree_unflatten(filled, tree)
+        return func(*positional, **named)
+
+    value = call(*values)
+    if not any(_differentiable(leaf) for leaf in pytree.tree_leaves(value)):
+        return value
+    directions = tuple(_tangents(leaves[i]) for i in places)
+    return _wrap(value, _push_each(call, values, directions))
+
+
+def _push_each(
+    call: Callable[..., Any], values: tuple[Tensor, ...], directions: tuple[Tensor, ...]
+) -> Any:
+    def push(*one: Tensor) -> Any:
+        return jvp(call, values, one)[1]
+
+    try:
+        return vmap(push)(*directions)
+    except RuntimeError:
+        # Recurrent cells have a forward derivative that cannot be vmapped.
+        each = [push(*one) for one in zip(*directions, strict=True)]
+        return pytree.tree_map(lambda *parts: torch.stack(parts), *each)
+
+
+def _wrap(value: Any, tangents: Any) -> Any:
+    def pair(one: Any, moved: Any) -> Any:
+        return _stacked(one, moved) if _differentiable(one) else one
+
+    return pytree.tree_map(pair, value, tangents)
+
+
+def _differentiable(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+_WRITES = frozenset({"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__"})
+_CONVOLUTIONS = (
+    functional.conv1d,
+    functional.conv2d,
+    functional.conv3d,
+    functional.conv_transpose1d,
+    functional.conv_transpose2d,
+    functional.conv_transpose3d,
+)
+_ELEMENTWISE = (
+    *(
+        functional.relu,
+        functional.relu6,
+        functional.leaky_relu,
+        functional.elu,
+        functional.selu,
+        functional.celu,
+        functional.silu,
+        functional.gelu,
+        functional.mish,
+    ),
+    *(
+        functional.softplus,
+        functional.logsigmoid,
+        functional.hardtanh,
+        functional.hardswish,
+        functional.hardsigmoid,
+        functional.softsign,
+    ),
+    *(functional.tanh, functional.sigmoid, functional.tanhshrink),
+    *(torch.relu, torch.tanh, torch.sigmoid, torch.exp, torch.sin, torch.cos, torch.erf),
+    *(Tensor.relu, Tensor.tanh, Tensor.sigmoid, Tensor.exp, Tensor.sin, Tensor.cos),
+)
+_RESHAPING = (
+    *(Tensor.view, Tensor.reshape, Tensor.flatten, Tensor.unflatten, Tensor.unsqueeze),
+    *(Tensor.permute, Tensor.transpose, Tensor.contiguous),
+    *(torch.reshape, torch.flatten, torch.unflatten, torch.unsqueeze),
+    *(torch.permute, torch.transpose, functional.pixel_shuffle),
+)
+_RULES: dict[Any, Rule] = {
+    functional.linear: _linear,
+    functional.batch_norm: _batch_norm,
+    **dict.fromkeys(_CONVOLUTIONS, _convolution),
+    **dict.fromkeys(_ELEMENTWISE, _elementwise),
+    **dict.fromkeys(_RESHAPING, _reshaping),
+}
