@@ -13,6 +13,10 @@ import click
 from isoprobe.cli import types
 from isoprobe.cli.examples import examples
 from isoprobe.contracts import DEFAULT_ANALYSES
+from isoprobe.errors import ResultError
+
+#: what a report shows beyond the summary
+REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
 
 
 @click.command(
@@ -20,6 +24,7 @@ from isoprobe.contracts import DEFAULT_ANALYSES
     epilog=examples(
         "isoprobe analyze model.safetensors",
         "isoprobe analyze model.safetensors --data images.npy --metric bce --out result.h5",
+        "isoprobe analyze model.safetensors --report report.html",
         "isoprobe analyze folder/ --data mnist.npz:x_train --resize 32 --json | jq .beta",
         "isoprobe analyze w.pt --adapter factory --option target=models.py:build --metric sse",
     ),
@@ -44,9 +49,8 @@ from isoprobe.contracts import DEFAULT_ANALYSES
     "analyses",
     metavar="NAME[:k=v,...]",
     multiple=True,
-    default=DEFAULT_ANALYSES,
-    show_default=True,
-    help="Analysis to run; repeatable.",
+    help=f"Analysis to run; repeatable. [default: {', '.join(DEFAULT_ANALYSES)}; with --report "
+    f"also {', '.join(REPORTED_ANALYSES)}]",
 )
 @click.option("--adapter", metavar="NAME", help="Adapter. [default: the one that matches]")
 @click.option(
@@ -126,10 +130,24 @@ from isoprobe.contracts import DEFAULT_ANALYSES
     metavar="F.h5",
     help="Keep the whole result here.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing result.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="F.html",
+    help="Write the report of the result here.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing result and report.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of the summary.")
-def analyze(*, model: Path, options: tuple[str, ...], as_json: bool, **settings: Any) -> None:
+def analyze(
+    *,
+    model: Path,
+    options: tuple[str, ...],
+    analyses: tuple[str, ...],
+    report: Path | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
     """Analyse the latent space of a checkpoint, in one pass over the data.
 
     The summary goes to stdout, notes and progress to stderr.
@@ -138,11 +156,27 @@ def analyze(*, model: Path, options: tuple[str, ...], as_json: bool, **settings:
     from isoprobe.specs import parse_options
 
     given = parse_options(options, of="--option")
+    settings["analyses"] = analyses or _default_analyses(reported=report is not None)
+    _refuse_existing(report, overwrite=settings["overwrite"])
     with api.analyze(model, options=given, progress=True, **settings) as result:
+        if report is not None:
+            from isoprobe import report as pages
+
+            pages.write(pages.render(result), report, overwrite=settings["overwrite"])
         if as_json:
             click.echo(json.dumps(summary.to_json(result), indent=2, allow_nan=False))
         else:
             click.echo(summary.to_text(result, _width(), unicode=_unicode()))
+
+
+def _default_analyses(*, reported: bool) -> tuple[str, ...]:
+    return DEFAULT_ANALYSES + (REPORTED_ANALYSES if reported else ())
+
+
+def _refuse_existing(report: Path | None, *, overwrite: bool) -> None:
+    """Fail before the run rather than after it."""
+    if report is not None and report.exists() and not overwrite:
+        raise ResultError(f"{report} exists already; add --overwrite to replace it")
 
 
 def _width() -> int:
