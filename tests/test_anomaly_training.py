@@ -63,7 +63,7 @@ def test_a_checkpoint_scores_as_the_trainer_does(small, tmp_path, activation, tr
     """The public score, in units of beta, is lambda1 D_t + lambda2 D_c + KL of the trainer."""
     recipe = replace(TINY, activation=activation, transform=transform, reduction=reduction)
     ensemble = AnomalyEnsemble(recipe, [0, 1], [table(0), table(1)], [halves()] * 2, CPU)
-    ensemble.run_epoch()
+    ensemble.run_epoch(0)
     record = {"seed": 1}
     anomaly._export(ensemble, 1, tmp_path / "m.safetensors", record)
     vae = isoprobe.load(tmp_path / "m.safetensors")
@@ -112,8 +112,8 @@ def test_a_member_learns_in_company_what_it_learns_alone(small):
         ensemble.train[-1] = torch.arange(33, 33 + 23)
     together.train[0] = torch.arange(25)
     for _ in range(3):
-        together.run_epoch()
-        alone.run_epoch()
+        together.run_epoch(0)
+        alone.run_epoch(0)
     for p, q in zip(together.parameters(), alone.parameters(), strict=True):
         torch.testing.assert_close(p[1], q[0], rtol=1e-5, atol=1e-6)
 
@@ -130,7 +130,7 @@ def test_training_lowers_the_held_out_objective(small):
     ensemble = AnomalyEnsemble(TINY, [0], [table()], [halves()], CPU)
     before = ensemble.held_out_objective()[0]
     for _ in range(50):
-        ensemble.run_epoch()
+        ensemble.run_epoch(0)
     assert ensemble.held_out_objective()[0] < 0.98 * before
 
 
@@ -156,11 +156,11 @@ def test_a_killed_training_resumes_to_the_same_weights(small, tmp_path, monkeypa
     monkeypatch.setattr(anomaly, "SAVE_EVERY", 0.0)
     run_epoch, epochs = AnomalyEnsemble.run_epoch, []
 
-    def killed(self):
+    def killed(self, epoch):
         if len(epochs) == stop_after:
             raise KeyboardInterrupt
         epochs.append(1)
-        run_epoch(self)
+        run_epoch(self, epoch)
 
     with monkeypatch.context() as patch:
         patch.setattr(AnomalyEnsemble, "run_epoch", killed)

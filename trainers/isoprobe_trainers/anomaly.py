@@ -18,7 +18,7 @@ from isoprobe.checkpoint import FORMAT_VERSION, Manifest, Objective, write_check
 from isoprobe.errors import CheckpointError, OptionError
 from isoprobe_plugins.architectures.mlp import Mlp
 from isoprobe_trainers.anomaly_ensemble import AnomalyEnsemble
-from isoprobe_trainers.anomaly_recipes import BATCH, KEPT, RATE
+from isoprobe_trainers.anomaly_recipes import BATCH, KEPT
 from isoprobe_trainers.anomaly_source import data_spec
 from isoprobe_trainers.tabular import load, split
 from isoprobe_trainers.training import JsonLog, load_state, save_state, versions
@@ -95,14 +95,15 @@ def train(
     if len(set(seeds)) < len(seeds):
         raise OptionError("a seed is given twice; give each once")
     paths = [checkpoint_path(out, recipe.name, seed) for seed in seeds]
+    resume_file = out / f"{recipe.name}_resume.pt"
+    resume = resume and resume_file.exists()
     existing = [p for p in paths if p.exists()]
-    if existing and not overwrite:
+    if existing and not (overwrite or resume):
         raise CheckpointError(f"{existing[0]} exists already; choose another folder or overwrite")
     (out / "tenths").mkdir(parents=True, exist_ok=True)
     tables = [load(recipe.name, seed) for seed in seeds]
     splits = [split(t, seed) for t, seed in zip(tables, seeds, strict=True)]
     ensemble = AnomalyEnsemble(recipe, seeds, tables, splits, device)
-    resume_file = out / f"{recipe.name}_resume.pt"
     progress = _restored(ensemble, recipe, seeds, resume_file, resume=resume)
     log = JsonLog(out / f"{recipe.name}_log.jsonl", progress.epoch + 1)
     _run(ensemble, recipe, seeds, progress, log, resume_file)
@@ -132,7 +133,7 @@ def _run(
     saved = started
     bar = tqdm(total=recipe.epochs, initial=progress.epoch, desc=recipe.name, disable=None)
     while progress.epoch < recipe.epochs:
-        ensemble.run_epoch()
+        ensemble.run_epoch(progress.epoch)
         progress.epoch += 1
         bar.update()
         tenth = len(progress.held_out) + 1
@@ -192,7 +193,7 @@ def _state(
 def _restored(
     ensemble: AnomalyEnsemble, recipe: Recipe, seeds: Sequence[int], path: Path, *, resume: bool
 ) -> _Progress:
-    if not resume or not path.exists():
+    if not resume:
         return _Progress(0, 0.0, [])
     state = load_state(path)
     if {k: state.get(k) for k in ("recipe", "seeds")} != _identity(recipe, seeds):
@@ -215,7 +216,6 @@ def _record(
         "recipe": recipe.record(),
         "epoch": progress.epoch,
         "batch": BATCH,
-        "lr": RATE,
         "rule": RULE,
         "seed": seed,
         "device": str(ensemble.device),

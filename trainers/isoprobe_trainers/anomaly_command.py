@@ -12,7 +12,7 @@ from isoprobe.cli.examples import examples
 @click.command(
     short_help="The anomaly detectors of Section 5.3.",
     epilog=examples(
-        "isoprobe train anomaly thyroid --data-root data --fraction 0.1 --seeds 5",
+        "isoprobe train anomaly thyroid --data-root data --quick --seeds 5",
         "isoprobe train anomaly kddcup99 --resume     20 seeds, the full schedule",
     ),
 )
@@ -28,13 +28,10 @@ from isoprobe.cli.examples import examples
     show_default=True,
     help="How many models, from seed 0 on; each has a split of its own.",
 )
-@click.option(
-    "--fraction",
-    type=float,
-    default=1.0,
-    show_default=True,
-    help="Of the epochs of the paper's schedule.",
-)
+@click.option("--quick", is_flag=True, help="The part of the schedule that takes minutes.")
+@click.option("--fraction", type=float, help="Of the epochs of the paper's schedule. [default: 1]")
+@click.option("--lr", type=float, help="Adam's rate. [default: 1e-4]")
+@click.option("--cosine", is_flag=True, help="Let the rate fall to 0 along a half cosine.")
 @click.option(
     "--reduction",
     type=click.Choice(["sum", "mean"]),
@@ -61,7 +58,10 @@ def anomaly(
     *,
     name: str,
     seeds: int,
-    fraction: float,
+    quick: bool,
+    fraction: float | None,
+    lr: float | None,
+    cosine: bool,
     reduction: str | None,
     data_root: Path | None,
     out: Path,
@@ -77,13 +77,23 @@ def anomaly(
     from dataclasses import replace
 
     from isoprobe_trainers.anomaly import train
-    from isoprobe_trainers.anomaly_recipes import recipe_of
+    from isoprobe_trainers.anomaly_recipes import recipe_of, short
     from isoprobe_trainers.datafiles.files import use_root
     from isoprobe_trainers.training import pick_device
 
     use_root(data_root)
-    recipe = recipe_of(name).at(fraction)
-    recipe = replace(recipe, reduction=reduction or recipe.reduction)
+    full = recipe_of(name)
+    recipe = (
+        short(full)
+        if quick and fraction is None
+        else full.at(1.0 if fraction is None else fraction)
+    )
+    recipe = replace(
+        recipe,
+        reduction=reduction or recipe.reduction,
+        rate=recipe.rate if lr is None else lr,
+        cosine=cosine or recipe.cosine,
+    )
     paths = train(
         recipe, range(seeds), out, pick_device(device), resume=resume, overwrite=overwrite
     )

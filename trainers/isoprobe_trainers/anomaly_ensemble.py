@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import leaky_relu, pad
 
-from isoprobe_trainers.anomaly_recipes import BATCH, RATE
+from isoprobe_trainers.anomaly_recipes import BATCH
 from isoprobe_trainers.batched import BatchedMLP
 from isoprobe_trainers.training import generator
 
@@ -89,7 +89,7 @@ class AnomalyEnsemble:
         self.decoder = kind((n, *reversed(recipe.widths), inputs), drawn, device)
         self.order = [generator(seed, _ORDER) for seed in seeds]
         self.noise = [generator(seed, _NOISE) for seed in seeds]
-        self.optimizer = torch.optim.Adam(list(self.parameters()), lr=RATE, fused=True)
+        self.optimizer = torch.optim.Adam(list(self.parameters()), lr=recipe.rate, fused=True)
         self.scale = recipe.scale(inputs)
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
@@ -97,8 +97,14 @@ class AnomalyEnsemble:
         yield from self.encoder.parameters()
         yield from self.decoder.parameters()
 
-    def run_epoch(self) -> None:
-        """Train once on every row of every member, the last batch being what is left over."""
+    def run_epoch(self, epoch: int) -> None:
+        """Train once on every row of every member, the last batch being what is left over.
+
+        Args:
+            epoch: counted from 0, for the learning rate.
+        """
+        for settings in self.optimizer.param_groups:
+            settings["lr"] = self.recipe.schedule.rate(epoch)
         orders = [
             rows[torch.randperm(len(rows), generator=g).to(self.device)]
             for rows, g in zip(self.train, self.order, strict=True)

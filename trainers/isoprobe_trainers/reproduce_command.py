@@ -27,6 +27,12 @@ ITEMS: dict[str, tuple[str, str]] = {
         "fig25": "density against p(x), five latents",
         "radogaga": "control: an autoencoder that is isometric by construction",
     }.items()
+} | {
+    name: (about, "isoprobe_trainers.anomaly_experiments")
+    for name, about in {
+        "table3": "anomaly detection: F1 on four data sets, with baselines",
+        "table6": "anomaly detection: precision and recall too",
+    }.items()
 }
 
 
@@ -40,6 +46,7 @@ class Settings:
         seeds: how many models of each condition in the tables.
         device: where to train.
         compile_step: compile the losses.
+        data_root: folder of the files of real data; None for what ISOPROBE_DATA names.
     """
 
     quick: bool
@@ -47,6 +54,7 @@ class Settings:
     seeds: int
     device: str
     compile_step: bool
+    data_root: Path | None = None
 
 
 def _names(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -72,6 +80,7 @@ def _listing() -> str:
     + examples(
         "isoprobe reproduce table1 table2 --quick",
         "isoprobe reproduce table1 table2 table4 fig3 fig10 fig25 --out runs/paper",
+        "isoprobe reproduce table3 table6 --quick --data-root data",
         "isoprobe reproduce fig13-21 fig22 fig23 fig24 --quick     90 models in one program",
     ),
 )
@@ -90,6 +99,13 @@ def _listing() -> str:
     default=3,
     show_default=True,
     help="Models of each condition in the tables; the ablation has one.",
+)
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="ISOPROBE_DATA",
+    show_envvar=True,
+    help="Folder of the files of real data.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps ...")
 @click.option("--compile", "compile_step", is_flag=True, help="Compile the loss (torch.compile).")

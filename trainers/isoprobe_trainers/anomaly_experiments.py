@@ -1,0 +1,185 @@
+"""Tables 3 and 6: anomaly detection, ours beside the published figures."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+
+from isoprobe.checkpoint import read_manifest
+from isoprobe.errors import CheckpointError
+from isoprobe_trainers.anomaly import RULE, checkpoint_path, train
+from isoprobe_trainers.anomaly_baselines import METHODS, baseline
+from isoprobe_trainers.anomaly_quality import Quality, cited_rows, keep, model_quality, read_kept
+from isoprobe_trainers.anomaly_recipes import RECIPES, short
+from isoprobe_trainers.datafiles.files import use_root
+from isoprobe_trainers.tables import render
+from isoprobe_trainers.tabular import duplicates, load, split
+from isoprobe_trainers.training import pick_device
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from isoprobe_trainers.anomaly_quality import CitedRow
+    from isoprobe_trainers.anomaly_recipes import Recipe
+    from isoprobe_trainers.reproduce_command import Settings
+
+TITLES = {
+    "table3": "F1 of anomaly detection",
+    "table6": "precision, recall and F1 of anomaly detection",
+}
+UNTRAINED, TRAINED = "untrained VAE", "VAE"
+#: figure of Table 6 -> how it is printed
+_HEADINGS = {"precision": "precision", "recall": "recall", "f1": "F1"}
+_BESIDE = {"auroc": "AUROC", "average_precision": "average precision"}
+
+
+def reproduce(names: Sequence[str], settings: Settings) -> None:
+    """Train or reuse models and baselines, and print each table for each data set.
+
+    Args:
+        names: ``table3``, ``table6``.
+        settings: schedule, folder, seeds, device and the folder of data files.
+    """
+    use_root(settings.data_root)
+    folder = settings.out / ("quick" if settings.quick else "full") / "anomaly"
+    found = {}
+    for full in RECIPES.values():
+        recipe = short(full) if settings.quick else full
+        found[recipe.name] = measure(recipe, recipe.epochs / full.epochs, folder, settings)
+    for name in names:
+        figures = ("f1",) if name == "table3" else ("precision", "recall", "f1")
+        click.echo(f"## {name}: {TITLES[name]}\n")
+        for data, by_method in found.items():
+            recipe = short(RECIPES[data]) if settings.quick else RECIPES[data]
+            click.echo(report(recipe, by_method, figures) + "\n")
+
+
+def measure(
+    recipe: Recipe, fraction: float, folder: Path, settings: Settings
+) -> dict[str, list[Quality]]:
+    """Figures of every method on the splits of every seed.
+
+    Args:
+        recipe: of the data set.
+        fraction: of the full schedule that the recipe has; DAGMM is given the same.
+        folder: for checkpoints and figures; what is there is used again.
+        settings: seeds and device.
+
+    Returns:
+        Figures by method, in the order of the seeds.
+    """
+    _provide(recipe, folder, settings)
+    rows = folder / "figures"
+    rows.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[Quality]] = {UNTRAINED: [], **{m: [] for m in METHODS}, TRAINED: []}
+    for seed in range(settings.seeds):
+        untrained, trained = _judged(recipe, seed, folder)
+        found[UNTRAINED].append(untrained)
+        found[TRAINED].append(trained)
+        for method in METHODS:
+            click.echo(f"{recipe.name}, seed {seed}: {method}", err=True)
+            found[method].append(baseline(method, recipe, seed, fraction, rows))
+    return found
+
+
+def _provide(recipe: Recipe, folder: Path, settings: Settings) -> None:
+    """Train together the models that are missing.
+
+    Raises:
+        CheckpointError: when one that is there was trained otherwise.
+    """
+    missing = []
+    for seed in range(settings.seeds):
+        path = checkpoint_path(folder, recipe.name, seed)
+        if not path.exists():
+            missing.append(seed)
+        elif read_manifest(path).training.get("recipe") != recipe.record():
+            raise CheckpointError(
+                f"{path} was trained on another schedule; choose another --out, or remove it"
+            )
+    if missing:
+        click.echo(f"training {len(missing)} models of {recipe.name} into {folder}", err=True)
+        train(recipe, missing, folder, pick_device(settings.device), resume=True)
+
+
+def _judged(recipe: Recipe, seed: int, folder: Path) -> tuple[Quality, Quality]:
+    """Figures of the untrained and the trained model, kept beside the checkpoint."""
+    checkpoint = checkpoint_path(folder, recipe.name, seed)
+    settings = {
+        **recipe.record(),
+        "epoch": read_manifest(checkpoint).training.get("epoch"),
+        "seed": seed,
+    }
+    paths = [
+        folder / "figures" / f"{recipe.name}_{kind}_seed{seed}.json"
+        for kind in ("untrained", "trained")
+    ]
+    untrained, trained = (read_kept(path, settings) for path in paths)
+    if untrained is None or trained is None:
+        trained, untrained = model_quality(checkpoint, recipe, seed)
+        keep(paths[0], settings, untrained)
+        keep(paths[1], settings, trained)
+    return untrained, trained
+
+
+# --------------------------------------------------------------------------- reports
+
+
+def report(recipe: Recipe, found: Mapping[str, Sequence[Quality]], figures: Sequence[str]) -> str:
+    """Return the table of one data set, and what it rests on.
+
+    Args:
+        recipe: of the data set.
+        found: figures by method.
+        figures: those of the paper's table to print.
+
+    Returns:
+        Markdown.
+    """
+    cited = [
+        [f"{row.method} (cited)", *(_cited(row, name) for name in figures), "-", "-"]
+        for row in cited_rows()
+        if row.data == recipe.name
+    ]
+    ours = [
+        [f"{method} (ours)", *(_spread(rows, name) for name in (*figures, *_BESIDE))]
+        for method, rows in found.items()
+    ]
+    header = [recipe.name, *(_HEADINGS[name] for name in figures), *_BESIDE.values()]
+    return f"{render(header, [*cited, *ours])}\n\n{_account(recipe, found[TRAINED])}"
+
+
+def _account(recipe: Recipe, rows: Sequence[Quality]) -> str:
+    """Seeds, schedule, threshold, ties, prevalence and duplicates in words."""
+    table = load(recipe.name, 0)
+    repeated = duplicates(table, split(table, 0))
+    full = RECIPES[recipe.name]
+    rate = f"{recipe.rate:g}{', falling on a half cosine' if recipe.cosine else ''}"
+    return (
+        f"Seeds 0 to {len(rows) - 1}, each with its split; mean and standard deviation over them. "
+        f"{recipe.epochs} of {full.epochs} epochs at rate {rate}; taken: {RULE}. "
+        f"Threshold at {recipe.contamination:g} of the test rows; anomalies are "
+        f"{_mean(rows, 'prevalence'):.4f} of them; tied with the threshold and not flagged: "
+        f"{', '.join(str(row.ties) for row in rows)}. Of {repeated.rows} rows "
+        f"{repeated.distinct} are distinct, and {repeated.test_seen:.1%} of the test rows of "
+        "seed 0 equal a row trained on."
+    )
+
+
+def _cited(row: CitedRow, name: str) -> str:
+    mean, spread = getattr(row, name)
+    return f"{mean:.4f}" if spread is None else f"{mean:.4f} ({spread:.4f})"
+
+
+def _spread(rows: Sequence[Quality], name: str) -> str:
+    values = [float(getattr(row, name)) for row in rows]
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    return f"{_mean(rows, name):.4f}" + ("" if math.isnan(spread) else f" ({spread:.4f})")
+
+
+def _mean(rows: Sequence[Quality], name: str) -> float:
+    return float(np.mean([getattr(row, name) for row in rows]))
