@@ -157,7 +157,7 @@ def test_disentangling_vae_reaches_its_known_figures(shared, name, bce, kl, beta
     source = Source(shared / FOLDER / name)
     assert DisentanglingVae().matches(source)
     vae = DisentanglingVae().load(source, {})
-    got = bce_and_kl(vae, mnist_test(shared, 32)[:4000])
+    got = bce_and_kl(vae, mnist_test(shared, 32)[:2000])
     assert got == (pytest.approx(bce, rel=0.03), pytest.approx(kl, rel=0.03))
     assert (vae.facts.metric, vae.facts.beta) == ("bce", beta)
     assert vae.facts.input_range == (0.0, 1.0)

@@ -156,7 +156,7 @@ def test_vae2_is_found_to_be_elu_and_log_variance(shared, tmp_path):
 def test_betah_is_found_to_be_interleaved(shared):
     data = f"{shared / 'data' / 'mnist.npz'}:x_test"
     path = shared / CHECKPOINTS / BETAH / "model.pt"
-    best = examine(path, data, samples=48, resize=(32, 32))[0]
+    best = examine(path, data, samples=160, resize=(32, 32))[0]
     assert (best.layout, best.form) == ("interleaved", "logvar")
     assert (best.encoder, best.decoder, best.output) == ("relu", "relu", "sigmoid")
     assert best.beta == pytest.approx(4, rel=0.15)

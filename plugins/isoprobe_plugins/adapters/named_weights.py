@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.errors import CheckpointError
@@ -36,8 +36,7 @@ def fill_layers(config: LayersConfig, tensors: Mapping[str, Tensor], where: str)
     from isoprobe.checkpoint import load_weights
     from isoprobe_plugins.architectures.layers import build_layers
 
-    with torch.device("meta"):
-        networks = build_layers(config)
+    networks = built_without_memory(lambda: build_layers(config), where)
     modules = torch.nn.ModuleDict({"encoder": networks.encoder, "decoder": networks.decoder})
     wanted = modules.state_dict()
     sources = dict(_names(config))
@@ -55,6 +54,29 @@ def fill_layers(config: LayersConfig, tensors: Mapping[str, Tensor], where: str)
     _refuse_unused(set(tensors) - used, where)
     load_weights(networks, filled, where)
     return networks
+
+
+def built_without_memory(build: Callable[[], Networks], where: str) -> Networks:
+    """Build networks on the ``meta`` device, where even a forged size costs nothing.
+
+    Args:
+        build: builds them.
+        where: how to name their description in an error.
+
+    Returns:
+        The networks, without weights.
+
+    Raises:
+        CheckpointError: when a size is beyond what any tensor can have.
+    """
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return build()
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{where} describes impossible networks: {lines[0]}") from error
 
 
 def _refuse_unused(names: set[str], where: str) -> None:

@@ -89,10 +89,12 @@ def load_native(source: Source, manifest: Manifest) -> Networks:
 
     from isoprobe.checkpoint import load_weights, weights
     from isoprobe.registry import installed
+    from isoprobe_plugins.adapters.named_weights import built_without_memory
 
     architecture = installed().architecture(manifest.architecture)
-    with torch.device("meta"):
-        networks = architecture.build(manifest.config)
+    networks = built_without_memory(
+        lambda: architecture.build(manifest.config), f"{source.path}: its configuration"
+    )
     latent_size = torch.Size(networks.latent_shape).numel()
     if latent_size != manifest.latent_size:
         raise CheckpointError(
