@@ -144,11 +144,18 @@ def _reference_beta(e: Evidence) -> float:
 
     A few damaged dimensions do not move it, and it does not rest on what is declared.
     """
-    weight = (1 - e.variance)[e.active]
-    each = e.stationary[e.active] / weight
+    each, weight = _betas(e, e.active)
     order = np.argsort(each)
     share = np.cumsum(weight[order])
     return float(each[order][np.searchsorted(share, share[-1] / 2)])
+
+
+def _betas(e: Evidence, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Beta of each chosen latent by stationarity, and the weight of its word, |1 - sigma^2|."""
+    used = 1 - e.variance[chosen]
+    # Where sigma is 1 the condition says nothing: weight 0, whatever stands as its beta.
+    safe = np.where(used == 0, 1.0, used)
+    return e.stationary[chosen] / safe, np.abs(used)
 
 
 def _collapsed(e: Evidence) -> Finding:
@@ -208,9 +215,8 @@ def _agreement(
     """Latents that disagree about beta: no optimum. Agreement on another beta: a wrong one."""
     if not judged.any():
         return
-    weight = (1 - e.variance)[judged]
-    each = e.stationary[judged] / weight
-    disagree = float((weight * np.abs(each / reference - 1)).sum() / weight.sum())
+    each, weight = _betas(e, judged)
+    disagree = float((weight * np.abs(each / reference - 1)).sum() / max(weight.sum(), 1e-12))
     open_by = float(np.abs(e.second_moment[judged] - 1).mean())
     if disagree > DIFFERS or open_by > CERTIFICATE:
         yield Finding(
