@@ -10,6 +10,7 @@ import click
 from isoprobe.cli.examples import examples
 from isoprobe.hookspecs import hookimpl
 from isoprobe_trainers.anomaly_command import anomaly
+from isoprobe_trainers.mnist_command import mnist
 
 
 @click.group(
@@ -135,7 +136,8 @@ def toy(
         click.echo(path)
 
 
-train.add_command(anomaly)
+for _command in (anomaly, mnist):
+    train.add_command(_command)
 
 
 @hookimpl
