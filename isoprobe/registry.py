@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from isoprobe.datafiles import unopened
 from isoprobe.discovery import KINDS, Discovery, Offer, Problem
 from isoprobe.errors import (
     CheckpointError,
@@ -160,6 +159,8 @@ class Registry:
                 f"data '{spec}': sources {_both(matching)} both open it; uninstall one of them"
             )
         if not matching:
+            from isoprobe.datafiles import unopened  # errors only: help need not load it
+
             raise DataError(unopened(spec, [o.plugin() for o in self._offers("data-source")]))
         source: DataSource = matching[0].plugin()
         return source.open(spec, vae)

@@ -71,7 +71,7 @@ def test_every_target_with_work_makes_the_environment_first() -> None:
 
 def test_make_runs_what_it_says() -> None:
     """A dry run of each target parses and names a command."""
-    for target in ("demo", "test", "lint"):
+    for target in ("demo", "test", "lint", "bench", "reproduce"):
         done = subprocess.run(
             ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True
         )
