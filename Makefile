@@ -41,5 +41,10 @@ bench: $(READY)  ## print times, ratios and memory beside their bars
 reproduce: $(READY)  ## train the toy models and compare with the paper's tables
 	$(BIN)/isoprobe reproduce table1 table2 table4 --quick --out out/reproduce
 
+docs: $(READY)  ## build the documentation site
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 clean:  ## remove the environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from isoprobe.result import Result
 
-#: mean |correlation| of matched latents from which two models count as the same
+#: mean absolute correlation of matched latents from which two models count as the same
 ALIKE = 0.9
 
 
@@ -39,8 +39,8 @@ class Model:
         coding_loss: E D(x_check, x_hat).
         transform_loss: E D(x, x_check).
         norm: mean norm of active latents.
-        residual: mean |norm + sigma^2 - 1| of active latents.
-        cosine: mean |cosine| between decoder columns.
+        residual: mean absolute norm + sigma^2 - 1 of active latents.
+        cosine: mean absolute cosine between decoder columns.
         importances: of the active latents, descending.
         verdict: a sentence.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from isoprobe.result import Result
 
-#: |correlation| from which two latents count as the same
+#: absolute correlation from which two latents count as the same
 SAME = 0.5
 _ROWS = 8192
 

@@ -1,0 +1,129 @@
+"""What the pages show that is made while building them: figures, and the help of every command."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import click
+import numpy as np
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "digits.safetensors"
+#: functions that draw arrays, or several models, rather than one result
+ARRAYS = (
+    "ablation",
+    "density_scatter",
+    "score_histogram",
+    "roc",
+    "precision_recall",
+    "spectra",
+    "rate_distortion_points",
+    "matched",
+)
+
+
+def figures(folder: Path) -> None:
+    """Draw every figure of the package once, as SVG, and the page that lists them."""
+    import isoprobe
+    from isoprobe import plots
+
+    analyses = ["isometry", "importance", "rate-distortion", "density", "coordinates", "traversal"]
+    with (
+        isoprobe.analyze(EXAMPLE, samples=600, analyses=[*analyses, "anomaly"]) as result,
+        isoprobe.analyze(EXAMPLE, samples=600, analyses=analyses, beta=0.4) as other,
+    ):
+        names = plots.available(result)
+        plots.save(result, folder, names, "svg")
+        _arrays(folder, result, other)
+    sections = ["# Figures", _INTRODUCTION]
+    for name in [*names, *ARRAYS]:
+        sections.append(_section(name, folder))
+    missing = set(plots.CATALOGUE) - set(names)
+    sections += [_section(name, folder) for name in sorted(missing)]
+    (folder / "figures.md").write_text("\n\n".join(sections) + "\n", "utf-8")
+
+
+_INTRODUCTION = """\
+One function each, taking a result (or arrays) and matplotlib axes, so that a figure fits into any
+layout of yours:
+
+```python
+import matplotlib.pyplot as plt
+from isoprobe import plots
+
+with plots.styled():
+    figure, axes = plt.subplots(figsize=(5, 3))
+    plots.scree(result, axes)
+```
+
+`isoprobe report result.h5 --figures folder/ --format pdf` writes all that a result has the numbers
+for. Colours are Okabe and Ito's; every curve also has a marker or dash of its own."""
+
+
+def _section(name: str, folder: Path) -> str:
+    from isoprobe import plots
+
+    function = getattr(
+        plots, plots.CATALOGUE[name].draw.__name__ if name in plots.CATALOGUE else name
+    )
+    said = inspect.getdoc(function).partition("\n")[0]
+    image = f"![{said}]({name}.svg)" if (folder / f"{name}.svg").exists() else ""
+    caption = plots.CATALOGUE[name].caption if name in plots.CATALOGUE else ""
+    return f"## `plots.{function.__name__}`\n\n{said}\n\n{image}\n\n{caption}".rstrip()
+
+
+def _arrays(folder: Path, result: object, other: object) -> None:
+    """Figures of arrays: drawn from known distributions."""
+    from isoprobe import plots
+    from isoprobe.compare import compare
+    from isoprobe.matching import match
+
+    chance = np.random.default_rng(0)
+    truth = chance.random(800)
+    estimate = truth * np.exp(0.1 * chance.normal(size=800))
+    odd = chance.random(2000) < 0.08
+    scores = np.exp(chance.normal(size=2000) + 1.8 * odd)
+    weights = np.geomspace(10, 1000, 6)
+    norms = {"z1": 1 - 3 / weights, "z2": 1 - 1 / weights}
+    spreads = {"z1": np.full(6, 0.05), "z2": np.full(6, 0.03)}
+    models = compare([result, other]).models
+    draw = {
+        "ablation": lambda ax: plots.ablation(weights, norms, ax, spreads=spreads, ideal=1),
+        "density_scatter": lambda ax: plots.density_scatter(truth, estimate, ax),
+        "score_histogram": lambda ax: plots.score_histogram(
+            scores, ax, labels=odd, threshold=float(np.quantile(scores, 0.92))
+        ),
+        "roc": lambda ax: plots.roc(scores, odd, ax),
+        "precision_recall": lambda ax: plots.precision_recall(scores, odd, ax),
+        "spectra": lambda ax: plots.spectra(models, ax),
+        "rate_distortion_points": lambda ax: plots.rate_distortion_points(models, ax),
+        "matched": lambda ax: plots.matched(match(result, other), ax),
+    }
+    for name, function in draw.items():
+        _save(folder / f"{name}.svg", function)
+
+
+def _save(path: Path, draw: object) -> None:
+    from matplotlib.figure import Figure
+
+    from isoprobe import plots
+
+    with plots.styled():
+        drawn = Figure(figsize=(5, 3.2))
+        draw(drawn.add_subplot())
+        drawn.savefig(path, facecolor="white", metadata={"Date": None})
+
+
+def commands_page() -> str:
+    """Return the help of every command, as it is printed."""
+    from isoprobe.cli.group import cli
+
+    context = click.Context(cli, info_name="isoprobe")
+    sections = ["# Commands", "The same as `-h` prints."]
+    for name in ["", *cli.list_commands(context)]:
+        command = cli.get_command(context, name) if name else cli
+        title = f"isoprobe {name}".strip()
+        with click.Context(command, info_name=title, max_content_width=90) as own:
+            text = command.get_help(own)
+        sections.append(f"## {title}\n\n```text\n{text}\n```")
+    return "\n\n".join(sections) + "\n"
