@@ -14,7 +14,7 @@ from torch import nn
 
 from isoprobe.errors import CheckpointError, OptionError
 from isoprobe.registry import installed
-from isoprobe.source import Source
+from isoprobe.source import FileKind, Source
 from isoprobe_plugins.adapters.declaration import parse_declaration
 from isoprobe_plugins.adapters.declared import Declared, load_declared
 from isoprobe_plugins.adapters.presets import JointVae, TutorialMlp
@@ -112,6 +112,30 @@ def test_one_model_gives_equal_numbers_through_every_file(tmp_path, model, way):
     assert torch.allclose(vae.encode(x).std, std, atol=1e-6)
     assert torch.allclose(vae.decode(z), model.decode(z), atol=1e-6)
     assert torch.equal(vae.decode_logits(z).sigmoid(), vae.decode(z))
+
+
+@pytest.mark.filterwarnings("ignore")  # of what Lightning imports and says
+def test_a_checkpoint_written_by_lightning_itself(tmp_path, model):
+    lightning = pytest.importorskip("lightning.pytorch")
+
+    class Training(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters())
+
+    path = tmp_path / "last.ckpt"
+    trainer = lightning.Trainer(logger=False, enable_progress_bar=False, accelerator="cpu")
+    trainer.strategy.connect(Training())
+    trainer.save_checkpoint(path, weights_only=True)
+    (tmp_path / "last.toml").write_text(TOML)
+    source = Source(path)
+    assert source.kind is FileKind.LIGHTNING
+    vae = installed().adapter_for(source).load(source, {})
+    z = torch.randn(5, 3)
+    assert torch.allclose(vae.decode(z), model.decode(z), atol=1e-6)
 
 
 def test_a_whole_module_is_read_without_its_class(tmp_path, model):
