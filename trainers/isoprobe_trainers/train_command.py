@@ -10,6 +10,7 @@ import click
 from isoprobe.cli.examples import examples
 from isoprobe.hookspecs import hookimpl
 from isoprobe_trainers.anomaly_command import anomaly
+from isoprobe_trainers.celeba_command import celeba
 from isoprobe_trainers.mnist_command import mnist
 
 
@@ -75,6 +76,12 @@ def train() -> None:
 @click.option("--quick", is_flag=True, help="120 epochs of batch 256, the rate on a half cosine.")
 @click.option("--epochs", type=click.IntRange(min=1), help="[default: 500; 120 with --quick]")
 @click.option("--batch-size", type=click.IntRange(min=1), help="[default: 128; 256 with --quick]")
+@click.option(
+    "--decay",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Last share of the epochs in which the rate falls to 0. [default: 0.1; 1 with --quick]",
+)
 @click.option("--lr", type=float, help="Adam's rate. [default: 1e-3; 2e-3 with --quick]")
 @click.option(
     "--out",
@@ -99,6 +106,7 @@ def toy(
     epochs: int | None,
     batch_size: int | None,
     lr: float | None,
+    decay: float | None,
     out: Path,
     device: str,
     compile_step: bool,
@@ -119,7 +127,7 @@ def toy(
         epochs=epochs or base.epochs,
         batch=batch_size or base.batch,
         lr=base.lr if lr is None else lr,
-        cosine=base.cosine,
+        decay=base.decay if decay is None else decay,
     )
     combinations = product(data, metric, lam, seed, latents, objective)
     members = [Member(*combination) for combination in combinations]
@@ -136,7 +144,7 @@ def toy(
         click.echo(path)
 
 
-for _command in (anomaly, mnist):
+for _command in (anomaly, celeba, mnist):
     train.add_command(_command)
 
 
