@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from isoprobe.contracts import VAE
 
 MAX_BATCH = 512
+#: fewer at once would leave threads idle in the small layers
+MIN_BATCH = 32
 #: live copies of the widest layer: its input, its output, the convolution's own reordering of both
 _COPIES = 4
 #: bytes of the widest layer's tangents that stay in a processor's cache; beyond it every layer
@@ -77,10 +79,11 @@ def plan(
     budget = max(memory // number, 1)
     row = _COPIES * footprint.widest
     # Half for the batch, whose activations a backward pass keeps twice, half for the tangents.
-    batch = batch_size or _between(1, budget // 2 // (2 * footprint.total), MAX_BATCH)
-    rows = max(budget // 2 // row, 1)
+    rows, batch = max(budget // 2 // row, 1), budget // 2 // (2 * footprint.total)
     if vae.device.type == "cpu":
-        rows = min(rows, max(_CACHE // (footprint.widest * number), 1))
+        cached = max(_CACHE // (footprint.widest * number), 1)
+        rows, batch = min(rows, cached), min(batch, max(cached, MIN_BATCH))
+    batch = batch_size or _between(1, batch, MAX_BATCH)
     chunk = min(rows, n)
     block = rows // n
     if gram:

@@ -13,6 +13,7 @@ from isoprobe.contracts import Batch
 from isoprobe.errors import CheckpointError, OptionError, PluginError
 from isoprobe.memory import Plan, plan
 from isoprobe.pullback import METHODS, Pullback, exact_pullback, finite_difference_pullback
+from isoprobe.random_pullback import SPREAD_EVERY, random_pullback, spread
 from isoprobe.randomness import normal, signs
 from isoprobe.routes import Route, choose_route
 from isoprobe.tensors import OutputMetric, output_metric, require_tensor
@@ -37,10 +38,12 @@ QUANTITIES: dict[str, str] = {
     "distortion_draws": "D(x, Dec(z)) at random z of the posterior, (B, 2 pairs)",
     "stationarity": "E_eps[sigma_j eps_j dD/dz_j], (B, n): beta (1 - sigma_j^2) at an optimum",
     "pullback": "g_jj = J_j' G J_j at mu, (B, n) (Eq. 23)",
+    "pullback_spread": "estimates of sum_{k != j} (sigma_j sigma_k g_jk)^2, (B, n), by --pullback "
+    "probe alone; zero for samples without a second draw, and scaled up for those with one",
     "gram": "J' G J, (B, n, n) (Lemma 4)",
     "euclidean_gram": "J' J of the decoded mean, (B, n, n)",
 }
-_TENSOR = frozenset({"pullback", "gram", "euclidean_gram"})
+_TENSOR = frozenset({"pullback", "pullback_spread", "gram", "euclidean_gram"})
 _TWO_POINT = frozenset({"distortion", "distortion_coding"})
 _DRAWS = frozenset({"stationarity", "distortion_draws"})
 
@@ -50,7 +53,7 @@ class ProbeOptions:
     """How the probe works.
 
     Attributes:
-        pullback: ``exact`` or ``finite-difference``.
+        pullback: ``exact``, ``probe`` (random signs) or ``finite-difference``.
         pairs: antithetic pairs of draws a sample, for stationarity.
         signs: antithetic pairs of random corners mu +- sigma a sample.
         seed: of those draws.
@@ -109,7 +112,13 @@ class Probe:
     @property
     def notes(self) -> list[str]:
         """What the reader of a result should know of how it was computed."""
-        return [self.route.note] if self.route is not None and self.route.note else []
+        notes = [self.route.note] if self.route is not None and self.route.note else []
+        if self.options.pullback == "probe" and self.needs & _TENSOR:
+            notes.append(
+                "the pullback was estimated by random signs: norms are means with standard errors, "
+                "one sample's value is noise, and cosines and volumes are left out"
+            )
+        return notes
 
     def _check(self, vae: VAE, metric: Metric) -> None:
         unknown = sorted(self.needs - QUANTITIES.keys())
@@ -126,6 +135,10 @@ class Probe:
             raise OptionError(
                 f"--pullback {method} gives the diagonal only; orthogonality and volumes need "
                 "--pullback exact."
+            )
+        if method != "probe" and "pullback_spread" in self.needs:
+            raise OptionError(
+                f"--pullback {method} gives no pullback_spread; --pullback probe does."
             )
         if vae.encode is None:
             raise CheckpointError(
@@ -147,7 +160,7 @@ class Probe:
             CheckpointError: when the model gives something that is not finite.
         """
         quantities = self._posterior(index, x)
-        output = self._pull_back(quantities)
+        output = self._pull_back(index, quantities)
         if self.needs - quantities.keys():
             self._distortions(x, output, quantities)
         if self.needs & _DRAWS:
@@ -176,12 +189,14 @@ class Probe:
                 )
         return {"mean": mean, "std": std, "kl": formulas.kl_divergence(mean, std)}
 
-    def _pull_back(self, quantities: dict[str, Tensor]) -> Tensor:
+    def _pull_back(self, index: np.ndarray, quantities: dict[str, Tensor]) -> Tensor:
         """Decoder output at mu; the pullback comes with it where it is needed."""
         z = quantities["mean"]
         if not self.needs & _TENSOR:
             with torch.no_grad():
                 return _finite(self.vae, self.view.decode(z))
+        if self.options.pullback == "probe":
+            return self._pull_back_by_signs(index, quantities)
         if self.options.pullback == "finite-difference":
             pulled: Pullback = finite_difference_pullback(self.view, z)
         else:
@@ -199,6 +214,27 @@ class Probe:
             quantities["gram"] = pulled.gram
         if pulled.euclidean is not None:
             quantities["euclidean_gram"] = pulled.euclidean
+        return _finite(self.vae, pulled.output)
+
+    def _pull_back_by_signs(self, index: np.ndarray, quantities: dict[str, Tensor]) -> Tensor:
+        """The same from random signs; every eighth sample gets a second draw for the spread."""
+        z, std = quantities["mean"], quantities["std"]
+        n = z.shape[1]
+        drawn = signs(self.options.seed, "pullback", index, 2 * n)
+        first, second = torch.as_tensor(drawn, dtype=z.dtype, device=z.device).split(n, dim=1)
+        route = self.route or choose_route(self.view.decode, z[:2])
+        pulled = random_pullback(self.view, z, std, first, route)
+        quantities["pullback"] = _finite(self.vae, pulled.diagonal)
+        if "pullback_spread" in self.needs:
+            again = torch.as_tensor(index % SPREAD_EVERY == 0, device=z.device)
+            estimate = torch.zeros_like(z)
+            if bool(again.any()):
+                rows = (z[again], std[again], second[again])
+                repeated = random_pullback(self.view, *rows, route).diagonal
+                estimate[again] = SPREAD_EVERY * spread(
+                    pulled.diagonal[again], repeated, std[again]
+                )
+            quantities["pullback_spread"] = estimate
         return _finite(self.vae, pulled.output)
 
     def _distortions(self, x: Tensor, output: Tensor, quantities: dict[str, Tensor]) -> None:

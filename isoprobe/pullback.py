@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from isoprobe.tensors import OutputMetric
 
-METHODS = ("exact", "finite-difference")
+METHODS = ("exact", "probe", "finite-difference")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ LAYERS = (
     "errors",
     "contracts hookspecs specs",
     "formulas headers pickles source statistics randomness tensors memory forward routes pullback"
+    " random_pullback"
     " isometric fitting diagnosis quality objective",
     "checkpoint data datafiles",
     "probe calibration recovery untrained",

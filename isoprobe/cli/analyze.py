@@ -101,10 +101,10 @@ REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
 )
 @click.option(
     "--pullback",
-    type=click.Choice(["exact", "finite-difference"]),
+    type=click.Choice(["exact", "probe", "finite-difference"]),
     default="exact",
     show_default=True,
-    help="How the decoder is differentiated.",
+    help="How the decoder is differentiated; probe costs the same for any number of latents.",
 )
 @click.option(
     "--pairs",

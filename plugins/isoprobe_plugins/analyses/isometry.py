@@ -39,7 +39,14 @@ class Isometry(Analysis):
         self.beta_sums = BetaSums(n)
         self.moments = {
             name: Moments((n,))
-            for name in ("pullback", "inverse_variance", "scaled", "variance", "stationarity")
+            for name in (
+                "pullback",
+                "inverse_variance",
+                "scaled",
+                "variance",
+                "stationarity",
+                "spread",
+            )
         }
         self.cosine = Moments((n, n) if n <= GRAM_LIMIT else ())
         self.gap = Moments()
@@ -50,8 +57,13 @@ class Isometry(Analysis):
             **self.moments,
         }
         if setup.metric.smooth:
-            whole = n <= GRAM_LIMIT and setup.pullback == "exact"
-            self.needs = self.needs | {"pullback"} | ({"gram"} if whole else set())
+            self.needs = self.needs | {"pullback"} | self._beyond_the_diagonal(setup.pullback, n)
+
+    @staticmethod
+    def _beyond_the_diagonal(method: str, n: int) -> set[str]:
+        if method == "probe":
+            return {"pullback_spread"}
+        return {"gram"} if method == "exact" and n <= GRAM_LIMIT else set()
 
     def update(self, batch: Batch) -> Mapping[str, Variable] | None:
         """Take in a batch; store 2 sigma^2 g_jj, the norm times beta, of each sample."""
@@ -70,6 +82,8 @@ class Isometry(Analysis):
         self.moments["scaled"].update(scaled)
         if "gram" in batch.quantities:
             self._orthogonality(batch)
+        if "pullback_spread" in batch.quantities:
+            self.moments["spread"].update(4 * batch.array("pullback_spread"))
         stored = pullback.astype(np.float64 if batch.x.element_size() == 8 else np.float32)
         return {
             "pullback": Variable(
@@ -99,6 +113,8 @@ class Isometry(Analysis):
             variables |= self._by_pullback(beta)
         if self.cosine.count:
             variables |= self._by_gram(context.setup.active)
+        if self.moments["spread"].count:
+            variables |= self._by_spread()
         return variables
 
     def _by_stationarity(self, beta: float) -> dict[str, Variable]:
@@ -140,6 +156,20 @@ class Isometry(Analysis):
                 1 + 2 / beta * pullback.mean, "E[sigma^-2] that g_jj implies", "theory 2"
             ),
             **self._beta_by_latent("beta_pullback", 2, "pullback", "theory 2"),
+        }
+
+    def _by_spread(self) -> dict[str, Variable]:
+        """What random signs tell of orthogonality, in place of cosines."""
+        import numpy as np
+
+        square, diagonal = self.moments["spread"], self.moments["scaled"].mean
+        with np.errstate(divide="ignore", invalid="ignore"):
+            defect = np.sqrt(square.mean) / diagonal
+            error = 0.5 * square.se / np.sqrt(square.mean) / diagonal
+        name = "orthogonality defect: root of E sum_{k != j} (sigma_j sigma_k g_jk)^2 over the norm"
+        return {
+            "orthogonality_defect": latent(defect, name, "theory 2"),
+            "orthogonality_defect_se": latent(error, f"standard error of the {name}"),
         }
 
     def _beta_by_latent(
