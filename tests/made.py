@@ -41,7 +41,7 @@ def made_result(
 ) -> Result:
     """Write a result of four latents and open it."""
     y = rows(samples) if y is None else y
-    active = variances > beta / 2
+    active = variances > (beta if np.isfinite(beta) else BETA) / 2
     with ResultWriter.open(path, samples=len(y), latent=4, overwrite=True) as writer:
         columns = {"y": latent_rows(y), "mean": latent_rows(y / np.sqrt(variances))}
         columns |= {
@@ -101,7 +101,7 @@ def scalar(value: float) -> Variable:
 
 
 def overview(variances: np.ndarray, active: np.ndarray, beta: float) -> dict[str, Variable]:
-    sigma2 = np.minimum(1, beta / 2 / variances)
+    sigma2 = np.minimum(1, (beta if np.isfinite(beta) else BETA) / 2 / variances)
     return {
         "active": Variable(("latent",), active, "active"),
         "kl_mean": latent(-0.5 * np.log(sigma2)),
@@ -141,7 +141,7 @@ def isometry(*, pullback: bool) -> dict[str, Variable]:
 
 
 def importance(variances: np.ndarray, active: np.ndarray, beta: float) -> dict[str, Variable]:
-    share = np.where(active, variances, 0) / variances[active].sum()
+    share = np.where(active, variances, 0) / max(variances[active].sum(), 1e-300)
     order = np.argsort(-variances)
     cumulative = np.empty(4)
     cumulative[order] = np.cumsum(share[order])

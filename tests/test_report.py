@@ -111,6 +111,17 @@ def test_a_minimal_result_has_a_report():
     assert "Traceback" not in text
 
 
+def test_a_result_without_a_beta_has_a_report():
+    unknown = np.full((20, 4), np.nan)
+    with made_result(
+        None, y=unknown, beta=np.nan, variances=np.full(4, np.nan), beta_recovered=-1.0
+    ) as result:
+        text = report.render(result)
+    assert 'id="figure-inverse_variances"' in text
+    assert 'id="figure-coordinates"' not in text
+    assert ">nan<" not in text.lower()
+
+
 def test_the_table_has_every_latent_most_important_first():
     with made_result(None) as result:
         from isoprobe.summary import to_json

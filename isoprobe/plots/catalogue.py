@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from isoprobe.errors import OptionError, nearest
 from isoprobe.plots import anomalies, densities, latents, losses, walks
 from isoprobe.plots.style import BLUE, INK, styled
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("svg", "png", "pdf")
 _DPI = 200
+#: rows that show whether a column has any finite number
+_LOOKED_AT = 1000
 _STAMPS = {"svg": "Date", "pdf": "CreationDate"}
 
 
@@ -146,12 +150,18 @@ CATALOGUE: dict[str, Entry] = {
 
 def available(result: Result) -> list[str]:
     """Return the names of the figures this result has the numbers for."""
-    groups = set(result.groups())
-    return [
-        name
-        for name, entry in CATALOGUE.items()
-        if entry.group in groups and entry.variable in result[entry.group]
-    ]
+    return [name for name, entry in CATALOGUE.items() if _has_numbers(result, entry)]
+
+
+def _has_numbers(result: Result, entry: Entry) -> bool:
+    """Whether what a figure needs is there and finite: without a beta, much of it is not."""
+    if entry.group not in result or entry.variable not in result[entry.group]:
+        return False
+    if entry.group == "samples":
+        values = result.samples(0, _LOOKED_AT, [entry.variable])[entry.variable]
+    else:
+        values = result[entry.group][entry.variable].values
+    return bool(np.isfinite(values).any())
 
 
 def figure(result: Result, name: str) -> Figure:

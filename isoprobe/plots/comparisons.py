@@ -66,7 +66,7 @@ def rate_distortion_points(models: Sequence[Model], ax: Axes) -> None:
 
 
 def matched(matching: Matching, ax: Axes) -> None:
-    """Draw |correlation| of every pair of active latents of two models.
+    """Draw how every pair of active latents of two models correlates.
 
     Args:
         matching: of the two.

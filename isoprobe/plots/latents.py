@@ -138,7 +138,7 @@ def scree(result: Result, ax: Axes) -> None:
 
 
 def orthogonality(result: Result, ax: Axes) -> None:
-    """Draw the mean |cosine| between decoder columns of active latents (Lemma 4, Eq. 14).
+    """Draw the mean absolute cosine between decoder columns of active latents (Lemma 4, Eq. 14).
 
     Args:
         result: with ``isometry``, which has ``cosine`` under a metric with a tensor.

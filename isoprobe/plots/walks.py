@@ -110,7 +110,9 @@ def coordinates(result: Result, ax: Axes, *, count: int = _PAIRS) -> None:
     names = ["y", *(["label"] if "label" in result["samples"] else [])]
     rows = result.samples(0, _ROWS, names=names)
     y = rows["y"][:, order]
-    kinds = _kinds(rows.get("label"), len(y))
+    finite = np.isfinite(y).all(axis=1)
+    kinds = _kinds(rows.get("label"), len(y))[finite]
+    y = y[finite]
     ax.set_axis_off()
     panels = len(order)
     for row in range(panels):
