@@ -24,8 +24,6 @@ from isoprobe.source import Source
 if TYPE_CHECKING:
     from isoprobe.contracts import VAE, Metric
 
-if TYPE_CHECKING:
-    
 HERE = Path(__file__).resolve().parent
 MNIST, CELEBA = "mnist.npz:x_test", "celeba64_subset.zip"
 BURGESS = "YannDubs+disentangling-vae"

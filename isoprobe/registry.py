@@ -252,13 +252,27 @@ def _unread(source: Source, tried: Sequence[str]) -> str:
     factory = (
         "name a function that builds the model: --adapter factory --option target=module:function"
     )
+    declare = (
+        f"describe its layers in {source.path.with_suffix('.toml').name} beside it, which "
+        "'isoprobe doctor' helps to find out"
+    )
+    weights = {
+        FileKind.SAFETENSORS, FileKind.TORCH_ZIP, FileKind.TORCH_LEGACY, FileKind.LIGHTNING
+    }  # fmt: skip
     if source.kind is FileKind.LFS_POINTER:
         remedy = "fetch the file itself with 'git lfs pull'"
+    elif source.kind in weights and source.pickle is not None and source.pickle.foreign:
+        remedy = (
+            f"unpickling it would run code, so {declare}: its tensors are then read without; or "
+            f"save its state_dict() where its class is at hand, or {factory}"
+        )
     elif source.pickle is not None and source.pickle.foreign:
         remedy = (
             "unpickling it would run code, so save its state_dict() where its class is at hand, "
             f"then {factory}"
         )
+    elif source.kind in weights:
+        remedy = f"{declare}, or {factory}"
     else:
         remedy = factory
     asked = ", ".join(tried) or "none is installed"

@@ -34,7 +34,7 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 class FileKind(enum.Enum):
     """What a path holds, told by content; the value is how to call it in a sentence."""
 
-    LFS_POINTER = "a Git LFS pointer, not the file itself (git lfs pull fetches that)"
+    LFS_POINTER = "a Git LFS pointer, not the file itself"
     SAFETENSORS = "a safetensors file"
     DIFFUSERS = "a diffusers model folder"
     PYTHAE = "a pythae model folder"
