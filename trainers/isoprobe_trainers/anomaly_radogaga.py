@@ -58,7 +58,8 @@ class Radogaga(nn.Module):
         transform = TRANSFORMS[self.recipe.transform](x - x_check)
         coding = (x_check - x_hat).square().sum(-1)
         rate = Mixture.fitted(noisy, self.estimator(noisy)).energy(noisy)
-        return (rate + lambda1 * transform + lambda2 * coding).mean()
+        loss: Tensor = (rate + lambda1 * transform + lambda2 * coding).mean()
+        return loss
 
 
 def scores(table: Table, halves: Split, seed: int, recipe: Recipe) -> np.ndarray:

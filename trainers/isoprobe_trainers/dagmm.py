@@ -169,7 +169,8 @@ def _loss(model: Dagmm, x: Tensor, settings: Settings) -> Tensor:
     mixture = Mixture.fitted(features, model.estimator(features))
     inverse = (1 / mixture.covariance.diagonal(dim1=1, dim2=2)).sum()
     energy = mixture.energy(features).mean()
-    return square.mean() + settings.energy * energy + settings.singular * inverse
+    loss: Tensor = square.mean() + settings.energy * energy + settings.singular * inverse
+    return loss
 
 
 def batches(count: int, batch: int, order: torch.Generator) -> Sequence[Tensor]:

@@ -105,4 +105,5 @@ def inverse(gdn: Gdn, v: Tensor) -> Tensor:
     squares = torch.linalg.solve(system, square * gdn.beta)
     if bool((squares < 0).any()):
         raise ValueError("no input of this GDN gives such an output")
-    return squares.sqrt().movedim(-1, 1) * v.sign()
+    u: Tensor = squares.sqrt().movedim(-1, 1) * v.sign()
+    return u

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SIDE = 64
 #: left, top, right, bottom of the square in the middle of an aligned image
-CROP = (0, 20, 178, 198)
+CROP = (0.0, 20.0, 178.0, 198.0)
 #: folder and list of the official distribution
 ALIGNED, PARTITION = "img_align_celeba", "list_eval_partition.txt"
 #: part -> number in the official list
@@ -76,7 +76,7 @@ class AlignedFaces:
                 f"beside {ALIGNED}, from {FILES['celeba64'].page}"
             ) from error
         pairs = [line.split() for line in lines if line.strip()]
-        self.ids = [pair[0] for pair in pairs if pair[1:] == [_PARTS[part]]]
+        self.ids: Sequence[str] = [pair[0] for pair in pairs if pair[1:] == [_PARTS[part]]]
 
     def image(self, index: int) -> np.ndarray:
         """One image, cropped and resized, ``(64, 64, 3)`` uint8."""
@@ -109,7 +109,7 @@ class SubsetFaces:
             ) from error
         if not chosen:
             raise DataError(f"{path} has no images of the part '{part}'; use train or test")
-        self.ids = [f"{number:06d}.jpg" for number in sorted(chosen)]
+        self.ids: Sequence[str] = [f"{number:06d}.jpg" for number in sorted(chosen)]
 
     def image(self, index: int) -> np.ndarray:
         """One image, ``(64, 64, 3)`` uint8."""
@@ -129,8 +129,7 @@ def _decoded(data: bytes, name: str) -> np.ndarray:
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"{name} is no whole image ({error}); fetch it again") from error
     if picture.size == (178, 218):
-        box = tuple(map(float, CROP))
-        picture = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box)
+        picture = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=CROP)
     if picture.size != (SIDE, SIDE):
         raise DataError(
             f"{name} has {picture.size[0]} x {picture.size[1]} pixels; expected aligned images of "
