@@ -23,7 +23,7 @@ from isoprobe_trainers.toy_source import parse
 from isoprobe_trainers.training import Schedule
 
 SMALL = "toy/mix:seed=0,samples=1500"
-BRIEF = Schedule(epochs=60, batch=150, lr=5e-3, cosine=True)
+BRIEF = Schedule(epochs=60, batch=150, lr=5e-3, decay=1.0)
 
 
 def made_up(lam=100.0, data="toy/mix:seed=0", metric="sse", scale=1.0):
@@ -240,7 +240,7 @@ def test_equal_figures_are_equal_files(tmp_path):
 @pytest.fixture
 def tiny(monkeypatch):
     """Every experiment's models with little data and two epochs, and so a program of seconds."""
-    monkeypatch.setattr(toy_experiments, "QUICK", Schedule(2, 50, cosine=True))
+    monkeypatch.setattr(toy_experiments, "QUICK", Schedule(2, 50, decay=1.0))
     small = {}
     for name, experiment in toy_experiments.EXPERIMENTS.items():
 
@@ -275,6 +275,14 @@ def test_models_of_another_schedule_are_not_passed_off(tiny, tmp_path, monkeypat
     monkeypatch.setattr(toy_experiments, "QUICK", Schedule(3, 50))
     with pytest.raises(isoprobe.IsoprobeError, match="another schedule"):
         toy_experiments.reproduce(["table1"], settings)
+
+
+def test_another_decay_has_a_folder_of_its_own(tiny, tmp_path):
+    arguments = ["table1", "--quick", "--decay", "0", "--seeds", "1", "--device", "cpu"]
+    result = CliRunner().invoke(reproduce_command, [*arguments, "--out", str(tmp_path)])
+    assert result.exit_code == 0
+    (path,) = (tmp_path / "quick-decay0").glob("*.safetensors")
+    assert isoprobe.load(path).facts.training["schedule"]["decay"] == 0
 
 
 def test_the_command_knows_every_experiment_and_no_other(capsys):

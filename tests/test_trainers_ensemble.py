@@ -214,7 +214,7 @@ def interrupted(monkeypatch, at, error=KeyboardInterrupt):
 
 @pytest.mark.parametrize("at", [1, 3])
 def test_a_killed_training_resumes_to_the_same_bits(tmp_path, monkeypatch, at):
-    schedule = replace(SHORT, epochs=4, cosine=True)
+    schedule = replace(SHORT, epochs=4, decay=1.0)
     straight = toy.train(MEMBERS, schedule, tmp_path / "straight", CPU)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupted(patch, at)
@@ -434,8 +434,19 @@ def test_the_benchmark_counts_model_steps(monkeypatch):
     assert all(float(row[2]) > 0 for row in rows)
 
 
+def test_the_rate_is_constant_until_it_decays():
+    schedule = Schedule(100, 10, 1e-3, decay=0.2)
+    rates = [schedule.rate(epoch) for epoch in range(100)]
+    assert rates[:80] == [1e-3] * 80
+    assert sum(rates[80:]) == pytest.approx(20 * 1e-3 / 2)
+    assert rates[80:] == sorted(rates[80:], reverse=True)
+    assert {Schedule(100, 10).rate(epoch) for epoch in range(100)} == {1e-3}
+    with pytest.raises(OptionError, match="from 0 to 1"):
+        Schedule(100, 10, decay=1.5)
+
+
 def test_the_cosine_falls_from_the_full_rate_to_nothing():
-    schedule = Schedule(100, 10, 1e-3, cosine=True)
+    schedule = Schedule(100, 10, 1e-3, decay=1.0)
     rates = [schedule.rate(epoch) for epoch in range(100)]
     assert rates == sorted(rates, reverse=True)
     assert sum(rates) == pytest.approx(100 * 1e-3 / 2)

@@ -47,6 +47,7 @@ class Settings:
         device: where to train.
         compile_step: compile the losses.
         data_root: folder of the files of real data; None for what ISOPROBE_DATA names.
+        decay: share of the toy models' epochs in which the rate falls; None for the schedule's.
     """
 
     quick: bool
@@ -55,6 +56,7 @@ class Settings:
     device: str
     compile_step: bool
     data_root: Path | None = None
+    decay: float | None = None
 
 
 def _names(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -106,6 +108,12 @@ def _listing() -> str:
     envvar="ISOPROBE_DATA",
     show_envvar=True,
     help="Folder of the files of real data.",
+)
+@click.option(
+    "--decay",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Toy models: last share of the epochs in which the rate falls. [default: 0.1; 1 if quick]",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps ...")
 @click.option("--compile", "compile_step", is_flag=True, help="Compile the loss (torch.compile).")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -54,7 +54,11 @@ def reproduce(names: Sequence[str], settings: Settings) -> None:
         settings: schedule, folder, seeds and device.
     """
     schedule = QUICK if settings.quick else FULL
-    folder = settings.out / ("quick" if settings.quick else "full")
+    trained = "quick" if settings.quick else "full"
+    if settings.decay is not None:
+        schedule = replace(schedule, decay=settings.decay)
+        trained += f"-decay{settings.decay:g}"
+    folder = settings.out / trained
     wanted = {name: EXPERIMENTS[name].members(settings.seeds) for name in names}
     _provide([m for members in wanted.values() for m in members], schedule, folder, settings)
     for name, members in wanted.items():

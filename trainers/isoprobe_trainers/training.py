@@ -29,13 +29,14 @@ class Schedule:
         epochs: passes over the data; rows that fill no batch are left out, others each time.
         batch: rows of a step.
         lr: learning rate of Adam.
-        cosine: let the rate fall to 0 along a half cosine, epoch by epoch.
+        decay: share of the epochs, the last ones, in which the rate falls to 0 along a half
+            cosine; 0 keeps it constant.
     """
 
     epochs: int
     batch: int
     lr: float = 1e-3
-    cosine: bool = False
+    decay: float = 0.0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 1 or not self.lr > 0:
@@ -43,12 +44,16 @@ class Schedule:
                 f"a schedule needs positive epochs, batch and rate; found epochs {self.epochs}, "
                 f"batch {self.batch}, rate {self.lr}"
             )
+        if not 0 <= self.decay <= 1:
+            raise OptionError(f"a schedule's decay is a share from 0 to 1; found {self.decay}")
 
     def rate(self, epoch: int) -> float:
         """Learning rate during an epoch, counted from 0."""
-        if not self.cosine:
+        falling = self.decay * self.epochs
+        past = epoch + 0.5 - (self.epochs - falling)
+        if past <= 0:
             return self.lr
-        return self.lr * (1 + math.cos(math.pi * (epoch + 0.5) / self.epochs)) / 2
+        return self.lr * (1 + math.cos(math.pi * past / falling)) / 2
 
     def record(self) -> dict[str, Any]:
         """The schedule as plain values."""
