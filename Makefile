@@ -36,7 +36,9 @@ format: $(READY)  ## apply the fixes that lint asks for
 	$(BIN)/ruff format .
 
 bench: $(READY)  ## print times, ratios and memory beside their bars
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+	$(BIN)/python benchmarks/bench_pullback.py --write docs/benchmarks.md
+	@for script in $(filter-out %/bench_pullback.py,$(wildcard benchmarks/bench_*.py)); do \
+		echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 reproduce: $(READY)  ## train the toy models and compare with the paper's tables
 	$(BIN)/isoprobe reproduce table1 table2 table4 --quick --out out/reproduce
