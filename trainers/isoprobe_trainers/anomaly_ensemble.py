@@ -160,7 +160,7 @@ class AnomalyEnsemble:
         means = []
         for member, rows in enumerate(self.held_out):
             total = 0.0
-            for part in torch.split(rows, BATCH):  # type: ignore[no-untyped-call]  # so in torch
+            for part in torch.split(rows, BATCH):
                 chosen = [part if e == member else part[:0] for e in range(len(self.rows))]
                 x = self._gathered(chosen, len(part))
                 total += float(self.losses(x, [ones, -ones]).total[member].double().sum())

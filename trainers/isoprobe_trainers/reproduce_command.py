@@ -12,28 +12,40 @@ from isoprobe.cli.examples import examples
 from isoprobe.hookspecs import hookimpl
 
 #: what can be reproduced -> what it is, and the module whose ``reproduce`` does it
-ITEMS: dict[str, tuple[str, str]] = {
-    name: (about, "isoprobe_trainers.toy_experiments")
-    for name, about in {
-        "table1": "norms, D' and variances, square error",
-        "table2": "the same with the downward-convex loss",
-        "table4": "the same with five latents, of which two collapse",
-        "fig3": "densities against p(x), downward-convex loss",
-        "fig10": "densities against p(x), square error",
-        "fig13-21": "the ablation: 3 data sets x 3 losses x 10 lambdas",
-        "fig22": "variance ratios by data set and loss at lambda 100",
-        "fig23": "coding loss against 3 beta / 2",
-        "fig24": "transform over coding loss against 21 beta / 16",
-        "fig25": "density against p(x), five latents",
-        "radogaga": "control: an autoencoder that is isometric by construction",
-    }.items()
-} | {
-    name: (about, "isoprobe_trainers.anomaly_experiments")
-    for name, about in {
-        "table3": "anomaly detection: F1 on four data sets, with baselines",
-        "table6": "anomaly detection: precision and recall too",
-    }.items()
-}
+ITEMS: dict[str, tuple[str, str]] = (
+    {
+        name: (about, "isoprobe_trainers.toy_experiments")
+        for name, about in {
+            "table1": "norms, D' and variances, square error",
+            "table2": "the same with the downward-convex loss",
+            "table4": "the same with five latents, of which two collapse",
+            "fig3": "densities against p(x), downward-convex loss",
+            "fig10": "densities against p(x), square error",
+            "fig13-21": "the ablation: 3 data sets x 3 losses x 10 lambdas",
+            "fig22": "variance ratios by data set and loss at lambda 100",
+            "fig23": "coding loss against 3 beta / 2",
+            "fig24": "transform over coding loss against 21 beta / 16",
+            "fig25": "density against p(x), five latents",
+            "radogaga": "control: an autoencoder that is isometric by construction",
+        }.items()
+    }
+    | {
+        name: (about, "isoprobe_trainers.anomaly_experiments")
+        for name, about in {
+            "table3": "anomaly detection: F1 on four data sets, with baselines",
+            "table6": "anomaly detection: precision and recall too",
+        }.items()
+    }
+    | {
+        name: (about, "isoprobe_trainers.latent_experiments")
+        for name, about in {
+            "fig4": "CelebA, 32 latents: norms of the latents",
+            "fig5": "the same with the decomposed loss",
+            "fig27": "CelebA, 256 latents, both losses",
+            "fig28": "MNIST, 32 and 64 latents: norms of the latents",
+        }.items()
+    }
+)
 
 
 @dataclass(frozen=True)
