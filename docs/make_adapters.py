@@ -121,7 +121,7 @@ def measure(vae: VAE, metric: Metric, x: torch.Tensor) -> list[str]:
     beta = "collapsed"
     if active.any():
         recovered = pull.mean(0)[active].sum() / (1 - (std**2).mean(0))[active].sum()
-        beta = f"{float(recovered):.3g}"
+        beta = f"{float(recovered):.3g}" if recovered > 0 else "none under this metric"
     return [f"{float(distortion):.4g}", f"{float(kl.sum(1).mean()):.3g}", beta]
 
 
