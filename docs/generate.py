@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from pathlib import Path
 
@@ -86,7 +87,8 @@ def _arrays(folder: Path, result: object, other: object) -> None:
     weights = np.geomspace(10, 1000, 6)
     norms = {"z1": 1 - 3 / weights, "z2": 1 - 1 / weights}
     spreads = {"z1": np.full(6, 0.05), "z2": np.full(6, 0.03)}
-    models = compare([result, other]).models
+    named = zip(compare([result, other]).models, ("one training", "another beta"), strict=True)
+    models = [dataclasses.replace(model, name=name) for model, name in named]
     draw = {
         "ablation": lambda ax: plots.ablation(weights, norms, ax, spreads=spreads, ideal=1),
         "density_scatter": lambda ax: plots.density_scatter(truth, estimate, ax),

@@ -323,3 +323,12 @@ def test_latent_figures_take_any_number_of_latents(count):
             drawn = plots.figure(many, "inverse_variances")
             assert bars(drawn.axes[0]) == pytest.approx(inverse)
             assert plots.to_png(drawn).startswith(b"\x89PNG")
+
+
+def test_figures_of_a_model_that_learnt_nothing_say_so():
+    with made_result(None, variances=np.full(4, 0.1)) as result:
+        for name in plots.available(result):
+            drawn = plots.figure(result, name)
+            assert plots.to_png(drawn)
+        said = plots.figure(result, "orthogonality").axes[0].texts[0].get_text()
+        assert said == "no latent is active"

@@ -117,8 +117,9 @@ def test_a_result_without_a_beta_has_a_report():
         None, y=unknown, beta=np.nan, variances=np.full(4, np.nan), beta_recovered=-1.0
     ) as result:
         text = report.render(result)
-    assert 'id="figure-inverse_variances"' in text
+    assert 'id="figure-norms"' in text
     assert 'id="figure-coordinates"' not in text
+    assert 'id="figure-scree"' not in text
     assert ">nan<" not in text.lower()
 
 

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isoprobe.errors import ResultError
-from isoprobe.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, SEQUENTIAL, legend_above, unit
+from isoprobe.plots.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    RED,
+    SEQUENTIAL,
+    empty,
+    legend_above,
+    unit,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -151,6 +162,9 @@ def orthogonality(result: Result, ax: Axes) -> None:
         raise ResultError(f"{result.path} has no cosines; its metric has no metric tensor")
     rank = ranking(result)
     order = rank.order[rank.states < 2]
+    if not len(order):
+        empty(ax, "no latent is active")
+        return
     cosine = result["isometry"]["cosine"].values[np.ix_(order, order)]
     off = np.where(np.eye(len(order), dtype=bool), np.nan, cosine)
     image = ax.imshow(off, cmap=SEQUENTIAL, vmin=0, vmax=1, interpolation="nearest")

@@ -17,7 +17,7 @@ _BITS = 1 / np.log(2)
 
 
 def rate_distortion(result: Result, ax: Axes) -> None:
-    """Draw where the model lies in the rate-distortion plane (Eq. 54, 92; Figures 7 and 8).
+    """Draw where the model lies in the rate-distortion plane (Eq. 54, 92).
 
     The curve is what water-filling of the estimated spectrum predicts at other betas; the coding
     loss should lie on it, and the transform loss stands above it.

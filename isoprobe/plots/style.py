@@ -92,6 +92,12 @@ def legend_above(ax: Axes, columns: int = 3) -> None:
         )
 
 
+def empty(ax: Axes, reason: str) -> None:
+    """Say why there is nothing to draw."""
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, reason, ha="center", va="center", transform=ax.transAxes)
+
+
 def unit(name: str, metric: str) -> str:
     """Return a unit for an axis label: that of the metric by its name."""
     if name == "1":

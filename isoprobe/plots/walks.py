@@ -8,7 +8,7 @@ import numpy as np
 
 from isoprobe.errors import ResultError
 from isoprobe.plots.latents import ranking
-from isoprobe.plots.style import BLUE, INK, SEQUENTIAL, SERIES
+from isoprobe.plots.style import BLUE, INK, SEQUENTIAL, SERIES, empty
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,8 +113,11 @@ def coordinates(result: Result, ax: Axes, *, count: int = _PAIRS) -> None:
     finite = np.isfinite(y).all(axis=1)
     kinds = _kinds(rows.get("label"), len(y))[finite]
     y = y[finite]
-    ax.set_axis_off()
     panels = len(order)
+    if not panels:
+        empty(ax, "no latent is active")
+        return
+    ax.set_axis_off()
     for row in range(panels):
         for column in range(row + 1):
             gap = 0.04
