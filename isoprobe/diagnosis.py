@@ -20,7 +20,7 @@ OFF = 0.3
 DIFFERS = 0.2
 #: total rate below which a model counts as collapsed, nats
 COLLAPSED_NATS = 0.1
-#: mean |E[mu^2 + sigma^2] - 1| beyond which training counts as unfinished
+#: mean |E[mu^2 + sigma^2] - 1| beyond which the data, or the training, are not what they should be
 CERTIFICATE = 0.25
 #: a decoder that answers less than this share of what sigma < 1 calls for is dead there
 DEAD = 0.02
@@ -67,7 +67,7 @@ class Finding:
 
     Attributes:
         code: short name: ``collapsed``, ``scale-head``, ``beta``, ``metric``, ``undertrained``,
-            ``curved``, ``decoder-dead``, ``encoder-mismatched``.
+            ``data``, ``curved``, ``decoder-dead``, ``encoder-mismatched``.
         evidence: the figures, a sentence.
         advice: what to do, a sentence.
     """
@@ -218,13 +218,21 @@ def _agreement(
     each, weight = _betas(e, judged)
     disagree = float((weight * np.abs(each / reference - 1)).sum() / max(weight.sum(), 1e-12))
     open_by = float(np.abs(e.second_moment[judged] - 1).mean())
-    if disagree > DIFFERS or open_by > CERTIFICATE:
+    if disagree > DIFFERS:
         yield Finding(
             "undertrained",
             f"the latents' betas differ by {disagree:.0%} on average, and E[mu^2 + sigma^2] is "
             f"off 1 by {open_by:.2g}: not at an optimum",
             "train longer or lower the learning rate; if training had converged, the objective "
             "was no beta-VAE of this metric, or the data are not the training's",
+        )
+    elif open_by > CERTIFICATE:
+        yield Finding(
+            "data",
+            f"sigma fits the decoder, but E[mu^2 + sigma^2] is off 1 by {open_by:.2g} on average: "
+            "these inputs do not fill the prior as the training's did",
+            "give the training's data with its preprocessing (crop, scale); if these are they, "
+            "training was not finished",
         )
     if disagree <= DIFFERS:
         yield from _beta_or_metric(e, reference)

@@ -221,7 +221,8 @@ class Probe:
         z, std = quantities["mean"], quantities["std"]
         n = z.shape[1]
         drawn = signs(self.options.seed, "pullback", index, 2 * n)
-        first, second = torch.as_tensor(drawn, dtype=z.dtype, device=z.device).split(n, dim=1)
+        both = torch.as_tensor(drawn, dtype=z.dtype, device=z.device)
+        first, second = both[:, :n], both[:, n:]
         route = self.route or choose_route(self.view.decode, z[:2])
         pulled = random_pullback(self.view, z, std, first, route)
         quantities["pullback"] = _finite(self.vae, pulled.diagonal)

@@ -128,6 +128,14 @@ def test_one_epoch_is_undertrained() -> None:
     assert "undertrained" in findings(diagnosed(vae))
 
 
+def test_other_data_are_told_from_unfinished_training() -> None:
+    """Dimmed digits: sigma still fits the decoder, but the latents no longer fill the prior."""
+    dimmed = np.load(DATA) // 3
+    result = isoprobe.analyze(MODEL, dimmed, samples=500, analyses=["diagnosis"])
+    assert "data" in findings(result) or "undertrained" in findings(result)
+    assert verdict(result) != "sound"
+
+
 def test_metric_auto_takes_the_metric_that_fits_the_declared_beta() -> None:
     vae = digits().with_facts(metric=None)
     assert diagnosed(vae, metric="auto").attrs["metric"] == "bce"

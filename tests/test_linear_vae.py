@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from isoprobe_plugins.architectures.linear import linear_vae
 
 import isoprobe
 from isoprobe.contracts import VAE
 from isoprobe.result import Result
+from isoprobe_plugins.architectures.linear import linear_vae
 
 BETA = 0.01
 EIGENVALUES = np.array([4.0, 2.0, 1.0, 0.5, 0.3, BETA / 4])

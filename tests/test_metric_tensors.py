@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from isoprobe_plugins.metrics.bce import BinaryCrossEntropy
-from isoprobe_plugins.metrics.convex import DownwardConvex, UpwardConvex
-from isoprobe_plugins.metrics.square import Gaussian, MeanSquaredError, SumSquaredError
-from tests.oracles import dense_tensor, small_vae
 
 from isoprobe.contracts import Metric
 from isoprobe.errors import MetricError, OptionError
 from isoprobe.tensors import hessian_action, output_metric
+from isoprobe_plugins.metrics.bce import BinaryCrossEntropy
+from isoprobe_plugins.metrics.convex import DownwardConvex, UpwardConvex
+from isoprobe_plugins.metrics.square import Gaussian, MeanSquaredError, SumSquaredError
+from tests.oracles import dense_tensor, small_vae
 
 METRICS = [
     SumSquaredError(),

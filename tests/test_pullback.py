@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from isoprobe_plugins.metrics.bce import BinaryCrossEntropy
-from isoprobe_plugins.metrics.convex import DownwardConvex
-from isoprobe_plugins.metrics.square import MeanSquaredError, SumSquaredError
-from tests.oracles import dense_jacobian, dense_pullback, small_vae
 
 from isoprobe.contracts import VAE, Metric
 from isoprobe.pullback import exact_pullback, finite_difference_pullback
 from isoprobe.tensors import output_metric
+from isoprobe_plugins.metrics.bce import BinaryCrossEntropy
+from isoprobe_plugins.metrics.convex import DownwardConvex
+from isoprobe_plugins.metrics.square import MeanSquaredError, SumSquaredError
+from tests.oracles import dense_jacobian, dense_pullback, small_vae
 
 
 class LogCosh(Metric):

@@ -10,7 +10,6 @@ from isoprobe.hookspecs import hookimpl
 from isoprobe_plugins.analyses.variables import latent, scalar
 
 if TYPE_CHECKING:
-
     from isoprobe.contracts import Batch, Context, Setup
     from isoprobe.diagnosis import Evidence
 

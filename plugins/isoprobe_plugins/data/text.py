@@ -111,9 +111,7 @@ class TextDataset(Dataset):
         try:
             cells = next(csv.reader([line], delimiter=self._delimiter))
         except csv.Error as error:
-            raise DataError(
-                f"{self._path} has a line that is no table row: {error}"
-            ) from error
+            raise DataError(f"{self._path} has a line that is no table row: {error}") from error
         return [cell.strip() for cell in cells]
 
     def _bad_cell(self, lines: Sequence[str], indices: np.ndarray) -> DataError:
