@@ -38,6 +38,7 @@ class Evidence:
         rate: E[KL_j], nats.
         variance: E[sigma_j^2].
         stationary: E[sigma_j eps_j dD/dz_j], units of the metric.
+        stationary_se: its standard error.
         scaled: E[2 sigma_j^2 g_jj], units of the metric; None without a metric tensor.
         second_moment: E[mu_j^2 + sigma_j^2].
         beta: in force; NaN when unknown.
@@ -52,6 +53,7 @@ class Evidence:
     rate: np.ndarray
     variance: np.ndarray
     stationary: np.ndarray
+    stationary_se: np.ndarray
     scaled: np.ndarray | None
     second_moment: np.ndarray
     beta: float
@@ -111,22 +113,43 @@ def diagnose(evidence: Evidence) -> Diagnosis:
     if not reference > 0:
         return Diagnosis((_unresponsive(e),), tuple(_unresponsive_labels(e)))
     permuted = _permuted(e)
-    silent = e.stationary < DEAD * reference * (1 - e.variance)
+    least = DEAD * reference * (1 - e.variance)
+    silent = e.stationary < least
+    if e.scaled is not None:
+        silent &= e.scaled < least  # other data can silence the first, only the decoder the second
     dead = e.active & (e.variance < 0.9) & silent & (not permuted)
     residual = e.stationary / reference + e.variance - 1
-    mismatched = e.active & ~dead & (np.abs(residual) > OFF)
+    certain = np.abs(residual) - 2 * e.stationary_se / reference
+    mismatched = e.active & ~dead & (certain > OFF)
+    single = _single(e, reference, dead, mismatched) or permuted
+    if not single:
+        mismatched = np.zeros_like(mismatched)
     labels = tuple(
         _label(bool(d), bool(m), bool(a), bool(x))
         for d, m, a, x in zip(dead, mismatched, e.active, e.mixed, strict=True)
     )
-    misread = list(_scale_head(e))
-    findings = [*misread]
-    if not misread:
-        findings += [
-            *_dimensions(e, dead, mismatched, residual, permuted=permuted),
-            *([] if permuted else _agreement(e, reference, residual, e.active & ~dead)),
-        ]
+    misread = tuple(_scale_head(e))
+    if misread:
+        return Diagnosis(misread, labels)
+    judged = e.active & ~dead & ~mismatched
+    findings = [
+        *_dimensions(e, dead, mismatched, residual),
+        *([] if permuted else _agreement(e, reference, residual, judged)),
+    ]
     return Diagnosis(tuple(findings), labels)
+
+
+def _single(e: Evidence, reference: float, dead: np.ndarray, mismatched: np.ndarray) -> bool:
+    """Return whether a few dimensions are off while the others agree with each other."""
+    rest = e.active & ~dead & ~mismatched
+    few = 0 < mismatched.sum() <= e.active.sum() / 2
+    return bool(few and rest.any() and _disagreement(e, reference, rest) <= HOLDS)
+
+
+def _disagreement(e: Evidence, reference: float, chosen: np.ndarray) -> float:
+    """Mean relative difference of the chosen latents' betas from the reference, weighted."""
+    each, weight = _betas(e, chosen)
+    return float((weight * np.abs(each / reference - 1)).sum() / max(weight.sum(), 1e-12))
 
 
 def _label(dead: bool, mismatched: bool, active: bool, mixed: bool) -> str:
@@ -215,8 +238,7 @@ def _agreement(
     """Latents that disagree about beta: no optimum. Agreement on another beta: a wrong one."""
     if not judged.any():
         return
-    each, weight = _betas(e, judged)
-    disagree = float((weight * np.abs(each / reference - 1)).sum() / max(weight.sum(), 1e-12))
+    disagree = _disagreement(e, reference, judged)
     open_by = float(np.abs(e.second_moment[judged] - 1).mean())
     if disagree > DIFFERS:
         yield Finding(
@@ -240,12 +262,7 @@ def _agreement(
 
 
 def _dimensions(
-    e: Evidence,
-    dead: np.ndarray,
-    mismatched: np.ndarray,
-    residual: np.ndarray,
-    *,
-    permuted: bool,
+    e: Evidence, dead: np.ndarray, mismatched: np.ndarray, residual: np.ndarray
 ) -> Iterator[Finding]:
     if dead.any():
         yield Finding(
@@ -254,8 +271,7 @@ def _dimensions(
             "decoder does not respond to them",
             "their weights are lost or zeroed: compare the decoder's first layer with the original",
         )
-    # Most of the dimensions off at once is a matter of single ones only if reordering mends it.
-    if permuted or 0 < mismatched.sum() <= e.active.sum() / 2:
+    if mismatched.any():
         yield Finding(
             "encoder-mismatched",
             f"in latents {_numbers(mismatched)} norm + sigma^2 - 1 is "

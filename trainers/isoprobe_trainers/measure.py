@@ -60,7 +60,9 @@ class Densities:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A model's row in the tables; latents in the paper's order, used ones by rising variance.
+    """A model's row in the tables; latents in the paper's order.
+
+    That is one latent for each source by rising variance, then those to spare, which collapse.
 
     Attributes:
         member: what was trained.
@@ -154,7 +156,7 @@ def measure(checkpoint: Path, member: Member, result_path: Path, samples: int) -
         overview = result["overview"]
         active = overview["active"].values.astype(bool)
         inverse = overview["inverse_variance_mean"].values
-        order = np.lexsort((inverse, ~active))
+        order = _papers_order(inverse, len(recipe.variances))
         norm, pullback = isometry["norm_mean"].values, isometry["pullback_mean"].values
         return Measurement(
             member=member,
@@ -172,6 +174,13 @@ def measure(checkpoint: Path, member: Member, result_path: Path, samples: int) -
             coding_loss=float(overview["distortion_coding_mean"].values),
             densities=_densities(spec, result.samples(names=_COLUMNS)),
         )
+
+
+def _papers_order(inverse_variance: Array, sources: int) -> NDArray[np.intp]:
+    """Return one latent for each source by rising variance, then those to spare."""
+    rising = np.argsort(inverse_variance)
+    spare = max(len(rising) - sources, 0)
+    return np.concatenate([rising[spare:], rising[:spare]])
 
 
 def _result(checkpoint: Path, spec: str, path: Path) -> Result:

@@ -91,6 +91,7 @@ class DiagnosisAnalysis(Analysis):
             rate=overview["kl_mean"].values,
             variance=means["variance"],
             stationary=means["stationarity"],
+            stationary_se=self.moments["stationarity"].se,
             scaled=means.get("scaled"),
             second_moment=means["second_moment"],
             beta=context.beta.value,
