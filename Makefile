@@ -39,6 +39,7 @@ bench: $(READY)  ## print times, ratios and memory beside their bars
 	$(BIN)/python benchmarks/bench_pullback.py --write docs/benchmarks.md
 	@for script in $(filter-out %/bench_pullback.py,$(wildcard benchmarks/bench_*.py)); do \
 		echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+	$(BIN)/python -m isoprobe_trainers.bench
 
 reproduce: $(READY)  ## train the toy models and compare with the paper's tables
 	$(BIN)/isoprobe reproduce table1 table2 table4 --quick --out out/reproduce
