@@ -82,6 +82,7 @@ def analyze(
     overwrite: bool = False,
     resume: bool = False,
     progress: bool = False,
+    command: str = "",
 ) -> Result:
     """Analyse a model: what it learned, which latents matter, whether it can be trusted.
 
@@ -111,6 +112,8 @@ def analyze(
         overwrite: replace an existing result.
         resume: go on with an unfinished result.
         progress: show a bar on stderr.
+        command: the command line that asks for this, kept in the result; a call from Python has
+            none.
 
     Returns:
         The result; its arrays are those of the file.
@@ -162,6 +165,7 @@ def analyze(
                 {
                     **attrs,
                     "notes": notes,
+                    "command": command,
                     "output": "" if out is None else str(out),
                     "complete": True,
                 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import torch
 from isoprobe.checkpoint import FORMAT_VERSION, Manifest, Objective, write_checkpoint
 from isoprobe.cli import main
 from isoprobe.cli.group import COMMANDS, cli
+from isoprobe.result import Result
 from isoprobe_plugins.architectures.mlp import Mlp
 from tests.distributions import install
 
@@ -91,6 +93,54 @@ def test_analyze_prints_a_summary_and_nothing_else_on_stdout(run: Run) -> None:
     assert (code, err) == (0, "")
     assert "model" in out.splitlines()[0]
     assert "What it means" in out
+
+
+def test_a_result_keeps_the_command_that_made_it(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "a result.h5"
+    typed = ["isoprobe", *QUICK, "--out", str(out), "--analysis", "isometry"]
+    assert run(*typed[1:])[0] == 0
+    with Result.open(out) as result:
+        assert shlex.split(result.attrs["command"]) == typed
+
+
+def test_a_call_from_python_has_no_command(folder: Path) -> None:
+    from isoprobe.api import analyze
+
+    data = np.load(folder / "good.npy")
+    with analyze(folder / "model.safetensors", data, analyses=["isometry"]) as result:
+        assert result.attrs["command"] == ""
+
+
+def test_another_command_line_goes_on_with_a_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what the numbers depend on must be the same."""
+    from isoprobe.api import analyze
+    from isoprobe.engine import Run as Engine
+    from isoprobe.hdf5 import ResultWriter
+
+    data, out = np.load(folder / "good.npy"), tmp_path / "r.h5"
+
+    def begin(command: str, *, resume: bool) -> Result:
+        return analyze(
+            folder / "model.safetensors",
+            data,
+            analyses=["isometry"],
+            out=out,
+            resume=resume,
+            command=command,
+        )
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Engine, "_finish", killed)
+        patch.setattr(ResultWriter, "due", lambda _: True)  # a state to go on from
+        begin("first", resume=False)
+    assert out.with_name("r.h5.partial").is_dir()
+    with begin("second --resume", resume=True) as result:
+        assert result.attrs["command"] == "second --resume"
 
 
 def test_json_is_whole_and_has_the_promised_keys(run: Run) -> None:
@@ -365,4 +415,4 @@ def test_options_of_analyze_are_arguments_of_the_call() -> None:
     assert command is not None
     own = {"as_json", "debug", "report"}
     offered = {p.name for p in command.params} - own
-    assert offered == set(inspect.signature(analyze).parameters) - {"progress"}
+    assert offered == set(inspect.signature(analyze).parameters) - {"progress", "command"}

@@ -12,6 +12,7 @@ import click
 
 from isoprobe.cli import types
 from isoprobe.cli.examples import examples
+from isoprobe.cli.group import COMMAND_LINE
 from isoprobe.contracts import DEFAULT_ANALYSES
 from isoprobe.errors import ResultError
 
@@ -158,6 +159,7 @@ def analyze(
     given = parse_options(options, of="--option")
     settings["analyses"] = analyses or _default_analyses(reported=report is not None)
     _refuse_existing(report, overwrite=settings["overwrite"])
+    settings["command"] = click.get_current_context().meta.get(COMMAND_LINE, "")
     with api.analyze(model, options=given, progress=True, **settings) as result:
         if report is not None:
             from isoprobe import report as pages

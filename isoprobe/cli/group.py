@@ -11,6 +11,8 @@ from isoprobe.cli.examples import examples
 from isoprobe.registry import installed
 
 DEBUG = "isoprobe.debug"
+#: key of the context under which the whole command line stands, as typed
+COMMAND_LINE = "isoprobe.command_line"
 
 #: own commands: module and attribute, imported when asked for
 COMMANDS = {

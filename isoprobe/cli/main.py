@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import traceback
 import warnings
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import shell_complete
 
-from isoprobe.cli.group import DEBUG, cli
+from isoprobe.cli.group import COMMAND_LINE, DEBUG, cli
 from isoprobe.errors import IsoprobeError
 
 INTERRUPTED = 130
@@ -50,8 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str], meta: dict[str, object]) -> int:
+    typed = _typed(arguments)
     try:
         with cli.make_context("isoprobe", arguments) as context:
+            context.meta[COMMAND_LINE] = typed
             try:
                 cli.invoke(context)
             finally:
@@ -60,6 +63,11 @@ def _run(arguments: list[str], meta: dict[str, object]) -> int:
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     return 0
+
+
+def _typed(arguments: Sequence[str]) -> str:
+    """The command as a shell takes it; bytes of a name that are no UTF-8 are written as escapes."""
+    return shlex.join(["isoprobe", *arguments]).encode("utf-8", "backslashreplace").decode()
 
 
 def _failed(error: Exception, *, debug: bool) -> int:
