@@ -20,14 +20,18 @@ with warnings.catch_warnings():
     diffusers = pytest.importorskip("diffusers")
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+def small_model():
     torch.manual_seed(0)
-    model = diffusers.AutoencoderKL(
+    return diffusers.AutoencoderKL(
         in_channels=3, out_channels=3, latent_channels=2, block_out_channels=(8, 8), sample_size=8,
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
         norm_num_groups=4, layers_per_block=1,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    model = small_model()
     folder = tmp_path_factory.mktemp("vae")
     model.save_pretrained(folder)
     return folder, model.eval()

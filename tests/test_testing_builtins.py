@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 import torch
 
 from isoprobe.checkpoint import write_checkpoint
+from isoprobe.cli import main
 from isoprobe.contracts import Posterior
 from isoprobe.registry import Registry
 from isoprobe.testing import (
@@ -156,6 +160,13 @@ DATA_CASES = {
     "csv": ("tables", table_file),
     "images": ("images", image_folder),
     "prior": ("prior", lambda _: "prior"),
+    "toy": ("toy", lambda _: "toy/mix:seed=3,samples=100"),
+}
+#: data sets that are files of the data folder
+REAL_DATA = {
+    "anomaly": "anomaly/thyroid:seed=1,part=test",
+    "mnist": "mnist/test",
+    "celeba": "celeba64/test",
 }
 
 
@@ -166,58 +177,251 @@ def test_data_source(case: str, tmp_path: Path) -> None:
     obey(check_data_source(source, make(tmp_path), small_vae()))
 
 
+@pytest.mark.shared
+@pytest.mark.parametrize("name", REAL_DATA)
+def test_data_source_of_real_data(name: str, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISOPROBE_DATA", str(shared / "data"))
+    obey(check_data_source(Registry().plugin("data-source", name)(), REAL_DATA[name]))
+
+
 # ------------------------------------------------------------------ adapters
 
 
-def linear_checkpoint(folder: Path) -> Path:
-    """A linear VAE at its optimum, in native form."""
-    covariance = torch.diag(torch.tensor([4.0, 2.0, 1.0, 0.3, 0.05, 0.05], dtype=torch.float64))
-    networks, manifest = linear_networks(covariance, 0.1, 4)
-    path = folder / "linear.safetensors"
-    write_checkpoint(path, networks.encoder, networks.decoder, manifest)
-    return path
+@dataclass(frozen=True)
+class Case:
+    """A checkpoint of a trained model, and how it is tried."""
+
+    path: Path
+    options: dict[str, str] = field(default_factory=dict)
+    data: torch.Tensor | None = None
+    by_name: bool = False
 
 
-def test_native_adapter(tmp_path: Path) -> None:
-    adapter = Registry().plugin("adapter", "native")()
-    data = torch.randn(300, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    data *= torch.tensor([4.0, 2.0, 1.0, 0.3, 0.05, 0.05]).sqrt()
-    obey(check_adapter(adapter, linear_checkpoint(tmp_path), data=data))
+VARIANCES = torch.tensor([4.0, 2.0, 1.0, 0.3])
 
 
-class Factoried:
+def gaussian_rows() -> torch.Tensor:
+    """Data that the model of :func:`linear_parts` is optimal for, ``(300, 4)``."""
+    return torch.randn(300, 4, generator=torch.Generator().manual_seed(0)) * VARIANCES.sqrt()
+
+
+class LogStd(torch.nn.Module):
+    """A linear encoder that answers as saved models do: mean and log of the deviation."""
+
+    def __init__(self, encoder: torch.nn.Module) -> None:
+        super().__init__()
+        self.mean = torch.nn.Linear(4, 3)
+        self.log_std = torch.nn.Linear(4, 3)
+        state = encoder.state_dict()
+        self.mean.load_state_dict({"weight": state["weight"], "bias": state["bias"]})
+        self.log_std.load_state_dict({"weight": torch.zeros(3, 4), "bias": state["log_std"]})
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.mean(x), self.log_std(x)
+
+
+def linear_parts() -> tuple[torch.nn.Module, torch.nn.Module]:
+    """Encoder and decoder of a linear VAE at its optimum, in float32."""
+    networks, _ = linear_networks(torch.diag(VARIANCES), 0.1, 3, dtype=torch.float32)
+    return LogStd(networks.encoder).eval(), networks.decoder.eval()
+
+
+PAIR = {"head": "logstd", "metric": "sse", "input_shape": "4"}
+
+
+def native(folder: Path) -> Case:
+    covariance = torch.diag(VARIANCES.double())
+    networks, manifest = linear_networks(covariance, 0.1, 3)
+    write_checkpoint(folder / "m.safetensors", networks.encoder, networks.decoder, manifest)
+    return Case(folder / "m.safetensors", data=gaussian_rows().double())
+
+
+def exported(folder: Path) -> Case:
+    from tests.test_adapters_exported import export
+
+    encoder, decoder = linear_parts()
+    export(encoder, torch.rand(2, 4), folder / "encoder.pt2")
+    export(decoder, torch.rand(2, 3), folder / "decoder.pt2")
+    return Case(folder, PAIR, gaussian_rows())
+
+
+def exported_file(folder: Path) -> Case:
+    case = exported(folder)
+    decoder = {"decoder": str(folder / "decoder.pt2")}
+    return Case(folder / "encoder.pt2", {**PAIR, **decoder}, case.data)
+
+
+class Scripted(torch.nn.Module):
+    """Both parts with the methods TorchScript is looked through for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = linear_parts()
+
+    @torch.jit.export
+    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.encoder(x)
+
+    @torch.jit.export
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return self.decoder(z)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.decoder(self.encoder(x)[0])
+
+
+def scripted(folder: Path) -> Case:
+    encoder, decoder = linear_parts()
+    torch.jit.trace(encoder, torch.rand(2, 4)).save(str(folder / "encoder.pt"))
+    torch.jit.trace(decoder, torch.rand(2, 3)).save(str(folder / "decoder.pt"))
+    return Case(folder, PAIR, gaussian_rows())
+
+
+def scripted_methods(folder: Path) -> Case:
+    model = Scripted().eval()
+    model.decoder = torch.jit.trace(model.decoder, torch.rand(2, 3))
+    torch.jit.script(model).save(str(folder / "m.pt"))
+    return Case(folder / "m.pt", PAIR, gaussian_rows())
+
+
+def onnx(folder: Path) -> Case:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")  # which torch exports with
+    from tests.test_adapters_onnx import export
+
+    encoder, decoder = linear_parts()
+    export(encoder, torch.rand(2, 4), folder / "encoder.onnx")
+    export(decoder, torch.randn(2, 3), folder / "decoder.onnx")
+    return Case(folder, PAIR, gaussian_rows())
+
+
+def keras(folder: Path) -> Case:
+    from tests import test_adapters_keras as made  # skips without Keras
+
+    layers = made.keras.layers
+    x = made.keras.Input((4,))
+    heads = [layers.Dense(3, name="z_mean")(x), layers.Dense(3, name="z_log_sigma")(x)]
+    model = made.Vae(
+        made.keras.Model(x, heads), made.keras.Sequential([made.keras.Input((3,)), layers.Dense(4)])
+    )
+    for part, trained in zip((model.encoder, model.decoder), linear_parts(), strict=True):
+        part.set_weights([weight.numpy().T for weight in trained.state_dict().values()])
+    model(gaussian_rows().numpy())
+    model.save(folder / "m.keras")
+    return Case(folder / "m.keras", {"metric": "sse"}, gaussian_rows())
+
+
+def train(
+    model: torch.nn.Module,
+    encode: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+    decode: Callable[[torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+    steps: int,
+) -> None:
+    """Minimise SSE + 0.1 KL: what scale head a file has shows in trained models only."""
+    optimizer = torch.optim.Adam(model.train().parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        batch = x[torch.randint(len(x), (32,), generator=generator)]
+        mean, logvar = encode(batch)
+        z = mean + (logvar / 2).exp() * torch.randn(mean.shape, generator=generator)
+        error = (decode(z) - batch).square().sum()
+        rate = (mean.square() + logvar.exp() - logvar - 1).sum() / 2
+        optimizer.zero_grad()
+        ((error + 0.1 * rate) / len(batch)).backward()
+        optimizer.step()
+    model.eval()
+
+
+def planes(shape: tuple[int, int, int], low: float) -> torch.Tensor:
+    """Images that lie on a plane of two dimensions, ``(300, *shape)`` in [low, 1]."""
+    generator = torch.Generator().manual_seed(0)
+    weights, patterns = (torch.rand(n, 2, generator=generator) for n in (300, np.prod(shape)))
+    rows = weights @ patterns.T / 2
+    return (low + (1 - low) * rows).reshape(-1, *shape)
+
+
+def pythae(folder: Path) -> Case:
+    from tests.test_adapters_pythae import saved  # skips without pythae
+
+    model = saved(folder / "untrained", "VAE", reconstruction_loss="mse")
+    x = planes((1, 4, 4), 0.0)
+
+    def encode(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        answer = model.encoder(x)
+        return answer.embedding, answer.log_covariance
+
+    train(model, encode, lambda z: model.decoder(z).reconstruction, x, 300)
+    model.save(str(folder / "model"))
+    return Case(folder / "model", data=x)
+
+
+def diffusers(folder: Path) -> Case:
+    from tests.test_adapters_diffusers import small_model  # skips without diffusers
+
+    model, x = small_model(), planes((3, 8, 8), -1.0)
+
+    def encode(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        latent = model.encode(x).latent_dist
+        return latent.mean, latent.logvar
+
+    train(model, encode, lambda z: model.decode(z).sample, x, 300)
+    model.save_pretrained(folder / "model")
+    return Case(folder / "model", data=x)
+
+
+class FactoriedModule(torch.nn.Module):
     """What a user's function returns."""
 
     def __init__(self) -> None:
-        covariance = torch.diag(torch.tensor([4.0, 2.0, 1.0, 0.3], dtype=torch.float64))
-        networks, _ = linear_networks(covariance, 0.1, 3, dtype=torch.float32)
-        self.networks = torch.nn.ModuleList([networks.encoder, networks.decoder])
+        super().__init__()
+        self.encoder, self.decoder = linear_parts()
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        mean, std = self.networks[0](x)
-        return mean, std.square().log()
+        mean, log_std = self.encoder(x)
+        return mean, 2 * log_std
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        return self.networks[1](z)
+        return self.decoder(z)
 
 
-class FactoriedModule(torch.nn.Module, Factoried):
-    def __init__(self) -> None:
-        torch.nn.Module.__init__(self)
-        Factoried.__init__(self)
+def factory(folder: Path) -> Case:
+    target = {"target": f"{__name__}:FactoriedModule", "head": "logvar"}
+    (folder / "anything").write_bytes(b"weights live in the function")
+    options = {**target, "input_shape": "4", "metric": "sse"}
+    return Case(folder / "anything", options, gaussian_rows(), by_name=True)
 
 
-def test_factory_adapter(tmp_path: Path) -> None:
-    adapter = Registry().plugin("adapter", "factory")()
-    options = {
-        "target": f"{__name__}:FactoriedModule",
-        "head": "logvar",
-        "input_shape": "4",
-        "metric": "sse",
-    }
-    path = tmp_path / "anything"
-    path.write_bytes(b"weights live in the function")
-    obey(check_adapter(adapter, path, options, by_name=True))
+#: files made here: case -> adapter and how its checkpoint is made
+MADE_ADAPTERS: dict[str, tuple[str, Callable[[Path], Case]]] = {
+    "native": ("native", native),
+    "torch-export folder": ("torch-export", exported),
+    "torch-export file": ("torch-export", exported_file),
+    "torchscript pair": ("torchscript", scripted),
+    "torchscript methods": ("torchscript", scripted_methods),
+    "onnx": ("onnx", onnx),
+    "keras": ("keras", keras),
+    "pythae": ("pythae", pythae),
+    "diffusers": ("diffusers", diffusers),
+    "factory": ("factory", factory),
+}
+
+
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit:DeprecationWarning",  # of TorchScript as such
+    "ignore::torch.jit.TracerWarning",
+    "ignore:::keras",
+)
+@pytest.mark.parametrize("case", MADE_ADAPTERS)
+def test_adapter(case: str, tmp_path: Path) -> None:
+    name, make = MADE_ADAPTERS[case]
+    follow(name, make(tmp_path))
+
+
+def follow(adapter: str, case: Case) -> None:
+    """Hold a built-in adapter to its laws on a case."""
+    plugin = Registry().plugin("adapter", adapter)()
+    obey(check_adapter(plugin, case.path, case.options, data=case.data, by_name=case.by_name))
 
 
 def digits(shared: Path, side: int) -> torch.Tensor:
@@ -227,43 +431,92 @@ def digits(shared: Path, side: int) -> torch.Tensor:
     return torch.nn.functional.interpolate(x, (side, side), mode="bilinear")
 
 
-@pytest.mark.shared
-@pytest.mark.parametrize("model", ["VAE_mnist", "betaH_mnist"])
-def test_disentangling_vae_adapter_on_real_weights(shared: Path, model: str) -> None:
-    adapter = Registry().plugin("adapter", "disentangling-vae")()
+def disentangling(shared: Path, model: str) -> Case:
     path = shared / "checkpoints" / "YannDubs+disentangling-vae" / model
-    obey(check_adapter(adapter, path, data=digits(shared, 32)))
+    return Case(path, data=digits(shared, 32))
 
 
-@pytest.mark.shared
-def test_tutorial_adapter_on_real_weights(shared: Path) -> None:
+def tutorial(shared: Path) -> Case:
     folder = shared / "checkpoints" / "csinva+gan-vae-pretrained-pytorch"
-    adapter = Registry().plugin("adapter", "tutorial-mlp")()
     path = folder / "mnist_vae" / "weights" / "vae_epoch_25.pth"
-    obey(check_adapter(adapter, path, data=digits(shared, 28).flatten(1)))
+    return Case(path, data=digits(shared, 28).flatten(1))
 
 
-@pytest.mark.shared
-def test_joint_vae_adapter_on_real_weights(shared: Path) -> None:
+def joint(shared: Path) -> Case:
     """On samples of its own: its discrete latent is held at one digit."""
-    path = shared / "checkpoints" / "Schlumberger+joint-vae" / "trained_models" / "mnist"
-    obey(check_adapter(Registry().plugin("adapter", "joint-vae")(), path))
+    return Case(shared / "checkpoints" / "Schlumberger+joint-vae" / "trained_models" / "mnist")
 
 
-DECLARED = {
-    "vae2": "shagunuppal+Riemannian_Geometry_of_Deep_Generative_Models/MNIST/vae2.pth",
-    "elliptic": "Sajjad-Shahali+Elliptic-Bitcoin-Anomaly-Detection/models/vae.pt",
-    "smawm": "jetnew+smawm/models/expert/vae.tar",
+def declared(shared: Path, path: str, declaration: str) -> Case:
+    folder = Path(__file__).resolve().parents[1] / "docs" / "declarations"
+    options = {"declaration": str(folder / f"{declaration}.toml")}
+    return Case(shared / "checkpoints" / path, options, by_name=True)
+
+
+VAE2 = "shagunuppal+Riemannian_Geometry_of_Deep_Generative_Models/MNIST/vae2.pth"
+ELLIPTIC = "Sajjad-Shahali+Elliptic-Bitcoin-Anomaly-Detection/models/vae.pt"
+#: real weights: case -> adapter and where they lie in the shared folder
+REAL_ADAPTERS: dict[str, tuple[str, Callable[[Path], Case]]] = {
+    "VAE_mnist": ("disentangling-vae", lambda shared: disentangling(shared, "VAE_mnist")),
+    "betaH_mnist": ("disentangling-vae", lambda shared: disentangling(shared, "betaH_mnist")),
+    "tutorial": ("tutorial-mlp", tutorial),
+    "joint-vae": ("joint-vae", joint),
+    "vae2": ("declared", lambda shared: declared(shared, VAE2, "vae2")),
+    "elliptic": ("declared", lambda shared: declared(shared, ELLIPTIC, "elliptic")),
+    "smawm": (
+        "declared",
+        lambda shared: declared(shared, "jetnew+smawm/models/expert/vae.tar", "smawm"),
+    ),
 }
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("name", DECLARED)
-def test_declared_adapter_on_real_weights(shared: Path, name: str) -> None:
-    adapter = Registry().plugin("adapter", "declared")()
-    declaration = Path(__file__).resolve().parents[1] / "docs" / "declarations" / f"{name}.toml"
-    path = shared / "checkpoints" / DECLARED[name]
-    obey(check_adapter(adapter, path, {"declaration": str(declaration)}, by_name=True))
+@pytest.mark.parametrize("case", REAL_ADAPTERS)
+def test_adapter_on_real_weights(case: str, shared: Path) -> None:
+    name, find = REAL_ADAPTERS[case]
+    follow(name, find(shared))
+
+
+# ------------------------------------------------------------------ none is forgotten
+
+#: plugins with a case above
+TRIED = {
+    "metric": set(names("metric")),
+    "analysis": set(names("analysis")),
+    "architecture": set(CONFIGS),
+    "data-source": {name for name, _ in DATA_CASES.values()} | set(REAL_DATA),
+    "adapter": {name for name, _ in (*MADE_ADAPTERS.values(), *REAL_ADAPTERS.values())},
+}
+#: plugins that no kit can try, and why
+UNTRIED = {
+    ("adapter", "unsupported"): "it refuses whatever it recognises: there is no model to try",
+}
+
+
+def untried(listing: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Built-in plugins of a listing without a case; commands have no contract to be held to."""
+    built_in = {
+        (row["kind"], row["name"])
+        for row in listing
+        if row["distribution"] == "isoprobe" and row["kind"] != "command"
+    }
+    tried = {(kind, name) for kind, tried in TRIED.items() for name in tried}
+    return sorted(built_in - tried - set(UNTRIED))
+
+
+def test_every_built_in_plugin_has_its_case(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "--json"]) == 0
+    listing = json.loads(capsys.readouterr().out)
+    assert untried(listing) == []
+    # a plugin added without one, or broken, would show
+    added = {"distribution": "isoprobe", "error": ""}
+    for kind in TRIED:
+        new = {**added, "kind": kind, "name": "brand-new"}
+        assert untried([*listing, new]) == [(kind, "brand-new")]
+    # and what is tried, or excused, is there
+    known = {(row["kind"], row["name"]) for row in listing}
+    assert set(UNTRIED) <= known
+    assert {(kind, name) for kind, tried in TRIED.items() for name in tried} <= known
 
 
 # ------------------------------------------------------------------ the models of the kits

@@ -31,7 +31,7 @@ class PairOptions(ModelOptions):
 
 
 class Pair(nn.Module):
-    """Two loaded functions as one object; ``eval`` stops here, as some formats refuse it.
+    """Two loaded functions as one object.
 
     Args:
         encode: encoder, if there is one.
@@ -51,11 +51,6 @@ class Pair(nn.Module):
         if encode is not None:
             self.encode = encode
         self.decode = decode
-
-    def train(self, mode: bool = True) -> Pair:  # nn.Module's signature
-        """Leave the parts as they were exported."""
-        del mode
-        return self
 
 
 class EncoderFirst(nn.Module):
