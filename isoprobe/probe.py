@@ -91,6 +91,11 @@ class Probe:
         self.needs = frozenset(needs)
         self.options = options or ProbeOptions()
         self._check(vae, metric)
+        if vae.encode is None:
+            raise CheckpointError(
+                f"{vae.name} has no encoder with a variance, and this analysis needs a posterior."
+            )
+        self.encode = vae.encode
         self.vae = vae
         self.view: OutputMetric = output_metric(metric, vae)
         self.plan: Plan = plan(
@@ -140,10 +145,6 @@ class Probe:
             raise OptionError(
                 f"--pullback {method} gives no pullback_spread; --pullback probe does."
             )
-        if vae.encode is None:
-            raise CheckpointError(
-                f"{vae.name} has no encoder with a variance, and this analysis needs a posterior."
-            )
 
     def __call__(self, index: np.ndarray, x: Tensor, labels: np.ndarray | None = None) -> Batch:
         """Probe one batch.
@@ -170,10 +171,8 @@ class Probe:
         return Batch(index, x, quantities, labels)
 
     def _posterior(self, index: np.ndarray, x: Tensor) -> dict[str, Tensor]:
-        if self.vae.encode is None:  # pragma: no cover - refused by _check
-            raise CheckpointError(f"{self.vae.name} has no encoder.")
         with torch.no_grad():
-            posterior = self.vae.encode(x)
+            posterior = self.encode(x)
         mean, std = posterior.mean, posterior.std
         for name, values, good in (
             ("mean", mean, mean.isfinite()),
