@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
+import isoprobe
+from isoprobe.contracts import VAE, Posterior
 from isoprobe.isometric import Coordinate, ScaleTable
 
 BETA = 1e-6
@@ -90,3 +93,54 @@ def test_constant_scale_is_a_straight_line() -> None:
     coordinate = Coordinate(np.array([-1.0, 0.5, 2.0]), np.full(3, 4.0))
     z = np.linspace(-7, 7, 50)
     np.testing.assert_allclose(coordinate.to_isometric(z), 4 * z, atol=1e-12)
+
+
+#: standard deviation of D' over the variance of the source, THEORY's ground truth 2
+SPREADS = {"triangle": 0.251, "ramp": 0.607, "uniform": 0.645}
+
+
+def _quantile(shape: str, u: torch.Tensor) -> torch.Tensor:
+    if shape == "triangle":
+        half = u.clamp(max=0.5)
+        other = (1 - u).clamp(max=0.5)
+        return torch.where(u < 0.5, (2 * half).sqrt(), 2 - (2 * other).sqrt())
+    return u.sqrt() if shape == "ramp" else u
+
+
+def _distribution(shape: str, s: torch.Tensor) -> torch.Tensor:
+    if shape == "triangle":
+        return torch.where(s < 1, s**2 / 2, 1 - (2 - s) ** 2 / 2)
+    return s**2 if shape == "ramp" else s
+
+
+def _inverse_cdf_vae(shape: str) -> VAE:
+    """Decoder F^-1(Phi(z)); the encoder's sigma is the optimum's at every point."""
+
+    def decode(z: torch.Tensor) -> torch.Tensor:
+        return _quantile(shape, torch.special.ndtr(z))
+
+    def encode(x: torch.Tensor) -> Posterior:
+        z = torch.special.ndtri(_distribution(shape, x))
+        slope = torch.func.jvp(decode, (z,), (torch.ones_like(z),))[1]
+        return Posterior(z, 1 / (1 + 2 / BETA * slope**2).sqrt())
+
+    return VAE(decode=decode, encode=encode, input_shape=(1,), latent_shape=(1,))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_whole_run_on_the_inverse_cdf_vae(shape: str) -> None:
+    u = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    x = _quantile(shape, u)[:, None]
+    result = isoprobe.analyze(
+        _inverse_cdf_vae(shape), x, metric="sse", beta=BETA, samples=None,
+        analyses=["isometry", "importance"],
+    )  # fmt: skip
+    variance, excess = SHAPES[shape][1:]
+    importance = result["importance"]
+    assert importance["exact"].values[0] == pytest.approx(variance, rel=0.01)
+    assert importance["rough"].values[0] / variance == pytest.approx(excess, rel=5e-3)
+    isometry = result["isometry"]
+    assert isometry["pullback_mean"].values[0] / variance == pytest.approx(excess, rel=5e-3)
+    assert isometry["pullback_sd"].values[0] / variance == pytest.approx(SPREADS[shape], abs=5e-3)
+    # z comes back from x through 1 - Phi, which in the tail keeps about 8 digits
+    np.testing.assert_allclose(isometry["residual_mean"].values, 0, atol=1e-7)
