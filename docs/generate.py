@@ -120,12 +120,14 @@ def commands_page() -> str:
     """Return the help of every command, as it is printed."""
     from isoprobe.cli.group import cli
 
-    context = click.Context(cli, info_name="isoprobe")
+    # settings that commands inherit, such as -h; click keeps the help option it makes first
+    settings = {**cli.context_settings, "max_content_width": 90}
+    context = click.Context(cli, info_name="isoprobe", **settings)
     sections = ["# Commands", "The same as `-h` prints."]
     for name in ["", *cli.list_commands(context)]:
-        command = cli.get_command(context, name) if name else cli
         title = f"isoprobe {name}".strip()
-        with click.Context(command, info_name=title, max_content_width=90) as own:
+        command = cli.get_command(context, name) if name else cli
+        with click.Context(command, parent=context, info_name=name) if name else context as own:
             text = command.get_help(own)
         sections.append(f"## {title}\n\n```text\n{text}\n```")
     return "\n\n".join(sections) + "\n"
