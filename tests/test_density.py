@@ -193,3 +193,11 @@ def test_water_filling_in_closed_form() -> None:
     np.testing.assert_allclose(group["second_moment"], 1, atol=1e-9)
     assert group["certificate_gap"] == pytest.approx(0, abs=1e-9)
     assert group["elbo"] == pytest.approx(group["elbo_entropy"], rel=1e-9)
+
+
+def test_a_model_that_codes_nothing_has_no_loss_ratio() -> None:
+    vae = linear_vae(torch.eye(3, dtype=torch.float64), 4.0, latent_size=2)
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    result = isoprobe.analyze(vae, x, analyses=["rate-distortion"])
+    assert np.isnan(result["rate-distortion"]["loss_ratio"].values)
+    assert result["rate-distortion"]["rate"].values == pytest.approx(0, abs=1e-12)

@@ -91,7 +91,7 @@ class RateDistortion(Analysis):
             "transform_loss": scalar(transform.mean, "E D(x, x_check)", "metric", "9"),
             "transform_loss_se": scalar(transform.se, "standard error of it", "metric"),
             "loss_ratio": scalar(
-                transform.mean / coding.mean, "transform loss over coding loss", "1", "12"
+                _ratio(transform.mean, coding.mean), "transform loss over coding loss", "1", "12"
             ),
             "distortion": scalar(
                 self.losses["distortion"].mean, "E_z D(x, x_hat) - D(x, x)", "metric", "3"
@@ -135,6 +135,11 @@ class RateDistortion(Analysis):
                 "theory 6",
             ),
         }
+
+
+def _ratio(transform: np.ndarray, coding: np.ndarray) -> float:
+    """Transform loss over coding loss; NaN for a model that codes nothing."""
+    return float(transform / coding) if coding else float("nan")
 
 
 def _predictions(beta: float, spectrum: np.ndarray) -> dict[str, Variable]:
