@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from isoprobe.cli import options as shared
 from isoprobe.cli import types
 from isoprobe.cli.examples import examples
 
@@ -62,14 +63,8 @@ if TYPE_CHECKING:
 @click.option(
     "--metric", metavar="NAME[:k=v,...]", help="Has to be the reference's. [default: that one]"
 )
-@click.option("--adapter", metavar="NAME", help="Adapter. [default: the one that matches]")
-@click.option(
-    "--option",
-    "options",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Option of the adapter; repeatable.",
-)
+@shared.adapter
+@shared.adapter_options
 @click.option(
     "--samples",
     metavar="all|N",
@@ -78,32 +73,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="Rows to score, evenly spaced over the data.",
 )
-@click.option(
-    "--batch-size",
-    metavar="auto|N",
-    callback=types.auto_or_count,
-    default="auto",
-    show_default=True,
-    help="Rows at once; auto keeps to --memory.",
-)
-@click.option(
-    "--resize",
-    metavar="PIXELS",
-    callback=types.height_and_width,
-    help="Resize images, as in 32 or 28x32.",
-)
-@click.option(
-    "--scale",
-    metavar="LOW:HIGH",
-    callback=types.low_and_high,
-    help="Data values that stand for the ends of the model's input range, as in 0:255.",
-)
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="cpu, cuda, cuda:1, mps; auto takes an accelerator where there is one.",
-)
+@shared.batch_size
+@shared.resize
+@shared.scale
+@shared.device
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float64"]),

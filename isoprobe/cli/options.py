@@ -1,0 +1,42 @@
+"""Options that several commands share, each said once."""
+
+from __future__ import annotations
+
+import click
+
+from isoprobe.cli import types
+
+adapter = click.option("--adapter", metavar="NAME", help="Adapter. [default: the one that matches]")
+adapter_options = click.option(
+    "--option",
+    "options",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Option of the adapter; repeatable.",
+)
+batch_size = click.option(
+    "--batch-size",
+    metavar="auto|N",
+    callback=types.auto_or_count,
+    default="auto",
+    show_default=True,
+    help="Samples at once; auto keeps to --memory.",
+)
+resize = click.option(
+    "--resize",
+    metavar="PIXELS",
+    callback=types.height_and_width,
+    help="Resize images, as in 32 or 28x32.",
+)
+scale = click.option(
+    "--scale",
+    metavar="LOW:HIGH",
+    callback=types.low_and_high,
+    help="Data values that stand for the ends of the model's input range, as in 0:255.",
+)
+device = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="cpu, cuda, cuda:1, mps; auto takes an accelerator where there is one.",
+)
