@@ -17,7 +17,7 @@ from isoprobe.cli.group import cli
 from isoprobe.errors import CheckpointError, OptionError
 from isoprobe.objective import Objective, parts
 from isoprobe.registry import installed
-from isoprobe_trainers import anomaly, anomaly_ensemble
+from isoprobe_trainers import anomaly, anomaly_ensemble, distinct
 from isoprobe_trainers.anomaly_ensemble import AnomalyEnsemble, LeakyMLP
 from isoprobe_trainers.anomaly_recipes import RECIPES, Recipe, recipe_of
 from isoprobe_trainers.tabular import Split, Table
@@ -134,6 +134,89 @@ def test_training_lowers_the_held_out_objective(small):
     assert ensemble.held_out_objective()[0] < 0.98 * before
 
 
+# --------------------------------------------------------------------------- equal rows
+
+
+def repeating(seed=0, rows=90, different=12):
+    """A table in which most rows repeat another, the repeats being spread over it."""
+    base, rng = table(seed, rows=different), np.random.default_rng(seed + 50)
+    chosen = np.concatenate([np.arange(different), rng.integers(0, different, rows - different)])
+    chosen = rng.permutation(chosen)
+    return Table("thyroid", base.x[chosen], base.anomalous[chosen])
+
+
+def without_noise(ensemble):
+    """Posteriors so narrow that the draw of z makes no difference."""
+    n = ensemble.recipe.latents
+    with torch.no_grad():
+        ensemble.encoder.weights[-1][:, n:] = 0
+        ensemble.encoder.biases[-1][..., n:] = -60
+
+
+@pytest.mark.parametrize("train", [(16, 16), (16, 9), (40, 23)], ids=["even", "ragged", "batches"])
+def test_without_noise_merged_batches_have_the_gradient_of_plain_ones(small, train):
+    """Every batch has the same rows either way, so the last gradients agree, as the weights do."""
+    tables = [repeating(0), repeating(1)]
+    splits = [halves(train=count) for count in train]
+    plain, merged = (
+        AnomalyEnsemble(replace(TINY, merge=merge), [0, 1], tables, splits, CPU)
+        for merge in (False, True)
+    )
+    for ensemble in (plain, merged):
+        without_noise(ensemble)
+        ensemble.run_epoch(0)
+    for p, q in zip(plain.parameters(), merged.parameters(), strict=True):
+        scale = p.grad.abs().max().item()
+        torch.testing.assert_close(q.grad, p.grad, rtol=1e-3, atol=1e-5 * scale + 1e-12)
+
+
+def test_with_noise_they_have_the_same_gradient_on_average(small):
+    """Over many draws the means differ by no more than their standard errors allow."""
+    tables, splits, draws = [repeating()], [halves(train=16)], 400
+    means, errors = [], []
+    for merge in (False, True):
+        ensemble = AnomalyEnsemble(replace(TINY, merge=merge), [0], tables, splits, CPU)
+        ensemble.optimizer.step = lambda: None
+        gradients = []
+        for _ in range(draws):
+            ensemble.run_epoch(0)
+            gradients.append(torch.cat([p.grad.flatten() for p in ensemble.parameters()]))
+        stacked = torch.stack(gradients).double()
+        means.append(stacked.mean(0))
+        errors.append(stacked.std(0) / draws**0.5)
+    allowed = (errors[0] ** 2 + errors[1] ** 2).sqrt()
+    standard = (means[0] - means[1]).abs() / (allowed + 1e-9)
+    assert 0.3 < standard[allowed > 1e-6].square().mean() < 3
+    assert not torch.equal(means[0], means[1])
+
+
+def test_merged_training_computes_each_different_row_once(small, monkeypatch):
+    tables, splits = [repeating(0), repeating(1)], [halves(), halves(train=23)]
+    ensemble = AnomalyEnsemble(replace(TINY, merge=True), [0, 1], tables, splits, CPU)
+    widths, losses = [], ensemble.losses
+    monkeypatch.setattr(ensemble, "losses", lambda x, d: widths.append(x.shape[1]) or losses(x, d))
+    ensemble.run_epoch(0)
+    assert len(widths) == 3
+    assert max(widths) <= 12
+    assert [len(rows) for rows in ensemble.rows] == [12, 12]
+
+
+def test_the_held_out_objective_counts_repeated_rows(small):
+    repeated = repeating()
+    ensemble = AnomalyEnsemble(TINY, [0], [repeated], [halves(train=5)], CPU)
+    ensemble.held_out = [torch.from_numpy(repeated.groups)]
+    x, ones = torch.from_numpy(repeated.x)[None], torch.ones(1)
+    expected = ensemble.losses(x, [ones, -ones]).total.mean(1)
+    torch.testing.assert_close(torch.tensor(ensemble.held_out_objective()), expected)
+
+
+def test_rows_are_scored_once_and_everywhere():
+    rows, seen = torch.tensor([4, 0, 4, 2, 0]), []
+    scores = distinct.by_row(lambda r: seen.extend(r.tolist()) or r * 10.0, rows)
+    assert scores.tolist() == [40.0, 0.0, 40.0, 20.0, 0.0]
+    assert seen == [0, 2, 4]
+
+
 # --------------------------------------------------------------------------- files
 
 
@@ -149,9 +232,13 @@ def test_the_tenth_of_least_held_out_objective_is_taken(small, tmp_path, monkeyp
     assert len(list((tmp_path / "tenths").iterdir())) == 20
 
 
+@pytest.mark.parametrize("merge", [False, True])
 @pytest.mark.parametrize("stop_after", [1, 4, 7])
-def test_a_killed_training_resumes_to_the_same_weights(small, tmp_path, monkeypatch, stop_after):
-    recipe = replace(TINY, epochs=20)
+def test_a_killed_training_resumes_to_the_same_weights(
+    small, tmp_path, monkeypatch, stop_after, merge
+):
+    monkeypatch.setattr(anomaly, "load", lambda name, seed: repeating(seed))
+    recipe = replace(TINY, epochs=20, merge=merge)
     whole = anomaly.train(recipe, [0, 1], tmp_path / "whole", CPU)
     monkeypatch.setattr(anomaly, "SAVE_EVERY", 0.0)
     run_epoch, epochs = AnomalyEnsemble.run_epoch, []

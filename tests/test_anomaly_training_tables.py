@@ -83,10 +83,14 @@ def test_the_energy_of_a_mixture_is_its_negative_log_density():
     torch.testing.assert_close(mixture.energy(x), -oracle.log_prob(x), rtol=1e-9, atol=1e-9)
 
 
+def uniform(count):
+    return torch.full((count,), 1 / count)
+
+
 def test_moments_are_weighted_by_memberships():
     torch.manual_seed(0)
     x, labels = torch.randn(50, 2), torch.arange(50) % 2
-    fitted = dagmm.Mixture.fitted(x, torch.nn.functional.one_hot(labels, 2).float())
+    fitted = dagmm.Mixture.fitted(x, torch.nn.functional.one_hot(labels, 2).float(), uniform(50))
     for k in (0, 1):
         own = x[labels == k].double()
         torch.testing.assert_close(fitted.mean[k], own.mean(0))
@@ -130,6 +134,37 @@ def test_neural_baselines_find_plain_anomalies_and_repeat_themselves(scores, shi
     assert roc_auc_score(table.anomalous[halves.test], first) > 0.9
     assert np.array_equal(first, scores(table, halves, 1))
     assert not np.array_equal(first, scores(table, halves, 2))
+
+
+def _dagmm_loss():
+    model = dagmm.Dagmm(5, BRIEF).eval()
+    return model, lambda x, share: dagmm.loss(model, x, share, BRIEF)
+
+
+def _radogaga_loss():
+    # weights so large leave noise of no account, so that sharing it makes no difference
+    recipe = replace(TINY, latents=2, lambda1=1e12, lambda2=1e12)
+    model = anomaly_radogaga.Radogaga(5, recipe).eval()
+    return model, model.loss
+
+
+@pytest.mark.parametrize("made", [_dagmm_loss, _radogaga_loss], ids=["DAGMM", "RaDOGAGA"])
+def test_a_baseline_learns_from_counted_rows_what_it_learns_from_repeated_ones(made):
+    """Loss and gradient are those of the batch with every row written out."""
+    torch.manual_seed(0)
+    model, loss = made()
+    different, counts = torch.rand(6, 5), torch.tensor([9, 1, 4, 1, 1, 8])
+    repeated = different.repeat_interleave(counts, 0)
+    results = []
+    for x, share in ((repeated, uniform(24)), (different, counts / 24)):
+        model.zero_grad()
+        value = loss(x, share)
+        value.backward()
+        results.append((value.detach(), [p.grad.clone() for p in model.parameters()]))
+    (plain, gradient), (merged, other) = results
+    torch.testing.assert_close(merged, plain, rtol=1e-5, atol=1e-6)
+    for a, b in zip(other, gradient, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * gradient[0].abs().max().item())
 
 
 def test_batches_hold_every_row_once_in_nearly_equal_parts():

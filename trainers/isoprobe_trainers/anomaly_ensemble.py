@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import leaky_relu, pad
+from torch.nn.functional import leaky_relu
+from torch.nn.utils.rnn import pad_sequence
 
 from isoprobe_trainers.anomaly_recipes import BATCH
 from isoprobe_trainers.batched import BatchedMLP
+from isoprobe_trainers.distinct import shared
 from isoprobe_trainers.training import generator
 
 if TYPE_CHECKING:
@@ -77,11 +79,12 @@ class AnomalyEnsemble:
         device: torch.device,
     ) -> None:
         self.recipe, self.device = recipe, device
-        # members with the same table share one tensor
-        tensors = {id(t): torch.from_numpy(t.x).to(device) for t in tables}
+        # members with the same table share one tensor, which has each different row once
+        tensors = {id(t): torch.from_numpy(t.distinct).to(device) for t in tables}
         self.rows = [tensors[id(t)] for t in tables]
-        self.train = [torch.from_numpy(s.train).to(device) for s in splits]
-        self.held_out = [torch.from_numpy(s.held_out).to(device) for s in splits]
+        halves = list(zip(tables, splits, strict=True))
+        self.train = [torch.from_numpy(t.groups[s.train]).to(device) for t, s in halves]
+        self.held_out = [torch.from_numpy(t.groups[s.held_out]).to(device) for t, s in halves]
         inputs, n = tables[0].x.shape[1], recipe.latents
         drawn = [generator(seed, _WEIGHTS) for seed in seeds]
         kind = NETWORKS[recipe.activation]
@@ -113,25 +116,28 @@ class AnomalyEnsemble:
             self._step([order[start : start + BATCH] for order in orders])
 
     def _step(self, chosen: Sequence[Tensor]) -> None:
-        """One step of Adam; members that have fewer rows left are padded with weightless ones."""
-        counts = [len(rows) for rows in chosen]
-        width, n = max(counts), self.recipe.latents
-        draws = [
-            torch.randn(count, n, generator=g) for count, g in zip(counts, self.noise, strict=True)
-        ]
-        noise = torch.stack([pad(d, (0, 0, 0, width - len(d))) for d in draws]).to(self.device)
-        weight = torch.zeros(len(counts), width)
-        for row, count in zip(weight, counts, strict=True):
-            row[:count] = 1 / max(count, 1)
+        """One step of Adam on the rows of each member."""
+        x, share, noise = self._batch(chosen)
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self.losses(self._gathered(chosen, width), [noise])
         # summed over members, whose gradients are independent of one another
-        torch.autograd.backward((losses.total * weight.to(self.device)).sum())
+        torch.autograd.backward((self.losses(x, [noise]).total * share).sum())
         self.optimizer.step()
 
-    def _gathered(self, chosen: Sequence[Tensor], width: int) -> Tensor:
-        rows = [x.index_select(0, c) for x, c in zip(self.rows, chosen, strict=True)]
-        return torch.stack([pad(r, (0, 0, 0, width - len(r))) for r in rows])
+    def _batch(self, chosen: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs ``(E, B, m)``, their shares ``(E, B)``, and noise ``(E, B, n)`` drawn for each."""
+        parts = [shared(rows, merge=self.recipe.merge) for rows in chosen]
+        draws = [
+            torch.randn(len(rows), self.recipe.latents, generator=g).to(self.device)
+            for (rows, _), g in zip(parts, self.noise, strict=True)
+        ]
+        return (
+            self._gathered([rows for rows, _ in parts]),
+            filled([s for _, s in parts]),
+            filled(draws),
+        )
+
+    def _gathered(self, chosen: Sequence[Tensor]) -> Tensor:
+        return filled([x.index_select(0, c) for x, c in zip(self.rows, chosen, strict=True)])
 
     def losses(self, x: Tensor, draws: Sequence[Tensor]) -> Losses:
         """Parts of the objective, the coding loss averaged over draws.
@@ -157,15 +163,14 @@ class AnomalyEnsemble:
     def held_out_objective(self) -> list[float]:
         """Mean of L_x / beta over the rows held out, at mu + sigma and mu - sigma (A.6)."""
         ones = torch.ones(1, device=self.device)
-        means = []
-        for member, rows in enumerate(self.held_out):
-            total = 0.0
-            for part in torch.split(rows, BATCH):
-                chosen = [part if e == member else part[:0] for e in range(len(self.rows))]
-                x = self._gathered(chosen, len(part))
-                total += float(self.losses(x, [ones, -ones]).total[member].double().sum())
-            means.append(total / len(rows))
-        return means
+        rows, shares = zip(*map(shared, self.held_out), strict=True)
+        means = torch.zeros(len(rows), dtype=torch.float64, device=self.device)
+        for start in range(0, max(map(len, rows)), BATCH):
+            x = self._gathered([r[start : start + BATCH] for r in rows])
+            share = filled([s[start : start + BATCH] for s in shares])
+            means += (self.losses(x, [ones, -ones]).total.double() * share).sum(1)
+        found: list[float] = means.tolist()
+        return found
 
     # ----------------------------------------------------------------- saving and restoring
 
@@ -187,6 +192,11 @@ class AnomalyEnsemble:
         for generators, saved in ((self.order, state["order"]), (self.noise, state["noise"])):
             for own, value in zip(generators, saved, strict=True):
                 own.set_state(value)
+
+
+def filled(parts: Sequence[Tensor]) -> Tensor:
+    """Stack tensors ``(B_e, ...)`` along a new first axis, zeros filling up the shorter."""
+    return pad_sequence(list(parts), batch_first=True)
 
 
 def _norm(difference: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from isoprobe_trainers.anomaly_ensemble import TRANSFORMS
 from isoprobe_trainers.anomaly_recipes import BATCH
-from isoprobe_trainers.dagmm import SETTINGS, Mixture, batches, estimation_network
+from isoprobe_trainers.dagmm import SETTINGS, Mixture, batches, estimation_network, numbered
+from isoprobe_trainers.distinct import by_row, shared
 from isoprobe_trainers.training import generator
 
 if TYPE_CHECKING:
@@ -49,17 +50,25 @@ class Radogaga(nn.Module):
         self.recipe = recipe
         self.scale = recipe.scale(inputs)
 
-    def loss(self, x: Tensor) -> Tensor:
-        """Objective of a batch ``(B, m)``: rate in nats and both distortions, averaged."""
+    def loss(self, x: Tensor, share: Tensor) -> Tensor:
+        """Objective of a batch: rate in nats and both distortions, averaged.
+
+        Args:
+            x: different rows, ``(B, m)``.
+            share: of each in the batch, ``(B,)``.
+
+        Returns:
+            The mean over the batch.
+        """
         lambda1, lambda2 = self.recipe.lambda1 * self.scale, self.recipe.lambda2 * self.scale
         z = self.encoder(x)
         noisy = z + (0.5 / lambda2) ** 0.5 * torch.randn_like(z)
         x_check, x_hat = self.decoder(torch.cat([z, noisy])).chunk(2)
         transform = TRANSFORMS[self.recipe.transform](x - x_check)
         coding = (x_check - x_hat).square().sum(-1)
-        rate = Mixture.fitted(noisy, self.estimator(noisy)).energy(noisy)
-        loss: Tensor = (rate + lambda1 * transform + lambda2 * coding).mean()
-        return loss
+        rate = Mixture.fitted(noisy, self.estimator(noisy), share).energy(noisy)
+        total: Tensor = (rate + lambda1 * transform + lambda2 * coding) @ share.double()
+        return total
 
 
 def scores(table: Table, halves: Split, seed: int, recipe: Recipe) -> np.ndarray:
@@ -74,8 +83,7 @@ def scores(table: Table, halves: Split, seed: int, recipe: Recipe) -> np.ndarray
     Returns:
         -log P(z) of the test rows in nats, the mixture fitted to the training rows.
     """
-    rows = torch.from_numpy(table.x)
-    train = torch.cat([torch.from_numpy(halves.train), torch.from_numpy(halves.held_out)])
+    rows, train, test = numbered(table, halves)
     order = generator(seed, _ORDER_STREAM)
     with torch.random.fork_rng([]):
         torch.manual_seed(generator(seed, _WEIGHT_STREAM).initial_seed())
@@ -83,16 +91,16 @@ def scores(table: Table, halves: Split, seed: int, recipe: Recipe) -> np.ndarray
         optimizer = torch.optim.Adam(model.parameters(), lr=recipe.rate, fused=True)
         for _ in tqdm(range(recipe.epochs), "RaDOGAGA", disable=None, leave=False):
             for chosen in batches(len(train), BATCH, order):
+                different, share = shared(train[chosen], merge=recipe.merge)
                 optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(model.loss(rows[train[chosen]]))
+                torch.autograd.backward(model.loss(rows[different], share))
                 optimizer.step()
     model.eval()
     with torch.no_grad():
-        z = model.encoder(rows[train])
-        mixture = Mixture.fitted(z, model.estimator(z))
-        found: np.ndarray = mixture.energy(
-            model.encoder(rows[torch.from_numpy(halves.test)])
-        ).numpy()
+        different, share = shared(train)
+        z = model.encoder(rows[different])
+        mixture = Mixture.fitted(z, model.estimator(z), share)
+        found: np.ndarray = by_row(lambda r: mixture.energy(model.encoder(rows[r])), test).numpy()
     return found
 
 

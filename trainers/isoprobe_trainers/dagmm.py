@@ -12,16 +12,16 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from isoprobe_trainers.distinct import by_row, shared
 from isoprobe_trainers.training import generator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import numpy as np
 
     from isoprobe_trainers.tabular import Split, Table
 
@@ -43,6 +43,7 @@ class Settings:
         rate: of Adam.
         energy: weight of the energy beside the square error.
         singular: weight of the inverse variances, which keeps covariances from collapsing.
+        merge: compute equal rows of a batch once, with one draw of the dropout for them all.
     """
 
     widths: tuple[int, ...]
@@ -52,6 +53,7 @@ class Settings:
     rate: float = 1e-4
     energy: float = 0.1
     singular: float = 0.005
+    merge: bool = False
 
     def record(self) -> dict[str, Any]:
         """The settings as plain values."""
@@ -59,10 +61,10 @@ class Settings:
 
 
 SETTINGS: dict[str, Settings] = {
-    "kddcup99": Settings((60, 30, 10, 1), 4, 200, 1024),
+    "kddcup99": Settings((60, 30, 10, 1), 4, 200, 1024, merge=True),
     "thyroid": Settings((12, 4, 1), 2, 20000, 1024),
     "arrhythmia": Settings((10, 2), 2, 10000, 128),
-    "kddcup-rev": Settings((60, 30, 10, 1), 2, 400, 1024),
+    "kddcup-rev": Settings((60, 30, 10, 1), 2, 400, 1024, merge=True),
 }
 
 
@@ -81,15 +83,24 @@ class Mixture:
     covariance: Tensor
 
     @classmethod
-    def fitted(cls, features: Tensor, membership: Tensor) -> Mixture:
-        """Moments of features ``(B, d)`` by memberships ``(B, K)``, in double precision."""
-        features, membership = features.double(), membership.double()
+    def fitted(cls, features: Tensor, membership: Tensor, share: Tensor) -> Mixture:
+        """Moments of features ``(B, d)`` by memberships ``(B, K)``, in double precision.
+
+        Args:
+            features: of different rows.
+            membership: of each row in each Gaussian, adding up to 1.
+            share: of each row in the data, ``(B,)``, adding up to 1.
+
+        Returns:
+            The mixture.
+        """
+        features, membership = features.double(), membership.double() * share.double()[:, None]
         total = membership.sum(0)
         mean = membership.T @ features / (total[:, None] + _EPS)
         centred = features - mean[:, None]
         scatter = centred.mT @ (membership.T[..., None] * centred)
         jitter = _JITTER * torch.eye(features.shape[1], dtype=features.dtype)
-        return cls(total / len(features), mean, scatter / (total[:, None, None] + _EPS) + jitter)
+        return cls(total, mean, scatter / (total[:, None, None] + _EPS) + jitter)
 
     def energy(self, features: Tensor) -> Tensor:
         """Negative log density of features ``(B, d)``, ``(B,)`` in nats."""
@@ -139,38 +150,58 @@ def scores(table: Table, halves: Split, seed: int, settings: Settings) -> np.nda
     Returns:
         Energies of the test rows in nats, the mixture fitted to the training rows.
     """
-    rows = torch.from_numpy(table.x)
-    train = torch.cat([torch.from_numpy(halves.train), torch.from_numpy(halves.held_out)])
+    rows, train, test = numbered(table, halves)
     with torch.random.fork_rng([]):
         torch.manual_seed(generator(seed, _WEIGHT_STREAM).initial_seed())
         model = Dagmm(table.x.shape[1], settings)
-        _train(model, rows[train], settings, generator(seed, _ORDER_STREAM))
+        _train(model, rows, train, settings, generator(seed, _ORDER_STREAM))
     model.eval()
     with torch.no_grad():
-        features = model(rows[train])[0]
-        mixture = Mixture.fitted(features, model.estimator(features))
-        test = model(rows[torch.from_numpy(halves.test)])[0]
-        found: np.ndarray = mixture.energy(test).numpy()
+        different, share = shared(train)
+        features = model(rows[different])[0]
+        mixture = Mixture.fitted(features, model.estimator(features), share)
+        found: np.ndarray = by_row(lambda r: mixture.energy(model(rows[r])[0]), test).numpy()
     return found
 
 
-def _train(model: Dagmm, rows: Tensor, settings: Settings, order: torch.Generator) -> None:
+def numbered(table: Table, halves: Split) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the different rows ``(D, m)``, and the numbers of normal and of test rows in them."""
+    normal = np.concatenate([halves.train, halves.held_out])
+    train, test = (torch.from_numpy(table.groups[part]) for part in (normal, halves.test))
+    return torch.from_numpy(table.distinct), train, test
+
+
+def _train(
+    model: Dagmm, rows: Tensor, train: Tensor, settings: Settings, order: torch.Generator
+) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.rate, fused=True)
     for _ in tqdm(range(settings.epochs), "DAGMM", unit="epoch", disable=None, leave=False):
-        for chosen in batches(len(rows), settings.batch, order):
+        for chosen in batches(len(train), settings.batch, order):
+            different, share = shared(train[chosen], merge=settings.merge)
             optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(_loss(model, rows[chosen], settings))
+            torch.autograd.backward(loss(model, rows[different], share, settings))
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
 
 
-def _loss(model: Dagmm, x: Tensor, settings: Settings) -> Tensor:
+def loss(model: Dagmm, x: Tensor, share: Tensor, settings: Settings) -> Tensor:
+    """Objective of a batch.
+
+    Args:
+        model: the networks.
+        x: different rows, ``(B, m)``.
+        share: of each in the batch, ``(B,)``.
+        settings: weights of the parts.
+
+    Returns:
+        Mean square error, weighted energy and inverse variances, added up.
+    """
     features, square = model(x)
-    mixture = Mixture.fitted(features, model.estimator(features))
+    mixture = Mixture.fitted(features, model.estimator(features), share)
     inverse = (1 / mixture.covariance.diagonal(dim1=1, dim2=2)).sum()
-    energy = mixture.energy(features).mean()
-    loss: Tensor = square.mean() + settings.energy * energy + settings.singular * inverse
-    return loss
+    energy = mixture.energy(features) @ share.double()
+    total: Tensor = square @ share + settings.energy * energy + settings.singular * inverse
+    return total
 
 
 def batches(count: int, batch: int, order: torch.Generator) -> Sequence[Tensor]:

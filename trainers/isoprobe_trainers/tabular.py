@@ -8,7 +8,7 @@ of them that is held out to decide when to stop.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -39,6 +39,20 @@ class Table:
     name: str
     x: np.ndarray
     anomalous: np.ndarray
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """Number of each row, ``(N,)``: equal rows, and no others, have the same one."""
+        width = self.x.dtype.itemsize * self.x.shape[1]
+        rows = np.ascontiguousarray(self.x).view(np.dtype((np.void, width))).ravel()
+        numbers: dict[bytes, int] = {}
+        return np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in rows])
+
+    @cached_property
+    def distinct(self) -> np.ndarray:
+        """Inputs by those numbers: each different row once, ``(D, m)``."""
+        rows: np.ndarray = self.x[np.unique(self.groups, return_index=True)[1]]
+        return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,17 +137,10 @@ def duplicates(table: Table, halves: Split) -> Duplicates:
     Returns:
         The counts.
     """
-    groups = _groups(table.x)
+    groups = table.groups
     seen = np.isin(groups[halves.test], groups[halves.train])
     both = np.intersect1d(groups[table.anomalous], groups[~table.anomalous])
     return Duplicates(len(groups), int(groups.max()) + 1, float(seen.mean()), len(both))
-
-
-def _groups(x: np.ndarray) -> np.ndarray:
-    """Number rows so that equal ones, and no others, have the same number."""
-    rows = np.ascontiguousarray(x).view(np.dtype((np.void, x.dtype.itemsize * x.shape[1])))
-    numbers: dict[bytes, int] = {}
-    return np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in rows.ravel()])
 
 
 # --------------------------------------------------------------------------- the tables

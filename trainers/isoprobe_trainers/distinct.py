@@ -1,0 +1,61 @@
+"""Equal rows computed once, with weights in place of repetitions.
+
+Nine tenths of KDDCup99's rows repeat another row, so that most of the work on a batch would be done
+several times over. What is deterministic stays exactly what it was; rows that share a computation
+share its random draws too, which leaves every expectation over draws as it was.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+
+def counted(rows: Tensor, *, merge: bool = True) -> tuple[Tensor, Tensor]:
+    """Return row numbers and how often each stands for a row.
+
+    Args:
+        rows: numbers ``(N,)``, equal ones for equal rows.
+        merge: give each number once, in ascending order, rather than as often as it is there.
+
+    Returns:
+        Numbers and counts, ``(D,)`` each; the counts are float and add up to N.
+    """
+    if not merge:
+        return rows, torch.ones(len(rows), device=rows.device)
+    numbers, counts = torch.unique(rows, return_counts=True)
+    return numbers, counts.float()
+
+
+def shared(rows: Tensor, *, merge: bool = True) -> tuple[Tensor, Tensor]:
+    """The same with shares in place of counts: weights of a mean over the rows.
+
+    Args:
+        rows: numbers ``(N,)``, equal ones for equal rows.
+        merge: give each number once.
+
+    Returns:
+        Numbers and shares, ``(D,)`` each; the shares add up to 1.
+    """
+    numbers, counts = counted(rows, merge=merge)
+    return numbers, counts / counts.sum()
+
+
+def by_row(score: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """Score every row by scoring each different one once.
+
+    Args:
+        score: gives ``(D,)`` scores of row numbers ``(D,)``, each by itself.
+        rows: numbers ``(N,)``, equal ones for equal rows.
+
+    Returns:
+        Scores, ``(N,)``.
+    """
+    numbers, places = torch.unique(rows, return_inverse=True)
+    return score(numbers)[places]
