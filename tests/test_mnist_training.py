@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,10 +110,23 @@ def test_training_lowers_the_loss():
     assert last < 0.97 * first
 
 
+def test_the_rate_falls_only_at_the_end():
+    """Half of eight steps at the whole rate, then four along a half cosine."""
+    falling = Trainer(replace(BCE, iterations=8, decay=0.5), rows(VALUES), 30, CPU)
+    rates = []
+    for _ in range(8):
+        falling.advance()
+        rates.append(falling.optimizer.param_groups[0]["lr"] / BCE.rate)
+    cosine = [(1 + np.cos(np.pi * (k + 0.5) / 4)) / 2 for k in range(4)]
+    np.testing.assert_allclose(rates, [1, 1, 1, 1, *cosine], rtol=1e-12)
+
+
 # --------------------------------------------------------------------------- files
 
 
-@pytest.mark.parametrize(("run", "data"), [(BCE, VALUES), (SSIM, PICTURES)])
+@pytest.mark.parametrize(
+    ("run", "data"), [(BCE, VALUES), (SSIM, PICTURES), (replace(BCE, decay=1.0), VALUES)]
+)
 @pytest.mark.parametrize("stop_after", [1, 6])
 def test_a_killed_training_resumes_to_the_same_weights_and_log(
     tmp_path, monkeypatch, run, data, stop_after

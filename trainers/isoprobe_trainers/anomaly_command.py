@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from isoprobe.cli.examples import examples
+from isoprobe_trainers import options
+
+if TYPE_CHECKING:
+    from isoprobe_trainers.options import Place
 
 
 @click.command(
@@ -37,23 +41,7 @@ from isoprobe.cli.examples import examples
     type=click.Choice(["sum", "mean"]),
     help="Distortions summed or averaged over the inputs. [default: the recipe's]",
 )
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="ISOPROBE_DATA",
-    show_envvar=True,
-    help="Folder of the data files.",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("runs/anomaly"),
-    show_default=True,
-    help="Folder for checkpoints, the log and the resume file.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps ...")
-@click.option("--resume", is_flag=True, help="Go on where an interrupted training stopped.")
-@click.option("--overwrite", is_flag=True, help="Replace existing checkpoints.")
+@options.placed("runs/anomaly")
 def anomaly(
     *,
     name: str,
@@ -63,11 +51,7 @@ def anomaly(
     lr: float | None,
     cosine: bool,
     reduction: str | None,
-    data_root: Path | None,
-    out: Path,
-    device: str,
-    resume: bool,
-    overwrite: bool,
+    place: Place,
 ) -> None:
     """Train the models of one data set together, on normal rows alone.
 
@@ -78,10 +62,7 @@ def anomaly(
 
     from isoprobe_trainers.anomaly import train
     from isoprobe_trainers.anomaly_recipes import recipe_of, short
-    from isoprobe_trainers.datafiles.files import use_root
-    from isoprobe_trainers.training import pick_device
 
-    use_root(data_root)
     full = recipe_of(name)
     recipe = (
         short(full)
@@ -94,8 +75,5 @@ def anomaly(
         rate=recipe.rate if lr is None else lr,
         cosine=cosine or recipe.cosine,
     )
-    paths = train(
-        recipe, range(seeds), out, pick_device(device), resume=resume, overwrite=overwrite
-    )
-    for path in paths:
+    for path in train(recipe, range(seeds), place.out, place.device, **place.files):
         click.echo(path)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
 from isoprobe.cli.examples import examples
+from isoprobe_trainers import options
+
+if TYPE_CHECKING:
+    from isoprobe_trainers.options import Place
 
 
 @click.command(
@@ -29,24 +34,9 @@ from isoprobe.cli.examples import examples
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option("--iterations", type=click.IntRange(min=1), default=300_000, show_default=True)
 @click.option("--samples", type=click.IntRange(min=1), help="Images to train on. [default: all]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="ISOPROBE_DATA",
-    show_envvar=True,
-    help="Folder of the data files.",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("runs/celeba"),
-    show_default=True,
-    help="Folder for the checkpoint, the log and the resume file.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps ...")
-@click.option("--resume", is_flag=True, help="Go on where an interrupted training stopped.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing checkpoint.")
+@options.decay
+@options.seed
+@options.placed("runs/celeba")
 def celeba(
     *,
     latents: str,
@@ -55,12 +45,9 @@ def celeba(
     batch_size: int,
     iterations: int,
     samples: int | None,
+    decay: float,
     seed: int,
-    data_root: Path | None,
-    out: Path,
-    device: str,
-    resume: bool,
-    overwrite: bool,
+    place: Place,
 ) -> None:
     """Train a VAE with GDN on faces of 64 x 64 pixels; prints the path of the checkpoint.
 
@@ -68,10 +55,7 @@ def celeba(
     archive celeba64_subset.zip.
     """
     from isoprobe_trainers.celeba import faces_run, train_faces
-    from isoprobe_trainers.datafiles.files import use_root
-    from isoprobe_trainers.training import pick_device
 
-    use_root(data_root)
     run = faces_run(
         int(latents),
         decomposed=decomposed,
@@ -80,5 +64,5 @@ def celeba(
         batch=batch_size,
         seed=seed,
     )
-    chosen = pick_device(device)
-    click.echo(train_faces(run, out, chosen, samples=samples, resume=resume, overwrite=overwrite))
+    run = replace(run, decay=decay)
+    click.echo(train_faces(run, place.out, place.device, samples=samples, **place.files))

@@ -20,7 +20,14 @@ from isoprobe.checkpoint import FORMAT_VERSION, Manifest, Objective, write_check
 from isoprobe.errors import CheckpointError, OptionError
 from isoprobe.formulas import kl_divergence
 from isoprobe.registry import installed
-from isoprobe_trainers.training import JsonLog, generator, load_state, save_state, versions
+from isoprobe_trainers.training import (
+    JsonLog,
+    Schedule,
+    generator,
+    load_state,
+    save_state,
+    versions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,6 +58,7 @@ class Run:
         batch: rows of a step.
         rate: of Adam.
         seed: of weights, order and noise.
+        decay: share of the iterations, the last ones, in which the rate falls to 0.
     """
 
     name: str
@@ -64,6 +72,7 @@ class Run:
     rate: float = 1e-3
     seed: int = 0
     decomposed: bool = False
+    decay: float = 0.0
 
     def __post_init__(self) -> None:
         numbers = {n: getattr(self, n) for n in ("iterations", "batch", "beta", "rate")}
@@ -73,6 +82,11 @@ class Run:
                 "a training needs positive iterations, batch, beta and rate, and a seed of at "
                 f"least 0; found {', '.join(wrong) or f'seed {self.seed}'}"
             )
+
+    @property
+    def schedule(self) -> Schedule:
+        """The rate of every step; an iteration stands for an epoch there."""
+        return Schedule(self.iterations, self.batch, self.rate, self.decay)
 
     def record(self) -> dict[str, Any]:
         """The training as plain values."""
@@ -107,6 +121,7 @@ class Trainer:
         self.networks = _drawn(run)
         self.module = nn.ModuleList([self.networks.encoder, self.networks.decoder]).to(device)
         fused = device.type in {"cpu", "cuda"}
+        self.schedule = run.schedule
         self.optimizer = torch.optim.Adam(self.module.parameters(), lr=run.rate, fused=fused)
         self.step, self.per_epoch = 0, count // run.batch
         self.totals: dict[str, float] = {}
@@ -114,6 +129,8 @@ class Trainer:
 
     def advance(self) -> dict[str, float]:
         """Take one step of Adam; return the parts of the loss, in units of beta."""
+        for settings in self.optimizer.param_groups:
+            settings["lr"] = self.schedule.rate(self.step)
         x = self.rows(self._chosen())
         noise = torch.randn(
             (self.run.batch, math.prod(self.networks.latent_shape)),
@@ -291,6 +308,7 @@ def _write(trainer: Trainer, path: Path, seconds: float) -> None:
             "iterations": run.iterations,
             "batch": run.batch,
             "lr": run.rate,
+            "decay": run.decay,
             "seed": run.seed,
             "device": str(trainer.device),
             "seconds": round(seconds, 1),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from itertools import product
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from isoprobe.cli.examples import examples
 from isoprobe.hookspecs import hookimpl
+from isoprobe_trainers import options
 from isoprobe_trainers.anomaly_command import anomaly
 from isoprobe_trainers.celeba_command import celeba
 from isoprobe_trainers.mnist_command import mnist
+
+if TYPE_CHECKING:
+    from isoprobe_trainers.options import Place
 
 
 @click.group(
@@ -83,17 +87,8 @@ def train() -> None:
     help="Last share of the epochs in which the rate falls to 0. [default: 0.1; 1 with --quick]",
 )
 @click.option("--lr", type=float, help="Adam's rate. [default: 1e-3; 2e-3 with --quick]")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("runs/toy"),
-    show_default=True,
-    help="Folder for checkpoints, log.jsonl and the resume file.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps ...")
-@click.option("--compile", "compile_step", is_flag=True, help="Compile the loss (torch.compile).")
-@click.option("--resume", is_flag=True, help="Go on where an interrupted training stopped.")
-@click.option("--overwrite", is_flag=True, help="Replace existing checkpoints.")
+@options.compile_step
+@options.placed("runs/toy", reads=False)
 def toy(
     *,
     data: tuple[str, ...],
@@ -107,11 +102,8 @@ def toy(
     batch_size: int | None,
     lr: float | None,
     decay: float | None,
-    out: Path,
-    device: str,
     compile_step: bool,
-    resume: bool,
-    overwrite: bool,
+    place: Place,
 ) -> None:
     """Train toy VAEs: every combination of the options given more than once, in one program.
 
@@ -120,7 +112,7 @@ def toy(
     from isoprobe_trainers.members import Member
     from isoprobe_trainers.toy import FULL, QUICK
     from isoprobe_trainers.toy import train as train_toy
-    from isoprobe_trainers.training import Schedule, pick_device
+    from isoprobe_trainers.training import Schedule
 
     base = QUICK if quick else FULL
     schedule = Schedule(
@@ -131,16 +123,9 @@ def toy(
     )
     combinations = product(data, metric, lam, seed, latents, objective)
     members = [Member(*combination) for combination in combinations]
-    paths = train_toy(
-        members,
-        schedule,
-        out,
-        pick_device(device),
-        resume=resume,
-        overwrite=overwrite,
-        compile_step=compile_step,
-    )
-    for path in paths:
+    for path in train_toy(
+        members, schedule, place.out, place.device, compile_step=compile_step, **place.files
+    ):
         click.echo(path)
 
 

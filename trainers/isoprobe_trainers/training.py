@@ -51,7 +51,7 @@ class Schedule:
         """Learning rate during an epoch, counted from 0."""
         falling = self.decay * self.epochs
         past = epoch + 0.5 - (self.epochs - falling)
-        if past <= 0:
+        if past <= 0 or falling == 0:
             return self.lr
         return self.lr * (1 + math.cos(math.pi * past / falling)) / 2
 
