@@ -37,7 +37,11 @@ _DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
 def load(
-    path: str | Path, *, adapter: str | None = None, options: Mapping[str, str] | None = None
+    path: str | Path,
+    *,
+    adapter: str | None = None,
+    options: Mapping[str, str] | None = None,
+    trust: bool = False,
 ) -> VAE:
     """Load a checkpoint through the adapter that reads it.
 
@@ -45,6 +49,7 @@ def load(
         path: file or folder.
         adapter: name of the adapter; the one that matches when None.
         options: of the adapter.
+        trust: let code inside the checkpoint run, where only that can build the model.
 
     Returns:
         The model, on the CPU, in eval mode.
@@ -53,7 +58,7 @@ def load(
         CheckpointError: for a file that is missing, foreign, damaged or unsafe.
         OptionError: for an unknown adapter or a wrong option.
     """
-    source = Source(Path(path))
+    source = Source(Path(path), trusted=trust)
     vae = installed().adapter_for(source, adapter).load(source, options or {})
     vae.path = str(path)
     return vae
@@ -68,6 +73,7 @@ def analyze(
     analyses: Sequence[str | Analysis] = DEFAULT_ANALYSES,
     adapter: str | None = None,
     options: Mapping[str, str] | None = None,
+    trust: bool = False,
     samples: int | None = 10_000,
     batch_size: int | None = None,
     device: str = "auto",
@@ -97,6 +103,7 @@ def analyze(
         analyses: names, specs or instances; what they build on is run too.
         adapter: name of the adapter for a path.
         options: of the adapter.
+        trust: let code inside the checkpoint run, as for :func:`load`.
         samples: at most this many, evenly spaced; None for all.
         batch_size: samples at once; planned from ``memory`` when None.
         device: ``auto``, ``cpu``, ``cuda``, ``mps`` ...
@@ -122,8 +129,9 @@ def analyze(
         IsoprobeError: whatever does not fit, in one line.
     """
     registry = installed()
-    vae = model if isinstance(model, VAE) else load(model, adapter=adapter, options=options)
-    vae = place(vae, device, dtype)
+    if not isinstance(model, VAE):
+        model = load(model, adapter=adapter, options=options, trust=trust)
+    vae = place(model, device, dtype)
     notes: list[str] = []
     dataset = open_data(registry, data, vae, notes)
     try:

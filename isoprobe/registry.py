@@ -252,6 +252,7 @@ def _unread(source: Source, tried: Sequence[str]) -> str:
     factory = (
         "name a function that builds the model: --adapter factory --option target=module:function"
     )
+    trust = "if you trust whoever wrote it, let that code run with --trust"
     declare = (
         f"describe its layers in {source.path.with_suffix('.toml').name} beside it, which "
         "'isoprobe doctor' helps to find out"
@@ -264,12 +265,12 @@ def _unread(source: Source, tried: Sequence[str]) -> str:
     elif source.kind in weights and source.pickle is not None and source.pickle.foreign:
         remedy = (
             f"unpickling it would run code, so {declare}: its tensors are then read without; or "
-            f"save its state_dict() where its class is at hand, or {factory}"
+            f"save its state_dict() where its class is at hand, {factory}, or {trust}"
         )
     elif source.pickle is not None and source.pickle.foreign:
         remedy = (
             "unpickling it would run code, so save its state_dict() where its class is at hand, "
-            f"then {factory}"
+            f"then {factory}; or {trust}"
         )
     elif source.kind in weights:
         remedy = f"{declare}, or {factory}"

@@ -43,6 +43,7 @@ class Settings(TypedDict, total=False):
     by_input: bool
     adapter: str | None
     options: Mapping[str, str] | None
+    trust: bool
     samples: int | None
     batch_size: int | None
     device: str
@@ -240,6 +241,7 @@ def open_scoring(
     by_input: bool = False,
     adapter: str | None = None,
     options: Mapping[str, str] | None = None,
+    trust: bool = False,
     samples: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
@@ -261,6 +263,7 @@ def open_scoring(
         by_input: give the distortion parts by input too, where the metric is a sum over inputs.
         adapter: name of the adapter for a path.
         options: of the adapter.
+        trust: let code inside the checkpoint run, as for :func:`isoprobe.api.load`.
         samples: at most this many rows, evenly spaced; None for all.
         batch_size: rows at once; planned from ``memory`` when None.
         device: ``auto``, ``cpu``, ``cuda``, ``mps`` ...
@@ -281,10 +284,11 @@ def open_scoring(
     if not 0 < alpha < 1:
         raise OptionError(f"--alpha lies between 0 and 1; found {alpha:g}.")
     against = Reference.read(reference, contamination)
-    vae = model if isinstance(model, VAE) else load(model, adapter=adapter, options=options)
-    against.check_model(vae)
+    if not isinstance(model, VAE):
+        model = load(model, adapter=adapter, options=options, trust=trust)
+    against.check_model(model)
     chosen = against.metric(metric)
-    vae = place(vae, device, dtype or str(against.attrs["dtype"]))
+    vae = place(model, device, dtype or str(against.attrs["dtype"]))
     transform = vae.facts.transform_metric
     objective = Objective(
         vae,

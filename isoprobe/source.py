@@ -59,13 +59,16 @@ class Source:
 
     Args:
         path: file or folder.
+        trusted: the user lets code inside the checkpoint run (``--trust``); looking runs none
+            either way.
 
     Raises:
         CheckpointError: when the path is missing, unreadable, or neither file nor folder.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, trusted: bool = False) -> None:
         self.path = Path(path)
+        self.trusted = trusted
         try:
             self.is_folder = self.path.is_dir()
             if not self.is_folder and not self.path.exists():
@@ -134,7 +137,7 @@ class Source:
         """
         if not name or Path(name).name != name or name in {".", ".."}:
             raise CheckpointError(f"{name!r} is not a file name inside {self.path}")
-        return Source(self.path / name)
+        return Source(self.path / name, trusted=self.trusted)
 
     def has(self, *names: str) -> bool:
         """Return True when every name is inside the zip file or folder."""

@@ -490,6 +490,10 @@ TRIED = {
 }
 #: plugins that no kit can try, and why
 UNTRIED = {
+    (
+        "adapter",
+        "pickle",
+    ): "it runs code, so without trust it reads nothing",
     ("adapter", "unsupported"): "it refuses whatever it recognises: there is no model to try",
 }
 

@@ -56,6 +56,7 @@ REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
 )
 @shared.adapter
 @shared.adapter_options
+@shared.trust
 @click.option(
     "--samples",
     metavar="all|N",

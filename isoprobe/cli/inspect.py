@@ -31,29 +31,33 @@ WANTED = {
 @click.option(
     "--adapter", metavar="NAME", help="Ask this adapter rather than the one that matches."
 )
+@click.option(
+    "--trust", is_flag=True, help="Tell who would read it if its code may run; runs nothing."
+)
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
-def inspect(*, model: Path, adapter: str | None, as_json: bool) -> None:
+def inspect(*, model: Path, adapter: str | None, trust: bool, as_json: bool) -> None:
     """Tell what a checkpoint is, which adapter reads it, what is known and what is not.
 
     Nothing in the file is run, and no weights are loaded.
     """
-    facts = look(model, adapter)
+    facts = look(model, adapter, trust=trust)
     click.echo(json.dumps(facts, indent=2) if as_json else _text(facts))
 
 
-def look(model: Path, adapter: str | None = None) -> dict[str, Any]:
+def look(model: Path, adapter: str | None = None, *, trust: bool = False) -> dict[str, Any]:
     """Look at a checkpoint.
 
     Args:
         model: file or folder.
         adapter: adapter to ask; the one that matches by default.
+        trust: count adapters that would run code of the checkpoint.
 
     Returns:
         The path, what the file is, its adapter, and what that adapter declares about it.
     """
     from isoprobe.source import Source
 
-    source = Source(model)
+    source = Source(model, trusted=trust)
     reader = installed().adapter_for(source, adapter)
     return {
         "model": str(model),

@@ -14,6 +14,11 @@ adapter_options = click.option(
     multiple=True,
     help="Option of the adapter; repeatable.",
 )
+trust = click.option(
+    "--trust",
+    is_flag=True,
+    help="Let code inside the checkpoint run, as you, where only that can build the model.",
+)
 batch_size = click.option(
     "--batch-size",
     metavar="auto|N",

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 )
 @shared.adapter
 @shared.adapter_options
+@shared.trust
 @click.option(
     "--samples",
     metavar="all|N",

@@ -33,7 +33,7 @@ def resolve(target: str) -> Callable[..., Any]:
     if not colon or not place or not name:
         raise OptionError(f"option 'target' is written module:function; found '{target}'")
     try:
-        with _working_folder_first():
+        with working_folder_first():
             module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
     except (Exception, SystemExit) as error:  # a user's module may fail in any way
         raise OptionError(f"target '{target}': {place} does not import: {said(error)}") from error
@@ -79,7 +79,7 @@ def call_target(
                 f"target '{target}' takes {signature}: {error}; give it with --option name=value"
             ) from error
     try:
-        with _working_folder_first():
+        with working_folder_first():
             return function(**arguments)
     except (Exception, SystemExit) as error:  # a user's function may fail in any way
         raise OptionError(f"target '{target}' failed: {said(error)}") from error
@@ -104,7 +104,7 @@ def _load_file(path: Path) -> ModuleType:
 
 
 @contextlib.contextmanager
-def _working_folder_first() -> Iterator[None]:
+def working_folder_first() -> Iterator[None]:
     """Let imports see the working folder, as ``python -m`` does."""
     folder = str(Path.cwd())
     sys.path.insert(0, folder)

@@ -1,8 +1,9 @@
-"""Folders of pythae models with the default networks; pythae itself is not needed."""
+"""Folders of pythae models; pythae itself is only needed where their code has to be run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
@@ -12,6 +13,7 @@ from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.source import FileKind
 from isoprobe.specs import construct
+from isoprobe_plugins.adapters.pythae_networks import decoder_chain, encoder_chain, network_named
 
 if TYPE_CHECKING:
     from isoprobe.source import Source
@@ -41,10 +43,10 @@ class NoOptions:
 
 
 class Pythae(Adapter):
-    """Reads the default MLP networks; networks pickled as code are refused."""
+    """Reads pythae's own chains of layers; any other network is code, run only where trusted."""
 
     name = "pythae"
-    summary = "pythae model folders with the default networks"
+    summary = "pythae model folders: default and convolutional networks, others with --trust"
 
     def matches(self, source: Source) -> bool:
         """Return True for a pythae model folder."""
@@ -52,32 +54,40 @@ class Pythae(Adapter):
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Read configuration and weights."""
+        from isoprobe_plugins.adapters.declaration import Loss
         from isoprobe_plugins.adapters.declared import load_declared
+        from isoprobe_plugins.adapters.pythae_code import load_by_code
         from isoprobe_plugins.adapters.state import read_state
 
         construct(NoOptions, options, f"adapter '{self.name}'")
         config = _read_config(source)
+        networks = _networks(source, config)
+        if networks is None:
+            loss = None if config.reconstruction_loss is None else Loss(**_loss(config))
+            return load_by_code(source, config.input_dim, config.latent_dim, loss, self.name)
         weights = source.child("model.pt")
-        where = f"{source.path}: model_config.json"
+        state = read_state(weights, prefix="")
         return load_declared(
-            _declare(config),
-            read_state(weights, prefix=""),
+            _declare(config, networks),
+            replace(state, notes=(*state.notes, *networks.notes)),
             weights,
             adapter=self.name,
-            where=where,
+            where=f"{source.path}: model_config.json",
         )
 
     def describe(self, source: Source) -> Mapping[str, Any]:
         """Return the configuration."""
-        described: dict[str, Any] = msgspec.to_builtins(_read_config(source))
-        return {"architecture": "pythae's default MLP", **described}
+        config = _read_config(source)
+        networks = _networks(source, config)
+        described: dict[str, Any] = msgspec.to_builtins(config)
+        return {"architecture": "code" if networks is None else networks.name, **described}
 
 
 def _read_config(source: Source) -> PythaeConfig:
     """Return the checked configuration.
 
     Raises:
-        CheckpointError: for a deterministic model, networks of one's own, and wrong fields.
+        CheckpointError: for a deterministic model, and wrong fields.
     """
     where = f"{source.path}: model_config.json"
     try:
@@ -86,27 +96,52 @@ def _read_config(source: Source) -> PythaeConfig:
         raise CheckpointError(f"{where}: {error}") from error
     if config.name in _DETERMINISTIC:
         raise CheckpointError(f"{where}: a {config.name} is no VAE: it has no Gaussian posterior")
-    if not (config.uses_default_encoder and config.uses_default_decoder):
-        raise CheckpointError(
-            f"{where}: its networks are pickled code (encoder.pkl, decoder.pkl), which is not run: "
-            "build them yourself with --adapter factory --option target=module:function"
-        )
     return config
 
 
-def _declare(config: PythaeConfig) -> Declaration:
+@dataclass(frozen=True)
+class _Networks:
+    """Both networks as chains of layers.
+
+    Attributes:
+        name: what they are.
+        encoder: brief steps up to the heads.
+        decoder: brief steps up to the sigmoid.
+        notes: what was assumed, a sentence each.
+    """
+
+    name: str
+    encoder: list[Any]
+    decoder: list[Any]
+    notes: tuple[str, ...] = ()
+
+
+def _networks(source: Source, config: PythaeConfig) -> _Networks | None:
+    """Return the networks where they can be told without running code, else None."""
+    names: list[str] = []
+
+    def named(file: str, is_default: bool) -> str | None:
+        if is_default:
+            return None
+        names.append((network_named(source.child(file)) if source.has(file) else None) or "")
+        return names[-1]
+
+    encoder = encoder_chain(named("encoder.pkl", config.uses_default_encoder))
+    decoder = decoder_chain(named("decoder.pkl", config.uses_default_decoder), config.input_dim)
+    if encoder is None or decoder is None:
+        return None
+    notes = tuple(f"read as pythae's {name}, the name its pickled code bears" for name in names)
+    return _Networks(" and ".join(names) or "pythae's default MLP", encoder, decoder, notes)
+
+
+def _declare(config: PythaeConfig, networks: _Networks) -> Declaration:
     from isoprobe_plugins.adapters.declaration import parse_declaration
 
     fields: dict[str, Any] = {
         "input_shape": config.input_dim,
-        "encoder": ["flatten", {"linear": "encoder.layers.0.0"}, "relu"],
+        "encoder": networks.encoder,
         "head": {"mean": "encoder.embedding", "scale": "encoder.log_var", "form": "logvar"},
-        "decoder": [
-            {"linear": "decoder.layers.0.0"},
-            "relu",
-            {"linear": "decoder.layers.1.0"},
-            {"reshape": list(config.input_dim)},
-        ],
+        "decoder": networks.decoder,
         "output": "sigmoid",
         "input_range": (0.0, 1.0),
         "note": f"pythae {config.name}",

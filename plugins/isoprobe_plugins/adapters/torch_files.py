@@ -17,7 +17,7 @@ TORCH_KINDS = frozenset({FileKind.TORCH_ZIP, FileKind.TORCH_LEGACY, FileKind.LIG
 
 NEXT_STEP = (
     "save its state_dict() with safetensors, or build the model with "
-    "--adapter factory --option target=module:function"
+    "--adapter factory --option target=module:function; --trust lets a pickled model's code run"
 )
 
 

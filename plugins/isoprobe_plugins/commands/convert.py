@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from isoprobe.cli import options as shared
 from isoprobe.cli.examples import examples
 from isoprobe.hookspecs import hookimpl
 
@@ -25,14 +26,8 @@ if TYPE_CHECKING:
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--adapter", metavar="NAME", help="Adapter. [default: the one that matches]")
-@click.option(
-    "--option",
-    "options",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Option of the adapter; repeatable.",
-)
+@shared.adapter
+@shared.adapter_options
 @click.option("--metric", metavar="SPEC", help="Training loss. [default: the checkpoint's own]")
 @click.option("--beta", type=float, help="KL weight in its units. [default: the checkpoint's own]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
