@@ -108,8 +108,8 @@ def analyze(
         batch_size: samples at once; planned from ``memory`` when None.
         device: ``auto``, ``cpu``, ``cuda``, ``mps`` ...
         dtype: ``float32`` or ``float64``; the model's own when None.
-        pullback: ``exact``, ``probe`` (random signs, for very many latents) or
-            ``finite-difference``.
+        pullback: ``exact``, ``probe`` (at most five passes a sample: random columns, or random
+            signs for very many latents) or ``finite-difference``.
         pairs: antithetic pairs of posterior draws a sample for stationarity.
         seed: of everything random.
         resize: images to this height and width.

@@ -13,7 +13,7 @@ from isoprobe.contracts import Batch
 from isoprobe.errors import CheckpointError, OptionError, PluginError
 from isoprobe.memory import Plan, plan
 from isoprobe.pullback import METHODS, Pullback, exact_pullback, finite_difference_pullback
-from isoprobe.random_pullback import SPREAD_EVERY, random_pullback, spread
+from isoprobe.random_pullback import COLUMN_LIMIT, COLUMNS, random_pullback
 from isoprobe.randomness import normal, signs
 from isoprobe.routes import Route, choose_route
 from isoprobe.tensors import OutputMetric, output_metric, require_tensor
@@ -39,13 +39,25 @@ QUANTITIES: dict[str, str] = {
     "stationarity": "E_eps[sigma_j eps_j dD/dz_j], (B, n): beta (1 - sigma_j^2) at an optimum",
     "pullback": "g_jj = J_j' G J_j at mu, (B, n) (Eq. 23)",
     "pullback_spread": "estimates of sum_{k != j} (sigma_j sigma_k g_jk)^2, (B, n), by --pullback "
-    "probe alone; zero for samples without a second draw, and scaled up for those with one",
+    "probe alone; zero where nothing was drawn for it, and scaled up elsewhere",
+    "pullback_drawn": "where an exact column lies behind the estimate, (B, n) bool, by --pullback "
+    f"probe and at most {COLUMN_LIMIT} latents alone",
     "gram": "J' G J, (B, n, n) (Lemma 4)",
     "euclidean_gram": "J' J of the decoded mean, (B, n, n)",
 }
-_TENSOR = frozenset({"pullback", "pullback_spread", "gram", "euclidean_gram"})
+_SAMPLED = frozenset({"pullback_spread", "pullback_drawn"})
+_TENSOR = _SAMPLED | {"pullback", "gram", "euclidean_gram"}
 _TWO_POINT = frozenset({"distortion", "distortion_coding"})
 _DRAWS = frozenset({"stationarity", "distortion_draws"})
+_LEFT_OUT = "norms are means with standard errors, and cosines and volumes are left out"
+_NOTE_COLUMNS = (
+    f"the pullback was estimated from {COLUMNS} random columns a sample, with a fit on the"
+    f" posterior: {_LEFT_OUT}"
+)
+_NOTE_SIGNS = (
+    f"the pullback was estimated by random signs, since there are more than {COLUMN_LIMIT} latents:"
+    f" {_LEFT_OUT}, and one sample's value is noise"
+)
 
 
 @dataclass(frozen=True)
@@ -119,10 +131,7 @@ class Probe:
         """What the reader of a result should know of how it was computed."""
         notes = [self.route.note] if self.route is not None and self.route.note else []
         if self.options.pullback == "probe" and self.needs & _TENSOR:
-            notes.append(
-                "the pullback was estimated by random signs: norms are means with standard errors, "
-                "one sample's value is noise, and cosines and volumes are left out"
-            )
+            notes.append(_NOTE_COLUMNS if self.vae.latent_size <= COLUMN_LIMIT else _NOTE_SIGNS)
         return notes
 
     def _check(self, vae: VAE, metric: Metric) -> None:
@@ -141,10 +150,9 @@ class Probe:
                 f"--pullback {method} gives the diagonal only; orthogonality and volumes need "
                 "--pullback exact."
             )
-        if method != "probe" and "pullback_spread" in self.needs:
-            raise OptionError(
-                f"--pullback {method} gives no pullback_spread; --pullback probe does."
-            )
+        sampled = sorted(self.needs & _SAMPLED)
+        if method != "probe" and sampled:
+            raise OptionError(f"--pullback {method} gives no {sampled[0]}; --pullback probe does.")
 
     def __call__(self, index: np.ndarray, x: Tensor, labels: np.ndarray | None = None) -> Batch:
         """Probe one batch.
@@ -195,7 +203,7 @@ class Probe:
             with torch.no_grad():
                 return _finite(self.vae, self.view.decode(z))
         if self.options.pullback == "probe":
-            return self._pull_back_by_signs(index, quantities)
+            return self._sample_pullback(index, quantities)
         if self.options.pullback == "finite-difference":
             pulled: Pullback = finite_difference_pullback(self.view, z)
         else:
@@ -215,26 +223,22 @@ class Probe:
             quantities["euclidean_gram"] = pulled.euclidean
         return _finite(self.vae, pulled.output)
 
-    def _pull_back_by_signs(self, index: np.ndarray, quantities: dict[str, Tensor]) -> Tensor:
-        """The same from random signs; every eighth sample gets a second draw for the spread."""
-        z, std = quantities["mean"], quantities["std"]
-        n = z.shape[1]
-        drawn = signs(self.options.seed, "pullback", index, 2 * n)
-        both = torch.as_tensor(drawn, dtype=z.dtype, device=z.device)
-        first, second = both[:, :n], both[:, n:]
-        route = self.route or choose_route(self.view.decode, z[:2])
-        pulled = random_pullback(self.view, z, std, first, route)
+    def _sample_pullback(self, index: np.ndarray, quantities: dict[str, Tensor]) -> Tensor:
+        """The same from a few products a sample."""
+        z = quantities["mean"]
+        pulled = random_pullback(
+            self.view,
+            z,
+            quantities["std"],
+            index,
+            seed=self.options.seed,
+            route=self.route or choose_route(self.view.decode, z[:2]),
+            rows=self.plan.block * self.plan.chunk,
+        )
         quantities["pullback"] = _finite(self.vae, pulled.diagonal)
-        if "pullback_spread" in self.needs:
-            again = torch.as_tensor(index % SPREAD_EVERY == 0, device=z.device)
-            estimate = torch.zeros_like(z)
-            if bool(again.any()):
-                rows = (z[again], std[again], second[again])
-                repeated = random_pullback(self.view, *rows, route).diagonal
-                estimate[again] = SPREAD_EVERY * spread(
-                    pulled.diagonal[again], repeated, std[again]
-                )
-            quantities["pullback_spread"] = estimate
+        quantities["pullback_spread"] = pulled.spread
+        if pulled.drawn is not None:
+            quantities["pullback_drawn"] = pulled.drawn
         return _finite(self.vae, pulled.output)
 
     def _distortions(self, x: Tensor, output: Tensor, quantities: dict[str, Tensor]) -> None:

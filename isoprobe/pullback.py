@@ -104,13 +104,13 @@ def _whole(
     pushed = [route.push(view.decode, z, directions) for directions in _basis(z, chunk)]
     output = pushed[0][0]
     columns = torch.cat([tangents for _, tangents in pushed]) if len(pushed) > 1 else pushed[0][1]
-    matrix = _gram(columns, view.action(output, columns))
+    matrix = products(columns, view.action(output, columns))
     flat = _to_mean(view, output, columns) if euclidean else None
     return Pullback(
         output,
         matrix.diagonal(dim1=1, dim2=2).contiguous(),
         matrix if gram else None,
-        _gram(flat, flat) if flat is not None else None,
+        products(flat, flat) if flat is not None else None,
     )
 
 
@@ -174,8 +174,8 @@ def _dot(left: Tensor, right: Tensor) -> Tensor:
     return product.T
 
 
-def _gram(left: Tensor, right: Tensor) -> Tensor:
-    """All products of ``(n, B, *shape)`` columns, symmetric: ``(B, n, n)``."""
+def products(left: Tensor, right: Tensor) -> Tensor:
+    """All products of ``(C, B, *shape)`` columns, symmetric: ``(B, C, C)``."""
     left, right = left.flatten(2).transpose(0, 1), right.flatten(2).transpose(0, 1)
     product = left @ right.mT
     return 0.5 * (product + product.mT)

@@ -24,8 +24,8 @@ MAY_IMPORT = {
 LAYERS = (
     "errors",
     "contracts hookspecs specs",
-    "formulas headers pickles source statistics randomness tensors memory forward routes pullback"
-    " random_pullback"
+    "formulas headers pickles source statistics regression randomness tensors memory forward"
+    " routes pullback random_pullback"
     " isometric fitting diagnosis quality objective",
     "checkpoint data datafiles",
     "probe calibration recovery untrained",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.regression import AssistedMeans
 
 _BOUNDS = {"": "", "_low": ", 95 % lower bound", "_high": ", 95 % upper bound"}
 #: beyond this many latents the n x n cosines of every sample are left out
@@ -56,13 +57,19 @@ class Isometry(Analysis):
             "gap": self.gap,
             **self.moments,
         }
+        self.assisted = None
         if setup.metric.smooth:
             self.needs = self.needs | {"pullback"} | self._beyond_the_diagonal(setup.pullback, n)
+        if "pullback_drawn" in self.needs:
+            self.assisted = self.accumulators["assisted"] = _assisted(n)
 
     @staticmethod
     def _beyond_the_diagonal(method: str, n: int) -> set[str]:
+        from isoprobe.random_pullback import COLUMN_LIMIT
+
         if method == "probe":
-            return {"pullback_spread"}
+            few = {"mean", "pullback_drawn"} if n <= COLUMN_LIMIT else set()
+            return {"pullback_spread"} | few
         return {"gram"} if method == "exact" and n <= GRAM_LIMIT else set()
 
     def update(self, batch: Batch) -> Mapping[str, Variable] | None:
@@ -84,12 +91,25 @@ class Isometry(Analysis):
             self._orthogonality(batch)
         if "pullback_spread" in batch.quantities:
             self.moments["spread"].update(4 * batch.array("pullback_spread"))
+        if self.assisted is not None:
+            pullback = self._drawn(self.assisted, batch)
         stored = pullback.astype(np.float64 if batch.x.element_size() == 8 else np.float32)
         return {
             "pullback": Variable(
                 ("sample", "latent"), stored, "J_j' G J_j at the posterior mean", "metric", "23"
             )
         }
+
+    @staticmethod
+    def _drawn(assisted: AssistedMeans, batch: Batch) -> np.ndarray:
+        """Take in the exact values among the estimates; NaN elsewhere."""
+        import numpy as np
+
+        drawn = batch["pullback_drawn"].cpu().numpy()
+        mean, std = batch.array("mean"), batch.array("std")
+        values = batch.array("pullback") * drawn.mean(axis=1, keepdims=True)
+        assisted.update(_covariates(mean, std), drawn, np.stack([2 * std**2 * values, values], 2))
+        return np.where(drawn, values, np.nan)
 
     def _orthogonality(self, batch: Batch) -> None:
         import numpy as np
@@ -140,26 +160,35 @@ class Isometry(Analysis):
     def _by_pullback(self, beta: float) -> dict[str, Variable]:
         from isoprobe.formulas import residual
 
-        norm, pullback = self.moments["scaled"], self.moments["pullback"]
+        moments = [self.moments["scaled"], self.moments["pullback"]]
+        (norm, pullback), (norm_sd, pullback_sd) = (
+            [m.mean for m in moments],
+            [m.sd for m in moments],
+        )
+        norm_se = moments[0].se
+        if self.assisted is not None:
+            means, errors = self.assisted.means()
+            (norm, pullback), norm_se = means.T, errors[:, 0]
+            norm_sd, pullback_sd = self.assisted.sd().T
         return {
-            "norm_mean": latent(norm.mean / beta, "squared norm of x_{y_j}", "23"),
-            "norm_sd": latent(norm.sd / beta, "standard deviation of the norm", "23"),
-            "norm_se": latent(norm.se / beta, "standard error of the norm", "23"),
+            "norm_mean": latent(norm / beta, "squared norm of x_{y_j}", "23"),
+            "norm_sd": latent(norm_sd / beta, "standard deviation of the norm", "23"),
+            "norm_se": latent(norm_se / beta, "standard error of the norm", "23"),
             "residual_mean": latent(
-                residual(norm.mean / beta, self.moments["variance"].mean),
+                residual(norm / beta, self.moments["variance"].mean),
                 "norm + sigma^2 - 1, zero at an optimum",
                 "theory 2",
             ),
-            "pullback_mean": latent(pullback.mean, "mean of D'_j = g_jj", "23", "metric"),
-            "pullback_sd": latent(pullback.sd, "standard deviation of g_jj", "23", "metric"),
+            "pullback_mean": latent(pullback, "mean of D'_j = g_jj", "23", "metric"),
+            "pullback_sd": latent(pullback_sd, "standard deviation of g_jj", "23", "metric"),
             "inverse_variance_expected": latent(
-                1 + 2 / beta * pullback.mean, "E[sigma^-2] that g_jj implies", "theory 2"
+                1 + 2 / beta * pullback, "E[sigma^-2] that g_jj implies", "theory 2"
             ),
             **self._beta_by_latent("beta_pullback", 2, "pullback", "theory 2"),
         }
 
     def _by_spread(self) -> dict[str, Variable]:
-        """What random signs tell of orthogonality, in place of cosines."""
+        """What a few products a sample tell of orthogonality, in place of cosines."""
         import numpy as np
 
         square, diagonal = self.moments["spread"], self.moments["scaled"].mean
@@ -212,6 +241,24 @@ class Isometry(Analysis):
                 "theory 2",
             ),
         }
+
+
+def _covariates(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """What the encoder says of a sample, ``(B, 4 n + 1)``."""
+    import numpy as np
+
+    scale = np.log(std)
+    return np.hstack([np.ones((len(mean), 1)), scale, mean, scale**2, mean**2])
+
+
+def _assisted(n: int) -> AssistedMeans:
+    """Means of the norm and of g_jj from the samples that drew them."""
+    import numpy as np
+
+    from isoprobe.regression import AssistedMeans
+
+    own = 1 + np.arange(n)[:, None] + n * np.arange(4)
+    return AssistedMeans(n, 4 * n + 1, np.hstack([np.zeros((n, 1), dtype=np.int64), own]), 2)
 
 
 @hookimpl
