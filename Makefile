@@ -16,7 +16,7 @@ help:  ## list the commands
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "isoprobe needs Python 3.11 or later on the path" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,dev,docs]"
 	@touch $@
 
 demo: $(READY)  ## analyse the example checkpoint
@@ -45,7 +45,6 @@ reproduce: $(READY)  ## train the toy models and compare with the paper's tables
 	$(BIN)/isoprobe reproduce table1 table2 table4 --quick --out out/reproduce
 
 docs: $(READY)  ## build the documentation site
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@echo docs/_build/html/index.html
 

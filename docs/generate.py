@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "digits.safetensors"
+ANALYSES = ["isometry", "importance", "rate-distortion", "density", "coordinates", "traversal"]
 #: functions that draw arrays, or several models, rather than one result
 ARRAYS = (
     "ablation",
@@ -28,20 +29,30 @@ def figures(folder: Path) -> None:
     import isoprobe
     from isoprobe import plots
 
-    analyses = ["isometry", "importance", "rate-distortion", "density", "coordinates", "traversal"]
+    labelled = folder / "labelled.npz"
+    _with_odd_rows(labelled)
     with (
-        isoprobe.analyze(EXAMPLE, samples=600, analyses=[*analyses, "anomaly"]) as result,
-        isoprobe.analyze(EXAMPLE, samples=600, analyses=analyses, beta=0.4) as other,
+        isoprobe.analyze(EXAMPLE, samples=600, analyses=ANALYSES) as result,
+        isoprobe.analyze(EXAMPLE, f"{labelled}:x,odd", analyses=["anomaly"]) as scored,
     ):
         names = plots.available(result)
         plots.save(result, folder, names, "svg")
-        _arrays(folder, result, other)
+        of_scores = [name for name in plots.available(scored) if name not in names]
+        plots.save(scored, folder, of_scores, "svg")
+    _arrays(folder)
+    _several(folder)
+    labelled.unlink()
     sections = ["# Figures", _INTRODUCTION]
-    for name in [*names, *ARRAYS]:
-        sections.append(_section(name, folder))
-    missing = set(plots.CATALOGUE) - set(names)
-    sections += [_section(name, folder) for name in sorted(missing)]
+    sections += [_section(name, folder) for name in [*names, *of_scores, *ARRAYS]]
     (folder / "figures.md").write_text("\n\n".join(sections) + "\n", "utf-8")
+
+
+def _with_odd_rows(path: Path) -> None:
+    """Write digits with one in twelve turned upside down, and which those are."""
+    x = np.load(EXAMPLE.with_suffix(".npy"))[:1200].copy()
+    odd = np.arange(len(x)) % 12 == 0
+    x[odd] = x[odd][:, ::-1]
+    np.savez(path, x=x, odd=odd)
 
 
 _INTRODUCTION = """\
@@ -73,11 +84,40 @@ def _section(name: str, folder: Path) -> str:
     return f"## `plots.{function.__name__}`\n\n{said}\n\n{image}\n\n{caption}".rstrip()
 
 
-def _arrays(folder: Path, result: object, other: object) -> None:
-    """Figures of arrays: drawn from known distributions."""
+def _several(folder: Path) -> None:
+    """Figures of several models: linear VAEs of the digits, at two betas."""
+    import torch
+
+    import isoprobe
     from isoprobe import plots
     from isoprobe.compare import compare
     from isoprobe.matching import match
+    from isoprobe_plugins.architectures.linear import linear_vae
+
+    x = np.load(EXAMPLE.with_suffix(".npy")) / 255
+    x = x - x.mean(0)
+    covariance = torch.as_tensor(np.cov(x.T))
+    with (
+        isoprobe.analyze(
+            linear_vae(covariance, 0.05, 10), x, analyses=ANALYSES, metric="sse"
+        ) as low,
+        isoprobe.analyze(
+            linear_vae(covariance, 0.4, 10), x, analyses=ANALYSES, metric="sse"
+        ) as high,
+    ):
+        named = zip(compare([low, high]).models, ("beta 0.05", "beta 0.4"), strict=True)
+        models = [dataclasses.replace(model, name=name) for model, name in named]
+        _save(folder / "spectra.svg", lambda ax: plots.spectra(models, ax))
+        _save(
+            folder / "rate_distortion_points.svg",
+            lambda ax: plots.rate_distortion_points(models, ax),
+        )
+        _save(folder / "matched.svg", lambda ax: plots.matched(match(low, high), ax))
+
+
+def _arrays(folder: Path) -> None:
+    """Figures of arrays: drawn from known distributions."""
+    from isoprobe import plots
 
     chance = np.random.default_rng(0)
     truth = chance.random(800)
@@ -87,8 +127,6 @@ def _arrays(folder: Path, result: object, other: object) -> None:
     weights = np.geomspace(10, 1000, 6)
     norms = {"z1": 1 - 3 / weights, "z2": 1 - 1 / weights}
     spreads = {"z1": np.full(6, 0.05), "z2": np.full(6, 0.03)}
-    named = zip(compare([result, other]).models, ("one training", "another beta"), strict=True)
-    models = [dataclasses.replace(model, name=name) for model, name in named]
     draw = {
         "ablation": lambda ax: plots.ablation(weights, norms, ax, spreads=spreads, ideal=1),
         "density_scatter": lambda ax: plots.density_scatter(truth, estimate, ax),
@@ -97,9 +135,6 @@ def _arrays(folder: Path, result: object, other: object) -> None:
         ),
         "roc": lambda ax: plots.roc(scores, odd, ax),
         "precision_recall": lambda ax: plots.precision_recall(scores, odd, ax),
-        "spectra": lambda ax: plots.spectra(models, ax),
-        "rate_distortion_points": lambda ax: plots.rate_distortion_points(models, ax),
-        "matched": lambda ax: plots.matched(match(result, other), ax),
     }
     for name, function in draw.items():
         _save(folder / f"{name}.svg", function)

@@ -119,7 +119,7 @@ def prepare(
     fits = _fits(dataset, vae, resize, scale)
     notes = [*dataset.notes, *(fit.note for fit in fits)]
     if samples is not None and samples > rows:
-        notes.append(f"all {rows} rows used: there are no {samples}")
+        notes.append(f"all {rows:,} rows used")
     return Prepared(
         dataset=dataset,
         samples=rows if samples is None else min(samples, rows),

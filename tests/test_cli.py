@@ -229,6 +229,28 @@ def test_inspect_json_has_the_declared_facts(run: Run) -> None:
     assert document["declared"]["objective"]["beta"] == 1.0
 
 
+def test_inspect_lists_the_tensors(run: Run) -> None:
+    document = json.loads(run("inspect", "model.safetensors", "--json")[1])
+    with safetensors.safe_open("model.safetensors", "pt") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in list(file.keys())}
+    assert document["tensors"] == shapes
+
+
+def test_inspect_shows_what_there_is_of_weights_that_no_adapter_reads(run: Run) -> None:
+    tensors = {f"part{i}.weight": torch.ones(2, i) for i in range(50)}
+    torch.save({"epoch": 3, "net": tensors}, "unknown.pth")
+    code, out, err = run("inspect", "unknown.pth")
+    assert code == 1
+    assert "read by no adapter" in out
+    assert "give --metric" not in out
+    assert "net.part49.weight  2 x 49" in out
+    assert "... 10 more" in out
+    assert "isoprobe doctor" in err
+    document = json.loads(run("inspect", "unknown.pth", "--json")[1])
+    assert (document["adapter"], len(document["tensors"])) == (None, 50)
+    assert "no adapter reads" in document["refused"]
+
+
 def test_plugins_lists_every_kind(run: Run) -> None:
     rows = json.loads(run("plugins", "--json")[1])
     kinds = {row["kind"] for row in rows}

@@ -88,7 +88,7 @@ def test_asking_for_more_than_there_is_gives_all_and_says_so():
     prepared = prepare(Memory(np.zeros((4, 3))), model(3), samples=9)
     assert prepared.samples == 4
     assert not prepared.labelled
-    assert prepared.notes == ["all 4 rows used: there are no 9"]
+    assert prepared.notes == ["all 4 rows used"]
 
 
 def test_no_rows_is_an_error():

@@ -27,7 +27,7 @@ LAYERS = (
     "formulas headers pickles source statistics regression randomness tensors memory forward"
     " routes pullback random_pullback"
     " isometric fitting diagnosis quality objective",
-    "checkpoint data datafiles",
+    "checkpoint contents data datafiles",
     "probe calibration recovery untrained",
     "netcdf journal result hdf5",
     "anomaly_summary verdict summary matching compare plots report",

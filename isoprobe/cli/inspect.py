@@ -10,8 +10,11 @@ from typing import Any
 import click
 
 from isoprobe.cli.examples import examples
+from isoprobe.errors import CheckpointError
 from isoprobe.registry import installed
 
+#: lines of tensors that are printed at most
+SHOWN = 40
 #: what an analysis would like to know, and what to do where a checkpoint does not say
 WANTED = {
     "metric": "give --metric",
@@ -38,10 +41,12 @@ WANTED = {
 def inspect(*, model: Path, adapter: str | None, trust: bool, as_json: bool) -> None:
     """Tell what a checkpoint is, which adapter reads it, what is known and what is not.
 
-    Nothing in the file is run, and no weights are loaded.
+    Nothing in the file is run, and no weights are loaded. For a file of weights that no adapter
+    reads, its tensors are listed all the same.
     """
     facts = look(model, adapter, trust=trust)
     click.echo(json.dumps(facts, indent=2) if as_json else _text(facts))
+    _refuse(facts["refused"])
 
 
 def look(model: Path, adapter: str | None = None, *, trust: bool = False) -> dict[str, Any]:
@@ -53,20 +58,40 @@ def look(model: Path, adapter: str | None = None, *, trust: bool = False) -> dic
         trust: count adapters that would run code of the checkpoint.
 
     Returns:
-        The path, what the file is, its adapter, and what that adapter declares about it.
+        The path, what the file is, its tensors, its adapter, and what that adapter declares about
+        it; where there is no adapter, the reason.
+
+    Raises:
+        CheckpointError: when no adapter reads the file and it holds no tensors to show either.
     """
+    from isoprobe.contents import tensor_shapes
     from isoprobe.source import Source
 
     source = Source(model, trusted=trust)
-    reader = installed().adapter_for(source, adapter)
+    tensors = tensor_shapes(source)
+    reader, refused = None, None
+    try:
+        reader = installed().adapter_for(source, adapter)
+    except CheckpointError as error:
+        if not tensors:
+            raise
+        refused = str(error)
     return {
         "model": str(model),
         "file": source.description,
         "bytes": source.size,
         "sha256": source.sha256(),
-        "adapter": reader.name,
-        "declared": dict(reader.describe(source)),
+        "adapter": None if reader is None else reader.name,
+        "declared": {} if reader is None else dict(reader.describe(source)),
+        "refused": refused,
+        "tensors": {name: list(shape) for name, shape in tensors.items()},
     }
+
+
+def _refuse(reason: str | None) -> None:
+    """Raise CheckpointError once there is nothing left to show."""
+    if reason is not None:
+        raise CheckpointError(reason)
 
 
 def _text(facts: dict[str, Any]) -> str:
@@ -75,18 +100,32 @@ def _text(facts: dict[str, Any]) -> str:
     lines = [
         click.style(facts["model"], bold=True),
         f"  {facts['file']}{size}, sha256 {facts['sha256'][:12]}",
-        f"  read by adapter {facts['adapter']}",
-        "",
+        f"  read by adapter {facts['adapter']}" if facts["adapter"] else "  read by no adapter",
     ]
+    if facts["adapter"]:
+        lines.append("")
     known = {name: value for name, value in declared.items() if value not in {None, ""}}
     width = max((len(name) for name in [*known, *WANTED]), default=0)
     lines += [f"  {name:<{width}}  {value}" for name, value in known.items()]
     lines += [
         f"  {name:<{width}}  " + click.style(f"unknown; {remedy}", fg="yellow")
         for name, remedy in WANTED.items()
-        if not any(key.rpartition(".")[2] == name for key in known)
+        if facts["adapter"] and not any(key.rpartition(".")[2] == name for key in known)
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_tensor_lines(facts["tensors"])])
+
+
+def _tensor_lines(tensors: Mapping[str, list[int]]) -> list[str]:
+    """Names and shapes in columns; the middle of a long list is left out."""
+    if not tensors:
+        return []
+    width = max(map(len, tensors))
+    lines = [f"  {name:<{width}}  {' x '.join(map(str, s))}" for name, s in tensors.items()]
+    if len(lines) > SHOWN:
+        half = SHOWN // 2
+        left_out = f"  ... {len(lines) - 2 * half} more, all of them with --json"
+        lines = [*lines[:half], left_out, *lines[-half:]]
+    return ["", f"{len(tensors)} tensors", *lines]
 
 
 def _flat(declared: Mapping[str, Any], prefix: str = "") -> dict[str, str | None]:
