@@ -167,7 +167,7 @@ def layer(config, part, index):
         (lambda c, _: layer(c, "encoder", 1)["config"].update(name="other"), "other|not fit"),
         (lambda c, _: c["config"].pop("decoder"), "no encoder and decoder"),
         (lambda c, _: c["config"]["decoder"].update(class_name="Mine"), "Mine is code"),
-        (lambda c, _: c.update(config=3), "no encoder and decoder"),
+        (lambda c, _: c.update(config=3), "without a Keras model"),
         (lambda _, m: m.update({"model.weights.h5": b"junk"}), "damaged"),
         (lambda _, m: m.update({"model.weights.h5": m["model.weights.h5"][:9000]}), "."),
     ],

@@ -112,13 +112,14 @@ def _weights(source: Source) -> Source:
 
 
 def _load_module(config: Mapping[str, Any], weights: Source) -> tuple[nn.Module, tuple[str, ...]]:
-    """Build without memory, compare with the file, and only then fill."""
+    """Read the weights, build without memory, compare, and only then fill."""
     import torch
 
     from isoprobe.checkpoint import compare_state
     from isoprobe_plugins.adapters.extras import need
     from isoprobe_plugins.adapters.state import read_state
 
+    state = read_state(weights, prefix="")
     diffusers = need("diffusers", "diffusers", "an AutoencoderKL")
     try:
         with torch.device("meta"):
@@ -128,7 +129,6 @@ def _load_module(config: Mapping[str, Any], weights: Source) -> tuple[nn.Module,
         raise CheckpointError(
             f"{weights.path.parent}: diffusers cannot build it: {first[0]}"
         ) from error
-    state = read_state(weights, prefix="")
     compare_state(module, state.tensors, str(weights.path))
     module.load_state_dict(dict(state.tensors), assign=True)
     _settle_strides(module)

@@ -1,0 +1,94 @@
+"""The layers of a Keras model, read from its configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from isoprobe.errors import CheckpointError
+
+#: models whose graph is in their configuration; ``Model`` is what Functional was called once
+GRAPHS = frozenset({"Functional", "Sequential", "Model"})
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a Keras graph.
+
+    Attributes:
+        name: in the configuration.
+        kind: its class.
+        config: its configuration.
+        stored: its name in an archive's weights file.
+        parents: names of the layers it takes.
+    """
+
+    name: str
+    kind: str
+    config: Mapping[str, Any]
+    stored: str
+    parents: tuple[str, ...]
+
+
+def layers_of(model: Mapping[str, Any]) -> list[Layer]:
+    """List the layers of a Functional or Sequential model."""
+    if model["class_name"] not in GRAPHS:
+        raise CheckpointError(
+            f"a Keras {model['class_name']} is code; only Functional and Sequential models, made "
+            "of built-in layers, can be translated"
+        )
+    counts: dict[str, int] = {}
+    layers: list[Layer] = []
+    for entry in model["config"]["layers"]:
+        kind = str(entry["class_name"])
+        snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind).lower()
+        snake = re.sub(r"(\d)_?d(_|$)", r"\1d\2", snake)
+        index = counts[snake] = counts.get(snake, -1) + 1
+        name = str(entry["config"]["name"])
+        parents = tuple(dict.fromkeys(parents_in(entry.get("inbound_nodes", []))))
+        if model["class_name"] == "Sequential" and layers and not parents:
+            parents = (layers[-1].name,)
+        stored = snake if index == 0 else f"{snake}_{index}"
+        layers.append(Layer(name, kind, entry["config"], stored, parents))
+    return layers
+
+
+def parents_in(nodes: Any) -> Iterator[str]:
+    """Find the names of layers in either generation's notation of connections."""
+    if isinstance(nodes, Mapping):
+        if "keras_history" in nodes:
+            yield str(nodes["keras_history"][0])
+        else:
+            for value in nodes.values():
+                yield from parents_in(value)
+    elif isinstance(nodes, list):
+        if len(nodes) >= 3 and isinstance(nodes[0], str) and isinstance(nodes[1], int):
+            yield nodes[0]
+        else:
+            for value in nodes:
+                yield from parents_in(value)
+
+
+def ancestors(layers: Mapping[str, Layer], name: str) -> list[str]:
+    """Chain of layers from the input to a named one."""
+    chain = [name]
+    while layers[chain[-1]].parents:
+        parents = layers[chain[-1]].parents
+        if len(parents) != 1 or parents[0] in chain:
+            raise CheckpointError(f"Keras layer {chain[-1]!r} takes {len(parents)} layers, not one")
+        chain.append(parents[0])
+    return chain[::-1]
+
+
+def input_shape(layer: Layer) -> tuple[int, ...]:
+    """Return the shape of one input, as the layer that takes it declares.
+
+    Raises:
+        CheckpointError: when it is not fixed.
+    """
+    shape = layer.config.get("batch_input_shape", layer.config.get("batch_shape"))
+    if not shape or any(not isinstance(n, int) for n in shape[1:]):
+        raise CheckpointError(f"the Keras input {layer.name!r} has no fixed shape, found {shape}")
+    return tuple(shape[1:])
