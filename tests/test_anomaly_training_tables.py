@@ -14,7 +14,8 @@ from sklearn.metrics import average_precision_score, precision_recall_fscore_sup
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from isoprobe.cli.group import cli
-from isoprobe.errors import CheckpointError, ResultError
+from isoprobe.cli.main import main
+from isoprobe.errors import CheckpointError, DataError, ResultError
 from isoprobe_trainers import (
     anomaly,
     anomaly_baselines,
@@ -278,15 +279,40 @@ def test_both_tables_are_printed_from_one_training(tables, tmp_path):
     assert "distinct" in done.stdout
     first, again = done.stdout, CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path)])
     assert again.stdout == first
-    assert "training" not in again.stderr
+    assert "models of" not in again.stderr
+
+
+def test_one_data_set_can_be_asked_for_and_a_missing_one_does_not_stop_the_rest(
+    tables, tmp_path, monkeypatch, capsys
+):
+    load = tabular.load
+
+    def partly(name, seed=0):
+        if name == "arrhythmia":
+            raise DataError("odds_arrhythmia.npz is missing")
+        return load(name, seed)
+
+    monkeypatch.setattr(anomaly, "load", partly)
+    arguments = ["reproduce", "table3", "--quick", "--seeds", "1", "--device", "cpu"]
+    arguments += ["--out", str(tmp_path)]
+    assert main(arguments) == 1
+    first = capsys.readouterr()
+    assert first.err.splitlines()[-1].endswith(
+        "table3 on arrhythmia: odds_arrhythmia.npz is missing"
+    )
+    assert "| thyroid" in first.out
+    assert main([*arguments, "--data", "thyroid"]) == 0
+    assert capsys.readouterr().out == first.out
 
 
 def test_a_checkpoint_of_another_schedule_is_not_passed_off(tables, tmp_path):
     settings = anomaly_experiments_settings(tmp_path)
     folder = tmp_path / "quick" / "anomaly"
     anomaly.train(replace(TINY, epochs=20), [0], folder, CPU)
-    with pytest.raises(CheckpointError, match="another schedule"):
-        anomaly_experiments.reproduce(["table3"], settings)
+    anomaly_experiments.reproduce(["table3"], settings)
+    (error,) = settings.attempts.failed.values()
+    assert isinstance(error, CheckpointError)
+    assert "another schedule" in str(error)
 
 
 def anomaly_experiments_settings(out):

@@ -5,11 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
+from scipy.stats import spearmanr
 
 from isoprobe.cli.group import cli
+from isoprobe.contracts import Dataset, Variable
 from isoprobe.errors import CheckpointError
+from isoprobe.registry import installed
 from isoprobe_trainers import latent_experiments, mnist
-from isoprobe_trainers.latent_experiments import PRINTED, Latents, provide, report, runs_of
+from isoprobe_trainers.celeba_source import FacesSource
+from isoprobe_trainers.latent_experiments import (
+    PRINTED,
+    WALKED,
+    Latents,
+    provide,
+    report,
+    runs_of,
+)
+from isoprobe_trainers.latent_walks import Walks, walks_of
+from isoprobe_trainers.latent_walks import report as report_walks
 from isoprobe_trainers.mnist_source import DigitsDataset, DigitsSource
 
 
@@ -19,9 +33,11 @@ def test_each_figure_has_the_models_of_the_paper():
             (r.config["latent_size"], round(1 / r.beta, 6), r.decomposed, r.iterations)
             for r in runs_of(name, quick=False)
         ]
-        for name in PRINTED
+        for name in (*PRINTED, *WALKED)
     }
     assert described == {
+        "fig6": [(32, 1000, True, 300_000)],
+        "fig26": [(32, 1000, False, 300_000), (32, 1000, True, 300_000)],
         "fig4": [(32, 1000, False, 300_000)],
         "fig5": [(32, 1000, True, 300_000)],
         "fig27": [(256, 10_000, False, 300_000), (256, 10_000, True, 300_000)],
@@ -68,11 +84,94 @@ def test_the_command_trains_analyses_and_reuses(digits, tmp_path):
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 0, done.output
     assert done.stdout.count("4 iterations; mean norm of the used latents") == 2
-    path = tmp_path / "quick" / "images" / "mnist_lam784_n3_seed0.safetensors"
-    written = path.stat().st_mtime_ns
+    name = "mnist_lam784_n3_seed0"
+    images = tmp_path / "quick" / "images"
+    paths = [images / f"{name}.safetensors", images / f"{name}_norms500.h5"]
+    drawn = tmp_path / "quick" / "figures" / f"fig28_{name}.svg"
+    assert f"figure: {drawn}; result: {paths[1]}" in done.stdout
+    text = drawn.read_text()
+    assert "prior" in text
+    assert "norm" in text
+    written = [path.stat().st_mtime_ns for path in paths]
     again = CliRunner().invoke(cli, arguments)
     assert again.stdout == done.stdout
-    assert path.stat().st_mtime_ns == written
+    assert [path.stat().st_mtime_ns for path in paths] == written
+
+
+# --------------------------------------------------------------------------- walks
+
+
+def linear_walks(scales):
+    """A result of walks of a linear decoder: picture = sum_j scale_j z_j e_j, of unit pixels."""
+    z = np.tile(np.linspace(-2, 2, 5), (len(scales), 1))
+    images = np.zeros((len(scales), 5, 1, 2, 3), np.float32)
+    for j, scale in enumerate(scales):
+        images[j, :, 0, 0, j] = scale * z[j]
+    group = {
+        "latents": np.arange(len(scales)),
+        "inverse_variance": 1 + 2 / 0.5 * np.square(scales),
+        "z": z,
+        "images": images,
+    }
+    return {"traversal": {k: Variable(("rank",), v, k) for k, v in group.items()}}
+
+
+def test_walks_of_a_linear_decoder_change_as_its_columns_do():
+    """D along a walk is z^2 scale^2; sigma^-2 = 1 + (2/beta) scale^2 foretells beta/2 z^2 more."""
+    scales = np.array([3.0, 0.5, 1.0])
+    walks = walks_of(linear_walks(scales), installed().metric("sse"), 0.5)
+    assert walks.latents.tolist() == [0, 2, 1]
+    np.testing.assert_allclose(walks.change, 2 * np.array([9.0, 1.0, 0.25]))
+    np.testing.assert_allclose(walks.foretold, walks.change + 0.5)
+    assert walks.rank_correlation == pytest.approx(1)
+    text = report_walks("linear", walks, (1, 3, 32))
+    assert "| 1 " in text
+    assert "| 3 " in text
+    assert "| 32 " not in text
+    assert text.endswith("over 3 latents: 1.000")
+
+
+def test_the_rank_correlation_is_that_of_scipy():
+    rng = np.random.default_rng(0)
+    change, inverse = rng.random(20), rng.random(20)
+    walks = Walks(np.arange(20), inverse, change, change)
+    assert walks.rank_correlation == pytest.approx(spearmanr(change, inverse).statistic)
+
+
+def test_walks_are_drawn_from_a_small_model(monkeypatch, tmp_path):
+    """Figure 6 from training to picture, with faces and network made small."""
+    noise = np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3), dtype=np.uint8)
+    made = ArrayFaces(noise)
+    monkeypatch.setattr(FacesSource, "open", lambda self, spec, vae=None: made)
+    small = latent_experiments.faces_run(32, decomposed=True, channels=2, iterations=1, batch=4)
+    small.config.update(encoder_widths=[8], decoder_widths=[8])
+    monkeypatch.setattr(latent_experiments, "faces_run", lambda *a, **k: small)
+    arguments = ["reproduce", "fig6", "--quick", "--device", "cpu", "--out", str(tmp_path)]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 0, done.output
+    assert "rank correlation of the change with E[sigma^-2] over 32 latents" in done.stdout
+    (drawn,) = (tmp_path / "quick" / "figures").iterdir()
+    assert drawn.name == f"fig6_{small.name}.png"
+    with Image.open(drawn) as picture:
+        assert min(picture.size) > 500
+
+
+class ArrayFaces(Dataset):
+    """Pictures in memory in place of files."""
+
+    dtype, name, shape = "uint8", "celeba64/train", (64, 64, 3)
+
+    def __init__(self, pictures):
+        self.pictures = pictures
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def read(self, indices):
+        return self.pictures[indices]
+
+    def fingerprint(self):
+        return "made"
 
 
 def test_a_checkpoint_of_another_schedule_is_not_passed_off(digits, tmp_path):

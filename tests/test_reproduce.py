@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import replace
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -12,9 +14,11 @@ from click.testing import CliRunner
 
 import isoprobe
 from isoprobe.cli.main import main
+from isoprobe.errors import DataError
 from isoprobe_trainers import ablation, paper, tables, toy_experiments, toy_figures
 from isoprobe_trainers.measure import Densities, Measurement, measure
 from isoprobe_trainers.members import Member
+from isoprobe_trainers.plan import ASSUMED_CUDA, Work, plan
 from isoprobe_trainers.reproduce_command import ITEMS, Settings
 from isoprobe_trainers.reproduce_command import reproduce as reproduce_command
 from isoprobe_trainers.toy import checkpoint_path, train
@@ -309,3 +313,56 @@ def test_a_users_mistake_in_training_is_one_line(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("Error: toy data is toy/mix")
     assert error.count("\n") == 1
+
+
+# --------------------------------------------------------------------------- everything at once
+
+
+def test_the_plan_counts_each_file_once_and_leaves_out_what_is_there(tmp_path):
+    there, first, second = (tmp_path / name for name in ("there", "first", "second"))
+    there.touch()
+    text = plan(
+        [
+            Work("table1", "toy", {there: 100.0, first: 30.0}),
+            Work("fig4", "celeba", {first: 30.0, second: 7200.0}),
+        ]
+    )
+    cells = [[c.strip() for c in line.split("|")[1:-1]] for line in text.splitlines()[2:5]]
+    assert cells == [
+        ["table1", "1", "1", "30 s", f"{30 / ASSUMED_CUDA['toy']:.0f} s"],
+        ["fig4", "1", "1", "2.0 h", f"{7200 / ASSUMED_CUDA['celeba'] / 60:.1f} min"],
+        ["all", "", "", "2.0 h", "1.3 min"],
+    ]
+
+
+def test_the_plan_of_everything_names_every_item_and_trains_nothing(tmp_path):
+    arguments = ["all", "--plan", "--out", str(tmp_path / "runs")]
+    done = CliRunner().invoke(reproduce_command, arguments)
+    assert done.exit_code == 0, done.output
+    rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if "|" in line]
+    assert rows[2:] == [*ITEMS, "all"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_everything_goes_on_after_a_failure_and_says_so_at_the_end(tmp_path, monkeypatch, capsys):
+    called = []
+
+    def home(module):
+        def reproduce(names, settings):
+            for name in names:
+                with settings.attempts.item(name):
+                    called.append(name)
+                    if name in {"table2", "fig28"}:
+                        raise DataError(f"no data for {name}")
+                    click.echo(f"## {name}")
+
+        monkeypatch.setattr(importlib.import_module(module), "reproduce", reproduce)
+
+    for module in {module for _, module in ITEMS.values()}:
+        home(module)
+    assert main(["reproduce", "all", "--out", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert sorted(called) == sorted(ITEMS)
+    assert printed.out.count("## ") == len(ITEMS) - 2
+    assert "table2 failed: no data for table2" in printed.err
+    assert "2 items failed (table2, fig28)" in printed.err.splitlines()[-1]

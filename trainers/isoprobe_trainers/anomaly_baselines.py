@@ -35,7 +35,7 @@ def baseline(method: str, recipe: Recipe, seed: int, fraction: float, folder: Pa
         The figures.
     """
     settings = _settings(method, recipe, fraction)
-    path = folder / f"{recipe.name}_{method}_seed{seed}.json"
+    path = kept_figures(folder, recipe.name, method, seed)
     found = read_kept(path, settings)
     if found is None:
         table = load(recipe.name, seed)
@@ -45,6 +45,31 @@ def baseline(method: str, recipe: Recipe, seed: int, fraction: float, folder: Pa
         folder.mkdir(parents=True, exist_ok=True)
         keep(path, settings, found)
     return found
+
+
+def kept_figures(folder: Path, data: str, method: str, seed: int) -> Path:
+    """File of a method's figures on one split."""
+    return folder / f"{data}_{method}_seed{seed}.json"
+
+
+def expected_seconds(method: str, recipe: Recipe, fraction: float, epoch: float) -> float:
+    """Processor seconds of a baseline, an epoch of the VAE being known.
+
+    Args:
+        method: one of :data:`METHODS`.
+        recipe: of the data set.
+        fraction: of DAGMM's schedule.
+        epoch: processor seconds of an epoch of the VAE.
+
+    Returns:
+        About as long for an epoch of RaDOGAGA, twice as long for one of DAGMM.
+    """
+    epochs = {
+        "PCA": 1,
+        "DAGMM": 2 * _dagmm_settings(recipe, fraction).epochs,
+        "RaDOGAGA(d)": recipe.epochs,
+    }
+    return epochs[method] * epoch
 
 
 def pca_scores(table: Table, halves: Split, components: int) -> np.ndarray:

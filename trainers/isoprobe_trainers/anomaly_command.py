@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.argument(
     "name",
     metavar="DATASET",
-    type=click.Choice(["kddcup99", "thyroid", "arrhythmia", "kddcup-rev"]),
+    type=click.Choice(options.TABLES),
 )
 @click.option(
     "--seeds",

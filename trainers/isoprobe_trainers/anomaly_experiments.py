@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import TYPE_CHECKING
 
 import click
@@ -11,10 +12,16 @@ import numpy as np
 from isoprobe.checkpoint import read_manifest
 from isoprobe.errors import CheckpointError
 from isoprobe_trainers.anomaly import RULE, checkpoint_path, train
-from isoprobe_trainers.anomaly_baselines import METHODS, baseline
+from isoprobe_trainers.anomaly_baselines import (
+    METHODS,
+    baseline,
+    expected_seconds,
+    kept_figures,
+)
 from isoprobe_trainers.anomaly_quality import Quality, cited_rows, keep, model_quality, read_kept
 from isoprobe_trainers.anomaly_recipes import RECIPES, short
 from isoprobe_trainers.datafiles.files import use_root
+from isoprobe_trainers.plan import Work
 from isoprobe_trainers.tables import render
 from isoprobe_trainers.tabular import duplicates, load, split
 from isoprobe_trainers.training import pick_device
@@ -31,6 +38,8 @@ TITLES = {
     "table3": "F1 of anomaly detection",
     "table6": "precision, recall and F1 of anomaly detection",
 }
+#: processor seconds of an epoch of one model
+SECONDS = {"kddcup99": 1.5, "thyroid": 0.008, "arrhythmia": 0.008, "kddcup-rev": 0.6}
 UNTRAINED, TRAINED = "untrained VAE", "VAE"
 #: figure of Table 6 -> how it is printed
 _HEADINGS = {"precision": "precision", "recall": "recall", "f1": "F1"}
@@ -45,17 +54,43 @@ def reproduce(names: Sequence[str], settings: Settings) -> None:
         settings: schedule, folder, seeds, device and the folder of data files.
     """
     use_root(settings.data_root)
-    folder = settings.out / ("quick" if settings.quick else "full") / "anomaly"
     found = {}
-    for full in RECIPES.values():
-        recipe = short(full) if settings.quick else full
-        found[recipe.name] = measure(recipe, recipe.epochs / full.epochs, folder, settings)
+    for data in settings.tables or RECIPES:
+        recipe, fraction = _recipe(data, settings)
+        with settings.attempts.item(f"{' '.join(names)} on {data}"):
+            found[data] = measure(recipe, fraction, settings.folder / "anomaly", settings)
     for name in names:
         figures = ("f1",) if name == "table3" else ("precision", "recall", "f1")
         click.echo(f"## {name}: {TITLES[name]}\n")
         for data, by_method in found.items():
-            recipe = short(RECIPES[data]) if settings.quick else RECIPES[data]
-            click.echo(report(recipe, by_method, figures) + "\n")
+            click.echo(report(_recipe(data, settings)[0], by_method, figures) + "\n")
+
+
+def work(names: Sequence[str], settings: Settings) -> list[Work]:
+    """Models and baselines that the tables need, and how long each takes.
+
+    Args:
+        names: ``table3``, ``table6``.
+        settings: schedule, folder, seeds and data sets.
+
+    Returns:
+        The work of each.
+    """
+    folder, seconds = settings.folder / "anomaly", {}
+    for data, seed in product(settings.tables or RECIPES, range(settings.seeds)):
+        recipe, fraction = _recipe(data, settings)
+        seconds[checkpoint_path(folder, data, seed)] = recipe.epochs * SECONDS[data]
+        for method in METHODS:
+            kept = kept_figures(folder / "figures", data, method, seed)
+            seconds[kept] = expected_seconds(method, recipe, fraction, SECONDS[data])
+    return [Work(name, "anomaly", seconds) for name in names]
+
+
+def _recipe(data: str, settings: Settings) -> tuple[Recipe, float]:
+    """Return the recipe of a data set, and what fraction of the full schedule it has."""
+    full = RECIPES[data]
+    recipe = short(full) if settings.quick else full
+    return recipe, recipe.epochs / full.epochs
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""Figures 4, 5, 27 and 28: norms of the latents of CelebA and MNIST models, by importance."""
+"""Figures 4 to 6 and 26 to 28: norms and walks of the latents of CelebA and MNIST models."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-import isoprobe
 from isoprobe.checkpoint import read_manifest
 from isoprobe.errors import CheckpointError
-from isoprobe_trainers.celeba import faces_run, train_faces
+from isoprobe.registry import installed
+from isoprobe_trainers import latent_figures
+from isoprobe_trainers.analysed import analysed
+from isoprobe_trainers.celeba import CHANNELS, faces_run, train_faces
 from isoprobe_trainers.datafiles.files import use_root
+from isoprobe_trainers.latent_walks import GROUPS, walks_of
+from isoprobe_trainers.latent_walks import report as report_walks
 from isoprobe_trainers.mnist import PAPER, digits_run, train_digits
+from isoprobe_trainers.plan import Work
 from isoprobe_trainers.tables import render
 from isoprobe_trainers.training import pick_device
 
@@ -23,12 +28,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from isoprobe.result import Result
     from isoprobe_trainers.iterations import Run
     from isoprobe_trainers.reproduce_command import Settings
 
 #: iterations of the quick schedules, and channels of the quick CelebA networks
 QUICK_DIGITS, QUICK_FACES, QUICK_CHANNELS = 2_000, 1_000, 16
-SAMPLES = 2_000
+#: images analysed; each costs as many decoder passes as there are latents
+SAMPLES, QUICK_SAMPLES = 2_000, 500
+#: processor seconds of an iteration, for CelebA by channels
+SECONDS: dict[str | int, float] = {"mnist": 0.085, CHANNELS: 3.0, QUICK_CHANNELS: 0.5}
 #: the paper's used dimensions in Appendix F
 USED = 10.0
 #: figure -> mean norm over used dimensions as printed, in the order of the runs
@@ -37,6 +46,11 @@ PRINTED: dict[str, tuple[str, ...]] = {
     "fig5": ("0.92",),
     "fig27": ("1.25", "0.95"),
     "fig28": ("close to 1", "close to 1"),
+}
+#: figure -> the losses of its models, and places in the order of sigma^-2 that are tabled
+WALKED: dict[str, tuple[tuple[bool, ...], Sequence[int]]] = {
+    "fig6": ((True,), GROUPS),
+    "fig26": ((False, True), range(1, 33)),
 }
 
 
@@ -61,7 +75,7 @@ def runs_of(figure: str, *, quick: bool) -> list[Run]:
     """Trainings that a figure needs.
 
     Args:
-        figure: key of :data:`PRINTED`.
+        figure: key of :data:`PRINTED` or :data:`WALKED`.
         quick: shortened, and for CelebA with fewer channels.
 
     Returns:
@@ -73,27 +87,77 @@ def runs_of(figure: str, *, quick: bool) -> list[Run]:
             for n, lam in PAPER
         ]
     latents = 256 if figure == "fig27" else 32
-    losses = {"fig4": (False,), "fig5": (True,), "fig27": (False, True)}[figure]
+    panels = {"fig4": (False,), "fig5": (True,), "fig27": (False, True)}
+    losses = panels[figure] if figure in panels else WALKED[figure][0]
     smaller = {"iterations": QUICK_FACES, "channels": QUICK_CHANNELS} if quick else {}
     return [faces_run(latents, decomposed=split, **smaller) for split in losses]
 
 
 def reproduce(names: Sequence[str], settings: Settings) -> None:
-    """Train or reuse the models of figures, analyse them, and print norms beside the paper's.
+    """Train or reuse the models of figures, analyse them, draw, and print beside the paper.
 
     Args:
-        names: keys of :data:`PRINTED`.
+        names: keys of :data:`PRINTED` or :data:`WALKED`.
         settings: schedule, folder, device and the folder of data files.
     """
     use_root(settings.data_root)
-    folder = settings.out / ("quick" if settings.quick else "full") / "images"
     for name in names:
-        click.echo(f"## {name}: norms of the latents\n")
-        for run, printed in zip(runs_of(name, quick=settings.quick), PRINTED[name], strict=True):
-            path = provide(run, folder, settings.device)
-            result = folder / f"{run.name}.h5"
-            click.echo(report(run, measure(path, result), printed))
-            click.echo(f"\nresult: {result}\n")
+        with settings.attempts.item(name):
+            click.echo(f"## {name}: {'walks along' if name in WALKED else 'norms of'} latents\n")
+            for panel, run in enumerate(runs_of(name, quick=settings.quick)):
+                click.echo(_panel(name, panel, run, settings) + "\n")
+
+
+def work(names: Sequence[str], settings: Settings) -> list[Work]:
+    """Models that the figures need, and how long each takes.
+
+    Args:
+        names: keys of :data:`PRINTED` or :data:`WALKED`.
+        settings: schedule and folder.
+
+    Returns:
+        The work of each.
+    """
+    works = []
+    for name in names:
+        runs = runs_of(name, quick=settings.quick)
+        seconds = {
+            settings.folder / "images" / f"{run.name}.safetensors": run.iterations * _cost(run)
+            for run in runs
+        }
+        works.append(Work(name, "mnist" if name == "fig28" else "celeba", seconds))
+    return works
+
+
+def _cost(run: Run) -> float:
+    """Processor seconds of an iteration."""
+    return SECONDS["mnist" if run.architecture == "mlp" else run.config["channels"]]
+
+
+def _panel(name: str, panel: int, run: Run, settings: Settings) -> str:
+    """Return the text of one model of a figure, the figure being drawn."""
+    folder = settings.folder / "images"
+    checkpoint = provide(run, folder, settings.device)
+    samples = QUICK_SAMPLES if settings.quick else SAMPLES
+    walked = name in WALKED
+    path = folder / f"{run.name}_{'walks' if walked else 'norms'}{samples}.h5"
+    shown = f"traversal:latents={run.config['latent_size']}" if walked else "isometry"
+    with analysed(checkpoint, path, ("importance", shown), samples=samples) as result:
+        drawing = settings.folder / "figures" / f"{name}_{run.name}"
+        if walked:
+            found = walks_of(result, installed().metric(run.metric), run.beta)
+            text, drawn = (
+                report_walks(run.name, found, WALKED[name][1]),
+                drawing.with_name(f"{drawing.name}.png"),
+            )
+            latent_figures.walks(drawn, result, run.name)
+        else:
+            text, drawn = (
+                report(run, measure(result), PRINTED[name][panel]),
+                drawing.with_name(f"{drawing.name}.svg"),
+            )
+            latent_figures.spectrum(drawn, result, run.name)
+    return f"{text}\n\nfigure: {drawn}; result: {path}"
 
 
 def provide(run: Run, folder: Path, device: str) -> Path:
@@ -121,32 +185,24 @@ def provide(run: Run, folder: Path, device: str) -> Path:
     return start(run, folder, pick_device(device), resume=True)
 
 
-def measure(checkpoint: Path, result_path: Path) -> Latents:
-    """Analyse a checkpoint on its own training data, as ``isoprobe analyze`` does.
+def measure(result: Result) -> Latents:
+    """Average over the samples of a result.
 
     Args:
-        checkpoint: native checkpoint.
-        result_path: result file to write.
+        result: with ``isometry``.
 
     Returns:
-        Averages over at most 2,000 samples.
+        Averages, by latent in descending order of E[sigma^-2].
     """
-    with isoprobe.analyze(
-        checkpoint,
-        analyses=("isometry", "importance"),
-        samples=SAMPLES,
-        out=result_path,
-        overwrite=True,
-    ) as result:
-        overview, isometry = result["overview"], result["isometry"]
-        inverse = overview["inverse_variance_mean"].values
-        order = np.argsort(-inverse, kind="stable")
-        return Latents(
-            inverse_variance=inverse[order],
-            norm=isometry["norm_mean"].values[order],
-            residual=isometry["residual_mean"].values[order],
-            active=overview["active"].values.astype(bool)[order],
-        )
+    overview, isometry = result["overview"], result["isometry"]
+    inverse = overview["inverse_variance_mean"].values
+    order = np.argsort(-inverse, kind="stable")
+    return Latents(
+        inverse_variance=inverse[order],
+        norm=isometry["norm_mean"].values[order],
+        residual=isometry["residual_mean"].values[order],
+        active=overview["active"].values.astype(bool)[order],
+    )
 
 
 def report(run: Run, found: Latents, printed: str) -> str:

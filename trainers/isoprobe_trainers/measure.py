@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-import isoprobe
-from isoprobe.result import Result
+from isoprobe_trainers.analysed import analysed
 from isoprobe_trainers.toy_data import generate
 from isoprobe_trainers.toy_source import parse
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+_ANALYSES = ("isometry", "importance", "density")
 _COLUMNS = (
     "log_density_prior",
     "log_density_metric",
@@ -151,7 +151,7 @@ def measure(checkpoint: Path, member: Member, result_path: Path, samples: int) -
     """
     recipe = parse(member.data)
     spec = replace(recipe, samples=min(samples, recipe.samples)).spec()
-    with _result(checkpoint, spec, result_path) as result:
+    with analysed(checkpoint, result_path, _ANALYSES, data=spec) as result:
         isometry, importance = result["isometry"], result["importance"]
         overview = result["overview"]
         active = overview["active"].values.astype(bool)
@@ -181,24 +181,6 @@ def _papers_order(inverse_variance: Array, sources: int) -> NDArray[np.intp]:
     rising = np.argsort(inverse_variance)
     spare = max(len(rising) - sources, 0)
     return np.concatenate([rising[spare:], rising[:spare]])
-
-
-def _result(checkpoint: Path, spec: str, path: Path) -> Result:
-    if path.exists():
-        result = Result.open(path)
-        same = isoprobe.load(checkpoint).sha256 == result.attrs["model_sha256"]
-        if same and result.attrs["data"] == spec:
-            return result
-        result.close()
-    return isoprobe.analyze(
-        checkpoint,
-        data=spec,
-        analyses=("isometry", "importance", "density"),
-        samples=None,
-        device="cpu",
-        out=path,
-        overwrite=True,
-    )
 
 
 def _densities(spec: str, columns: Mapping[str, Array]) -> Densities:

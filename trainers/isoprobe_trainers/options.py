@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     Command = Callable[..., Any]
 
+#: data sets of Section 5.3, said here too so that help needs no numpy
+TABLES = ("kddcup99", "thyroid", "arrhythmia", "kddcup-rev")
+
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 decay = click.option(
     "--decay",

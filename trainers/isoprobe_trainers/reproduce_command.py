@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
+from isoprobe.cli import options as core_options
 from isoprobe.cli.examples import examples
 from isoprobe.hookspecs import hookimpl
+from isoprobe_trainers import options
+from isoprobe_trainers.attempts import Attempts
+
+ALL = "all"
 
 #: what can be reproduced -> what it is, and the module whose ``reproduce`` does it
 ITEMS: dict[str, tuple[str, str]] = (
@@ -41,6 +46,8 @@ ITEMS: dict[str, tuple[str, str]] = (
         for name, about in {
             "fig4": "CelebA, 32 latents: norms of the latents",
             "fig5": "the same with the decomposed loss",
+            "fig6": "CelebA, 32 latents, decomposed loss: walks of six latents",
+            "fig26": "CelebA, 32 latents, both losses: walks of every latent",
             "fig27": "CelebA, 256 latents, both losses",
             "fig28": "MNIST, 32 and 64 latents: norms of the latents",
         }.items()
@@ -60,6 +67,8 @@ class Settings:
         compile_step: compile the losses.
         data_root: folder of the files of real data; None for what ISOPROBE_DATA names.
         decay: share of the toy models' epochs in which the rate falls; None for the schedule's.
+        tables: data sets of the anomaly tables; none for all.
+        attempts: what failed so far.
     """
 
     quick: bool
@@ -69,22 +78,30 @@ class Settings:
     compile_step: bool
     data_root: Path | None = None
     decay: float | None = None
+    tables: tuple[str, ...] = ()
+    attempts: Attempts = field(default_factory=Attempts)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of this schedule."""
+        return self.out / ("quick" if self.quick else "full")
 
 
 def _names(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
     from isoprobe.errors import nearest
 
     for name in given:
-        if name not in ITEMS:
+        if name not in {*ITEMS, ALL}:
             hint = nearest(name, list(ITEMS)) or f"; there are {', '.join(ITEMS)}"
             raise click.BadParameter(f"'{name}' is not known{hint}.")
-    return tuple(dict.fromkeys(given))
+    return tuple(ITEMS) if ALL in given else tuple(dict.fromkeys(given))
 
 
 def _listing() -> str:
     width = max(map(len, ITEMS))
     lines = [f"  {name:<{width}}  {about}" for name, (about, _) in ITEMS.items()]
-    return "\n".join(["\b", "What there is:", *lines])
+    every = f"  {ALL:<{width}}  everything"
+    return "\n".join(["\b", "What there is:", *lines, every])
 
 
 @click.command(
@@ -94,19 +111,14 @@ def _listing() -> str:
     + examples(
         "isoprobe reproduce table1 table2 --quick",
         "isoprobe reproduce table1 table2 table4 fig3 fig10 fig25 --out runs/paper",
-        "isoprobe reproduce table3 table6 --quick --data-root data",
+        "isoprobe reproduce table3 table6 --quick --data thyroid --data-root data",
+        "isoprobe reproduce all --plan     what is missing, and how long it takes",
         "isoprobe reproduce fig13-21 fig22 fig23 fig24 --quick     90 models in one program",
     ),
 )
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", callback=_names)
 @click.option("--quick", is_flag=True, help="A schedule that reaches the same figures in minutes.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("runs/reproduce"),
-    show_default=True,
-    help="Folder for checkpoints, results and figures; what is there is used again.",
-)
+@options.out("runs/reproduce", "checkpoints, results and figures; what is there is used again")
 @click.option(
     "--seeds",
     type=click.IntRange(min=1),
@@ -115,30 +127,45 @@ def _listing() -> str:
     help="Models of each condition in the tables; the ablation has one.",
 )
 @click.option(
-    "--data-root",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="ISOPROBE_DATA",
-    show_envvar=True,
-    help="Folder of the files of real data.",
+    "--data",
+    "tables",
+    multiple=True,
+    type=click.Choice(options.TABLES),
+    help="Data sets of table3 and table6; repeatable. [default: all]",
 )
+@options.data_root
 @click.option(
     "--decay",
     type=click.FloatRange(0, 1),
     metavar="SHARE",
     help="Toy models: last share of the epochs in which the rate falls. [default: 0.1; 1 if quick]",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps ...")
-@click.option("--compile", "compile_step", is_flag=True, help="Compile the loss (torch.compile).")
-def reproduce(names: tuple[str, ...], **options: object) -> None:
+@core_options.device
+@options.compile_step
+@click.option("--plan", "only_plan", is_flag=True, help="Print what would be trained, and stop.")
+def reproduce(names: tuple[str, ...], only_plan: bool, **given: object) -> None:
     """Train or reuse models, analyse them, and compare with the paper's numbers.
 
     Everything asked for in one call is trained together. Tables go to stdout as Markdown,
-    figures to the folder, progress to stderr.
+    figures to the folder, progress to stderr. An item that fails is named at the end, and the
+    others go on; a second call does what is missing, from where a training stopped.
     """
-    settings = Settings(**options)  # type: ignore[arg-type]
-    for home in dict.fromkeys(ITEMS[name][1] for name in names):
-        module = importlib.import_module(home)
-        module.reproduce([n for n in names if ITEMS[n][1] == home], settings)
+    from isoprobe_trainers.plan import plan
+
+    settings = Settings(**given)  # type: ignore[arg-type]
+    homes: dict[str, list[str]] = {}
+    for name in names:
+        homes.setdefault(ITEMS[name][1], []).append(name)
+    modules = {importlib.import_module(home): names for home, names in homes.items()}
+    if only_plan or len(names) == len(ITEMS):
+        works = [work for module, names in modules.items() for work in module.work(names, settings)]
+        click.echo(plan(works) + "\n", err=not only_plan)
+    if only_plan:
+        return
+    for module, wanted in modules.items():
+        with settings.attempts.item(" ".join(wanted)):
+            module.reproduce(wanted, settings)
+    settings.attempts.conclude()
 
 
 @hookimpl

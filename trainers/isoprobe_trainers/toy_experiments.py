@@ -13,8 +13,10 @@ from isoprobe.errors import CheckpointError
 from isoprobe_trainers import ablation, tables, toy_figures
 from isoprobe_trainers.measure import measure
 from isoprobe_trainers.members import Member
+from isoprobe_trainers.plan import Work
 from isoprobe_trainers.toy import FULL, QUICK, checkpoint_path, train
 from isoprobe_trainers.toy_data import PAPER_VARIANCES
+from isoprobe_trainers.toy_source import parse
 from isoprobe_trainers.training import pick_device
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 #: rows analysed of each model: all of them for the tables, fewer for each of the 90
 TABLE_SAMPLES, ABLATION_SAMPLES = 50_000, 10_000
+#: rows of an epoch that one core gets through, of all models of an ensemble together
+ROWS_A_SECOND = 200_000
 
 
 @dataclass(frozen=True)
@@ -53,23 +57,50 @@ def reproduce(names: Sequence[str], settings: Settings) -> None:
         names: keys of :data:`EXPERIMENTS`.
         settings: schedule, folder, seeds and device.
     """
-    schedule = QUICK if settings.quick else FULL
-    trained = "quick" if settings.quick else "full"
-    if settings.decay is not None:
-        schedule = replace(schedule, decay=settings.decay)
-        trained += f"-decay{settings.decay:g}"
-    folder = settings.out / trained
+    schedule, folder = _schedule(settings)
     wanted = {name: EXPERIMENTS[name].members(settings.seeds) for name in names}
     _provide([m for members in wanted.values() for m in members], schedule, folder, settings)
     for name, members in wanted.items():
-        experiment = EXPERIMENTS[name]
-        measured = [
-            _measured(member, folder, experiment.samples)
-            for member in tqdm(members, f"analyse {name}", unit="model", disable=None)
-        ]
-        click.echo(f"## {name}: {experiment.title}\n")
-        slack = 2.0 if settings.quick else 1.0
-        click.echo(experiment.report(measured, folder / "figures", slack) + "\n")
+        with settings.attempts.item(name):
+            experiment = EXPERIMENTS[name]
+            measured = [
+                _measured(member, folder, experiment.samples)
+                for member in tqdm(members, f"analyse {name}", unit="model", disable=None)
+            ]
+            click.echo(f"## {name}: {experiment.title}\n")
+            slack = 2.0 if settings.quick else 1.0
+            click.echo(experiment.report(measured, folder / "figures", slack) + "\n")
+
+
+def work(names: Sequence[str], settings: Settings) -> list[Work]:
+    """Models that the experiments need, and how long each takes.
+
+    Args:
+        names: keys of :data:`EXPERIMENTS`.
+        settings: schedule, folder and seeds.
+
+    Returns:
+        The work of each.
+    """
+    schedule, folder = _schedule(settings)
+    works = []
+    for name in names:
+        members = EXPERIMENTS[name].members(settings.seeds)
+        seconds = {
+            checkpoint_path(folder, m): schedule.epochs * parse(m.data).samples / ROWS_A_SECOND
+            for m in members
+        }
+        works.append(Work(name, "toy", seconds))
+    return works
+
+
+def _schedule(settings: Settings) -> tuple[Schedule, Path]:
+    """Return the schedule and the folder of what is trained by it."""
+    schedule = QUICK if settings.quick else FULL
+    if settings.decay is None:
+        return schedule, settings.folder
+    folder = settings.folder.with_name(f"{settings.folder.name}-decay{settings.decay:g}")
+    return replace(schedule, decay=settings.decay), folder
 
 
 def _provide(
