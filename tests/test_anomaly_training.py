@@ -262,6 +262,33 @@ def test_a_killed_training_resumes_to_the_same_weights(
     assert not (tmp_path / "parts" / "thyroid_resume.pt").exists()
 
 
+def test_a_disk_that_fills_up_is_one_clear_line_and_nothing_is_lost(
+    small, tmp_path, monkeypatch, capped
+):
+    """Nothing can grow beyond two kilobytes: less than a resume file needs, or a checkpoint."""
+    recipe = replace(TINY, epochs=20)
+    (expected,) = anomaly.train(recipe, [0], tmp_path / "whole", CPU)
+    monkeypatch.setattr(anomaly, "SAVE_EVERY", 0.0)
+    out = tmp_path / "parts"
+    with monkeypatch.context() as patch:
+        patch.setattr(anomaly, "_keep", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            anomaly.train(recipe, [0], out, CPU)
+    before = (out / "thyroid_resume.pt").read_bytes()
+    with capped(2000), pytest.raises(CheckpointError, match="cannot write|could not write") as full:
+        anomaly.train(recipe, [0], out, CPU, resume=True)
+    assert "\n" not in str(full.value)
+    assert (out / "thyroid_resume.pt").read_bytes() == before
+    assert not [p for p in out.rglob("*") if "partial" in p.name]
+    (path,) = anomaly.train(recipe, [0], out, CPU, resume=True)
+    weights = load_file(path)
+    assert all(torch.equal(t, weights[name]) for name, t in load_file(expected).items())
+
+
+def interrupted(*arguments):
+    raise KeyboardInterrupt
+
+
 def test_a_resume_file_of_another_training_is_refused(small, tmp_path, monkeypatch):
     monkeypatch.setattr(
         AnomalyEnsemble, "held_out_objective", lambda self: [float("nan")] * len(self.rows)

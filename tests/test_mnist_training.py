@@ -22,6 +22,7 @@ from isoprobe_trainers.datafiles import files
 from isoprobe_trainers.iterations import Run, Trainer, train
 from isoprobe_trainers.mnist import PAPER, digits_run
 from isoprobe_trainers.mnist_source import DigitsDataset, DigitsSource
+from isoprobe_trainers.training import JsonLog
 
 CPU = torch.device("cpu")
 DENSE = {
@@ -152,6 +153,39 @@ def test_a_killed_training_resumes_to_the_same_weights_and_log(
     assert logs[0].read_text() == logs[1].read_text()
     assert json.loads(logs[0].read_text().splitlines()[-1])["step"] == run.iterations
     assert [p.name for p in (tmp_path / "parts").iterdir() if "resume" in p.name] == []
+
+
+def test_a_disk_that_fills_up_is_one_clear_line_and_nothing_is_lost(tmp_path, monkeypatch, capped):
+    """Nothing can grow beyond two kilobytes: less than a resume file needs, or a checkpoint."""
+    whole = train(BCE, rows(VALUES), 30, tmp_path / "whole", CPU)
+    monkeypatch.setattr(iterations, "SAVE_EVERY", 0.0)
+    trainer, out = Trainer(BCE, rows(VALUES), 30, CPU), tmp_path / "parts"
+    for _ in range(3):
+        trainer.advance()
+    out.mkdir()
+    resume_file = out / "bce_resume.pt"
+    iterations.save_state(resume_file, trainer.state(1.0))
+    before = resume_file.read_bytes()
+    with capped(2000), pytest.raises(CheckpointError, match="cannot write") as full:
+        train(BCE, rows(VALUES), 30, out, CPU, resume=True)
+    assert "\n" not in str(full.value)
+    assert resume_file.read_bytes() == before
+    weights = load_file(train(BCE, rows(VALUES), 30, out, CPU, resume=True))
+    assert all(torch.equal(t, weights[name]) for name, t in load_file(whole).items())
+    assert not [p for p in out.iterdir() if "partial" in p.name or "resume" in p.name]
+
+
+def test_a_log_outlives_a_disk_that_fills_up(tmp_path, capped):
+    path = tmp_path / "log.jsonl"
+    lines = [{"epoch": epoch, "loss": 1.5} for epoch in range(100)]
+    JsonLog(path, 0).write(lines)
+    text = path.read_text()
+    with capped(500), pytest.raises(CheckpointError, match="cannot write"):
+        JsonLog(path, 60)
+    assert path.read_text() == text
+    with capped(len(text)), pytest.raises(CheckpointError, match="cannot write"):
+        JsonLog(path, 100).write(lines)
+    assert path.read_text() == text
 
 
 def test_the_global_generator_is_left_alone(tmp_path):

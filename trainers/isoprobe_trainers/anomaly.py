@@ -21,7 +21,7 @@ from isoprobe_trainers.anomaly_ensemble import AnomalyEnsemble
 from isoprobe_trainers.anomaly_recipes import BATCH, KEPT
 from isoprobe_trainers.anomaly_source import data_spec
 from isoprobe_trainers.tabular import load, split
-from isoprobe_trainers.training import JsonLog, load_state, save_state, versions
+from isoprobe_trainers.training import JsonLog, load_state, save_state, versions, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,9 +109,8 @@ def train(
     _run(ensemble, recipe, seeds, progress, log, resume_file)
     for index, seed in enumerate(seeds):
         taken = best_tenth([tenth[index] for tenth in progress.held_out])
-        shutil.copyfile(
-            kept_path(out, recipe.name, seed, taken), checkpoint_path(out, recipe.name, seed)
-        )
+        with whole(checkpoint_path(out, recipe.name, seed)) as partial:
+            shutil.copyfile(kept_path(out, recipe.name, seed, taken), partial)
     resume_file.unlink(missing_ok=True)
     return paths
 

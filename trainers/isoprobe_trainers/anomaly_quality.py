@@ -14,6 +14,7 @@ import isoprobe
 from isoprobe.errors import ResultError
 from isoprobe.quality import auroc, average_precision, detect, upper_threshold
 from isoprobe_trainers.anomaly_source import data_spec
+from isoprobe_trainers.training import whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -163,14 +164,8 @@ def read_kept(path: Path, settings: Mapping[str, Any]) -> Quality | None:
 
 def keep(path: Path, settings: Mapping[str, Any], found: Quality) -> None:
     """Write figures, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with whole(path) as partial:
         partial.write_bytes(msgspec.json.encode(Kept(_plain(settings), found)))
-        partial.replace(path)
-    except OSError as error:
-        raise ResultError(f"cannot write {path}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

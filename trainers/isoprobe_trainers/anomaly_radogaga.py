@@ -89,7 +89,9 @@ def scores(table: Table, halves: Split, seed: int, recipe: Recipe) -> np.ndarray
         torch.manual_seed(generator(seed, _WEIGHT_STREAM).initial_seed())
         model = Radogaga(table.x.shape[1], recipe)
         optimizer = torch.optim.Adam(model.parameters(), lr=recipe.rate, fused=True)
-        for _ in tqdm(range(recipe.epochs), "RaDOGAGA", disable=None, leave=False):
+        for epoch in tqdm(range(recipe.epochs), "RaDOGAGA", disable=None, leave=False):
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.schedule.rate(epoch)
             for chosen in batches(len(train), BATCH, order):
                 different, share = shared(train[chosen], merge=recipe.merge)
                 optimizer.zero_grad(set_to_none=True)

@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from isoprobe.errors import CheckpointError, OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,34 @@ class Clock:
         return {"seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Write a file whole or not at all; what was there before stays until then.
+
+    Args:
+        path: the file.
+
+    Yields:
+        A path beside it, to write to.
+
+    Raises:
+        CheckpointError: when it cannot be written: a full disk, say.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(_unwritable(path, error)) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: Exception) -> str:
+    reason = str(error).splitlines()[0]
+    return f"cannot write {path}: {reason}; make room and go on with --resume"
+
+
 # --------------------------------------------------------------------------- resume file
 
 
@@ -120,14 +149,8 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: when it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path) as partial:
         torch.save(dict(state), partial)
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -162,12 +185,20 @@ class JsonLog:
         self.path = path
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
         kept = [line for line in lines if _stays(line, begun, members)]
-        path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+        with whole(path) as partial:
+            partial.write_text("".join(f"{line}\n" for line in kept), "utf-8")
 
     def write(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Append records."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
+        """Append records.
+
+        Raises:
+            CheckpointError: when they cannot be written.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(record) + "\n" for record in records)
+        except OSError as error:
+            raise CheckpointError(_unwritable(self.path, error)) from error
 
 
 def _stays(line: str, begun: int, members: Collection[str] | None) -> bool:
