@@ -17,6 +17,7 @@ import msgspec
 
 from isoprobe.contracts import VAE, Facts, Networks, Posterior
 from isoprobe.errors import CheckpointError
+from isoprobe.files import replacing
 from isoprobe.source import FileKind, Source
 
 if TYPE_CHECKING:
@@ -107,15 +108,12 @@ def write_checkpoint(
         raise CheckpointError(f"{path} exists already; choose another name or overwrite it")
     metadata = {METADATA_KEY: _encode(manifest).decode()}
     tensors = {**_named_tensors("encoder", encoder), **_named_tensors("decoder", decoder)}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        safetensors.torch.save_file(tensors, partial, metadata)
-        partial.chmod(0o666 & ~_umask())  # save_file leaves it to its owner alone
-        partial.replace(path)
+        with replacing(path) as partial:
+            safetensors.torch.save_file(tensors, partial, metadata)
+            partial.chmod(0o666 & ~_umask())  # save_file leaves it to its owner alone
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"cannot write {path}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -22,7 +22,7 @@ MAY_IMPORT = {
 }
 #: each module imports only from its own line and those above; a new module gets its place here
 LAYERS = (
-    "errors",
+    "errors files",
     "contracts hookspecs specs",
     "formulas headers pickles source statistics regression randomness tensors memory forward"
     " routes pullback random_pullback"

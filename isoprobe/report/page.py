@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.errors import ResultError
+from isoprobe.files import replacing
 from isoprobe.report import facts
 from isoprobe.report.explorer import explorer
 from isoprobe.report.glossary import GLOSSARY
@@ -65,14 +66,11 @@ def write(text: str, path: Path, *, overwrite: bool = False) -> None:
     """
     if path.exists() and not overwrite:
         raise ResultError(f"{path} exists already; add --overwrite to replace it")
-    temporary = path.with_name(path.name + ".partial")
     try:
-        temporary.write_text(text, "utf-8")
-        temporary.replace(path)
+        with replacing(path) as partial:
+            partial.write_text(text, "utf-8")
     except OSError as error:
         raise ResultError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def page(template: str, script: str, **content: Any) -> str:

@@ -100,9 +100,9 @@ def train(
     existing = [p for p in paths if p.exists()]
     if existing and not (overwrite or resume):
         raise CheckpointError(f"{existing[0]} exists already; choose another folder or overwrite")
-    (out / "tenths").mkdir(parents=True, exist_ok=True)
     tables = [load(recipe.name, seed) for seed in seeds]
     splits = [split(t, seed) for t, seed in zip(tables, seeds, strict=True)]
+    (out / "tenths").mkdir(parents=True, exist_ok=True)
     ensemble = AnomalyEnsemble(recipe, seeds, tables, splits, device)
     progress = _restored(ensemble, recipe, seeds, resume_file, resume=resume)
     log = JsonLog(out / f"{recipe.name}_log.jsonl", progress.epoch + 1)

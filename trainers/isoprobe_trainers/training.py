@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import pickle
 import time
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 from isoprobe.errors import CheckpointError, OptionError
+from isoprobe.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -125,14 +125,11 @@ def whole(path: Path) -> Iterator[Path]:
     Raises:
         CheckpointError: when it cannot be written: a full disk, say.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield partial
-        partial.replace(path)
+        with replacing(path) as partial:
+            yield partial
     except (OSError, RuntimeError) as error:
         raise CheckpointError(_unwritable(path, error)) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _unwritable(path: Path, error: Exception) -> str:
