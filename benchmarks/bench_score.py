@@ -73,9 +73,9 @@ def plain(scoring: Scoring, *, reading: bool) -> None:
 
 def written(scoring: Scoring, out: Path) -> None:
     """Score every row into a file."""
-    with open_out(out, scoring, overwrite=True) as write:
+    with open_out(out, scoring, overwrite=True) as sink:
         for columns in scoring:
-            write(columns)
+            sink.write(columns)
 
 
 def work(scoring: Scoring, folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from isoprobe.contracts import Variable
 from isoprobe.errors import OptionError, ResultError
+from isoprobe.files import replacing
 from isoprobe.hdf5 import ResultWriter
 
 if TYPE_CHECKING:
@@ -36,20 +38,39 @@ _AXES = {1: ("input",), 2: ("row", "column"), 3: ("channel", "row", "column")}
 FORMATS = (".csv", ".parquet", ".h5")
 
 
-def check_out(out: Path | None, *, overwrite: bool, by_input: bool = False) -> None:
+@dataclass(frozen=True)
+class Sink:
+    """Takes the columns of successive batches.
+
+    Attributes:
+        write: takes those of one batch.
+        done: rows that an earlier run has written already.
+    """
+
+    write: Write
+    done: int = 0
+
+
+def check_out(
+    out: Path | None, *, overwrite: bool, by_input: bool = False, resume: bool = False
+) -> None:
     """Refuse a file that cannot be written, before any work is done.
 
     Args:
         out: the file; None for CSV to a stream.
         overwrite: it may be replaced.
         by_input: it is to hold distortion maps.
+        resume: an unfinished one is to be completed.
 
     Raises:
-        OptionError: for a name of no known format, Parquet without pyarrow, or maps in a table.
+        OptionError: for a name of no known format, Parquet without pyarrow, or a table that is to
+            hold maps or to be resumed.
         ResultError: when the file exists and may not be replaced, or has no folder.
     """
     if by_input and (out is None or out.suffix != ".h5"):
         raise OptionError("--map needs a file that holds arrays: add --out FILE.h5.")
+    if resume and (out is None or out.suffix != ".h5"):
+        raise OptionError("--resume needs a file that is journaled: it goes with --out FILE.h5.")
     if out is None:
         return
     if out.suffix not in FORMATS:
@@ -58,34 +79,40 @@ def check_out(out: Path | None, *, overwrite: bool, by_input: bool = False) -> N
         _pyarrow()
     if not out.absolute().parent.is_dir():
         raise ResultError(f"{out}: there is no folder {out.absolute().parent}; make it first")
-    if out.exists() and not overwrite:
+    if out.exists() and not (overwrite or resume):
         raise ResultError(f"{out} exists already; add --overwrite to replace it")
 
 
 @contextmanager
-def open_out(out: Path, scoring: Scoring, *, overwrite: bool = False) -> Iterator[Write]:
-    """Open a file for the columns of successive batches; nothing is left of one that fails.
+def open_out(
+    out: Path, scoring: Scoring, *, overwrite: bool = False, resume: bool = False
+) -> Iterator[Sink]:
+    """Open a file for the columns of successive batches; a table that fails leaves nothing.
+
+    HDF5 is journaled beside the file, as by ``analyze``: what an interrupted run leaves there can
+    be resumed.
 
     Args:
         out: ``.csv``, ``.parquet`` or ``.h5``.
         scoring: what is about to be written.
         overwrite: replace an existing file.
+        resume: go on with an unfinished HDF5 file, if there is one.
 
     Yields:
-        A function that takes the columns of a batch.
+        What takes the columns, and how many rows it has already.
 
     Raises:
         OptionError: for another format, or Parquet without pyarrow.
         ResultError: when the file exists, or cannot be written.
     """
-    check_out(out, overwrite=overwrite)
+    check_out(out, overwrite=overwrite, resume=resume)
     try:
         if out.suffix == ".h5":
-            with _hdf5(out, scoring, overwrite=overwrite) as write:
-                yield write
+            with _hdf5(out, scoring, overwrite=overwrite, resume=resume) as sink:
+                yield sink
         else:
-            with _replacing(out) as partial, _FLAT[out.suffix](partial) as write:
-                yield write
+            with replacing(out) as partial, _FLAT[out.suffix](partial) as write:
+                yield Sink(write)
     except OSError as error:
         raise ResultError(f"cannot write {out}: {error.strerror or error}") from error
 
@@ -150,20 +177,28 @@ _FLAT = {".csv": _csv, ".parquet": _parquet}
 
 
 @contextmanager
-def _hdf5(out: Path, scoring: Scoring, *, overwrite: bool) -> Iterator[Write]:
+def _hdf5(out: Path, scoring: Scoring, *, overwrite: bool, resume: bool) -> Iterator[Sink]:
+    attributes = scoring.attributes()
+    maps = scoring.objective.by_input
     writer = ResultWriter.open(
-        out, samples=scoring.rows, latent=scoring.vae.latent_size, overwrite=overwrite
+        out,
+        samples=scoring.rows,
+        latent=scoring.vae.latent_size,
+        overwrite=overwrite,
+        resume=resume,
+        identity={**attributes, "parts": scoring.by_latent, "map": maps},
     )
-    done = 0
+    done, _ = writer.resume_point() or (0, {})
 
     def write(columns: Columns) -> None:
         nonlocal done
         writer.append(done, {name: _variable(name, v) for name, v in columns.items()})
         done += len(columns["score"])
+        writer.checkpoint(done, {})
 
     with writer:
-        yield write
-        writer.finish(scoring.attributes()).close()
+        yield Sink(write, done)
+        writer.finish(attributes).close()
 
 
 def _variable(name: str, values: np.ndarray) -> Variable:
@@ -180,17 +215,6 @@ def _variable(name: str, values: np.ndarray) -> Variable:
 
 def _numbered(count: int) -> tuple[str, ...]:
     return tuple(f"input_{axis}" for axis in range(count))
-
-
-@contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
-    """A name beside the file that takes its place once everything is written."""
-    partial = out.with_name(f"{out.name}.partial")
-    try:
-        yield partial
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _pyarrow() -> tuple[Any, Any]:

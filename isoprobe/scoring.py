@@ -19,7 +19,7 @@ from isoprobe.memory import decoder_width
 from isoprobe.objective import Objective, Parts, parts
 from isoprobe.quality import conformal_p_values, upper_threshold
 from isoprobe.registry import installed
-from isoprobe.result import Result
+from isoprobe.result import Result, readable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,7 +87,7 @@ class Reference:
         """
         if contamination is not None and not 0 < contamination < 1:
             raise OptionError(f"--contamination lies between 0 and 1; found {contamination:g}.")
-        with Result.open(path) as result:
+        with readable(path), Result.open(path) as result:
             if GROUP not in result:
                 raise ResultError(
                     f"{path} has no anomaly scores to compare with; make it with "
@@ -99,7 +99,7 @@ class Reference:
             if contamination is not None:
                 every = np.sort(result.samples(names=["score"])["score"])
                 thresholds["contamination"] = upper_threshold(every, contamination)
-            return cls(Path(path), dict(result.attrs), group["reference"].values, thresholds)
+            return cls(Path(path), result.attrs, group["reference"].values, thresholds)
 
     @property
     def beta(self) -> float:
@@ -176,7 +176,11 @@ class Scoring:
         self.rows = self.data.samples
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        for start in range(0, self.rows, self.batch):
+        return self.batches()
+
+    def batches(self, done: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the columns of successive batches, but for the first ``done`` rows."""
+        for start in range(done, self.rows, self.batch):
             stop = min(start + self.batch, self.rows)
             x, _ = self.data.batch(start, stop, self.vae.device, self.vae.dtype)
             yield self._columns(self.data.indices(start, stop), x)

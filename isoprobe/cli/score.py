@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     help="Write a .csv, .parquet or .h5 file. [default: CSV to stdout]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+@click.option("--resume", is_flag=True, help="Go on with an unfinished .h5 file.")
 @click.option(
     "--alpha",
     type=float,
@@ -98,6 +99,7 @@ def score(
     reference: Path,
     out: Path | None,
     overwrite: bool,
+    resume: bool,
     options: tuple[str, ...],
     by_input: bool,
     **settings: Any,
@@ -111,7 +113,7 @@ def score(
     from isoprobe.scoring import open_scoring
     from isoprobe.specs import parse_options
 
-    check_out(out, overwrite=overwrite, by_input=by_input)
+    check_out(out, overwrite=overwrite, by_input=by_input, resume=resume)
     settings |= {"options": parse_options(options, of="--option"), "by_input": by_input}
     with open_scoring(model, data, reference, **settings) as scoring:
         for note in scoring.data.notes:
@@ -121,18 +123,19 @@ def score(
             for columns in _shown(scoring):
                 write(columns)
             return
-        with open_out(out, scoring, overwrite=overwrite) as write:
-            for columns in _shown(scoring):
-                write(columns)
+        with open_out(out, scoring, overwrite=overwrite, resume=resume) as sink:
+            for columns in _shown(scoring, sink.done):
+                sink.write(columns)
         click.echo(f"{scoring.rows:,} rows scored: {out}", err=True)
 
 
-def _shown(scoring: Scoring) -> Iterable[dict[str, np.ndarray]]:
-    """The batches, with a bar on stderr when that is a terminal."""
+def _shown(scoring: Scoring, done: int = 0) -> Iterable[dict[str, np.ndarray]]:
+    """The batches after the rows already done, with a bar on stderr when that is a terminal."""
     from tqdm import tqdm
 
     bar = tqdm(
         total=scoring.rows,
+        initial=done,
         desc="scoring",
         unit="row",
         delay=2,
@@ -141,6 +144,6 @@ def _shown(scoring: Scoring) -> Iterable[dict[str, np.ndarray]]:
         disable=None,
     )
     with bar:
-        for columns in scoring:
+        for columns in scoring.batches(done):
             yield columns
             bar.update(len(columns["score"]))
