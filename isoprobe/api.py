@@ -18,7 +18,14 @@ from isoprobe.contracts import DEFAULT_ANALYSES, VAE, Analysis, Dataset, Metric
 from isoprobe.data import prepare
 from isoprobe.diagnosis import DIFFERS
 from isoprobe.engine import Run, spread
-from isoprobe.errors import DataError, IsoprobeError, MetricError, OptionError, nearest
+from isoprobe.errors import (
+    CheckpointError,
+    DataError,
+    IsoprobeError,
+    MetricError,
+    OptionError,
+    nearest,
+)
 from isoprobe.hdf5 import ResultWriter
 from isoprobe.probe import ProbeOptions
 from isoprobe.recovery import PLAUSIBLE, recover_table
@@ -197,8 +204,10 @@ def place(vae: VAE, device: str, dtype: str | None) -> VAE:
         The same model.
 
     Raises:
+        CheckpointError: for a weight that is not finite.
         OptionError: for a device or type that cannot be used here.
     """
+    _refuse_damaged(vae)
     if dtype is not None and dtype not in _DTYPES:
         raise OptionError(
             f"--dtype takes {', '.join(_DTYPES)}; found {dtype!r}{nearest(dtype, list(_DTYPES))}"
@@ -211,6 +220,21 @@ def place(vae: VAE, device: str, dtype: str | None) -> VAE:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise OptionError(f"--device {device} cannot be used here: {reason}") from error
+
+
+def _refuse_damaged(vae: VAE) -> None:
+    """Raise CheckpointError, naming the tensor, for weights that are not finite."""
+    if vae.module is None:
+        return
+    for name, weight in vae.module.named_parameters():
+        bad = ~weight.detach().isfinite()
+        if bool(bad.any()):
+            value = weight.detach()[bad][0]
+            raise CheckpointError(
+                f"{vae.name}: weight '{name}' has {int(bad.sum())} of {bad.numel()} numbers that "
+                f"are not finite, the first {value:g}; expected finite numbers. Training may have "
+                "diverged, or the file is damaged."
+            )
 
 
 def _device(name: str) -> str:

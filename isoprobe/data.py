@@ -116,7 +116,10 @@ def prepare(
         raise DataError(f"{dataset.name} has no rows; expected at least one")
     if samples is not None and samples < 1:
         raise OptionError(f"--samples needs at least 1; found {samples}")
-    fits = _fits(dataset, vae, resize, scale)
+    try:
+        fits = _fits(dataset, vae, resize, scale)
+    except DataError as error:
+        raise DataError(f"{dataset.name}: {error}") from error
     notes = [*dataset.notes, *(fit.note for fit in fits)]
     if samples is not None and samples > rows:
         notes.append(f"all {rows:,} rows used")

@@ -110,7 +110,8 @@ class Run:
                 with torch.no_grad():
                     posterior = self.vae.encode(x)
                     rates = kl_divergence(posterior.mean, posterior.std)
-                rate.update(rates.double().cpu().numpy())
+                if bool(rates.isfinite().all()):  # else the probe names sample and latent
+                    rate.update(rates.double().cpu().numpy())
         active: np.ndarray = rate.mean > ACTIVE_NATS
         return active
 

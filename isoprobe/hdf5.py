@@ -236,7 +236,10 @@ def _check_target(path: Path) -> Path:
     Raises:
         ResultError: if no file can come to lie there.
     """
-    target = path.expanduser().resolve()
+    try:
+        target = path.expanduser().resolve()
+    except RuntimeError as error:  # a link to itself, or the home of nobody
+        raise ResultError(f"{path} leads nowhere: {error}; name another file") from error
     if not target.parent.is_dir():
         raise ResultError(f"{path}: there is no folder {target.parent}; make it first")
     if target.exists() and not target.is_file():

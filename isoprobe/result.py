@@ -9,10 +9,10 @@ from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from isoprobe import netcdf
-from isoprobe.errors import ResultError, nearest
+from isoprobe.errors import IsoprobeError, ResultError, nearest
 
 if TYPE_CHECKING:
     import h5py
@@ -23,8 +23,16 @@ if TYPE_CHECKING:
 FORMAT = "isoprobe result"
 FORMAT_VERSION = 1
 _SAMPLES = "samples"
-#: what h5py raises on files that are damaged or were never ours
-_H5PY_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError)
+#: what h5py, and whoever relies on what is read, raise on files that are damaged or not ours
+_ODD = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
+_TEXT, _NUMBER, _LIST = (str,), (int, float), (list,)
+#: root attributes that others rely on, where they are there
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("model", "adapter", "metric", "data", "data_fingerprint", "dtype"), _TEXT),
+    **dict.fromkeys(("command", "device", "beta_source", "model_sha256"), _TEXT),
+    **dict.fromkeys(("beta", "beta_declared", "beta_recovered", "samples"), _NUMBER),
+    **dict.fromkeys(("beta_ci95", "notes", "input_shape", "latent_shape"), _LIST),
+}
 
 
 class MissingVariableError(ResultError, KeyError):
@@ -32,6 +40,22 @@ class MissingVariableError(ResultError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])  # KeyError would quote it
+
+
+class Attributes(dict[str, Any]):
+    """Root attributes of a file; one that is missing is its fault, not the reader's.
+
+    Args:
+        values: by name.
+        path: the file.
+    """
+
+    def __init__(self, values: Mapping[str, Any], path: Path) -> None:
+        super().__init__(values)
+        self._path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise MissingVariableError(f"{self._path} has no attribute '{name}'; 'analyze' writes one")
 
 
 class Group(Mapping[str, "Variable"]):
@@ -45,7 +69,7 @@ class Group(Mapping[str, "Variable"]):
         if name not in self._names:
             where = f"{self._group.file.filename} has no '{self._group.name}/{name}'"
             raise MissingVariableError(f"{where}{nearest(name, self._names)}")
-        with _readable(self._group.file.filename):
+        with readable(self._group.file.filename):
             return netcdf.read_variable(self._group, name)
 
     def __iter__(self) -> Iterator[str]:
@@ -78,7 +102,7 @@ class Result:
             # a result dropped without close() takes its folder with it, without a warning
             weakref.finalize(self, temporary.cleanup)
         self.path = path
-        self.attrs = netcdf.read_attributes(file)
+        self.attrs = Attributes(netcdf.read_attributes(file), path)
 
     @classmethod
     def open(cls, path: str | Path, *, temporary: TemporaryDirectory[str] | None = None) -> Result:
@@ -98,7 +122,7 @@ class Result:
 
         path = Path(path)
         _check_path(path)
-        with _readable(path):
+        with readable(path):
             if not h5py.is_hdf5(path):
                 raise ResultError(f"{path} is no HDF5 file; a result is what 'analyze' wrote")
             file = h5py.File(path, "r")
@@ -113,7 +137,7 @@ class Result:
         """Return the names of the groups: ``samples`` and one for each analysis."""
         import h5py
 
-        with _readable(self.path):
+        with readable(self.path):
             return [
                 name
                 for name in self._file
@@ -137,7 +161,7 @@ class Result:
                 f"{self.path} has no group '{group}'{nearest(group, known)}; it has"
                 f" {', '.join(known)}. Run that analysis first"
             )
-        with _readable(self.path):
+        with readable(self.path):
             return Group(self._file[group])
 
     def samples(
@@ -162,7 +186,7 @@ class Result:
                 raise ResultError(
                     f"{self.path} has no per-sample column '{name}'{nearest(name, list(columns))}"
                 )
-        with _readable(self.path):
+        with readable(self.path):
             group = self._file[_SAMPLES]
             chosen = list(columns) if names is None else names
             return {n: netcdf.read_variable(group, n, start, stop).values for n in chosen}
@@ -170,7 +194,7 @@ class Result:
     @property
     def sizes(self) -> dict[str, int]:
         """Lengths of the dimensions ``sample`` and ``latent``."""
-        with _readable(self.path):
+        with readable(self.path):
             return {dim: len(self._file[dim]) for dim in netcdf.SHARED}
 
     def close(self) -> None:
@@ -236,17 +260,29 @@ def _check_format(file: h5py.File, path: Path) -> None:
         )
     if version < 1 or attrs.get("complete") is not True:
         raise ResultError(f"{path} is not complete; run 'analyze' again")
+    for name, kinds in _TYPES.items():
+        if name in attrs and not isinstance(attrs[name], kinds):
+            raise ResultError(
+                f"{path} is damaged: its attribute '{name}' is {str(attrs[name])[:40]!r}, not "
+                f"{' or '.join(kind.__name__ for kind in kinds)}; run 'analyze' again"
+            )
 
 
 @contextlib.contextmanager
-def _readable(path: str | Path) -> Iterator[None]:
-    """Turn h5py's errors into one line.
+def readable(path: str | Path) -> Iterator[None]:
+    """Blame a file for what goes wrong while it is read and made sense of, in one line.
+
+    Args:
+        path: the file.
 
     Raises:
-        ResultError: in their place.
+        IsoprobeError: as it is, when it says what is wrong itself.
+        ResultError: in place of other errors.
     """
     try:
         yield
-    except _H5PY_ERRORS as error:
+    except IsoprobeError:
+        raise
+    except _ODD as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ResultError(f"cannot read {path}: {reason}") from error

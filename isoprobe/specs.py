@@ -61,7 +61,7 @@ def construct(cls: Callable[..., T], options: Mapping[str, str], what: str) -> T
     parameters = _parameters(cls, what)
     unknown = [name for name in options if name not in parameters]
     if unknown:
-        hint = nearest(unknown[0], list(parameters))
+        hint = nearest(unknown[0], list(parameters)) or ";"
         raise OptionError(f"{what} has no option '{unknown[0]}'{hint} {_accepted(parameters)}")
     missing = [n for n, p in parameters.items() if p.default is p.empty and n not in options]
     if missing:

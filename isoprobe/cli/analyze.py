@@ -132,7 +132,7 @@ def analyze(
 
     given = parse_options(options, of="--option")
     settings["analyses"] = analyses or _default_analyses(reported=report is not None)
-    _refuse_existing(report, overwrite=settings["overwrite"])
+    _refuse_page(report, overwrite=settings["overwrite"])
     settings["command"] = click.get_current_context().meta.get(COMMAND_LINE, "")
     with api.analyze(model, options=given, progress=True, **settings) as result:
         if report is not None:
@@ -149,10 +149,14 @@ def _default_analyses(*, reported: bool) -> tuple[str, ...]:
     return DEFAULT_ANALYSES + (REPORTED_ANALYSES if reported else ())
 
 
-def _refuse_existing(report: Path | None, *, overwrite: bool) -> None:
-    """Fail before the run rather than after it."""
-    if report is not None and report.exists() and not overwrite:
+def _refuse_page(report: Path | None, *, overwrite: bool) -> None:
+    """Refuse a page that could not be written, before the run rather than after it."""
+    if report is None:
+        return
+    if report.exists() and not overwrite:
         raise ResultError(f"{report} exists already; add --overwrite to replace it")
+    if not report.absolute().parent.is_dir():
+        raise ResultError(f"{report}: there is no folder {report.absolute().parent}; make it first")
 
 
 def _width() -> int:

@@ -107,6 +107,7 @@ def _analysis(spec: str, *, metric: str | None, **_: Any) -> list[Law]:
     from isoprobe.testing import check_analysis
 
     chosen = None if metric is None else installed().metric(metric)
+    installed().analysis(spec)  # an unknown one breaks no law: there is none
     return check_analysis(lambda: installed().analysis(spec), chosen)
 
 

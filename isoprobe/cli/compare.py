@@ -42,10 +42,11 @@ def compare(
     if len(results) < 2:
         raise click.UsageError("expected at least two results.")
     from isoprobe.compare import compare as compare_results
-    from isoprobe.result import Result
+    from isoprobe.result import Result, readable
 
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(Result.open(path)) for path in results]
+        stack.enter_context(readable(" and ".join(map(str, results))))
         compared = compare_results(opened)
         if html is not None:
             from isoprobe.report import compared_page, write

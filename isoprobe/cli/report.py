@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from isoprobe.cli.examples import examples
+from isoprobe.errors import ResultError
 
 FORMATS = ("svg", "png", "pdf")
 
@@ -61,6 +62,7 @@ def report(
 
     Raises:
         UsageError: when options are given that do not go together.
+        ResultError: when there is nothing to draw.
     """
     if figures is None and names:
         raise click.UsageError("--figure goes with --figures FOLDER.")
@@ -68,11 +70,13 @@ def report(
         raise click.UsageError("--figures FOLDER and --out do not go together.")
     from isoprobe import plots
     from isoprobe import report as pages
-    from isoprobe.result import Result
+    from isoprobe.result import Result, readable
 
-    with Result.open(result) as opened:
+    with readable(result), Result.open(result) as opened:
         if figures is not None:
             chosen = list(names) or plots.available(opened)
+            if not chosen:
+                raise ResultError(f"{result} holds nothing that could be drawn; run 'analyze' anew")
             for path in plots.save(opened, figures, chosen, kind):
                 click.echo(path)
             return

@@ -206,14 +206,15 @@ def save(result: Result, folder: Path, names: list[str], kind: str) -> list[Path
     Returns:
         The files.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name in names:
         path = folder / f"{name}.{kind}"
+        drawn = figure(result, name)
+        folder.mkdir(parents=True, exist_ok=True)
         with styled():
             # no time stamp: the same result gives the same bytes
             metadata = {_STAMPS[kind]: None} if kind in _STAMPS else {}
-            figure(result, name).savefig(path, dpi=_DPI, facecolor="white", metadata=metadata)
+            drawn.savefig(path, dpi=_DPI, facecolor="white", metadata=metadata)
         paths.append(path)
     return paths
 

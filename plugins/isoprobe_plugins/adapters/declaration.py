@@ -114,7 +114,8 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         separate = self.head.layout == "separate"
         fields = {
             "input_shape": self.input_shape,
-            "latent_size": self.latent_size or _width(mean if separate else encoder, separate),
+            "latent_size": self.latent_size
+            or _width(mean if separate else encoder, where, separate=separate),
             "encoder": encoder,
             "decoder": expand(self.decoder, tensors, f"{where}: decoder"),
             "head": {
@@ -160,12 +161,13 @@ def _chain(value: str | list[Brief]) -> list[Brief]:
     return [{"linear": value}] if isinstance(value, str) else value
 
 
-def _width(chain: list[dict[str, Any]], separate: bool) -> int:
+def _width(chain: list[dict[str, Any]], where: str, *, separate: bool) -> int:
     """Read the number of latents off the last dense layer of the head."""
     widths = [step["width"] for step in chain if "width" in step]
     if not widths:
         raise CheckpointError(
-            "the head has no dense layer to read the number of latents from; declare latent_size"
+            f"{where}: the head has no dense layer to read the number of latents from; declare "
+            "latent_size"
         )
     return int(widths[-1]) if separate else int(widths[-1]) // 2
 

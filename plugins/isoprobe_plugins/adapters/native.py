@@ -92,9 +92,12 @@ def load_native(source: Source, manifest: Manifest) -> Networks:
     from isoprobe_plugins.adapters.named_weights import built_without_memory
 
     architecture = installed().architecture(manifest.architecture)
-    networks = built_without_memory(
-        lambda: architecture.build(manifest.config), f"{source.path}: its configuration"
-    )
+    try:
+        networks = built_without_memory(
+            lambda: architecture.build(manifest.config), "its configuration"
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"{source.path}: {error}") from error
     latent_size = torch.Size(networks.latent_shape).numel()
     if latent_size != manifest.latent_size:
         raise CheckpointError(

@@ -11,6 +11,7 @@ import click
 
 from isoprobe.cli import types
 from isoprobe.cli.examples import examples
+from isoprobe.files import replacing
 from isoprobe.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -64,10 +65,11 @@ def doctor(
     share of its variance that the reconstruction explains, then by how well the scale satisfies
     the stationarity of the objective.
     """
-    _refuse_existing(out, overwrite=overwrite)
+    _refuse_place(out, overwrite=overwrite)
     readings = examine(model, data, samples, resize, scale)
     if out is not None:
-        out.write_text(declaration(readings[0]))
+        with replacing(out) as partial:
+            partial.write_text(declaration(readings[0]), "utf-8")
     if as_json:
         click.echo(json.dumps({"model": str(model), "readings": [_row(r) for r in readings]}))
         return
@@ -75,12 +77,16 @@ def doctor(
     click.echo(f"\nwritten to {out}" if out else f"\n{declaration(readings[0])}", nl=bool(out))
 
 
-def _refuse_existing(out: Path | None, *, overwrite: bool) -> None:
-    """Raise OptionError when there is something to lose."""
+def _refuse_place(out: Path | None, *, overwrite: bool) -> None:
+    """Raise OptionError when there is something to lose, or no folder for it."""
     from isoprobe.errors import OptionError
 
-    if out is not None and out.exists() and not overwrite:
+    if out is None:
+        return
+    if out.exists() and not overwrite:
         raise OptionError(f"{out} exists already; choose another name or add --overwrite")
+    if not out.absolute().parent.is_dir():
+        raise OptionError(f"{out}: there is no folder {out.absolute().parent}; make it first")
 
 
 def examine(
@@ -101,7 +107,11 @@ def examine(
 
     Returns:
         Readings, the best first.
+
+    Raises:
+        CheckpointError: when no reading fits the data.
     """
+    from isoprobe.errors import CheckpointError
     from isoprobe.source import Source
     from isoprobe_plugins.adapters.state import read_state
     from isoprobe_plugins.doctor.readings import diagnose
@@ -109,7 +119,10 @@ def examine(
 
     state = read_state(Source(model))
     x = _inputs(data, samples, resize, scale, flat=_takes_vectors(state.tensors))
-    found = skeletons(state.tensors, tuple(x.shape[1:]))
+    try:
+        found = skeletons(state.tensors, tuple(x.shape[1:]))
+    except CheckpointError as error:
+        raise CheckpointError(f"{model} and {data}: {error}") from error
     return diagnose(found, state.tensors, x, _progress)
 
 
