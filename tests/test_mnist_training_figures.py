@@ -117,18 +117,25 @@ def linear_walks(scales):
 
 
 def test_walks_of_a_linear_decoder_change_as_its_columns_do():
-    """D along a walk is z^2 scale^2; sigma^-2 = 1 + (2/beta) scale^2 foretells beta/2 z^2 more."""
+    """D along a walk is z^2 scale^2, and sigma^-2 = 1 + (2/beta) scale^2 foretells just that."""
     scales = np.array([3.0, 0.5, 1.0])
     walks = walks_of(linear_walks(scales), installed().metric("sse"), 0.5)
     assert walks.latents.tolist() == [0, 2, 1]
     np.testing.assert_allclose(walks.change, 2 * np.array([9.0, 1.0, 0.25]))
-    np.testing.assert_allclose(walks.foretold, walks.change + 0.5)
+    np.testing.assert_allclose(walks.foretold, walks.change)
     assert walks.rank_correlation == pytest.approx(1)
     text = report_walks("linear", walks, (1, 3, 32))
     assert "| 1 " in text
     assert "| 3 " in text
     assert "| 32 " not in text
     assert text.endswith("over 3 latents: 1.000")
+
+
+def test_a_walk_that_stands_still_changes_nothing_under_cross_entropy():
+    result = linear_walks(np.array([0.0, 0.0]))
+    result["traversal"]["images"].values[:] = 0.3
+    walks = walks_of(result, installed().metric("bce"), 0.5)
+    np.testing.assert_allclose(walks.change, 0, atol=1e-6)
 
 
 def test_the_rank_correlation_is_that_of_scipy():

@@ -10,7 +10,6 @@ import click
 import numpy as np
 
 from isoprobe.checkpoint import read_manifest
-from isoprobe.errors import CheckpointError
 from isoprobe_trainers.anomaly import RULE, checkpoint_path, train
 from isoprobe_trainers.anomaly_baselines import (
     METHODS,
@@ -24,7 +23,7 @@ from isoprobe_trainers.datafiles.files import use_root
 from isoprobe_trainers.plan import Work
 from isoprobe_trainers.tables import render
 from isoprobe_trainers.tabular import duplicates, load, split
-from isoprobe_trainers.training import pick_device
+from isoprobe_trainers.training import pick_device, trained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,20 +121,13 @@ def measure(
 
 
 def _provide(recipe: Recipe, folder: Path, settings: Settings) -> None:
-    """Train together the models that are missing.
-
-    Raises:
-        CheckpointError: when one that is there was trained otherwise.
-    """
-    missing = []
-    for seed in range(settings.seeds):
-        path = checkpoint_path(folder, recipe.name, seed)
-        if not path.exists():
-            missing.append(seed)
-        elif read_manifest(path).training.get("recipe") != recipe.record():
-            raise CheckpointError(
-                f"{path} was trained on another schedule; choose another --out, or remove it"
-            )
+    """Train together the models that are missing."""
+    record = recipe.record()
+    missing = [
+        seed
+        for seed in range(settings.seeds)
+        if not trained(checkpoint_path(folder, recipe.name, seed), recipe=record)
+    ]
     if missing:
         click.echo(f"training {len(missing)} models of {recipe.name} into {folder}", err=True)
         train(recipe, missing, folder, pick_device(settings.device), resume=True)
@@ -176,15 +168,21 @@ def report(recipe: Recipe, found: Mapping[str, Sequence[Quality]], figures: Sequ
         Markdown.
     """
     cited = [
-        [f"{row.method} (cited)", *(_cited(row, name) for name in figures), "-", "-"]
+        [f"{row.method} (cited)", *(_cited(row, name) for name in figures), *"----"]
         for row in cited_rows()
         if row.data == recipe.name
     ]
     ours = [
-        [f"{method} (ours)", *(_spread(rows, name) for name in (*figures, *_BESIDE))]
+        [
+            f"{method} (ours)",
+            *(_spread(rows, name) for name in (*figures, *_BESIDE)),
+            str(len(rows)),
+            " ".join(str(row.ties) for row in rows),
+        ]
         for method, rows in found.items()
     ]
-    header = [recipe.name, *(_HEADINGS[name] for name in figures), *_BESIDE.values()]
+    beside = [*_BESIDE.values(), "seeds", "ties"]
+    header = [recipe.name, *(_HEADINGS[name] for name in figures), *beside]
     return f"{render(header, [*cited, *ours])}\n\n{_account(recipe, found[TRAINED])}"
 
 
@@ -198,8 +196,8 @@ def _account(recipe: Recipe, rows: Sequence[Quality]) -> str:
         f"Seeds 0 to {len(rows) - 1}, each with its split; mean and standard deviation over them. "
         f"{recipe.epochs} of {full.epochs} epochs at rate {rate}; taken: {RULE}. "
         f"Threshold at {recipe.contamination:g} of the test rows; anomalies are "
-        f"{_mean(rows, 'prevalence'):.4f} of them; tied with the threshold and not flagged: "
-        f"{', '.join(str(row.ties) for row in rows)}. Of {repeated.rows} rows "
+        f"{_mean(rows, 'prevalence'):.4f} of them; rows that tie with it, in the last column by "
+        f"seed, are not flagged. Of {repeated.rows} rows "
         f"{repeated.distinct} are distinct, and {repeated.test_seen:.1%} of the test rows of "
         "seed 0 equal a row trained on."
     )

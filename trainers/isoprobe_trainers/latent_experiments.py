@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from isoprobe.checkpoint import read_manifest
-from isoprobe.errors import CheckpointError
 from isoprobe.registry import installed
 from isoprobe_trainers import latent_figures
 from isoprobe_trainers.analysed import analysed
@@ -20,7 +18,7 @@ from isoprobe_trainers.latent_walks import report as report_walks
 from isoprobe_trainers.mnist import PAPER, digits_run, train_digits
 from isoprobe_trainers.plan import Work
 from isoprobe_trainers.tables import render
-from isoprobe_trainers.training import pick_device
+from isoprobe_trainers.training import pick_device, trained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -170,16 +168,9 @@ def provide(run: Run, folder: Path, device: str) -> Path:
 
     Returns:
         The checkpoint.
-
-    Raises:
-        CheckpointError: when one that is there was trained for another number of iterations.
     """
     path = folder / f"{run.name}.safetensors"
-    if path.exists():
-        if read_manifest(path).training.get("iterations") != run.iterations:
-            raise CheckpointError(
-                f"{path} was trained on another schedule; choose another --out, or remove it"
-            )
+    if trained(path, iterations=run.iterations, batch=run.batch, decay=run.decay):
         return path
     start: Callable[..., Path] = train_digits if run.architecture == "mlp" else train_faces
     return start(run, folder, pick_device(device), resume=True)

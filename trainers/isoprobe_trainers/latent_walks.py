@@ -1,7 +1,7 @@
 """Figures 6 and 26: how much each latent changes the picture, against what its sigma foretells.
 
-Near the origin a step of z_j moves y_j by sqrt(beta/2) / sigma_j times as much (Eq. 16), and D is
-the square of a distance in y; so sigma foretells E[z^2] (beta/2) sigma^-2 for the mean of D.
+To second order D(Dec(0), Dec(z_j)) = z_j^2 J_j'GJ_j, and at the optimum E[sigma^-2] = 1 + (2/beta)
+E[J_j'GJ_j]; so sigma foretells E[z^2] (beta/2) (E[sigma^-2] - 1) for the mean of D along a walk.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Walks:
     Attributes:
         latents: number of each latent, ``(n,)``.
         inverse_variance: E[sigma_j^-2], ``(n,)``.
-        change: mean of D(Dec(0), Dec(z_j)) over the walk, ``(n,)``, in units of the metric.
+        change: mean of D(Dec(0), Dec(z_j)) - D(Dec(0), Dec(0)) over the walk, ``(n,)``, in units
+            of the metric.
         foretold: the same by sigma alone, ``(n,)``.
     """
 
@@ -65,10 +66,11 @@ def walks_of(result: Result, metric: Metric, beta: float) -> Walks:
     group = result["traversal"]
     pictures, z = torch.from_numpy(group["images"].values), group["z"].values
     origin = pictures[:, pictures.shape[1] // 2]
-    steps = [metric.distortion(origin, picture) for picture in pictures.unbind(1)]
+    still = metric.distortion(origin, origin)  # not zero for a cross entropy
+    steps = [metric.distortion(origin, picture) - still for picture in pictures.unbind(1)]
     change = torch.stack(steps).double().mean(0).numpy()
     inverse = group["inverse_variance"].values
-    foretold = np.square(z).mean(1) * beta / 2 * inverse
+    foretold = np.square(z).mean(1) * beta / 2 * (inverse - 1)
     order = np.argsort(-inverse, kind="stable")
     latents = group["latents"].values
     return Walks(*(values[order] for values in (latents, inverse, change, foretold)))

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
-from isoprobe.checkpoint import read_manifest
-from isoprobe.errors import CheckpointError
 from isoprobe_trainers import ablation, tables, toy_figures
 from isoprobe_trainers.measure import measure
 from isoprobe_trainers.members import Member
@@ -17,7 +15,7 @@ from isoprobe_trainers.plan import Work
 from isoprobe_trainers.toy import FULL, QUICK, checkpoint_path, train
 from isoprobe_trainers.toy_data import PAPER_VARIANCES
 from isoprobe_trainers.toy_source import parse
-from isoprobe_trainers.training import pick_device
+from isoprobe_trainers.training import pick_device, trained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -106,20 +104,13 @@ def _schedule(settings: Settings) -> tuple[Schedule, Path]:
 def _provide(
     members: Sequence[Member], schedule: Schedule, folder: Path, settings: Settings
 ) -> None:
-    """Train, in one program, the members that have no checkpoint yet.
-
-    Raises:
-        CheckpointError: when one was trained on another schedule.
-    """
-    missing = []
-    for member in dict.fromkeys(members):
-        path = checkpoint_path(folder, member)
-        if not path.exists():
-            missing.append(member)
-        elif read_manifest(path).training.get("schedule") != schedule.record():
-            raise CheckpointError(
-                f"{path} was trained on another schedule; choose another --out, or remove it"
-            )
+    """Train, in one program, the members that have no checkpoint yet."""
+    record = schedule.record()
+    missing = [
+        member
+        for member in dict.fromkeys(members)
+        if not trained(checkpoint_path(folder, member), schedule=record)
+    ]
     if missing:
         click.echo(f"training {len(missing)} models into {folder}", err=True)
         device = pick_device(settings.device)

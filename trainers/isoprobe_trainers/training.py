@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from isoprobe.checkpoint import read_manifest
 from isoprobe.errors import CheckpointError, OptionError
 from isoprobe.files import replacing
 
@@ -110,6 +111,29 @@ class Clock:
         """Seconds so far by the wall clock, and of all threads on the processor."""
         wall, cpu = time.monotonic() - self._wall, time.process_time() - self._cpu
         return {"seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
+
+
+def trained(checkpoint: Path, **expected: object) -> bool:
+    """Return whether a checkpoint is there, trained as expected.
+
+    Args:
+        checkpoint: native checkpoint.
+        expected: what its training record has to say.
+
+    Returns:
+        True to use it again, False to train it.
+
+    Raises:
+        CheckpointError: when one that is there was trained otherwise.
+    """
+    if not checkpoint.exists():
+        return False
+    record = read_manifest(checkpoint).training
+    if any(record.get(name) != value for name, value in expected.items()):
+        raise CheckpointError(
+            f"{checkpoint} was trained on another schedule; choose another --out, or remove it"
+        )
+    return True
 
 
 @contextmanager
