@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 
 from isoprobe.contracts import DEFAULT_ANALYSES, VAE, Analysis, Dataset, Metric
-from isoprobe.data import prepare
-from isoprobe.diagnosis import DIFFERS
-from isoprobe.engine import Run, spread
-from isoprobe.errors import (
-    CheckpointError,
-    DataError,
-    IsoprobeError,
-    MetricError,
-    OptionError,
-    nearest,
-)
+from isoprobe.errors import CheckpointError, DataError, OptionError, nearest
 from isoprobe.hdf5 import ResultWriter
-from isoprobe.probe import ProbeOptions
-from isoprobe.recovery import PLAUSIBLE, recover_table
+from isoprobe.jobs import Job, Settings, Subject
 from isoprobe.registry import installed
 from isoprobe.source import Source
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from isoprobe.data import Prepared
     from isoprobe.registry import Registry
     from isoprobe.result import Result
 
@@ -135,61 +120,77 @@ def analyze(
     Raises:
         IsoprobeError: whatever does not fit, in one line.
     """
+    settings = Settings(
+        metric=metric,
+        beta=beta,
+        analyses=analyses,
+        adapter=adapter,
+        options=options,
+        trust=trust,
+        samples=samples,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        pullback=pullback,
+        pairs=pairs,
+        seed=seed,
+        resize=resize,
+        scale=scale,
+        memory=memory,
+    )
+    with opened(model, data, settings) as subject:
+        job = subject.job(settings, progress=progress)
+        with begin(job, out, overwrite=overwrite, resume=resume) as writer:
+            gathered = job.run.gather(writer)
+            context = job.run.resolve(gathered)
+            return job.run.conclude(writer, gathered, context, job.labels(command, out))
+
+
+@contextmanager
+def opened(
+    model: VAE | str | Path,
+    data: str | Dataset | Tensor | np.ndarray | None,
+    settings: Settings,
+) -> Iterator[Subject]:
+    """Load a model, put it in its place, and open its data.
+
+    Args:
+        model: as :func:`analyze` takes it.
+        data: as :func:`analyze` takes it.
+        settings: adapter, device and floating type.
+
+    Yields:
+        Model and data; the data is closed afterwards.
+    """
     registry = installed()
     if not isinstance(model, VAE):
-        model = load(model, adapter=adapter, options=options, trust=trust)
-    vae = place(model, device, dtype)
+        model = load(
+            model, adapter=settings.adapter, options=settings.options, trust=settings.trust
+        )
+    vae = place(model, settings.device, settings.dtype)
     notes: list[str] = []
     dataset = open_data(registry, data, vae, notes)
     try:
-        fit = partial(prepare, dataset, vae, samples=samples, resize=resize, scale=scale)
-        chosen = _metric(registry, metric, vae)
-        if chosen is None:
-            unchecked = fit(metric=None)
-            chosen = _metric_by_beta(registry, vae, unchecked, beta, notes)
-        declared = _declared_beta(registry, vae, chosen, notes)
-        prepared = fit(metric=chosen)
-        notes += [*vae.facts.assumptions, *prepared.notes]
-        steps = _analyses(registry, analyses)
-        probing = ProbeOptions(
-            pullback=pullback, pairs=pairs, seed=seed, memory=memory, batch_size=batch_size
-        )
-        attrs = _attributes(vae, chosen, prepared, steps, probing)
-        writer = ResultWriter.open(
-            None if out is None else Path(out),
-            samples=prepared.samples,
-            latent=vae.latent_size,
-            overwrite=overwrite,
-            resume=resume,
-            identity={**attrs, "beta_given": beta, "fitted": prepared.notes},
-        )
-        with writer:
-            run = Run(
-                vae=vae,
-                metric=chosen,
-                data=prepared,
-                analyses=steps,
-                writer=writer,
-                options=probing,
-                given_beta=_given(beta),
-                declared_beta=declared.value if declared else None,
-                beta_comparable=beta != "auto" and declared is not None and declared.comparable,
-                progress=progress,
-            )
-            return run.execute(
-                {
-                    **attrs,
-                    "notes": notes,
-                    "command": command,
-                    "output": "" if out is None else str(out),
-                    "complete": True,
-                }
-            )
+        yield Subject(registry, vae, dataset, notes)
     finally:
         dataset.close()
 
 
-# --------------------------------------------------------------------------- model and metric
+def begin(
+    job: Job, out: str | Path | None, *, overwrite: bool = False, resume: bool = False
+) -> ResultWriter:
+    """Begin the result of a job, or go on with it."""
+    return ResultWriter.open(
+        None if out is None else Path(out),
+        samples=job.run.data.samples,
+        latent=job.run.vae.latent_size,
+        overwrite=overwrite,
+        resume=resume,
+        identity=job.identity,
+    )
+
+
+# --------------------------------------------------------------------------- the model
 
 
 def place(vae: VAE, device: str, dtype: str | None) -> VAE:
@@ -243,88 +244,6 @@ def _device(name: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _metric(registry: Registry, metric: str | Metric | None, vae: VAE) -> Metric | None:
-    """The metric asked for, else the declared one, else None."""
-    if isinstance(metric, Metric):
-        return metric
-    spec = vae.facts.metric if metric in {None, "auto"} else metric
-    return None if spec is None else registry.metric(spec)
-
-
-def _metric_by_beta(
-    registry: Registry,
-    vae: VAE,
-    data: Prepared,
-    beta: float | str | None,
-    notes: list[str],
-) -> Metric:
-    """The metric whose recovered beta is the one declared; weights alone cannot tell (2b)."""
-    active = np.ones(vae.latent_size, dtype=bool)
-    known = registry.names("metric")
-    metrics = [registry.metric(s) for s in PLAUSIBLE if s.partition(":")[0] in known]
-    x = torch.cat(list(spread(data, 512, vae)))
-    rows = recover_table(vae, metrics, x, active)
-    declared = _given(beta) or vae.facts.beta
-    shown = ", ".join(f"{row.metric} {row.beta:.3g}" for row in rows)
-    if declared is None:
-        raise MetricError(
-            f"{vae.name} does not say which loss it was trained with, and weights alone cannot "
-            f"tell: beta would be {shown}. Give --metric, or the --beta you know."
-        )
-    matching = [row for row in rows if abs(row.beta / declared - 1) <= DIFFERS]
-    if not matching:
-        raise MetricError(
-            f"{vae.name}: no metric gives the declared beta {declared:g}; recovered: {shown}. "
-            "Give --metric."
-        )
-    best, *others = matching
-    notes.append(
-        f"metric {best.metric} chosen: its beta {best.beta:.3g} fits {declared:g}"
-        + "".join(f"; so would {row.metric}, {row.beta:.3g}" for row in others)
-    )
-    return registry.metric(best.metric)
-
-
-@dataclass(frozen=True)
-class _Declared:
-    value: float
-    comparable: bool
-
-
-def _declared_beta(
-    registry: Registry, vae: VAE, metric: Metric, notes: list[str]
-) -> _Declared | None:
-    """The checkpoint's beta in units of the metric in use, where a factor leads there."""
-    facts = vae.facts
-    if facts.beta is None:
-        return None
-    if facts.metric is None:
-        return _Declared(facts.beta, comparable=True)
-    trained = registry.metric(facts.metric)
-    if trained.spec() == metric.spec():
-        return _Declared(facts.beta, comparable=True)
-    if metric.family and trained.family == metric.family:
-        size = vae.input_size
-        factor = trained.family_units(size) / metric.family_units(size)
-        return _Declared(facts.beta * factor, comparable=True)
-    notes.append(
-        f"the declared beta {facts.beta:g} belongs to metric {trained.spec()}, not {metric.spec()}"
-    )
-    return _Declared(facts.beta, comparable=False)
-
-
-def _given(beta: float | str | None) -> float | None:
-    if beta is None or beta == "auto":
-        return None
-    try:
-        value = float(beta)
-    except ValueError as error:
-        raise OptionError(f"--beta takes 'auto' or a number; found {beta!r}.") from error
-    if not 0 < value < math.inf:
-        raise OptionError(f"--beta must be positive and finite; found {beta}.")
-    return value
 
 
 # --------------------------------------------------------------------------- data
@@ -398,63 +317,3 @@ def _beside(spec: str, checkpoint: str) -> str:
     if checkpoint and Path(name).name == name and beside.is_file():
         return str(beside.parent / spec)
     return spec
-
-
-# --------------------------------------------------------------------------- analyses and record
-
-
-def _analyses(registry: Registry, wanted: Sequence[str | Analysis]) -> list[Analysis]:
-    """Instances in an order in which each follows what it reads, each name once."""
-    ordered: dict[str, Analysis] = {}
-
-    def add(item: str | Analysis, chain: tuple[str, ...] = ()) -> None:
-        analysis = registry.analysis(item) if isinstance(item, str) else item
-        if analysis.name in chain:
-            raise IsoprobeError(f"analyses wait for each other: {' -> '.join(chain)}.")
-        for needed in analysis.after:
-            if needed not in ordered and needed != "overview":
-                add(needed, (*chain, analysis.name))
-        if isinstance(item, str) and ":" not in item and analysis.name in ordered:
-            return
-        ordered[analysis.name] = analysis
-
-    explicit = {str(getattr(w, "name", w)).partition(":")[0]: w for w in wanted}
-    for item in explicit.values():
-        add(item)
-    return list(ordered.values())
-
-
-def _attributes(
-    vae: VAE,
-    metric: Metric,
-    data: Prepared,
-    analyses: Sequence[Analysis],
-    options: ProbeOptions,
-) -> dict[str, Any]:
-    """What the numbers depend on; recorded, and compared when a run is resumed."""
-    from isoprobe import __version__
-
-    return {
-        "model": vae.name,
-        "model_sha256": vae.sha256,
-        "adapter": vae.adapter,
-        "input_shape": list(vae.input_shape),
-        "latent_shape": list(vae.latent_shape),
-        "condition": vae.condition,
-        "decomposed": bool(vae.facts.decomposed),
-        "metric": metric.spec(),
-        "logits": vae.decode_logits is not None and metric.logits_distortion is not None,
-        "data": data.name,
-        "data_fingerprint": data.fingerprint,
-        "samples": data.samples,
-        "analyses": [analysis.name for analysis in analyses],
-        "pullback": options.pullback,
-        "pairs": options.pairs,
-        "seed": options.seed,
-        "device": str(vae.device),
-        "dtype": str(vae.dtype).removeprefix("torch."),
-        "isoprobe_version": __version__,
-        "torch_version": torch.__version__.partition("+")[0],
-        "numpy_version": np.__version__,
-        "python_version": ".".join(map(str, sys.version_info[:3])),
-    }

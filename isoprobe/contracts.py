@@ -499,6 +499,14 @@ class Analysis(abc.ABC):
             accumulator.restore(own)
 
     def merge(self, other: Analysis) -> None:
-        """Take in the accumulators of the same analysis run on other samples."""
+        """Take in what the same analysis accumulated over other samples.
+
+        An analysis with a :meth:`state` of its own needs a ``merge`` of its own too.
+        """
         for name, accumulator in self.accumulators.items():
             accumulator.merge(other.accumulators[name])
+
+    @classmethod
+    def mergeable(cls) -> bool:
+        """Whether the samples may be split over several processes."""
+        return cls.state is Analysis.state or cls.merge is not Analysis.merge

@@ -1,10 +1,14 @@
-"""One run: batches through the probe, analyses fed, beta resolved, the result written."""
+"""One run: batches through the probe, analyses fed, beta resolved, the result written.
+
+What a run gathers from its samples is apart from what it concludes, so that several processes can
+gather a share each and one of them conclude from all.
+"""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +17,11 @@ import torch
 
 from isoprobe.calibration import Overview
 from isoprobe.contracts import ACTIVE_NATS, Analysis, Context, Setup
+from isoprobe.errors import PluginError
 from isoprobe.formulas import kl_divergence
 from isoprobe.probe import Probe, ProbeOptions
+from isoprobe.progress import bar
+from isoprobe.result import readable
 from isoprobe.statistics import Moments
 
 if TYPE_CHECKING:
@@ -24,10 +31,38 @@ if TYPE_CHECKING:
     from isoprobe.data import Prepared
     from isoprobe.hdf5 import ResultWriter
     from isoprobe.result import Result
+    from isoprobe.shards import Shard
 
 #: samples of the encode-only pilot that fixes which dimensions are active
 PILOT = 2048
 _FINISH_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a pass over samples leaves, beside the rows that a writer holds.
+
+    Attributes:
+        setup: what the analyses knew before the first batch.
+        steps: analyses that have seen the samples, the overview first.
+        notes: what the probe has to say of how it worked.
+    """
+
+    setup: Setup
+    steps: Sequence[Analysis]
+    notes: Sequence[str]
+
+    @property
+    def overview(self) -> Overview:
+        """The first step, which knows about beta."""
+        first = self.steps[0]
+        if not isinstance(first, Overview):
+            raise PluginError(f"the overview comes first; found analysis '{first.name}'")
+        return first
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything accumulated, by ``analysis/name``."""
+        return {f"{s.name}/{key}": value for s in self.steps for key, value in s.state().items()}
 
 
 @dataclass
@@ -39,7 +74,6 @@ class Run:
         metric: the distortion.
         data: batches that fit the model.
         analyses: in an order in which each follows those it reads.
-        writer: takes columns and groups, gives the result.
         options: of the probe.
         given_beta: by the user, in units of the metric.
         declared_beta: by the checkpoint.
@@ -51,52 +85,82 @@ class Run:
     metric: Metric
     data: Prepared
     analyses: Sequence[Analysis]
-    writer: ResultWriter
     options: ProbeOptions = field(default_factory=ProbeOptions)
     given_beta: float | None = None
     declared_beta: float | None = None
     beta_comparable: bool = True
     progress: bool = False
 
-    def execute(self, attrs: Mapping[str, Any]) -> Result:
-        """Run it.
+    # ------------------------------------------------------------------ gathering
+
+    def gather(self, writer: ResultWriter, rows: range | None = None) -> Gathered:
+        """Feed samples to the analyses, or those that an earlier attempt left.
 
         Args:
-            attrs: root attributes of the result beyond what the run itself finds.
+            writer: takes the rows' columns, the first of ``rows`` as its row 0.
+            rows: positions of the samples; all when None.
 
         Returns:
-            The finished result.
+            The analyses as they stand afterwards.
         """
-        setup = self._setup()
-        overview = Overview()
-        steps: list[Analysis] = [overview, *self.analyses]
-        for step in steps:
-            step.start(setup)
-        probe = Probe(
-            self.vae, self.metric, frozenset().union(*(s.needs for s in steps)), self.options
-        )
-        self._pass(probe, steps)
-        beta = overview.resolve_beta(
-            self.given_beta, self.declared_beta, comparable=self.beta_comparable
-        )
-        context = Context(setup, beta)
-        groups = self._results(steps, context)
-        context = Context(setup, beta, groups)
-        self._finish(steps, context)
-        for step in steps:
-            more = step.conclude(self._column, context)
-            groups[step.name] = {**groups[step.name], **(more or {})}
-            self.writer.write_group(step.name, groups[step.name])
-        notes = [*attrs.get("notes", ()), *probe.notes]
-        return self.writer.finish({**attrs, **_beta_attrs(beta), "notes": notes})
+        setup = self._setup(self._pilot())
+        steps = [Overview(), *self.analyses]
+        _start(steps, setup)
+        needs = frozenset().union(*(s.needs for s in steps))
+        probe = Probe(self.vae, self.metric, needs, self.options)
+        gathered = Gathered(setup, steps, probe.notes)
+        self._pass(probe, gathered, writer, range(self.data.samples) if rows is None else rows)
+        return gathered
 
-    def _setup(self) -> Setup:
+    def merge(self, writer: ResultWriter, shards: Sequence[Shard]) -> Gathered:
+        """Take in what several processes gathered, as if it had been one.
+
+        Args:
+            writer: takes every row.
+            shards: of this run, in the order of their samples, none missing.
+
+        Returns:
+            The analyses as they stand after all samples.
+        """
+        self.require_mergeable()
+        setup = self._setup(shards[0].active)
+        steps = [Overview(), *self.analyses]
+        others = copy.deepcopy(steps)  # before the start they hold their options only
+        _start(steps, setup)
+        _start(others, setup)
+        with bar(self.data.samples, 0, "merging", shown=self.progress) as advance:
+            for number, shard in enumerate(shards):
+                with readable(shard.path):
+                    _restore(others if number else steps, shard.state())
+                for step, other in zip(steps, others, strict=True):
+                    if number:
+                        step.merge(other)
+                for start in range(0, len(shard.rows), _FINISH_ROWS):
+                    columns = shard.columns(start, min(start + _FINISH_ROWS, len(shard.rows)))
+                    writer.append(shard.rows.start + start, columns)
+                advance(len(shard.rows))
+        return Gathered(setup, steps, shards[0].notes)
+
+    def require_mergeable(self) -> None:
+        """Refuse to split what cannot be put together again.
+
+        Raises:
+            PluginError: naming the analysis.
+        """
+        for analysis in self.analyses:
+            if not analysis.mergeable():
+                raise PluginError(
+                    f"analysis '{analysis.name}' keeps a state of its own and no merge(), so its "
+                    "samples cannot be split over processes; leave it out, or use one process"
+                )
+
+    def _setup(self, active: np.ndarray) -> Setup:
         return Setup(
             vae=self.vae,
             metric=self.metric,
             samples=self.data.samples,
             seed=self.options.seed,
-            active=self._pilot(),
+            active=active,
             sample=self._sample,
             pullback=self.options.pullback,
             labelled=self.data.labelled,
@@ -122,58 +186,85 @@ class Run:
         """Inputs in short runs spread over the data, since files read runs faster than rows."""
         return spread(self.data, count, self.vae)
 
-    def _pass(self, probe: Probe, steps: Sequence[Analysis]) -> None:
-        done = self._restore(steps)
-        with _bar(self.data.samples, done, "probing", shown=self.progress) as advance:
-            for start in range(done, self.data.samples, probe.plan.batch):
-                stop = min(start + probe.plan.batch, self.data.samples)
+    def _pass(self, probe: Probe, gathered: Gathered, writer: ResultWriter, rows: range) -> None:
+        done = self._resumed(gathered, writer)
+        with bar(len(rows), done, "probing", shown=self.progress) as advance:
+            for start in range(rows.start + done, rows.stop, probe.plan.batch):
+                stop = min(start + probe.plan.batch, rows.stop)
                 x, labels = self.data.batch(start, stop, self.vae.device, self.vae.dtype)
                 batch = probe(np.arange(start, stop), x, labels)
-                for step in steps:
+                for step in gathered.steps:
                     columns = step.update(batch)
                     if columns:
-                        self.writer.append(start, columns)
-                if self.writer.due():
-                    self.writer.checkpoint(stop, _state(steps))
+                        writer.append(start - rows.start, columns)
+                if writer.due():
+                    writer.checkpoint(stop - rows.start, gathered.state())
                 advance(stop - start)
 
-    def _restore(self, steps: Sequence[Analysis]) -> int:
-        point = self.writer.resume_point()
+    @staticmethod
+    def _resumed(gathered: Gathered, writer: ResultWriter) -> int:
+        point = writer.resume_point()
         if point is None:
             return 0
         done, state = point
-        for step in steps:
-            prefix = f"{step.name}/"
-            step.restore(
-                {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            )
+        _restore(gathered.steps, state)
         return done
 
-    @staticmethod
-    def _results(steps: Sequence[Analysis], context: Context) -> dict[str, Mapping[str, Variable]]:
-        results: dict[str, Mapping[str, Variable]] = {}
-        for step in steps:
-            results[step.name] = step.result(Context(context.setup, context.beta, results))
-        return results
+    # ------------------------------------------------------------------ concluding
 
-    def _finish(self, steps: Sequence[Analysis], context: Context) -> None:
+    def resolve(self, gathered: Gathered) -> Context:
+        """Choose beta, and let every analysis give its results."""
+        beta = gathered.overview.resolve_beta(
+            self.given_beta, self.declared_beta, comparable=self.beta_comparable
+        )
+        results: dict[str, Mapping[str, Variable]] = {}
+        for step in gathered.steps:
+            results[step.name] = step.result(Context(gathered.setup, beta, dict(results)))
+        return Context(gathered.setup, beta, results)
+
+    def conclude(
+        self, writer: ResultWriter, gathered: Gathered, context: Context, attrs: Mapping[str, Any]
+    ) -> Result:
+        """Derive what rests on all samples, and write the result.
+
+        Args:
+            writer: holds every row.
+            gathered: what was seen.
+            context: from :meth:`resolve`.
+            attrs: root attributes of the result beyond what the run itself finds.
+
+        Returns:
+            The finished result.
+        """
+        self._finish(writer, gathered.steps, context)
+        groups = dict(context.results)
+        context = Context(context.setup, context.beta, groups)
+
+        def column(name: str) -> np.ndarray:
+            return writer.columns(0, self.data.samples, [name])[name]
+
+        for step in gathered.steps:
+            more = step.conclude(column, context)
+            groups[step.name] = {**groups[step.name], **(more or {})}
+            writer.write_group(step.name, groups[step.name])
+        notes = [*attrs.get("notes", ()), *gathered.notes]
+        return writer.finish({**attrs, **_beta_attrs(context.beta), "notes": notes})
+
+    def _finish(self, writer: ResultWriter, steps: Sequence[Analysis], context: Context) -> None:
         finishing = [s for s in steps if type(s).finish_samples is not Analysis.finish_samples]
         if not finishing:
             return
-        names = self.writer.names()
-        with _bar(self.data.samples, 0, "finishing", shown=self.progress) as advance:
+        names = writer.names()
+        with bar(self.data.samples, 0, "finishing", shown=self.progress) as advance:
             for start in range(0, self.data.samples, _FINISH_ROWS):
                 stop = min(start + _FINISH_ROWS, self.data.samples)
-                chunk = self.writer.columns(start, stop, names)
+                chunk = writer.columns(start, stop, names)
                 for step in finishing:
                     columns = step.finish_samples(chunk, context)
                     if columns:
-                        self.writer.append(start, columns)
+                        writer.append(start, columns)
                         chunk = {**chunk, **{k: v.values for k, v in columns.items()}}
                 advance(stop - start)
-
-    def _column(self, name: str) -> np.ndarray:
-        return self.writer.columns(0, self.data.samples, [name])[name]
 
 
 def spread(data: Prepared, count: int, vae: VAE) -> Iterator[Tensor]:
@@ -194,8 +285,15 @@ def spread(data: Prepared, count: int, vae: VAE) -> Iterator[Tensor]:
         yield data.batch(int(start), stop, vae.device, vae.dtype)[0]
 
 
-def _state(steps: Sequence[Analysis]) -> dict[str, np.ndarray]:
-    return {f"{s.name}/{key}": value for s in steps for key, value in s.state().items()}
+def _start(steps: Sequence[Analysis], setup: Setup) -> None:
+    for step in steps:
+        step.start(setup)
+
+
+def _restore(steps: Sequence[Analysis], state: Mapping[str, np.ndarray]) -> None:
+    for step in steps:
+        prefix = f"{step.name}/"
+        step.restore({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
 
 
 def _beta_attrs(beta: Beta) -> dict[str, Any]:
@@ -209,24 +307,3 @@ def _beta_attrs(beta: Beta) -> dict[str, Any]:
         "beta_ci95_pullback": beta.ci95_pullback,
     }
     return {name: value for name, value in attrs.items() if value is not None}
-
-
-@contextmanager
-def _bar(total: int, done: int, label: str, *, shown: bool) -> Iterator[Any]:
-    """A progress bar on stderr that appears only on a terminal and after two seconds."""
-    import sys
-
-    from tqdm import tqdm
-
-    bar = tqdm(
-        total=total,
-        initial=done,
-        desc=label,
-        unit="sample",
-        delay=2,
-        file=sys.stderr,
-        leave=False,
-        disable=None if shown else True,
-    )
-    with bar:
-        yield bar.update

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from isoprobe import netcdf
 from isoprobe.errors import IsoprobeError, ResultError
-from isoprobe.journal import Journal
-from isoprobe.result import FORMAT, FORMAT_VERSION, Result
+from isoprobe.journal import Journal, difference
+from isoprobe.result import FORMAT, FORMAT_VERSION, SHARD, Result
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from isoprobe.contracts import Variable
 
 SAMPLES = "samples"
+#: group of a shard that holds what was accumulated
+STATE = "state"
 _SLICE_BYTES = 1 << 24
 
 
@@ -168,10 +170,28 @@ class ResultWriter:
         Raises:
             ResultError: if the disk is full or the like; what was saved is kept.
         """
+        self._publish({**attrs, "format": FORMAT})
+        return Result.open(self.path, temporary=self._temporary)
+
+    def finish_shard(self, attrs: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> None:
+        """Assemble a shard instead: the rows so far, and what was accumulated over them.
+
+        Args:
+            attrs: root attributes.
+            state: named arrays, kept in the group ``state``.
+
+        Raises:
+            ResultError: if the disk is full or the like; what was saved is kept.
+        """
+        self._publish({**attrs, "format": SHARD}, state)
+
+    def _publish(
+        self, attrs: Mapping[str, Any], state: Mapping[str, np.ndarray] | None = None
+    ) -> None:
         assembled = self._journal.folder / "assembled.h5"
         with _explained(self.path):
             try:
-                self._assemble(assembled, attrs)
+                self._assemble(assembled, attrs, state)
                 # from here on a resume may replace the target: it can only be our own
                 self._journal.record({**self._record, "replace": True})
                 assembled.replace(self.path)
@@ -179,7 +199,6 @@ class ResultWriter:
                 assembled.unlink(missing_ok=True)
             self._open = False
             self._journal.remove()
-        return Result.open(self.path, temporary=self._temporary)
 
     def abort(self, *, keep: bool = True) -> None:
         """Give up; what was saved stays for ``resume`` if ``keep``, otherwise nothing does."""
@@ -211,7 +230,9 @@ class ResultWriter:
         last = self._sizes["sample"] - start
         return {"sample": min(rows, last), "latent": self._sizes["latent"]}
 
-    def _assemble(self, path: Path, attrs: Mapping[str, Any]) -> None:
+    def _assemble(
+        self, path: Path, attrs: Mapping[str, Any], state: Mapping[str, np.ndarray] | None
+    ) -> None:
         import h5py
 
         rows = self._sizes["sample"]
@@ -226,7 +247,9 @@ class ResultWriter:
                     data[start:stop] = self._journal.read(name, start, stop)
             for name, variables in self._groups.items():
                 netcdf.write_group(file, name, variables)
-            ours = {"format": FORMAT, "format_version": FORMAT_VERSION, "complete": True}
+            if state is not None:
+                netcdf.write_arrays(file, STATE, state)
+            ours = {"format_version": FORMAT_VERSION, "complete": True}
             netcdf.write_attributes(file, {**attrs, **ours})
 
 
@@ -282,12 +305,11 @@ def _begin(
 
 
 def _same_identity(target: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    for name in [*now, *(name for name in before if name not in now)]:
-        if before.get(name) != now.get(name):
-            raise ResultError(
-                f"cannot resume {target}: {name} was {before.get(name)!r}, now {now.get(name)!r};"
-                " use the same options, or start over with --overwrite"
-            )
+    found = difference(before, now)
+    if found is not None:
+        raise ResultError(
+            f"cannot resume {target}: {found}; use the same options, or start over with --overwrite"
+        )
 
 
 @contextlib.contextmanager

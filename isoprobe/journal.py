@@ -253,6 +253,30 @@ class Journal:
         self._files = {}
 
 
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Return the first thing in which two runs' identities differ, in words; None if equal."""
+    for name in [*now, *(name for name in before if name not in now)]:
+        if before.get(name) != now.get(name):
+            return f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
+    return None
+
+
+def is_held(folder: Path) -> bool:
+    """Return whether a living process holds the journal in a folder."""
+    import fcntl
+
+    try:
+        file = (folder / LOCK).open("rb")
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
 def _lock(folder: Path) -> IO[bytes]:
     """Return a file that holds the folder until it is closed or the process dies.
 

@@ -110,6 +110,16 @@ def create_column(
     return data
 
 
+def write_arrays(file: h5py.File, group: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays of any names, without dimensions: what a program keeps for itself."""
+    parent = file.create_group(group)
+    for name, values in arrays.items():
+        if values.dtype.kind in "UOS":
+            _create(parent, name, values)
+        else:
+            parent.create_dataset(name, data=values, **_storage(values.shape, values.itemsize))
+
+
 def write_attributes(file: h5py.File, attrs: Mapping[str, Any]) -> None:
     """Write root attributes: text, numbers and lists of numbers as such, all else as JSON.
 
@@ -277,6 +287,26 @@ def read_variable(
         units=str(_unset(data.attrs.get("units", "1"))),
         equation=str(_unset(data.attrs.get("equation", ""))),
     )
+
+
+def read_arrays(file: h5py.File, group: str) -> dict[str, np.ndarray]:
+    """Return what :func:`write_arrays` wrote, by the names given then."""
+    import h5py
+
+    names: list[str] = []
+    file[group].visit(names.append)  # follows no links
+    found = {name: file[group][name] for name in names}
+    return {
+        name: _array(data)
+        for name, data in found.items()
+        if isinstance(data, h5py.Dataset) and not (data.external or data.is_virtual)
+    }
+
+
+def _array(data: h5py.Dataset) -> np.ndarray:
+    if data.dtype.kind == "O":
+        return np.asarray(data.asstr()[()]).astype(str)
+    return np.asarray(data[()])
 
 
 def _is_variable(group: h5py.Group, name: str) -> bool:

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from isoprobe import netcdf
 from isoprobe.errors import IsoprobeError, ResultError, nearest
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from isoprobe.contracts import Variable
 
 FORMAT = "isoprobe result"
+#: what one of several processes makes of its samples, see :mod:`isoprobe.shards`
+SHARD = "isoprobe shard"
 FORMAT_VERSION = 1
 _SAMPLES = "samples"
 #: what h5py, and whoever relies on what is read, raise on files that are damaged or not ours
@@ -93,6 +95,9 @@ class Result:
         attrs: root attributes.
     """
 
+    #: what the file says that it is
+    form: ClassVar[str] = FORMAT
+
     def __init__(
         self, file: h5py.File, path: Path, temporary: TemporaryDirectory[str] | None = None
     ) -> None:
@@ -105,7 +110,7 @@ class Result:
         self.attrs = Attributes(netcdf.read_attributes(file), path)
 
     @classmethod
-    def open(cls, path: str | Path, *, temporary: TemporaryDirectory[str] | None = None) -> Result:
+    def open(cls, path: str | Path, *, temporary: TemporaryDirectory[str] | None = None) -> Self:
         """Open a result file.
 
         Args:
@@ -127,7 +132,7 @@ class Result:
                 raise ResultError(f"{path} is no HDF5 file; a result is what 'analyze' wrote")
             file = h5py.File(path, "r")
             try:
-                _check_format(file, path)
+                _check_format(file, path, cls.form)
                 return cls(file, path, temporary)
             except BaseException:
                 file.close()
@@ -180,6 +185,16 @@ class Result:
         Raises:
             ResultError: if a column is not there.
         """
+        return {name: v.values for name, v in self.columns(start, stop, names).items()}
+
+    def columns(
+        self, start: int = 0, stop: int | None = None, names: Sequence[str] | None = None
+    ) -> dict[str, Variable]:
+        """Return rows ``[start, stop)`` as :meth:`samples` does, with units and dimensions.
+
+        Raises:
+            ResultError: if a column is not there.
+        """
         columns = self[_SAMPLES]
         for name in names or ():
             if name not in columns:
@@ -189,7 +204,7 @@ class Result:
         with readable(self.path):
             group = self._file[_SAMPLES]
             chosen = list(columns) if names is None else names
-            return {n: netcdf.read_variable(group, n, start, stop).values for n in chosen}
+            return {n: netcdf.read_variable(group, n, start, stop) for n in chosen}
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -203,7 +218,7 @@ class Result:
         if self._temporary is not None:
             self._temporary.cleanup()
 
-    def __enter__(self) -> Result:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -246,12 +261,17 @@ def _check_path(path: Path) -> None:
         raise ResultError(f"{path} is not a file; a result is what 'analyze --out' wrote")
 
 
-def _check_format(file: h5py.File, path: Path) -> None:
+def _check_format(file: h5py.File, path: Path, form: str) -> None:
     attrs = netcdf.read_attributes(file)
-    if attrs.get("format") != FORMAT:
+    found = attrs.get("format")
+    if found == SHARD and form == FORMAT:
         raise ResultError(
-            f"{path} is HDF5, but no isoprobe result; a result is what 'analyze' wrote"
+            f"{path} is a shard of a result; put all of them together with 'isoprobe merge'"
         )
+    if found == FORMAT and form == SHARD:
+        raise ResultError(f"{path} is a whole result, no shard; there is nothing to merge")
+    if found != form:
+        raise ResultError(f"{path} is HDF5, but no {form}; one is what 'analyze' wrote")
     version = int(attrs.get("format_version", 0))
     if version > FORMAT_VERSION:
         raise ResultError(

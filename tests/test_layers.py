@@ -22,17 +22,17 @@ MAY_IMPORT = {
 }
 #: each module imports only from its own line and those above; a new module gets its place here
 LAYERS = (
-    "errors files",
+    "errors files progress",
     "contracts hookspecs specs",
     "formulas headers pickles source statistics regression randomness tensors memory forward"
     " routes pullback random_pullback"
     " isometric fitting diagnosis quality objective",
     "checkpoint contents data datafiles",
     "probe calibration recovery untrained",
-    "netcdf journal result hdf5",
+    "netcdf journal result hdf5 shards",
     "anomaly_summary verdict summary matching compare plots report",
     "discovery registry",
-    "engine api scoring score_files testing scaffold",
+    "engine jobs api sharding processes scoring score_files testing scaffold",
     "cli __main__ __init__",
 )
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import sys
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +13,10 @@ from isoprobe.cli import types
 from isoprobe.cli.examples import examples
 from isoprobe.cli.group import COMMAND_LINE
 from isoprobe.contracts import DEFAULT_ANALYSES
-from isoprobe.errors import ResultError
+from isoprobe.errors import OptionError, ResultError
+
+if TYPE_CHECKING:
+    from isoprobe.result import Result
 
 #: what a report shows beyond the summary
 REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
@@ -29,6 +30,8 @@ REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
         "isoprobe analyze model.safetensors --report report.html",
         "isoprobe analyze folder/ --data mnist.npz:x_train --resize 32 --json | jq .beta",
         "isoprobe analyze w.pt --adapter factory --option target=models.py:build --metric sse",
+        "torchrun --nproc-per-node=4 -m isoprobe analyze model.safetensors --out result.h5",
+        "isoprobe analyze model.safetensors --out result.h5 --shard 2/4",
     ),
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -111,9 +114,14 @@ REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
     metavar="F.html",
     help="Write the report of the result here.",
 )
+@click.option(
+    "--shard",
+    metavar="K/N",
+    help="Do the K-th of N shares of the samples; 'isoprobe merge' puts the shards together.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing result and report.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
-@click.option("--json", "as_json", is_flag=True, help="Write JSON instead of the summary.")
+@shared.as_json
 def analyze(
     *,
     model: Path,
@@ -121,28 +129,60 @@ def analyze(
     analyses: tuple[str, ...],
     report: Path | None,
     as_json: bool,
+    shard: str | None,
     **settings: Any,
 ) -> None:
     """Analyse the latent space of a checkpoint, in one pass over the data.
 
-    The summary goes to stdout, notes and progress to stderr.
+    The summary goes to stdout, notes and progress to stderr. Under torchrun every process does a
+    share of the samples, and the first one puts the shares together.
+
+    Raises:
+        OptionError: for a report of a shard.
     """
-    from isoprobe import api, summary
     from isoprobe.specs import parse_options
 
-    given = parse_options(options, of="--option")
+    settings["options"] = parse_options(options, of="--option")
     settings["analyses"] = analyses or _default_analyses(reported=report is not None)
     _refuse_page(report, overwrite=settings["overwrite"])
     settings["command"] = click.get_current_context().meta.get(COMMAND_LINE, "")
-    with api.analyze(model, options=given, progress=True, **settings) as result:
-        if report is not None:
-            from isoprobe import report as pages
+    if shard is not None:
+        if report is not None or as_json:
+            raise OptionError("--report and --json need all shards; use them after isoprobe merge.")
+        _analyze_share(shard, model, settings)
+        return
+    result = _result(model, settings)
+    if result is not None:
+        with result:
+            if report is not None:
+                from isoprobe import report as pages
 
-            pages.write(pages.render(result), report, overwrite=settings["overwrite"])
-        if as_json:
-            click.echo(json.dumps(summary.to_json(result), indent=2, allow_nan=False))
-        else:
-            click.echo(summary.to_text(result, _width(), unicode=_unicode()))
+                pages.write(pages.render(result), report, overwrite=settings["overwrite"])
+            shared.show(result, as_json=as_json)
+
+
+def _result(model: Path, settings: dict[str, Any]) -> Result | None:
+    """The result; None in all processes but the first."""
+    from isoprobe.api import analyze
+    from isoprobe.processes import Process
+    from isoprobe.sharding import analyze_together
+
+    process = Process.of(os.environ)
+    if process is None:
+        return analyze(model, progress=True, **settings)
+    return analyze_together(process, model, progress=True, **settings)
+
+
+def _analyze_share(text: str, model: Path, settings: dict[str, Any]) -> None:
+    from isoprobe.sharding import analyze_shard
+    from isoprobe.shards import Part
+
+    part, out = Part.parse(text), settings["out"]
+    if out is None:
+        raise OptionError("--shard needs --out F.h5; the shard is written beside it.")
+    path = analyze_shard(part, model, progress=True, **settings)
+    every = out.with_name(f"{out.stem}.shard-*-of-{part.count}{out.suffix}")
+    click.echo(f"{path} is written; with all {part.count}: isoprobe merge {out} {every}", err=True)
 
 
 def _default_analyses(*, reported: bool) -> tuple[str, ...]:
@@ -157,11 +197,3 @@ def _refuse_page(report: Path | None, *, overwrite: bool) -> None:
         raise ResultError(f"{report} exists already; add --overwrite to replace it")
     if not report.absolute().parent.is_dir():
         raise ResultError(f"{report}: there is no folder {report.absolute().parent}; make it first")
-
-
-def _width() -> int:
-    return min(shutil.get_terminal_size().columns, 110)
-
-
-def _unicode() -> bool:
-    return "utf" in (sys.stdout.encoding or "").lower()

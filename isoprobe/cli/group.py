@@ -20,6 +20,7 @@ COMMANDS = {
     "check": "isoprobe.cli.check:check",
     "compare": "isoprobe.cli.compare:compare",
     "inspect": "isoprobe.cli.inspect:inspect",
+    "merge": "isoprobe.cli.merge:merge",
     "new-plugin": "isoprobe.cli.new_plugin:new_plugin",
     "plugins": "isoprobe.cli.plugins:plugins",
     "report": "isoprobe.cli.report:report",

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
 import click
 
 from isoprobe.cli import types
+
+if TYPE_CHECKING:
+    from isoprobe.result import Result
 
 adapter = click.option("--adapter", metavar="NAME", help="Adapter. [default: the one that matches]")
 adapter_options = click.option(
@@ -45,3 +53,16 @@ device = click.option(
     show_default=True,
     help="cpu, cuda, cuda:1, mps; auto takes an accelerator where there is one.",
 )
+as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON instead of the summary.")
+
+
+def show(result: Result, *, as_json: bool) -> None:
+    """Write a result's summary, or its JSON, to stdout."""
+    from isoprobe import summary
+
+    if as_json:
+        click.echo(json.dumps(summary.to_json(result), indent=2, allow_nan=False))
+        return
+    width = min(shutil.get_terminal_size().columns, 110)
+    unicode = "utf" in (sys.stdout.encoding or "").lower()
+    click.echo(summary.to_text(result, width, unicode=unicode))

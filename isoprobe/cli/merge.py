@@ -1,0 +1,58 @@
+"""``isoprobe merge``: shards that a job array made become the result of one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from isoprobe.cli import options as shared
+from isoprobe.cli.examples import examples
+from isoprobe.cli.group import COMMAND_LINE
+
+
+@click.command(
+    short_help="Put the shards of a job array together.",
+    epilog=examples(
+        "isoprobe merge result.h5 result.shard-*-of-4.h5",
+        "isoprobe merge result.h5 shards/*.h5 --model /new/place/model.safetensors",
+        "isoprobe merge result.h5 s1.h5 s2.h5 --adapter factory --option target=models.py:build",
+    ),
+)
+@click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("shards", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    metavar="MODEL",
+    help="The checkpoint, where it has moved. [default: as the shards were made]",
+)
+@click.option("--data", metavar="SPEC", help="The data, where it has moved.")
+@shared.adapter
+@shared.adapter_options
+@shared.trust
+@shared.device
+@click.option("--overwrite", is_flag=True, help="Replace an existing result.")
+@shared.as_json
+def merge(
+    *,
+    out: Path,
+    shards: tuple[Path, ...],
+    options: tuple[str, ...],
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Make of SHARDS, written by 'isoprobe analyze --shard K/N', the one result OUT.
+
+    The result is that of a single process: shards hold sums and rows, and everything that rests on
+    all samples is derived here. An adapter that was named for the shards is named again, since no
+    file may say which code is run.
+    """
+    from isoprobe.sharding import merge_files
+    from isoprobe.specs import parse_options
+
+    settings["options"] = parse_options(options, of="--option")
+    settings["command"] = click.get_current_context().meta.get(COMMAND_LINE, "")
+    with merge_files(shards, out, progress=True, **settings) as result:
+        shared.show(result, as_json=as_json)
