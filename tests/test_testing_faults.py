@@ -265,6 +265,26 @@ class DoesNotMerge(SoundAnalysis):
         return {"square": self.variable(self.total / self.count)}
 
 
+class NoMerge(DoesNotMerge):
+    """The same with a state, but no word of how two states become one."""
+
+    def state(self):
+        return {"total": self.total, "count": np.asarray(self.count)}
+
+    def restore(self, state):
+        self.total, self.count = state["total"], int(state["count"])
+
+
+class RestoreAdds(NoMerge):
+    """Merges, but a restore adds to what is there instead of taking its place."""
+
+    def restore(self, state):
+        self.total, self.count = self.total + state["total"], self.count + int(state["count"])
+
+    def merge(self, other):
+        self.total, self.count = self.total + other.total, self.count + other.count
+
+
 class NoUnits(SoundAnalysis):
     def variable(self, values):
         return Variable(("latent",), values, "mean of mu squared", "")
@@ -274,6 +294,8 @@ ANALYSIS_FAULTS = {
     MeanOfMeans: "result does not depend on the batch size",
     OrderMatters: "result does not depend on the order of batches",
     DoesNotMerge: "shards merged equal one pass",
+    NoMerge: "shards merged equal one pass",
+    RestoreAdds: "shards merged from their saved states equal one pass",
     NoUnits: "every variable has units and a long name",
 }
 

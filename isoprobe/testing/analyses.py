@@ -65,6 +65,7 @@ class AnalysisLaws(Laws):
 
     @law("shards merged equal one pass")
     def _merge(self) -> None:
+        require(self.make().mergeable(), "it has a state() of its own; it needs a merge() as well")
         order = self.rehearsal.order(BATCH)
         for cut in (1, 4):
             steps, others = self.rehearsal.steps(), self.rehearsal.steps()
@@ -76,6 +77,27 @@ class AnalysisLaws(Laws):
                 start = order[cut].start
                 stored[name].values[start:] = variable.values[start:]
             self._same(self.rehearsal.finish(steps, stored), self._expected, "merging two shards")
+
+    @law("shards merged from their saved states equal one pass")
+    def _merge_states(self) -> None:
+        order = self.rehearsal.order(BATCH)
+        steps, other = self.rehearsal.steps(), self.rehearsal.steps()
+        stored: dict[str, Variable] = {}
+        for number, rows in enumerate((order[:2], order[2:5], order[5:])):
+            shard = self.rehearsal.steps()
+            for name, variable in self.rehearsal.feed(shard, rows).items():
+                stored.setdefault(name, variable)
+                part = slice(rows[0].start, rows[-1].stop)
+                stored[name].values[part] = variable.values[part]
+            for into, mine, theirs in zip(steps, other, shard, strict=True):
+                state = {name: np.copy(value) for name, value in theirs.state().items()}
+                if number:
+                    mine.restore(state)
+                    into.merge(mine)
+                else:
+                    into.restore(state)
+        found = self.rehearsal.finish(steps, stored)
+        self._same(found, self._expected, "merging the saved states of three shards")
 
     @law("a run continued from its saved state equals one pass")
     def _state(self) -> None:
