@@ -62,12 +62,12 @@ def expected_seconds(method: str, recipe: Recipe, fraction: float, epoch: float)
         epoch: processor seconds of an epoch of the VAE.
 
     Returns:
-        About as long for an epoch of RaDOGAGA, twice as long for one of DAGMM.
+        As long for an epoch of DAGMM, 1.7 times as long for one of RaDOGAGA, as was measured.
     """
     epochs = {
         "PCA": 1,
-        "DAGMM": 2 * _dagmm_settings(recipe, fraction).epochs,
-        "RaDOGAGA(d)": recipe.epochs,
+        "DAGMM": _dagmm_settings(recipe, fraction).epochs,
+        "RaDOGAGA(d)": 1.7 * recipe.epochs,
     }
     return epochs[method] * epoch
 
