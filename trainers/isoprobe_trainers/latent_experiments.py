@@ -82,14 +82,17 @@ def runs_of(figure: str, *, quick: bool) -> list[Run]:
     """
     if figure == "fig28":
         runs = [digits_run("mnist", n, lam) for n, lam in PAPER]
-        brief = {"iterations": QUICK_DIGITS, "decay": QUICK_DECAY} if quick else {}
-        return [replace(run, **brief) for run in runs]
-    latents = 256 if figure == "fig27" else 32
-    panels = {"fig4": (False,), "fig5": (True,), "fig27": (False, True)}
-    losses = panels[figure] if figure in panels else WALKED[figure][0]
-    smaller = {"iterations": QUICK_FACES, "channels": QUICK_CHANNELS} if quick else {}
-    runs = [faces_run(latents, decomposed=split, **smaller) for split in losses]
-    return [replace(run, decay=QUICK_DECAY) for run in runs] if quick else runs
+        iterations = QUICK_DIGITS
+    else:
+        latents = 256 if figure == "fig27" else 32
+        panels = {"fig4": (False,), "fig5": (True,), "fig27": (False, True)}
+        losses = panels[figure] if figure in panels else WALKED[figure][0]
+        channels = QUICK_CHANNELS if quick else CHANNELS
+        runs = [faces_run(latents, decomposed=split, channels=channels) for split in losses]
+        iterations = QUICK_FACES
+    if not quick:
+        return runs
+    return [replace(run, iterations=iterations, decay=QUICK_DECAY) for run in runs]
 
 
 def reproduce(names: Sequence[str], settings: Settings) -> None:
