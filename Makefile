@@ -1,6 +1,6 @@
 # One command for each chore. Each makes its own environment first: nothing but make and Python is needed.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench reproduce docs clean
+.PHONY: help demo test lint format bench reproduce docs coverage mutation nightly clean
 
 # The first Python on the path that is new enough; override with `make PYTHON=...`.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
@@ -25,6 +25,20 @@ demo: $(READY)  ## analyse the example checkpoint
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -n 2
+
+coverage: $(READY)  ## run the tests and print the coverage by branch
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest
+	@$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --fail-under=92
+
+mutation: $(READY)  ## change the formulas one by one; a test must fail each time
+	$(BIN)/python -m pip install --quiet -c constraints.txt mutmut
+	$(BIN)/mutmut run
+
+nightly: $(READY)  ## kills, wrong commands and generated files at full length
+	ISOPROBE_KILLS=100 ISOPROBE_BAD_INPUTS=all ISOPROBE_FUZZ=nightly $(BIN)/python -m pytest \
+		tests/test_kills.py tests/test_hdf5_kills.py tests/test_bad_inputs.py tests/test_fuzz.py
 
 lint: $(READY)  ## check style, format and types
 	$(BIN)/ruff check .

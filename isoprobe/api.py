@@ -311,8 +311,13 @@ def _beside(spec: str, checkpoint: str) -> str:
     """Return the spec of a checkpoint's data, in the checkpoint's own folder where it lies there.
 
     A name with a folder in it is left alone: a stranger's file may not point anywhere it likes.
+
+    Raises:
+        DataError: for a name that leads out of the current folder.
     """
     name = spec.partition(":")[0]
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise DataError(f"the checkpoint's data set '{spec}' lies elsewhere; give it with --data")
     beside = Path(checkpoint).parent / name
     if checkpoint and Path(name).name == name and beside.is_file():
         return str(beside.parent / spec)

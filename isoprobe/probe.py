@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import torch
 from isoprobe import formulas
 from isoprobe.contracts import Batch
 from isoprobe.errors import CheckpointError, OptionError, PluginError
+from isoprobe.finite import first_bad_layer, require_finite
 from isoprobe.memory import Plan, plan
 from isoprobe.pullback import METHODS, Pullback, exact_pullback, finite_difference_pullback
 from isoprobe.random_pullback import COLUMN_LIMIT, COLUMNS, random_pullback
@@ -123,8 +124,14 @@ class Probe:
         """How the decoder is differentiated; None where only its values are used."""
         if not self.needs & _TENSOR or self.options.pullback == "finite-difference":
             return None
-        trial = torch.randn(2, self.vae.latent_size, generator=torch.Generator().manual_seed(0))
-        return choose_route(self.view.decode, trial.to(self.vae.device, self.vae.dtype))
+        drawn = torch.randn(2, self.vae.latent_size, generator=torch.Generator().manual_seed(0))
+        trial = drawn.to(self.vae.device, self.vae.dtype)
+        try:
+            return choose_route(self.view.decode, trial)
+        except CheckpointError as error:
+            layer = first_bad_layer(self.vae.module, self.view.decode, trial)
+            more = f" At samples of the prior, {layer}." if layer else ""
+            raise CheckpointError(f"{self.vae.name}: {error}{more}") from error
 
     @property
     def notes(self) -> list[str]:
@@ -170,13 +177,22 @@ class Probe:
         """
         quantities = self._posterior(index, x)
         output = self._pull_back(index, quantities)
+        first = {**quantities, "output": output}
+        self._require_finite(first, index, quantities["mean"])
         if self.needs - quantities.keys():
             self._distortions(x, output, quantities)
         if self.needs & _DRAWS:
             self._draw(index, x, quantities)
         if "distortion_signs" in self.needs:
             self._corners(index, x, quantities)
+        later = {name: values for name, values in quantities.items() if name not in first}
+        self._require_finite(later, index, quantities["mean"])
         return Batch(index, x, quantities, labels)
+
+    def _require_finite(
+        self, quantities: Mapping[str, Tensor], index: np.ndarray, z: Tensor
+    ) -> None:
+        require_finite(quantities, index, self.vae, self.view.decode, z)
 
     def _posterior(self, index: np.ndarray, x: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -201,7 +217,7 @@ class Probe:
         z = quantities["mean"]
         if not self.needs & _TENSOR:
             with torch.no_grad():
-                return _finite(self.vae, self.view.decode(z))
+                return self.view.decode(z)
         if self.options.pullback == "probe":
             return self._sample_pullback(index, quantities)
         if self.options.pullback == "finite-difference":
@@ -216,12 +232,12 @@ class Probe:
                 block=self.plan.block,
                 route=self.route,
             )
-        quantities["pullback"] = _finite(self.vae, pulled.diagonal)
+        quantities["pullback"] = pulled.diagonal
         if pulled.gram is not None:
             quantities["gram"] = pulled.gram
         if pulled.euclidean is not None:
             quantities["euclidean_gram"] = pulled.euclidean
-        return _finite(self.vae, pulled.output)
+        return pulled.output
 
     def _sample_pullback(self, index: np.ndarray, quantities: dict[str, Tensor]) -> Tensor:
         """The same from a few products a sample."""
@@ -235,11 +251,11 @@ class Probe:
             route=self.route or choose_route(self.view.decode, z[:2]),
             rows=self.plan.block * self.plan.chunk,
         )
-        quantities["pullback"] = _finite(self.vae, pulled.diagonal)
+        quantities["pullback"] = pulled.diagonal
         quantities["pullback_spread"] = pulled.spread
         if pulled.drawn is not None:
             quantities["pullback_drawn"] = pulled.drawn
-        return _finite(self.vae, pulled.output)
+        return pulled.output
 
     def _distortions(self, x: Tensor, output: Tensor, quantities: dict[str, Tensor]) -> None:
         view = self.view
@@ -295,12 +311,3 @@ class Probe:
                 points = (self.view.decode(mean + shift), self.view.decode(mean - shift))
                 values.append(self._mean_distortion(x, points))
         quantities["distortion_signs"] = torch.stack(values, dim=1)
-
-
-def _finite(vae: VAE, values: Tensor) -> Tensor:
-    if not bool(values.isfinite().all()):
-        raise CheckpointError(
-            f"{vae.name}: the decoder gives values that are not finite at the posterior mean; "
-            "expected finite numbers. The weights may be damaged, or too large for this dtype."
-        )
-    return values

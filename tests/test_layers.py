@@ -26,7 +26,7 @@ LAYERS = (
     "contracts hookspecs specs",
     "formulas headers pickles source statistics regression randomness tensors memory forward"
     " routes pullback random_pullback"
-    " isometric fitting diagnosis quality objective",
+    " isometric fitting diagnosis quality objective finite",
     "checkpoint contents data datafiles",
     "probe calibration recovery untrained",
     "netcdf journal result hdf5 shards",
