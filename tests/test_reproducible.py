@@ -67,8 +67,7 @@ def assert_same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray], dty
 @pytest.mark.parametrize("dtype", ROUNDING)
 def test_batches_change_rounding_alone(dtype: str) -> None:
     wanted = numbers(batch_size=len(X), dtype=dtype)
-    for batch in (1, 7):
-        assert_same(numbers(batch_size=batch, dtype=dtype), wanted, dtype)
+    assert_same(numbers(batch_size=7, dtype=dtype), wanted, dtype)
 
 
 @pytest.mark.parametrize("dtype", ROUNDING)

@@ -477,3 +477,94 @@ def test_help_loads_nothing_heavy() -> None:
         "sys.exit(code or any(m in sys.modules for m in ('torch', 'h5py', 'pyarrow')))"
     )
     subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+
+
+# ------------------------------------------------------------------ stopped and resumed
+
+
+def interrupted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str, batches: int = 2
+) -> None:
+    """Score until Ctrl-C after some batches, a state being saved after each."""
+    from isoprobe.hdf5 import ResultWriter
+    from isoprobe.scoring import Scoring
+
+    whole = Scoring.batches
+
+    def stopping(self: Scoring, done: int = 0):
+        for number, columns in enumerate(whole(self, done)):
+            if number == batches:
+                raise KeyboardInterrupt
+            yield columns
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scoring, "batches", stopping)
+        patch.setattr(ResultWriter, "due", lambda _: True)
+        from isoprobe.cli import main
+
+        model, result = str(folder / "m.safetensors"), str(folder / "r.h5")
+        assert main(["score", model, "--reference", result, *arguments]) == 130
+
+
+def test_a_resumed_scoring_is_that_of_an_undisturbed_one(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = ("--data", str(folder / "few.npy"), "--batch-size", "3000", "--parts")
+    whole, out = tmp_path / "whole.h5", tmp_path / "s.h5"
+    assert run(folder, *data, "--out", str(whole), capsys=capsys)[0] == 0
+    interrupted(folder, monkeypatch, *data, "--out", str(out))
+    assert not out.exists()
+    assert run(folder, *data, "--out", str(out), capsys=capsys)[0] == 1  # not thrown away
+    again = run(folder, *data, "--out", str(out), "--resume", capsys=capsys)
+    assert again[0] == 0, again[2]
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["s.h5", "whole.h5"]
+
+
+def test_only_the_rows_left_are_scored_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = ("--data", str(folder / "few.npy"), "--batch-size", "3000")
+    out = str(tmp_path / "s.h5")
+    interrupted(folder, monkeypatch, *data, "--out", out)
+    # two batches of the four are left: one more, none, and then a third is not there to stop in
+    for batches in (1, 0):
+        interrupted(folder, monkeypatch, *data, "--out", out, "--resume", batches=batches)
+    with pytest.raises(AssertionError, match="== 130"):
+        interrupted(folder, monkeypatch, *data, "--out", out, "--resume", batches=1)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--alpha", "0.2"), "alpha was 0.05, now 0.2"),
+        (("--parts",), "parts was False, now True"),
+        (("--samples", "77"), "samples was 10000, now 77"),
+    ],
+)
+def test_another_scoring_is_not_gone_on_with(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
+    message: str,
+) -> None:
+    data = ("--data", str(folder / "few.npy"), "--batch-size", "3000")
+    out = ("--out", str(tmp_path / "s.h5"))
+    interrupted(folder, monkeypatch, *data, *out)
+    code, _, err = run(folder, *data, *out, *more, "--resume", capsys=capsys)
+    assert code == 1
+    assert message in err
+
+
+def test_a_table_cannot_be_resumed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ("--data", str(folder / "few.npy"))
+    for out in ((), ("--out", "x.csv"), ("--out", "x.parquet")):
+        code, _, err = run(folder, *data, *out, "--resume", capsys=capsys)
+        assert code == 1
+        assert "--resume" in err
+        assert ".h5" in err
