@@ -175,6 +175,7 @@ def of_results(results: list[str]) -> Iterator[Case]:
         yield Case(("report", result, "--figures", "new"), 1, (result,))
         yield Case(("compare", "result.h5", result), 1, (result,))
         yield Case((*SCORE[:5], result), 1, (result,))
+        yield Case(("merge", "x.h5", result), 1, (result,))
 
 
 #: a valid beginning of each command line, to which one wrong thing is added
@@ -185,6 +186,7 @@ BEGINNINGS = {
     "convert": ("convert", "model.safetensors", "x.safetensors"),
     "doctor": ("doctor", "model.safetensors", "--data", "good.npy"),
     "inspect": ("inspect", "model.safetensors"),
+    "merge": ("merge", "x.h5", "result.h5"),
     "new-plugin": ("new-plugin", "metric", "mine"),
     "plugins": ("plugins",),
     "report": ("report", "result.h5"),
@@ -238,6 +240,7 @@ USAGES = {
     "--memory": ("lots", "0", "-1GiB", "1XB"),
 }
 MISTAKES = {
+    "--shard": ("0/2", "3/2", "1", "a/b", "1/0", "1/2/3"),
     "--metric": ("bec", "gaussian:sigma=1", "gaussian:sigma2=wide", "gaussian:sigma2", "bce:x=1",
                  "gaussian:sigma2=1,sigma2=2", "gaussian:sigma2=-1", "ssim"),
     "--analysis": ("isometri", "isometry:depth=3", ""),
@@ -346,6 +349,10 @@ def of_places() -> Iterator[Case]:
     yield Case(("report", "result.h5", "--figure", "scree"), USAGE, ("--figure",))
     yield Case(("report", "result.h5", "--figures", "new", "-o", "x.html"), USAGE, ("--figures",))
     yield Case(("compare", "result.h5"), USAGE, ("two results",))
+    yield Case(("merge", "x.h5"), USAGE, ("SHARDS",))
+    yield Case(("merge", "x.h5", "result.h5"), 1, ("result.h5",))
+    for out in ("existing.h5", "no/x.h5", "file/x.h5"):
+        yield Case(("merge", out, "result.h5"), 1, (out, "result.h5"))
     for out in ("existing.safetensors", "no/x.safetensors", "file/x.safetensors"):
         yield Case(("convert", "model.safetensors", out), 1, (out, "native already"))
     yield Case(("new-plugin", "metric", "mine", "--into", "file/under"), 1, ("file/under",))
