@@ -1,6 +1,6 @@
 """Equal rows computed once, with weights in place of repetitions.
 
-Nine tenths of KDDCup99's rows repeat another row, so that most of the work on a batch would be done
+Of 1,024 rows of KDDCup99 to train on, 340 differ, so that most of the work on a batch would be done
 several times over. What is deterministic stays exactly what it was; rows that share a computation
 share its random draws too, which leaves every expectation over draws as it was.
 """
