@@ -20,6 +20,7 @@ from isoprobe.engine import Run, spread
 from isoprobe.errors import IsoprobeError, MetricError, OptionError
 from isoprobe.probe import ProbeOptions
 from isoprobe.recovery import PLAUSIBLE, recover_table
+from isoprobe.selfcheck import SAMPLES, mean_input_distortion
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Dataset
@@ -145,7 +146,14 @@ class Subject:
             "fitted": prepared.notes,
             "analyses_asked": [str(getattr(a, "name", a)) for a in settings.analyses],
         }
-        return Job(run, attrs, notes, identity)
+        return Job(run, {**attrs, **_checked(metric, prepared, vae)}, notes, identity)
+
+
+def _checked(metric: Metric, data: Prepared, vae: VAE) -> dict[str, float]:
+    """What the reconstructions are to be compared with, from the first data the model sees."""
+    first = torch.cat(list(spread(data, SAMPLES, vae)))
+    baseline = mean_input_distortion(metric, first)
+    return {} if baseline is None else {"mean_input_distortion": baseline}
 
 
 # --------------------------------------------------------------------------- metric and beta

@@ -131,6 +131,8 @@ def reading(result: Readable) -> Reading:
         cosine=document["summary"]["cosine_mean_abs"],
         data=str(document["data"]["name"]),
         samples=int(document["data"]["samples"] or 0),
+        distortion=_scalar(result, "overview", "distortion_transform_mean"),
+        baseline=_plain(result.attrs.get("mean_input_distortion")),
     )
 
 

@@ -31,6 +31,8 @@ class Reading:
         cosine: mean |cosine| between decoder columns; None when not computed.
         data: name of the data.
         samples: number of samples.
+        distortion: mean distortion of the reconstruction at the posterior mean; None when unknown.
+        baseline: the same of the mean input in its place.
     """
 
     active: int
@@ -42,6 +44,8 @@ class Reading:
     cosine: float | None
     data: str
     samples: int
+    distortion: float | None = None
+    baseline: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ def _doubts(reading: Reading, *, diagnosed: bool) -> Iterator[str]:
             "No data was used: the inputs are decoded from the prior, so every figure describes "
             "the model's own samples. Give --data for the real ones."
         )
+    if reading.distortion is not None and reading.baseline is not None:
+        yield from _doubts_about_reading(reading.distortion, reading.baseline)
     if reading.samples < FEW_SAMPLES:
         yield f"{reading.samples} samples are few; standard errors are in the result."
     if reading.cosine is not None and reading.cosine > ORTHOGONAL:
@@ -107,6 +113,17 @@ def _doubts(reading: Reading, *, diagnosed: bool) -> Iterator[str]:
         )
     if not diagnosed:
         yield from _doubts_about_beta(reading)
+
+
+def _doubts_about_reading(distortion: float, baseline: float) -> Iterator[str]:
+    """Doubt a model that reconstructs no better than the mean input would."""
+    if distortion >= baseline:
+        yield (
+            f"The reconstructions are no better than the mean input (distortion {distortion:.4g} "
+            f"against {baseline:.4g}): the model codes next to nothing, or its weights or the data "
+            "are read in the wrong way (head, activations, range). 'isoprobe doctor MODEL --data "
+            "SPEC' tries other readings."
+        )
 
 
 def _doubts_about_beta(reading: Reading) -> Iterator[str]:

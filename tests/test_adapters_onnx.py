@@ -231,6 +231,82 @@ def test_external_weights_stay_in_the_folder(tmp_path, location):
         Onnx().load(Source(folder / "m.onnx"), {"decoder": "self"})
 
 
+def sines(folder):
+    """Write sin(z A) B, whose Sin has no translation, as a decoder; return it as a function."""
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    hidden, out = f(3, 5), f(5, 4)
+    nodes = [
+        helper.make_node("MatMul", ["z", "a"], ["h"]),
+        helper.make_node("Sin", ["h"], ["s"]),
+        helper.make_node("MatMul", ["s", "b"], ["y"]),
+    ]
+    z, y = (helper.make_tensor_value_info(name, 1, [None, n]) for name, n in (("z", 3), ("y", 4)))
+    weights = [numpy_helper.from_array(hidden, "a"), numpy_helper.from_array(out, "b")]
+    graph = helper.make_graph(nodes, "g", [z], [y], weights)
+    opset = [helper.make_opsetid("", 21)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), folder / "decoder.onnx")
+    return lambda z: torch.sin(z @ torch.from_numpy(hidden).to(z)) @ torch.from_numpy(out).to(z)
+
+
+def test_what_has_no_translation_runs_as_a_black_box(tmp_path):
+    pytest.importorskip("onnxruntime")
+    decode = sines(tmp_path)
+    vae = Onnx().load(Source(tmp_path / "decoder.onnx"), {"decoder": "self"})
+    assert "operator Sin has no translation: run by onnxruntime" in vae.facts.assumptions[0]
+    z = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(vae.decode(z), decode(z), atol=1e-5)
+    # its derivatives, forward and reverse, against the dense Jacobian in double precision
+    wanted = torch.func.vmap(torch.func.jacrev(lambda row: decode(row[None])[0]))(z.double())
+    whole = encoder_of_ones(vae)
+    probe = Probe(whole, installed().metric("sse"), {"mean", "gram", "stationarity"},
+                  ProbeOptions(pairs=1))  # fmt: skip
+    batch = probe(np.arange(6), z)
+    assert torch.allclose(
+        batch["gram"].double(), wanted[:, :3].mT @ wanted[:, :3], rtol=1e-3, atol=1e-3
+    )
+    leaf = z.clone().requires_grad_()
+    (pulled,) = torch.autograd.grad(vae.decode(leaf).sum(), leaf)
+    assert torch.allclose(pulled.double(), wanted.sum(1), rtol=1e-4, atol=1e-4)
+    assert torch.isfinite(batch["stationarity"]).all()
+
+
+def encoder_of_ones(vae):
+    """The model with an encoder that hands its latents through."""
+    from dataclasses import replace
+
+    from isoprobe.contracts import Posterior
+
+    return replace(vae, input_shape=(3,), encode=lambda x: Posterior(x, torch.ones_like(x)),
+                   decode=lambda z: vae.decode(z)[:, :3])  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ["loop", "outside", "huge"])
+def test_a_black_box_is_checked_before_it_runs(tmp_path, change):
+    pytest.importorskip("onnxruntime")
+    sines(tmp_path)
+    path = tmp_path / "decoder.onnx"
+    model = onnx.load(path)
+    if change == "loop":
+        attribute = model.graph.node[1].attribute.add()
+        attribute.name, attribute.type = "body", onnx.AttributeProto.GRAPH
+        attribute.g.name = "endless"
+    elif change == "outside":
+        tensor = model.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        entry = tensor.external_data.add()
+        entry.key, entry.value = "location", "../secret"
+    else:
+        shape = onnx.numpy_helper.from_array(ints(1 << 20, 1 << 20), "big")
+        model.graph.initializer.append(shape)
+        model.graph.node.append(onnx.helper.make_node("ConstantOfShape", ["big"], ["zeros"]))
+        model.graph.node.append(onnx.helper.make_node("Sin", ["zeros"], ["t"]))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(CheckpointError) as caught:
+        Onnx().load(Source(path), {"decoder": "self"})
+    assert "\n" not in str(caught.value)
+
+
 def test_forged_and_truncated_graphs_are_one_line(saved, tmp_path):
     path = tmp_path / "m.onnx"
     data = (saved / "decoder.onnx").read_bytes()

@@ -1,4 +1,4 @@
-"""Pairs of ONNX files, encoder and decoder, with exact derivatives by translation to torch."""
+"""Pairs of ONNX files, encoder and decoder: translated to torch, or else run as black boxes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from isoprobe.specs import construct
 
 if TYPE_CHECKING:
     from isoprobe.source import Source
+    from isoprobe_plugins.adapters.onnx_runtime import RuntimeGraph
 
 
 class Onnx(Adapter):
@@ -39,6 +40,7 @@ class Onnx(Adapter):
         from dataclasses import replace
 
         from isoprobe_plugins.adapters.onnx_graph import read_onnx
+        from isoprobe_plugins.adapters.onnx_runtime import RuntimeGraph
         from isoprobe_plugins.adapters.pairs import EncoderFirst, Pair, PairOptions, sources_of
         from isoprobe_plugins.adapters.wrapping import vae_from_object
 
@@ -46,14 +48,16 @@ class Onnx(Adapter):
         encoder, decoder = sources_of(source, settings, FileKind.ONNX)
         decode = read_onnx(decoder)
         encode = None if encoder is None else read_onnx(encoder)
+        notes = tuple(_said(g) for g in (encode, decode) if isinstance(g, RuntimeGraph))
         if settings.latent_shape is None and decode.input_shape is not None:
             settings = replace(settings, latent_shape="x".join(map(str, decode.input_shape)))
         label = str(source.path)
         if encode is not None and len(encode.outputs) == 1 and settings.layout is None:
-            pair = Pair(None, decode)
+            pair = Pair(None, _derivable(decode))
             vae = vae_from_object(pair, settings, label, source, adapter=self.name)
             return vae.with_facts(
                 assumptions=(
+                    *notes,
                     "the encoder gives a mean and no deviation: norms, rates and densities are "
                     "missing, only the decoder is analysed (--option layout=halves if both are in "
                     "one output)",
@@ -61,12 +65,25 @@ class Onnx(Adapter):
             )
         if encode is not None and settings.input_shape is None and encode.input_shape is not None:
             settings = replace(settings, input_shape="x".join(map(str, encode.input_shape)))
-        pair = Pair(None if encode is None else EncoderFirst(encode), decode)
-        return vae_from_object(pair, settings, label, source, adapter=self.name)
+        pair = Pair(None if encode is None else EncoderFirst(encode), _derivable(decode))
+        vae = vae_from_object(pair, settings, label, source, adapter=self.name)
+        return vae.with_facts(assumptions=(*notes, *vae.facts.assumptions))
 
     def describe(self, source: Source) -> Mapping[str, Any]:
         """Return nothing beyond the kind: the graph is only read when it is loaded."""
         return {"architecture": "ONNX graph" if not source.is_folder else "a pair of ONNX graphs"}
+
+
+def _said(graph: RuntimeGraph) -> str:
+    return f"{graph.why}: run by onnxruntime as a black box, derivatives by central differences"
+
+
+def _derivable(graph: Any) -> Any:
+    """Return a decoder that has derivatives, exact or by differences."""
+    from isoprobe_plugins.adapters.blackbox import BlackBox
+    from isoprobe_plugins.adapters.onnx_runtime import RuntimeGraph
+
+    return BlackBox(graph) if isinstance(graph, RuntimeGraph) else graph
 
 
 @hookimpl

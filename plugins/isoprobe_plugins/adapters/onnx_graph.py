@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,13 @@ from torch import Tensor, nn
 from isoprobe.errors import CheckpointError
 from isoprobe.source import FileKind, Source
 from isoprobe_plugins.adapters.extras import need
-from isoprobe_plugins.adapters.onnx_ops import OPERATORS
+from isoprobe_plugins.adapters.onnx_ops import MAX_ELEMENTS, OPERATORS, UntranslatedError
+from isoprobe_plugins.adapters.torch_files import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from isoprobe_plugins.adapters.onnx_runtime import RuntimeGraph
 
 MODEL_LIMIT = 2 << 30
 
@@ -27,7 +31,8 @@ class OnnxGraph(nn.Module):
         source: its file, beside which external weights may lie.
 
     Raises:
-        CheckpointError: for operators without a translation, and weights outside the folder.
+        UntranslatedError: for an operator without a translation.
+        CheckpointError: for weights outside the folder.
     """
 
     def __init__(self, model: Any, source: Source) -> None:
@@ -43,7 +48,7 @@ class OnnxGraph(nn.Module):
             raise CheckpointError(f"{source.path} takes {len(inputs)} inputs; expected one")
         self.input_name = inputs[0]
         self.outputs = [output.name for output in graph.output]
-        self.input_shape = _static_shape(graph, inputs[0])
+        self.input_shape = static_shape(graph, inputs[0])
         self.nodes = [self._node(node, source) for node in graph.node]
 
     def _node(self, node: Any, source: Source) -> tuple[Any, list[str], list[str], dict[str, Any]]:
@@ -56,10 +61,7 @@ class OnnxGraph(nn.Module):
             return (lambda x, _: x[0]), [node.output[0]], [node.output[0]], {}
         operator = OPERATORS.get(node.op_type) if node.domain in {"", "ai.onnx"} else None
         if operator is None:
-            raise CheckpointError(
-                f"{source.path}: ONNX operator {node.op_type} has no translation, so that there is "
-                "no exact derivative; build the model with --adapter factory"
-            )
+            raise UntranslatedError(f"operator {node.op_type} has no translation")
         return operator, list(node.input), list(node.output), attributes
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -74,29 +76,41 @@ class OnnxGraph(nn.Module):
         return found[0] if len(found) == 1 else found
 
 
-def read_onnx(source: Source) -> OnnxGraph:
-    """Read an ONNX file as a torch module.
+def read_onnx(source: Source) -> OnnxGraph | RuntimeGraph:
+    """Read an ONNX file as a torch module, or else to be run by onnxruntime.
 
     Args:
         source: the file.
 
     Returns:
-        The module.
+        The module, or the graph as a black box, whose ``why`` says what has no translation.
 
     Raises:
-        CheckpointError: when it is damaged or cannot be translated.
+        CheckpointError: when it is damaged, or neither can be.
     """
     onnx = need("onnx", "onnx", "an ONNX file")
     if source.kind is not FileKind.ONNX or source.size > MODEL_LIMIT:
         raise CheckpointError(f"{source.path} is {source.description}, not an ONNX model")
     try:
         model = onnx.load_model_from_string(source.path.read_bytes())
-        return OnnxGraph(model, source)
+        return _translated(model, source)
     except CheckpointError:
         raise
+    except UntranslatedError as error:
+        from isoprobe_plugins.adapters.onnx_runtime import RuntimeGraph
+
+        return RuntimeGraph(model, source, why=str(error))
     except Exception as error:  # protocol buffers and numpy fail in their own ways
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{source.path} is damaged: {lines[0]}") from error
+        raise CheckpointError(f"{source.path} is damaged: {first_line(error)}") from error
+
+
+def _translated(model: Any, source: Source) -> OnnxGraph:
+    """Translate a graph, and try it where its input's shape is known."""
+    graph = OnnxGraph(model, source)
+    if graph.input_shape is not None and math.prod(graph.input_shape) <= MAX_ELEMENTS:
+        with torch.no_grad(), contextlib.suppress(RuntimeError):  # calling it says why it fails
+            graph(torch.zeros(1, *graph.input_shape))
+    return graph
 
 
 def _attribute(attribute: Any, source: Source) -> Any:
@@ -119,7 +133,7 @@ def _tensor(tensor: Any, source: Source) -> Tensor:
 
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        data = _external(tensor, source, math.prod(tensor.dims) * dtype.itemsize)
+        data = external_bytes(tensor, source, math.prod(tensor.dims) * dtype.itemsize)
         array = np.frombuffer(data, dtype).reshape(tuple(tensor.dims))
     else:
         array = onnx.numpy_helper.to_array(tensor)
@@ -128,8 +142,20 @@ def _tensor(tensor: Any, source: Source) -> Tensor:
     return torch.from_numpy(np.array(array))
 
 
-def _external(tensor: Any, source: Source, length: int) -> bytes:
-    """Read external bytes from a file in the model's own folder."""
+def external_bytes(tensor: Any, source: Source, length: int) -> bytes:
+    """Read external bytes from a file in the model's own folder.
+
+    Args:
+        tensor: whose bytes they are.
+        source: the model's file.
+        length: how many.
+
+    Returns:
+        The bytes.
+
+    Raises:
+        CheckpointError: when they do not lie in such a file.
+    """
     fields = {entry.key: entry.value for entry in tensor.external_data}
     name = fields.get("location", "")
     file = Source(source.path.parent).child(name)
@@ -141,7 +167,7 @@ def _external(tensor: Any, source: Source, length: int) -> bytes:
         return stream.read(length)
 
 
-def _static_shape(graph: Any, name: str) -> tuple[int, ...] | None:
+def static_shape(graph: Any, name: str) -> tuple[int, ...] | None:
     """Return the input's shape without the batch, where the file says."""
     entry = next(i for i in graph.input if i.name == name)
     dims = [d.dim_value for d in entry.type.tensor_type.shape.dim][1:]

@@ -12,6 +12,11 @@ from torch.nn import functional
 
 MAX_ELEMENTS = 1 << 28
 
+
+class UntranslatedError(ValueError):
+    """An operator, or a form of one, that has no torch function here."""
+
+
 Attributes = Mapping[str, Any]
 Operator = Callable[[Sequence[Any], Attributes], Any]
 
@@ -31,7 +36,7 @@ def _begins(a: Attributes, axes: int) -> list[int]:
     """Return one padding for both ends of each axis."""
     pads = a.get("pads", [0] * 2 * axes)
     if a.get("auto_pad", "NOTSET") not in {"NOTSET", "VALID"} or pads[:axes] != pads[axes:]:
-        raise ValueError("uneven or automatic padding is not translated")
+        raise UntranslatedError("uneven or automatic padding is not translated")
     return list(pads[:axes])
 
 
@@ -65,7 +70,7 @@ def _pool(kinds: Sequence[Callable[..., Tensor]]) -> Operator:
         kernel = a["kernel_shape"]
         axes = len(kernel)
         if a.get("ceil_mode") or any(d != 1 for d in a.get("dilations", [1])):
-            raise ValueError("pooling with ceil_mode or dilation is not translated")
+            raise UntranslatedError("pooling with ceil_mode or dilation is not translated")
         return kinds[axes - 1](x[0], kernel, a.get("strides", [1] * axes), _begins(a, axes))
 
     return pool
@@ -115,7 +120,7 @@ def _slice(x: Sequence[Any], _: Attributes) -> Tensor:
     index = [slice(None)] * x[0].ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if step < 1:
-            raise ValueError("slices that run backwards are not translated")
+            raise UntranslatedError("slices that run backwards are not translated")
         index[axis] = slice(start, end, step)
     result: Tensor = x[0][tuple(index)]
     return result

@@ -1,0 +1,38 @@
+"""A checkpoint read wrongly loads without an error; the first data it sees tells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from isoprobe.contracts import Metric
+
+#: with fewer inputs their mean lies too close to each of them to be compared with
+FEW = 16
+#: inputs that the comparison is made on
+SAMPLES = 512
+
+
+def mean_input_distortion(metric: Metric, x: Tensor) -> float | None:
+    """Distortion of a model that knows nothing but the mean input.
+
+    A reconstruction that is no better codes nothing, or comes from weights read in the wrong way.
+
+    Args:
+        metric: the distortion.
+        x: inputs, ``(N, *input_shape)``.
+
+    Returns:
+        The mean over inputs of D(x, mean of the other inputs), in units of the metric; None for
+        too few inputs.
+    """
+    count = len(x)
+    if count < FEW:
+        return None
+    with torch.no_grad():
+        others = (x.sum(0, keepdim=True) - x) / (count - 1)
+        return float(metric.distortion(x, others).double().mean())
