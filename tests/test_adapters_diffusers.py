@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from isoprobe.errors import CheckpointError, OptionError
 from isoprobe.registry import installed
@@ -122,3 +124,78 @@ def test_missing_weights_are_named(saved, tmp_path):
     shutil.copy(folder / "config.json", tmp_path)
     with pytest.raises(CheckpointError, match="no weights"):
         Diffusers().load(Source(tmp_path), {})
+
+
+def compvis(name):
+    """The name a tensor has in files of the first latent diffusion code."""
+    down = re.match(r"encoder\.down_blocks\.(\d)\.(resnets|downsamplers\.0)\.(.*)", name)
+    up = re.match(r"decoder\.up_blocks\.(\d)\.(resnets|upsamplers\.0)\.(.*)", name)
+    words = {"resnets": "block", "downsamplers.0": "downsample", "upsamplers.0": "upsample"}
+    if down:
+        name = f"encoder.down.{down[1]}.{words[down[2]]}.{down[3]}"
+    if up:
+        name = f"decoder.up.{1 - int(up[1])}.{words[up[2]]}.{up[3]}"
+    for new, old in (
+        ("mid_block.resnets.0", "mid.block_1"), ("mid_block.resnets.1", "mid.block_2"),
+        ("mid_block.attentions.0", "mid.attn_1"), ("group_norm", "norm"), ("to_q", "q"),
+        ("to_k", "k"), ("to_v", "v"), ("to_out.0", "proj_out"), ("conv_norm_out", "norm_out"),
+        ("conv_shortcut", "nin_shortcut"),
+    ):  # fmt: skip
+        name = name.replace(new, old)
+    return name
+
+
+def early(name):
+    """The name it has in files of early diffusers."""
+    for new, old in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"),
+                     ("to_out.0", "proj_attn")):  # fmt: skip
+        name = name.replace(new, old)
+    return name
+
+
+def single(state, way):
+    """One file of a layout."""
+    if way == "early":
+        return {early(name): tensor for name, tensor in state.items()}
+    if way == "own":
+        return state
+    renamed = {}
+    for name, tensor in state.items():
+        is_matrix = ".attentions." in name and tensor.ndim == 2
+        renamed[compvis(name)] = tensor[:, :, None, None].contiguous() if is_matrix else tensor
+    if way == "pipeline":
+        renamed = {f"first_stage_model.{name}": tensor for name, tensor in renamed.items()}
+        renamed["model.diffusion_model.out.2.bias"] = torch.zeros(4)
+    return renamed
+
+
+@pytest.mark.parametrize("way", ["own", "early", "compvis", "pipeline", "compvis zip"])
+def test_single_files_of_every_layout_give_the_same_numbers(saved, tmp_path, way):
+    folder, _ = saved
+    state = load_file(folder / "diffusion_pytorch_model.safetensors")
+    tensors = single(state, way.removesuffix(" zip"))
+    assert way == "own" or tensors.keys() != state.keys()
+    path = tmp_path / ("vae.ckpt" if way.endswith("zip") else "vae.safetensors")
+    torch.save({"state_dict": tensors}, path) if way.endswith("zip") else save_file(tensors, path)
+    source = Source(path)
+    adapter = installed().adapter_for(source)
+    assert adapter.name == "diffusers"
+    vae = adapter.load(source, {"size": "8", "groups": "4"})
+    whole = Diffusers().load(Source(folder), {})
+    x, z = torch.rand(2, 3, 8, 8) * 2 - 1, torch.randn(2, 32)
+    with torch.no_grad():
+        assert torch.equal(vae.encode(x).mean, whole.encode(x).mean)
+        assert torch.equal(vae.encode(x).std, whole.encode(x).std)
+        assert torch.equal(vae.decode(z), whole.decode(z))
+    assert "groups=N" in vae.facts.assumptions[-1]
+
+
+def test_a_vector_quantised_file_of_that_layout_is_refused_by_what_it_is(saved, tmp_path):
+    folder, _ = saved
+    state = single(load_file(folder / "diffusion_pytorch_model.safetensors"), "compvis")
+    save_file(
+        {**state, "quantize.embedding.weight": torch.zeros(8, 2)}, tmp_path / "vq.safetensors"
+    )
+    source = Source(tmp_path / "vq.safetensors")
+    with pytest.raises(CheckpointError, match="vector-quantised"):
+        installed().adapter_for(source).load(source, {})

@@ -38,7 +38,8 @@ class BlackBox(nn.Module):
 
     def call(self, z: Tensor) -> Tensor:
         """Call the function in its own precision; shapes as for :meth:`forward`."""
-        return self.run(z.to(self.precision)).to(z.dtype)
+        x_hat: Tensor = self.run(z.to(self.precision)).to(z.dtype)
+        return x_hat
 
     def jacobian(self, z: Tensor) -> Tensor:
         """Return the derivatives of each sample, ``(B, m, n)``; those of the last z are kept."""

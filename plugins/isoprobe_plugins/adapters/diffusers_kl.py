@@ -1,9 +1,9 @@
-"""Folders of diffusers' AutoencoderKL: the autoencoders of latent diffusion."""
+"""diffusers' AutoencoderKL, in folders and single files: the autoencoders of latent diffusion."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.contracts import VAE, Adapter, Facts, Posterior
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from isoprobe.source import Source
+    from isoprobe_plugins.adapters.state import State
 
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
@@ -35,35 +36,44 @@ class DiffusersOptions:
 
     Attributes:
         size: side of the square images to analyse; the training size when left out.
+        groups: of the group norms, where a single file is read, which does not say.
     """
 
     size: int | None = None
+    groups: int = 32
 
 
 class Diffusers(Adapter):
     """Reads configuration and weights; the attention is the plain one, which can be derived."""
 
     name = "diffusers"
-    summary = "folders of diffusers' AutoencoderKL; --option size=PIXELS"
+    summary = "AutoencoderKL of diffusers, folders and single files; --option size=PIXELS"
 
     def matches(self, source: Source) -> bool:
-        """Return True for a diffusers model folder."""
-        return source.kind is FileKind.DIFFUSERS
+        """Return True for a diffusers model folder, or weights with an AutoencoderKL's names."""
+        from isoprobe_plugins.adapters.declared import beside
+        from isoprobe_plugins.adapters.diffusers_names import prefix_of
+        from isoprobe_plugins.adapters.names import tensor_names, why_unsupported
+
+        if source.is_folder:
+            return source.kind is FileKind.DIFFUSERS
+        names = tensor_names(source)
+        single = prefix_of(names) is not None and why_unsupported(names) is None
+        return single and not beside(source).is_file()
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Build the autoencoder and fill it.
 
         Args:
-            source: the folder.
+            source: the folder, or a file that holds such an autoencoder.
             options: fields of :class:`DiffusersOptions`.
 
         Returns:
             The model, with spatial latents flattened.
         """
         settings = construct(DiffusersOptions, options, f"adapter '{self.name}'")
-        config = _config(source)
-        weights = _weights(source)
-        module, notes = _load_module(config, weights)
+        config, state, weights = _read(source, settings)
+        module = _load_module(config, state.tensors, weights)
         input_shape, latent_shape = _shapes(config, settings.size)
         return VAE(
             decode=_decoder(module, latent_shape),
@@ -71,14 +81,16 @@ class Diffusers(Adapter):
             input_shape=input_shape,
             latent_shape=latent_shape,
             module=module,
-            facts=_facts(config, notes),
-            name=source.path.resolve().name,
+            facts=_facts(config, state.notes),
+            name=source.path.resolve().name if source.is_folder else source.path.stem,
             adapter=self.name,
             sha256=weights.sha256(),
         )
 
     def describe(self, source: Source) -> Mapping[str, Any]:
-        """Return the configuration."""
+        """Return the configuration; of a single file, what loading reads it off."""
+        if not source.is_folder:
+            return {"architecture": "AutoencoderKL", "config": "read off the weights' shapes"}
         config = _config(source)
         facts = _facts(config, ())
         return {
@@ -111,28 +123,53 @@ def _weights(source: Source) -> Source:
     raise CheckpointError(f"{source.path} has no weights; expected {_WEIGHTS[0]}")
 
 
-def _load_module(config: Mapping[str, Any], weights: Source) -> tuple[nn.Module, tuple[str, ...]]:
-    """Read the weights, build without memory, compare, and only then fill."""
+def _read(source: Source, settings: DiffusersOptions) -> tuple[dict[str, Any], State, Source]:
+    """Return configuration and weights under today's names, and the file of the weights.
+
+    Raises:
+        CheckpointError: for a file that holds no such autoencoder.
+    """
+    from isoprobe_plugins.adapters.diffusers_names import config_from_shapes, prefix_of, renamed
+    from isoprobe_plugins.adapters.state import read_state
+
+    if source.is_folder:
+        config, weights = _config(source), _weights(source)
+        state = read_state(weights, prefix="")
+        return config, replace(state, tensors=renamed(state.tensors)), weights
+    prefix = prefix_of(read_state(source, prefix="").tensors)
+    if prefix is None:
+        raise CheckpointError(f"{source.path} is {source.description}, with no AutoencoderKL in it")
+    state = read_state(source, prefix=prefix)
+    tensors = renamed(state.tensors)
+    config = config_from_shapes(tensors, settings.groups, str(source.path))
+    notes = (
+        *state.notes,
+        f"sizes read off the weights' shapes; group norms of {settings.groups} groups "
+        "(--option groups=N)",
+    )
+    return config, replace(state, tensors=tensors, notes=notes), source
+
+
+def _load_module(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], weights: Source
+) -> nn.Module:
+    """Build without memory, compare with the file, and only then fill."""
     import torch
 
     from isoprobe.checkpoint import compare_state
     from isoprobe_plugins.adapters.extras import need
-    from isoprobe_plugins.adapters.state import read_state
 
-    state = read_state(weights, prefix="")
     diffusers = need("diffusers", "diffusers", "an AutoencoderKL")
     try:
         with torch.device("meta"):
             module: nn.Module = diffusers.AutoencoderKL.from_config(dict(config))
     except Exception as error:  # the configuration decides what the library trips over
         first = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise CheckpointError(
-            f"{weights.path.parent}: diffusers cannot build it: {first[0]}"
-        ) from error
-    compare_state(module, state.tensors, str(weights.path))
-    module.load_state_dict(dict(state.tensors), assign=True)
+        raise CheckpointError(f"{weights.path}: diffusers cannot build it: {first[0]}") from error
+    compare_state(module, tensors, str(weights.path))
+    module.load_state_dict(dict(tensors), assign=True)
     _settle_strides(module)
-    return module.eval(), state.notes
+    return module.eval()
 
 
 def _settle_strides(module: nn.Module) -> None:
@@ -150,7 +187,7 @@ def _settle_strides(module: nn.Module) -> None:
 
 def _shapes(config: Mapping[str, Any], size: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
     down = 2 ** (len(config["block_out_channels"]) - 1)
-    side = size if size is not None else config.get("sample_size", 512)
+    side = size if size is not None else config.get("sample_size", 256)
     if not isinstance(side, int) or side < down or side % down:
         raise OptionError(f"option 'size' must be a multiple of {down}; found {side}")
     channels, latents = config.get("in_channels", 3), config.get("latent_channels", 4)
