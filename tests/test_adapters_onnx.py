@@ -194,7 +194,7 @@ CASES = [
 def test_every_operator_equals_onnx_s_reference(tmp_path, op, inputs, attributes):
     from onnx.reference import ReferenceEvaluator
 
-    from isoprobe_plugins.adapters.onnx_graph import read_onnx
+    from isoprobe_plugins.adapters.onnx_reading import read_onnx
 
     path = tmp_path / "op.onnx"
     one_node(op, inputs, attributes, path)

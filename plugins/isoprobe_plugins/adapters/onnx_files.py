@@ -39,7 +39,7 @@ class Onnx(Adapter):
         """
         from dataclasses import replace
 
-        from isoprobe_plugins.adapters.onnx_graph import read_onnx
+        from isoprobe_plugins.adapters.onnx_reading import read_onnx
         from isoprobe_plugins.adapters.onnx_runtime import RuntimeGraph
         from isoprobe_plugins.adapters.pairs import EncoderFirst, Pair, PairOptions, sources_of
         from isoprobe_plugins.adapters.wrapping import vae_from_object
