@@ -103,6 +103,8 @@ class Result:
     ) -> None:
         self._file = file
         self._temporary = temporary
+        self._names: list[str] | None = None
+        self._groups: dict[str, Group] = {}  # looked through once: the file does not change
         if temporary is not None:
             # a result dropped without close() takes its folder with it, without a warning
             weakref.finalize(self, temporary.cleanup)
@@ -142,14 +144,16 @@ class Result:
         """Return the names of the groups: ``samples`` and one for each analysis."""
         import h5py
 
-        with readable(self.path):
-            return [
-                name
-                for name in self._file
-                if isinstance(self._file.get(name, getlink=True), h5py.HardLink)
-                and isinstance(self._file[name], h5py.Group)
-                and name != netcdf.LONG
-            ]
+        if self._names is None:
+            with readable(self.path):
+                self._names = [
+                    name
+                    for name in self._file
+                    if isinstance(self._file.get(name, getlink=True), h5py.HardLink)
+                    and isinstance(self._file[name], h5py.Group)
+                    and name != netcdf.LONG
+                ]
+        return list(self._names)
 
     def __contains__(self, group: object) -> bool:
         return group in self.groups()
@@ -160,6 +164,8 @@ class Result:
         Raises:
             ResultError: if there is no such group.
         """
+        if group in self._groups:
+            return self._groups[group]
         known = self.groups()
         if group not in known:
             raise ResultError(
@@ -167,7 +173,7 @@ class Result:
                 f" {', '.join(known)}. Run that analysis first"
             )
         with readable(self.path):
-            return Group(self._file[group])
+            return self._groups.setdefault(group, Group(self._file[group]))
 
     def samples(
         self, start: int = 0, stop: int | None = None, names: Sequence[str] | None = None
@@ -214,6 +220,7 @@ class Result:
 
     def close(self) -> None:
         """Close the file; remove it if it was temporary."""
+        self._names, self._groups = None, {}
         self._file.close()
         if self._temporary is not None:
             self._temporary.cleanup()

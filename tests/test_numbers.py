@@ -95,7 +95,6 @@ def analyze(model: VAE, data: np.ndarray, **options) -> Result:
 def unfit(result: Result) -> list[str]:
     """Variables with a number that is not finite, but for those that cannot be defined."""
     json.dumps(summary.to_json(result), allow_nan=False)
-    summary.to_text(result, 80, unicode=True)
     return [
         f"{group}/{name}"
         for group in result.groups()
