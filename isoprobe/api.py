@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from isoprobe.contracts import DEFAULT_ANALYSES, VAE, Analysis, Dataset, Metric
+from isoprobe.enough import Attempts
 from isoprobe.errors import CheckpointError, DataError, OptionError, nearest
-from isoprobe.hdf5 import ResultWriter
+from isoprobe.hdf5 import ResultWriter, unfinished
 from isoprobe.jobs import Job, Settings, Subject
 from isoprobe.registry import installed
 from isoprobe.source import Source
@@ -66,7 +67,8 @@ def analyze(
     adapter: str | None = None,
     options: Mapping[str, str] | None = None,
     trust: bool = False,
-    samples: int | None = 10_000,
+    samples: int | Literal["auto"] | None = 10_000,
+    tolerance: float | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     dtype: str | None = None,
@@ -96,7 +98,9 @@ def analyze(
         adapter: name of the adapter for a path.
         options: of the adapter.
         trust: let code inside the checkpoint run, as for :func:`load`.
-        samples: at most this many, evenly spaced; None for all.
+        samples: at most this many, evenly spaced; None for all; ``auto`` for the first round number
+            that gives every reported mean to within ``tolerance``.
+        tolerance: relative standard error that is enough for ``auto``; 0.01 when None.
         batch_size: samples at once; planned from ``memory`` when None.
         device: ``auto``, ``cpu``, ``cuda``, ``mps`` ...
         dtype: ``float32`` or ``float64``; the model's own when None.
@@ -128,6 +132,7 @@ def analyze(
         options=options,
         trust=trust,
         samples=samples,
+        tolerance=tolerance,
         batch_size=batch_size,
         device=device,
         dtype=dtype,
@@ -139,11 +144,18 @@ def analyze(
         memory=memory,
     )
     with opened(model, data, settings) as subject:
-        job = subject.job(settings, progress=progress)
-        with begin(job, out, overwrite=overwrite, resume=resume) as writer:
-            gathered = job.run.gather(writer)
-            context = job.run.resolve(gathered)
-            return job.run.conclude(writer, gathered, context, job.labels(command, out))
+        earlier = unfinished(Path(out)) if resume and out is not None else None
+        attempts = Attempts(settings, len(subject.dataset), earlier)
+        while True:
+            job = subject.job(attempts.settings(), progress=progress)
+            job.identity.update(attempts.identity)
+            with begin(job, out, overwrite=overwrite, resume=resume) as writer:
+                gathered = job.run.gather(writer)
+                context = job.run.resolve(gathered)
+                if attempts.enough(context.results, gathered.setup.active):
+                    job.notes.extend(attempts.notes)
+                    return job.run.conclude(writer, gathered, context, job.labels(command, out))
+                writer.abort(keep=False)
 
 
 @contextmanager

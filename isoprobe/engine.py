@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,15 +20,16 @@ from isoprobe.calibration import Overview
 from isoprobe.contracts import ACTIVE_NATS, Analysis, Context, Setup
 from isoprobe.errors import PluginError
 from isoprobe.formulas import kl_divergence
+from isoprobe.planner import Trial, announcement, decoding_time, peak_memory
 from isoprobe.probe import Probe, ProbeOptions
-from isoprobe.progress import bar
+from isoprobe.progress import bar, say
 from isoprobe.result import readable
 from isoprobe.statistics import Moments
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from isoprobe.contracts import VAE, Beta, Metric, Variable
+    from isoprobe.contracts import VAE, Batch, Beta, Metric, Variable
     from isoprobe.data import Prepared
     from isoprobe.hdf5 import ResultWriter
     from isoprobe.result import Result
@@ -188,9 +190,11 @@ class Run:
 
     def _pass(self, probe: Probe, gathered: Gathered, writer: ResultWriter, rows: range) -> None:
         done = self._resumed(gathered, writer)
+        trial = Trial(len(rows) - done) if self.progress else None
         with bar(len(rows), done, "probing", shown=self.progress) as advance:
             for start in range(rows.start + done, rows.stop, probe.plan.batch):
                 stop = min(start + probe.plan.batch, rows.stop)
+                began = time.perf_counter()
                 x, labels = self.data.batch(start, stop, self.vae.device, self.vae.dtype)
                 batch = probe(np.arange(start, stop), x, labels)
                 for step in gathered.steps:
@@ -200,6 +204,22 @@ class Run:
                 if writer.due():
                     writer.checkpoint(stop - rows.start, gathered.state())
                 advance(stop - start)
+                if trial is not None:
+                    trial.add(stop - start, time.perf_counter() - began)
+                    if trial.over:
+                        self._announce(trial, probe, batch)
+                        trial = None
+
+    def _announce(self, trial: Trial, probe: Probe, batch: Batch) -> None:
+        """Say what a long run will take, once its first batches are through."""
+        note = announcement(
+            trial,
+            decoding_time(probe.view.decode, batch["mean"]),
+            peak_memory(self.vae.device.type),
+            exact=probe.route is not None and self.options.pullback == "exact",
+        )
+        if note is not None:
+            say(note)
 
     @staticmethod
     def _resumed(gathered: Gathered, writer: ResultWriter) -> int:

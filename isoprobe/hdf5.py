@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from isoprobe import netcdf
 from isoprobe.errors import IsoprobeError, ResultError
-from isoprobe.journal import Journal, difference
+from isoprobe.journal import Journal, difference, saved_record
 from isoprobe.result import FORMAT, FORMAT_VERSION, SHARD, Result
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class ResultWriter:
         sizes = {"sample": samples, "latent": latent}
         given = json.loads(json.dumps({**(identity or {}), **sizes}, default=str))
         with _explained(target):
-            journal = Journal(target.with_name(target.name + ".partial"))
+            journal = Journal(_partial(target))
             try:
                 record = _begin(journal, target, given, overwrite=overwrite, resume=resume)
             except BaseException:
@@ -253,6 +253,16 @@ class ResultWriter:
             netcdf.write_attributes(file, {**attrs, **ours})
 
 
+def unfinished(path: Path) -> dict[str, Any] | None:
+    """Return the identity of the unfinished run whose result ``path`` would be, if there is one."""
+    record = saved_record(_partial(path.expanduser().resolve()))
+    return None if record is None else dict(record["identity"])
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(target.name + ".partial")
+
+
 def _check_target(path: Path) -> Path:
     """Return the target, links followed.
 
@@ -267,7 +277,7 @@ def _check_target(path: Path) -> Path:
         raise ResultError(f"{path}: there is no folder {target.parent}; make it first")
     if target.exists() and not target.is_file():
         raise ResultError(f"{path} is not a regular file; name a file to write, such as result.h5")
-    partial = target.with_name(target.name + ".partial")
+    partial = _partial(target)
     if partial.exists() and not partial.is_dir():
         raise ResultError(f"{partial} is in the way; it would hold the unfinished run. Move it")
     return target

@@ -38,7 +38,8 @@ class Settings:
     adapter: str | None = None
     options: Mapping[str, str] | None = None
     trust: bool = False
-    samples: int | None = 10_000
+    samples: int | Literal["auto"] | None = 10_000
+    tolerance: float | None = None
     batch_size: int | None = None
     device: str = "auto"
     dtype: str | None = None
@@ -99,8 +100,13 @@ class Subject:
             The job.
 
         Raises:
-            IsoprobeError: whatever does not fit, in one line.
+            OptionError: for ``auto`` samples, on which a single run cannot settle.
+            IsoprobeError: whatever else does not fit, in one line.
         """
+        if settings.samples == "auto" or settings.tolerance is not None:
+            raise OptionError(
+                "--samples auto needs one process that sees every sample; give a number of samples"
+            )
         registry, vae = self.registry, self.vae
         notes = list(self.notes)
         fit = partial(

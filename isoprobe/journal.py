@@ -111,11 +111,7 @@ class Journal:
 
     def run(self) -> dict[str, Any] | None:
         """Return what :meth:`begin` recorded, None when there is nothing to go on with."""
-        path = self.folder / RUN
-        if not path.exists():
-            return None
-        record: dict[str, Any] = _read_json(path)
-        return record
+        return _record(self.folder)
 
     def begin(self, record: Mapping[str, Any]) -> None:
         """Forget whatever lies there and record what this run is."""
@@ -251,6 +247,19 @@ class Journal:
             with contextlib.suppress(OSError):  # what is not on disk yet is written again on resume
                 file.close()
         self._files = {}
+
+
+def saved_record(folder: Path) -> dict[str, Any] | None:
+    """Return what an unfinished run in a folder recorded, None where none has saved a state."""
+    return _record(folder) if (folder / STATE).exists() else None
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    path = folder / RUN
+    if not path.exists():
+        return None
+    record: dict[str, Any] = _read_json(path)
+    return record
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

@@ -28,11 +28,11 @@ LAYERS = (
     " routes pullback random_pullback"
     " isometric fitting diagnosis quality objective finite",
     "checkpoint contents data datafiles",
-    "probe calibration recovery untrained selfcheck",
+    "planner probe calibration recovery untrained selfcheck",
     "netcdf journal result hdf5 shards",
     "anomaly_summary verdict summary matching compare plots report",
     "discovery registry",
-    "engine jobs api sharding processes scoring score_files testing scaffold",
+    "engine jobs enough api sharding processes scoring score_files testing scaffold",
     "cli __main__ __init__",
 )
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}

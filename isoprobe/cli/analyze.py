@@ -28,6 +28,7 @@ REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
         "isoprobe analyze model.safetensors",
         "isoprobe analyze model.safetensors --data images.npy --metric bce --out result.h5",
         "isoprobe analyze model.safetensors --report report.html",
+        "isoprobe analyze model.safetensors --samples auto --tolerance 0.02 --pullback probe",
         "isoprobe analyze folder/ --data mnist.npz:x_train --resize 32 --json | jq .beta",
         "isoprobe analyze w.pt --adapter factory --option target=models.py:build --metric sse",
         "torchrun --nproc-per-node=4 -m isoprobe analyze model.safetensors --out result.h5",
@@ -62,11 +63,17 @@ REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
 @shared.trust
 @click.option(
     "--samples",
-    metavar="all|N",
-    callback=types.all_or_count,
+    metavar="all|auto|N",
+    callback=types.all_auto_or_count,
     default="10000",
     show_default=True,
-    help="Samples to use, evenly spaced over the data.",
+    help="Samples to use, evenly spaced over the data; auto takes as many as --tolerance needs.",
+)
+@click.option(
+    "--tolerance",
+    type=float,
+    metavar="T",
+    help="Relative standard error of every mean that is enough for --samples auto. [default: 0.01]",
 )
 @shared.batch_size
 @shared.resize

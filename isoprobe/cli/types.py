@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Literal
 
 import click
 
@@ -34,6 +35,17 @@ def all_or_count(_: click.Context, __: click.Parameter, text: str) -> int | None
         BadParameter: for anything else.
     """
     return _word_or_count(text, "all")
+
+
+def all_auto_or_count(
+    _: click.Context, __: click.Parameter, text: str
+) -> int | Literal["auto"] | None:
+    """Return a count, None for ``all``, or ``auto``.
+
+    Raises:
+        BadParameter: for anything else.
+    """
+    return "auto" if text == "auto" else _word_or_count(text, "all, auto", "all")
 
 
 def auto_or_count(_: click.Context, __: click.Parameter, text: str) -> int | None:
@@ -103,11 +115,11 @@ def shapes(
     return tuple(tuple(map(int, text.split("x"))) for text in texts)
 
 
-def _word_or_count(text: str, word: str) -> int | None:
-    if text == word:
+def _word_or_count(text: str, words: str, none: str | None = None) -> int | None:
+    if text == (none or words):
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise click.BadParameter(f"expected {word} or a count of at least 1, found '{text}'.")
+        raise click.BadParameter(f"expected {words} or a count of at least 1, found '{text}'.")
     return int(text)
 
 
