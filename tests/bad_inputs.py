@@ -241,6 +241,7 @@ USAGES = {
 }
 MISTAKES = {
     "--shard": ("0/2", "3/2", "1", "a/b", "1/0", "1/2/3"),
+    "--tolerance": ("0.01", "0", "1", "nan"),
     "--metric": ("bec", "gaussian:sigma=1", "gaussian:sigma2=wide", "gaussian:sigma2", "bce:x=1",
                  "gaussian:sigma2=1,sigma2=2", "gaussian:sigma2=-1", "ssim"),
     "--analysis": ("isometri", "isometry:depth=3", ""),
