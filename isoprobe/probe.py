@@ -106,7 +106,9 @@ class Probe:
         self._check(vae, metric)
         if vae.encode is None:
             raise CheckpointError(
-                f"{vae.name} has no encoder with a variance, and this analysis needs a posterior."
+                f"{vae.name} has no encoder with a variance; rates, norms, beta, importance, "
+                "density and scores all need its posterior: give a model whose encoder returns "
+                "mean and scale. Its decoder can be called as isoprobe.load(...).decode."
             )
         self.encode = vae.encode
         self.vae = vae

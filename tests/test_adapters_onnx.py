@@ -116,6 +116,8 @@ def test_a_mean_only_encoder_leaves_the_decoder(saved, models, tmp_path):
     vae = Onnx().load(Source(path), {"decoder": str(saved / "decoder.onnx")})
     assert vae.encode is None
     assert "no deviation" in vae.facts.assumptions[0]
+    with pytest.raises(CheckpointError, match="rates, norms, beta, .* need its posterior"):
+        Probe(vae, installed().metric("sse"), {"kl"})
 
 
 def test_one_file_asks_for_the_other(saved):
