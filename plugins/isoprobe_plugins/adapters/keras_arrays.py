@@ -132,37 +132,50 @@ def _datasets(node: Any, place: str, depth: int) -> Iterator[tuple[str, str, Any
             yield place, name.partition(":")[0], member
 
 
-def legacy_config(source: Source) -> dict[str, Any] | None:
+def is_legacy(source: Source) -> bool:
+    """Return True for an HDF5 file that Keras wrote: a model, or weights alone."""
+    if source.kind is not FileKind.HDF5:
+        return False
+    try:
+        text, bare = _stored(source)
+    except CheckpointError:
+        return False
+    return text is not None or bare
+
+
+def legacy_config(source: Source) -> dict[str, Any]:
     """Return the architecture in an HDF5 file's attributes.
 
     Args:
         source: the file.
 
     Returns:
-        The configuration; None for a file that is not Keras' at all.
+        Class and configuration of the model.
 
     Raises:
-        CheckpointError: for weights without an architecture, and for damage.
+        CheckpointError: for a file without an architecture, and for damage.
     """
-    import h5py
-
-    if source.kind is not FileKind.HDF5:
-        return None
-    try:
-        with h5py.File(source.path, "r") as file:
-            text = file.attrs.get("model_config")
-            bare = "layer_names" in file.attrs or {"layers", "vars"} <= set(file)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{source.path} is damaged: {error}") from error
-    if text is None and bare:
-        raise CheckpointError(
-            f"{source.path} holds Keras weights and no architecture; save the whole model "
-            "(model.save), or build it with --adapter factory"
-        )
+    text, bare = _stored(source)
     if text is None:
-        return None
+        what = "Keras weights and no architecture" if bare else "no Keras model"
+        raise CheckpointError(
+            f"{source.path} holds {what}; save the whole model (model.save), or build it with "
+            "--adapter factory"
+        )
     encoded = text if isinstance(text, bytes) else str(text).encode()
     config = parse_json(encoded, f"{source.path}: model_config")
     if not isinstance(config, dict):
         raise CheckpointError(f"{source.path}: model_config is {json.dumps(config)[:40]}")
     return config
+
+
+def _stored(source: Source) -> tuple[Any, bool]:
+    """Return the architecture's text, if there is one, and whether there are Keras weights."""
+    import h5py
+
+    try:
+        with h5py.File(source.path, "r") as file:
+            bare = "layer_names" in file.attrs or {"layers", "vars"} <= set(file)
+            return file.attrs.get("model_config"), bare
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{source.path} is damaged: {error}") from error

@@ -45,14 +45,11 @@ class Keras(Adapter):
 
     def matches(self, source: Source) -> bool:
         """Return True for a Keras archive, an HDF5 model, or a folder of encoder and decoder."""
-        from isoprobe_plugins.adapters.keras_arrays import legacy_config
+        from isoprobe_plugins.adapters.keras_arrays import is_legacy
         from isoprobe_plugins.adapters.pairs import is_pair
 
         if source.kind is FileKind.HDF5:
-            try:
-                return legacy_config(source) is not None
-            except CheckpointError:
-                return True  # Keras' weights alone, or damaged: loading says so
+            return is_legacy(source)
         return source.kind is FileKind.KERAS or any(is_pair(source, kind) for kind in _KINDS)
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
