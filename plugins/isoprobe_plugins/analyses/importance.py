@@ -62,7 +62,9 @@ class Importance(Analysis):
         # Shares count what is learnt: a collapsed dimension holds noise of variance beta/2 only.
         counted = np.where(active, np.nan_to_num(exact), 0.0)
         share = counted / counted.sum() if counted.any() else counted
-        order = np.argsort(-np.where(active, inverse.mean, inverse.mean - inverse.mean.max() - 1))
+        # without a beta there are no variances, and the inverse ones rank alike
+        ranked = exact if np.isfinite(exact).all() else inverse.mean
+        order = np.lexsort((-ranked, ~active))
         cumulative = np.empty_like(share)
         cumulative[order] = np.cumsum(share[order])
         return {
