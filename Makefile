@@ -50,8 +50,8 @@ format: $(READY)  ## apply the fixes that lint asks for
 	$(BIN)/ruff format .
 
 bench: $(READY)  ## print times, ratios and memory beside their bars
-	$(BIN)/python benchmarks/bench_pullback.py --write docs/benchmarks.md
-	@for script in $(filter-out %/bench_pullback.py,$(wildcard benchmarks/bench_*.py)); do \
+	$(BIN)/python -m benchmarks --write docs/benchmarks.md
+	@for script in benchmarks/bench_score.py benchmarks/bench_start.py; do \
 		echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 	$(BIN)/python -m isoprobe_trainers.bench
 

@@ -1,24 +1,23 @@
 """Cost of all n norms against n + 1 plain decoder passes, beside the usual ways to a Jacobian.
 
-Run it with ``python benchmarks/bench_pullback.py [--repeats N] [--write FILE]``. Ways take turns in
+Run it with ``python benchmarks/bench_pullback.py [--repeats N] [--threads K]``. Ways take turns in
 one process; times are CPU time of this process, so that other work on the machine counts little.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import platform
 import statistics
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import jacfwd, jacrev, jvp, vmap
 
+from benchmarks.measuring import Work, cpu_seconds, in_turns, peak_mib, ratio
+from benchmarks.networks import Shape, shapes
 from isoprobe.contracts import VAE
 from isoprobe.memory import plan
 from isoprobe.pullback import exact_pullback, finite_difference_pullback
@@ -29,54 +28,6 @@ from isoprobe_plugins.metrics.square import SumSquaredError
 _MEMORY = 1 << 30
 #: reverse mode takes one pass for each output: it is timed on this many samples, and scaled
 _FEW = 2
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A decoder to time.
-
-    Attributes:
-        name: in words.
-        decoder: the untrained network.
-        latents: n.
-        batch: samples at once.
-    """
-
-    name: str
-    decoder: nn.Module
-    latents: int
-    batch: int
-
-
-def mlp(*widths: int) -> nn.Module:
-    """Linear layers with softplus between."""
-    layers: list[nn.Module] = []
-    for start, stop in itertools.pairwise(widths):
-        layers += [nn.Linear(start, stop), nn.Softplus()]
-    return nn.Sequential(*layers[:-1])
-
-
-def burgess(latents: int, channels: int) -> nn.Module:
-    """The decoder of Burgess et al. (2018) for 64 x 64 pixels."""
-    layers: list[nn.Module] = []
-    for start, stop in ((latents, 256), (256, 256), (256, 512)):
-        layers += [nn.Linear(start, stop), nn.ReLU()]
-    layers.append(nn.Unflatten(1, (32, 4, 4)))
-    for _ in range(3):
-        layers += [nn.ConvTranspose2d(32, 32, 4, 2, 1), nn.ReLU()]
-    return nn.Sequential(*layers, nn.ConvTranspose2d(32, channels, 4, 2, 1))
-
-
-def shapes() -> Iterator[Shape]:
-    """The four shapes of the speed bars.
-
-    Yields:
-        The next shape.
-    """
-    yield Shape("MLP 3-128-64-16", mlp(3, 128, 64, 16), 3, 512)
-    yield Shape("MLP 32-1024-1024-784", mlp(32, 1024, 1024, 784), 32, 256)
-    yield Shape("conv n = 10, 1x64x64", burgess(10, 1), 10, 64)
-    yield Shape("conv n = 32, 3x64x64", burgess(32, 3), 32, 32)
 
 
 def ways(shape: Shape, z: Tensor) -> dict[str, Callable[[], Tensor]]:
@@ -104,7 +55,7 @@ def ways(shape: Shape, z: Tensor) -> dict[str, Callable[[], Tensor]]:
         tangents = [jvp(decode, (z,), (v.contiguous(),))[1] for v in directions]
         return torch.stack([t.flatten(1).square().sum(1) for t in tangents], dim=1)
 
-    return {
+    every: dict[str, Callable[[], Tensor]] = {
         "plain": plain,
         "isoprobe": ours,
         "isoprobe, with Gram": lambda: ours(gram=True),
@@ -112,22 +63,51 @@ def ways(shape: Shape, z: Tensor) -> dict[str, Callable[[], Tensor]]:
         "jvp loop": loop,
         "finite differences": lambda: finite_difference_pullback(view, z).diagonal,
     }
+    layered = stochman_form(decode)
+    if layered is not None:
+        every["stochman nnj"] = lambda: _squares(layered(z, jacobian=True)[1])
+    return every
 
 
-def reverse_mode(decode: nn.Module, z: Tensor) -> Tensor:
-    """Squared norms by vmap(jacrev)."""
-    return _squares(vmap(jacrev(lambda v: decode(v[None])[0], chunk_size=256))(z))
+def stochman_form(decoder: nn.Module) -> Any:
+    """The decoder in stochman's layers with the same weights; None where there is no such form."""
+    try:
+        from stochman import nnj  # type: ignore[import-not-found]
+    except ImportError:
+        return None
+    if not isinstance(decoder, nn.Sequential):
+        return None
+    layers = []
+    for layer in decoder:
+        kind = getattr(nnj, type(layer).__name__, None)
+        if isinstance(layer, nn.Unflatten):
+            layers.append(nnj.Reshape(*layer.unflattened_size))
+        elif isinstance(layer, nn.Linear) and kind is not None:
+            layers.append(kind(layer.in_features, layer.out_features))
+        elif isinstance(layer, nn.ConvTranspose2d) and kind is not None:
+            layers.append(kind(layer.in_channels, layer.out_channels, 4, 2, 1))
+        elif kind is not None:
+            layers.append(kind())
+        else:
+            return None
+    same = nnj.Sequential(*layers)
+    same.load_state_dict(decoder.state_dict())
+    return same.eval().requires_grad_(False)
+
+
+def reverse_modes(decode: nn.Module, z: Tensor) -> dict[str, Work]:
+    """Ways that take a pass for each output."""
+    columns = partial(torch.autograd.functional.jacobian, lambda v: decode(v[None])[0])
+    return {
+        "vmap(jacrev)": lambda: _squares(
+            vmap(jacrev(lambda v: decode(v[None])[0], chunk_size=256))(z)
+        ),
+        "autograd.functional.jacobian": lambda: _squares(torch.stack([columns(v) for v in z])),
+    }
 
 
 def _squares(jacobian: Tensor) -> Tensor:
     return jacobian.flatten(1, -2).square().sum(1)
-
-
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """CPU time of one call, all threads of the process together."""
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 def measure(shape: Shape, repeats: int) -> Iterator[str]:
@@ -139,21 +119,27 @@ def measure(shape: Shape, repeats: int) -> Iterator[str]:
     shape.decoder.eval().requires_grad_(requires_grad=False)
     z = torch.randn(shape.batch, shape.latents, generator=torch.Generator().manual_seed(0))
     each = ways(shape, z)
-    times: dict[str, list[float]] = {name: [] for name in each}
-    for _ in range(repeats + 1):
-        for name, way in each.items():
-            times[name].append(cpu_seconds(way))
-    unit = statistics.median(times["plain"][1:]) * (shape.latents + 1)
+    times = in_turns(each, repeats)
+    plain = statistics.median(times["plain"])
+    unit = plain * (shape.latents + 1)
     exact = _exact(shape.decoder, z)
-    yield f"| {shape.name} | plain pass | {unit / (shape.latents + 1) * 1e3:.2f} ms | |"
+    peak = _mib(peak_mib(each["plain"]))
+    yield f"| {shape.name} | plain pass of {shape.batch} | {plain * 1e3:.2f} ms | | {peak} |"
     for name, way in each.items():
         if name != "plain":
-            ratios = [t / unit for t in times[name][1:]]
             error = ((way().double() - exact) / exact).abs().max()
-            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-            yield f"| | {name} | {statistics.median(ratios):.2f} ({spread}) | {error:.1e} |"
-    few = cpu_seconds(lambda: reverse_mode(shape.decoder, z[:_FEW])) * shape.batch / _FEW
-    yield f"| | vmap(jacrev), {_FEW} samples scaled | {few / unit:.0f} | |"
+            yield (
+                f"| | {name} | {ratio(times[name], unit)} | {error:.1e} | {_mib(peak_mib(way))} |"
+            )
+    if torch.get_num_threads() > 1:
+        return  # minutes of what one thread has shown
+    for name, way in reverse_modes(shape.decoder, z[:_FEW]).items():
+        few = cpu_seconds(way) * shape.batch / _FEW
+        yield f"| | {name}, {_FEW} samples scaled | {few / unit:.0f} | | |"
+
+
+def _mib(peak: float | None) -> str:
+    return "" if peak is None else f"{peak:.0f}"
 
 
 def _exact(decode: nn.Module, z: Tensor) -> Tensor:
@@ -163,46 +149,35 @@ def _exact(decode: nn.Module, z: Tensor) -> Tensor:
     return exact
 
 
-def report(repeats: int) -> Iterator[str]:
+def report(repeats: int, threads: int) -> Iterator[str]:
     """The whole table in Markdown.
 
     Yields:
         The next line.
     """
-    yield "# Benchmarks"
+    torch.set_num_threads(threads)
+    yield f"## All n squared norms of a batch, {threads} thread{'s' if threads > 1 else ''}"
     yield ""
     yield (
-        "All n squared norms of a batch, in units of n + 1 plain passes of the same decoder in"
-        " inference mode:"
-    )
-    yield (
-        f"medians of {repeats} interleaved repeats with their range, CPU time,"
-        f" {torch.get_num_threads()} thread(s), float32, torch {torch.__version__},"
-        f" {platform.machine()}. Other programs were running: CPU time excludes them, but caches"
-        " are shared. The error is relative to float64. `make bench` makes this page."
+        "In units of n + 1 plain passes of the same decoder in inference mode; error of the worst"
+        " norm relative to float64; peak resident memory beyond what was there before."
     )
     yield ""
-    yield "| decoder | way | cost / (n + 1) plain passes | error |"
-    yield "|---|---|---|---|"
+    yield "| decoder | way | cost / (n + 1) plain passes | error | peak, MiB |"
+    yield "|---|---|---|---|---|"
     for shape in shapes():
         yield from measure(shape, repeats)
 
 
 def main() -> None:
-    """Measure, print, and write the page where asked."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--write", type=Path, metavar="FILE.md")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    lines = []
-    for line in report(arguments.repeats):
+    for line in report(arguments.repeats, arguments.threads):
         print(line, flush=True)
-        lines.append(line)
-    if arguments.write is not None:
-        arguments.write.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,11 @@ _CACHE = 4 << 20
 #: a convolution wants this many images at once, up to four times those bytes; beyond that it goes
 #: through main memory and fresh pages, at 1.6 x the time
 _ROWS = 128
+#: numbers a sample holds for each latent, beside the decoder's: random draws, and what the
+#: analyses keep in double precision, measured at n = 16,384
+_PER_LATENT = 64
+#: the same for each pair of latents, where all products are wanted, measured at n = 250
+_PER_PAIR = 14
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,8 @@ def plan(
     budget = max(memory // number, 1)
     row = _COPIES * footprint.widest
     # Half for the batch, whose activations a backward pass keeps twice, half for the tangents.
-    rows, batch = max(budget // 2 // row, 1), budget // 2 // (2 * footprint.total)
+    sample = 2 * footprint.total + _PER_LATENT * n + (_PER_PAIR * n * n if gram else 0)
+    rows, batch = max(budget // 2 // row, 1), budget // 2 // sample
     if vae.device.type == "cpu":
         cached = _cached_rows(footprint.widest * number)
         rows, batch = min(rows, cached), min(batch, max(cached, MIN_BATCH))

@@ -172,13 +172,13 @@ def _by_signs(
     """One draw of signs for every sample, a second for every eighth."""
     n = z.shape[1]
     both = torch.as_tensor(signs(seed, "pullback", index, 2 * n), dtype=z.dtype, device=z.device)
-    output, diagonal = sign_pullback(view, z, std, both[:, :n], route)
     again = torch.as_tensor(index % SPREAD_EVERY == 0, device=z.device)
+    drawn = torch.cat([both[:, :n], both[again, n:]])
+    everywhere, scale = (torch.cat([t, t[again]]) for t in (z, std))
+    outputs, diagonals = sign_pullback(view, everywhere, scale, drawn, route)
+    output, diagonal, repeated = outputs[: len(z)], diagonals[: len(z)], diagonals[len(z) :]
     estimate = torch.zeros_like(z)
-    if bool(again.any()):
-        rows = (z[again], std[again], both[again, n:])
-        repeated = sign_pullback(view, *rows, route)[1]
-        estimate[again] = SPREAD_EVERY * spread(diagonal[again], repeated, std[again])
+    estimate[again] = SPREAD_EVERY * spread(diagonal[again], repeated, std[again])
     return RandomPullback(output, diagonal, estimate)
 
 

@@ -61,7 +61,7 @@ class Isometry(Analysis):
         if setup.metric.smooth:
             self.needs = self.needs | {"pullback"} | self._beyond_the_diagonal(setup.pullback, n)
         if "pullback_drawn" in self.needs:
-            self.assisted = self.accumulators["assisted"] = _assisted(n)
+            self.assisted = self.accumulators["assisted"] = assisted_means(n)
 
     @staticmethod
     def _beyond_the_diagonal(method: str, n: int) -> set[str]:
@@ -108,7 +108,7 @@ class Isometry(Analysis):
         drawn = batch["pullback_drawn"].cpu().numpy()
         mean, std = batch.array("mean"), batch.array("std")
         values = batch.array("pullback") * drawn.mean(axis=1, keepdims=True)
-        assisted.update(_covariates(mean, std), drawn, np.stack([2 * std**2 * values, values], 2))
+        assisted.update(covariates(mean, std), drawn, np.stack([2 * std**2 * values, values], 2))
         return np.where(drawn, values, np.nan)
 
     def _orthogonality(self, batch: Batch) -> None:
@@ -243,7 +243,7 @@ class Isometry(Analysis):
         }
 
 
-def _covariates(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+def covariates(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """What the encoder says of a sample, ``(B, 4 n + 1)``."""
     import numpy as np
 
@@ -251,7 +251,7 @@ def _covariates(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     return np.hstack([np.ones((len(mean), 1)), scale, mean, scale**2, mean**2])
 
 
-def _assisted(n: int) -> AssistedMeans:
+def assisted_means(n: int) -> AssistedMeans:
     """Means of the norm and of g_jj from the samples that drew them."""
     import numpy as np
 

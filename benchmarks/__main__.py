@@ -1,0 +1,57 @@
+"""Everything that ``docs/benchmarks.md`` shows, measured anew: ``python -m benchmarks``.
+
+With ``--write FILE`` the page goes there as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks import bench_analyze, bench_probe, bench_pullback
+
+
+def page(samples: int) -> Iterator[str]:
+    """The page in Markdown.
+
+    Yields:
+        The next line.
+    """
+    yield "# Benchmarks"
+    yield ""
+    yield (
+        "CPU time, ways taken in turns in one process; medians with their range. Other programs may"
+        " have been running: CPU time excludes them, but caches are shared."
+        f" float32, torch {torch.__version__}, {platform.machine()}. `make bench` makes this page."
+    )
+    for threads in (1, 2):
+        yield ""
+        yield from bench_pullback.report(repeats=3, threads=threads)
+    torch.set_num_threads(1)
+    yield ""
+    yield from bench_analyze.report(samples)
+    yield ""
+    yield from bench_probe.report(samples)
+
+
+def main() -> None:
+    """Measure, print, and write the page where asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--write", type=Path, metavar="FILE.md")
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    lines = []
+    for line in page(arguments.samples):
+        print(line, flush=True)
+        lines.append(line)
+    if arguments.write is not None:
+        arguments.write.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
