@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import isoprobe
 from isoprobe import routes
+from isoprobe.contracts import VAE, Posterior
 from isoprobe.errors import CheckpointError
 from isoprobe.forward import UnsupportedError, push_stacked
 from isoprobe.routes import ROUTES, Route, choose_route
@@ -94,6 +96,16 @@ class Custom(nn.Module):
         return self.last(self.function.apply(self.first(z)))
 
 
+class AddingCustom(Custom):
+    """What neither stacking nor vmap can follow: a write in place, and a function unbatched."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = self.first(z)
+        total = h.clone()
+        total += self.function.apply(h)
+        return self.last(total)
+
+
 class Adding(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -103,6 +115,27 @@ class Adding(nn.Module):
         h = self.first(z)
         h += self.last(h).tanh()
         return h
+
+
+class SineWithoutBatching(torch.autograd.Function):
+    """A newer function that has a forward derivative, and no rule for vmap."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.sin()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * ctx.saved_tensors[0].cos()
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return tangent * ctx.saved_tensors[0].cos()
 
 
 def burgess() -> nn.Module:
@@ -122,9 +155,15 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "gru": lambda: Recurrent(nn.GRU),
     "lstm": lambda: Recurrent(nn.LSTM),
     "adding in place": Adding,
+    "new function": lambda: Custom(SineWithoutBatching),
+    "new function, adding": lambda: AddingCustom(SineWithoutBatching),
     "old function": lambda: Custom(OldSine),
     "old function, once": lambda: Custom(OldOnce),
 }
+
+
+#: how the notes of a result name the ways that are not the usual ones
+SAID = ("plain kernels", "one direction at a time", "reverse mode twice", "one backward pass")
 
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -167,6 +206,8 @@ def test_every_route_gives_the_dense_jacobian(name: str, route: Route) -> None:
         ("conv", "stacked"),
         ("residual", "stacked"),
         ("adding in place", "vmap"),
+        ("new function", "stacked"),
+        ("new function, adding", "loop"),
         ("old function", "reverse-twice"),
         ("old function, once", "rows"),
     ],
@@ -183,6 +224,36 @@ def test_single_precision_agrees_where_kernels_are_fused(name: str) -> None:
     double = build(name)
     expected = columns(choose_route(double, latents()[:2]), double, latents())
     torch.testing.assert_close(columns(route, decode, z).double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mlp", None),
+        ("attention", "plain kernels"),
+        ("new function, adding", "one direction at a time"),
+        ("old function", "reverse mode twice"),
+        ("old function, once", "one backward pass for each output"),
+    ],
+)
+def test_the_result_says_which_way_was_taken(name: str, said: str | None) -> None:
+    decode = build(name, torch.float32)
+    size = decode(torch.zeros(1, N)).shape[1]
+    encoder = nn.Linear(size, N)
+    vae = VAE(
+        decode,
+        lambda x: Posterior(encoder(x), torch.full((len(x), N), 0.5)),
+        (size,),
+        (N,),
+        module=nn.ModuleList([decode, encoder]),
+    )
+    x = torch.randn(8, size, generator=torch.Generator().manual_seed(0))
+    with isoprobe.analyze(
+        vae, x, metric="sse", beta=1.0, analyses=["isometry"], device="cpu"
+    ) as result:
+        ways = [note for note in result.attrs["notes"] if any(s in note for s in SAID)]
+    assert len(ways) == (said is not None)
+    assert said is None or said in ways[0]
 
 
 def test_directions_may_differ_between_samples() -> None:
