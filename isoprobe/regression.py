@@ -91,7 +91,8 @@ class AssistedMeans(Accumulator):
         noise = np.maximum(left, 0) / max(count - np.trace(inverse @ normal), 1)
         spread = standard.T @ self.gram[chosen] @ standard / total
         predicted = (weights[1:] * (spread[1:, 1:] @ weights[1:])).sum(axis=0)
-        return value, np.sqrt(noise * inverse[0, 0] + predicted / total)
+        # a form that is never negative, but for rounding where a value hardly varies
+        return value, np.sqrt(noise * inverse[0, 0] + np.maximum(predicted, 0) / total)
 
     def _places(self, item: int, count: float) -> np.ndarray:
         """The most covariates that so many samples can bear."""

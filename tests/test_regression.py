@@ -95,3 +95,13 @@ def test_parts_merge_to_the_whole() -> None:
     np.testing.assert_allclose(left.sd() > 0, True)
     with pytest.raises(TypeError, match="cannot merge"):
         whole.merge(object())  # type: ignore[arg-type]
+
+
+def test_a_value_that_never_varies_has_no_error() -> None:
+    for seed in range(100):
+        covariates, _ = world(seed, ROWS, 0)
+        means = AssistedMeans(ITEMS, 3, OWN, 1)
+        means.update(covariates, seen_rows(seed, ROWS), np.full((ROWS, ITEMS, 1), 0.95))
+        found, error = means.means()
+        np.testing.assert_allclose(found, 0.95)
+        np.testing.assert_allclose(error, 0, atol=1e-8)
