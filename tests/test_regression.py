@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+import isoprobe
 from isoprobe.regression import AssistedMeans
+from isoprobe_plugins.architectures.linear import linear_vae
 
 ITEMS, ROWS, SHARE = 2, 400, 0.25
 OWN = np.array([[0, 1], [0, 2]])
@@ -97,11 +100,17 @@ def test_parts_merge_to_the_whole() -> None:
         whole.merge(object())  # type: ignore[arg-type]
 
 
-def test_a_value_that_never_varies_has_no_error() -> None:
-    for seed in range(100):
-        covariates, _ = world(seed, ROWS, 0)
-        means = AssistedMeans(ITEMS, 3, OWN, 1)
-        means.update(covariates, seen_rows(seed, ROWS), np.full((ROWS, ITEMS, 1), 0.95))
-        found, error = means.means()
-        np.testing.assert_allclose(found, 0.95)
+def test_a_norm_that_never_varies_has_an_error_of_0() -> None:
+    """Every sample of a linear VAE has the same norms, which leaves rounding alone in the fit."""
+    covariance = torch.diag(torch.tensor([4.0, 2.0, 1.0, 0.5, 0.3], dtype=torch.float64))
+    for seed in range(5):
+        x = np.random.default_rng(seed).multivariate_normal(np.zeros(5), covariance.numpy(), 1000)
+        with isoprobe.analyze(
+            linear_vae(covariance, 0.1, 5),
+            x,
+            metric="sse",
+            pullback="probe",
+            analyses=["isometry"],
+        ) as result:
+            error = result["isometry"]["norm_se"].values
         np.testing.assert_allclose(error, 0, atol=1e-8)
