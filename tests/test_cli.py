@@ -379,6 +379,8 @@ import os, signal, sys
 from isoprobe import engine
 from isoprobe.cli import main
 
+# a shell that starts this in the background has it ignore the signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 whole = engine.Probe.__call__
 def interrupt(self, *arguments, **named):
     os.kill(os.getpid(), signal.SIGINT)
