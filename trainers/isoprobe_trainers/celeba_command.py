@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     epilog=examples(
         "isoprobe train celeba --data-root data --device cuda",
         "isoprobe train celeba --decomposed --latents 256 --resume",
+        "torchrun --nproc-per-node=4 -m isoprobe train celeba --data-root data",
         "isoprobe train celeba --channels 8 --batch-size 16 --iterations 500     a small trial",
     ),
 )
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--samples", type=click.IntRange(min=1), help="Images to train on. [default: all]")
 @options.decay
 @options.seed
-@options.placed("runs/celeba")
+@options.placed("runs/celeba", shares=True)
 def celeba(
     *,
     latents: str,
@@ -65,4 +66,4 @@ def celeba(
         seed=seed,
     )
     run = replace(run, decay=decay)
-    click.echo(train_faces(run, place.out, place.device, samples=samples, **place.files))
+    place.say(train_faces(run, place.out, place.device, samples=samples, **place.files))

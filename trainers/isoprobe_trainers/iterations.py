@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from isoprobe.checkpoint import FORMAT_VERSION, Manifest, Objective, write_check
 from isoprobe.errors import CheckpointError, OptionError
 from isoprobe.formulas import kl_divergence
 from isoprobe.registry import installed
+from isoprobe_trainers.parallel import Team, joined
 from isoprobe_trainers.training import (
     JsonLog,
     Schedule,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 #: seconds between resume files
 SAVE_EVERY = 30.0
+ALONE = Team()
 _WEIGHTS, _FIRST_ORDER, _FIRST_NOISE = 0, 1, 1 << 40
 
 
@@ -105,18 +107,23 @@ class Trainer:
         rows: gives inputs by row number.
         count: how many rows there are.
         device: where to train.
+        team: the processes that share every batch.
 
     Raises:
-        OptionError: when a batch is larger than the data.
+        OptionError: when a batch is larger than the data, or cannot be shared evenly.
     """
 
-    def __init__(self, run: Run, rows: Rows, count: int, device: torch.device) -> None:
+    def __init__(
+        self, run: Run, rows: Rows, count: int, device: torch.device, team: Team = ALONE
+    ) -> None:
         if run.batch > count:
             raise OptionError(
                 f"a batch of {run.batch} is larger than the {count} rows of {run.dataset}; "
                 "use a smaller batch"
             )
+        team.check(run.batch)
         self.run, self.rows, self.count, self.device = run, rows, count, device
+        self.team = team
         self.metric = installed().metric(run.metric)
         self.networks = _drawn(run)
         self.module = nn.ModuleList([self.networks.encoder, self.networks.decoder]).to(device)
@@ -131,21 +138,22 @@ class Trainer:
         """Take one step of Adam; return the parts of the loss, in units of beta."""
         for settings in self.optimizer.param_groups:
             settings["lr"] = self.schedule.rate(self.step)
-        x = self.rows(self._chosen())
+        x = self.rows(self.team.share(self._chosen()))
         noise = torch.randn(
             (self.run.batch, math.prod(self.networks.latent_shape)),
             generator=generator(self.run.seed, _FIRST_NOISE + self.step),
-        ).to(self.device)
+        )
         self.optimizer.zero_grad(set_to_none=True)
-        parts = self.parts(x, noise)
+        parts = self.parts(x, self.team.share(noise).to(self.device))
         torch.autograd.backward(torch.stack(list(parts.values())).sum())
+        means = self.team.average(list(self.module.parameters()), parts)
         self.optimizer.step()
         for part in self.module.modules():
             project = getattr(part, "project", None)
             if callable(project):
                 project()
         self.step += 1
-        return {name: float(value.detach()) for name, value in parts.items()}
+        return means
 
     def parts(self, x: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Parts of L_x / beta averaged over a batch (Eq. 3, or Section 5.2's decomposed loss).
@@ -212,6 +220,8 @@ def train(
 ) -> Path:
     """Train and write a native checkpoint; a log and, at most twice a minute, a resume file too.
 
+    Under torchrun the processes share every batch, and the first of them writes.
+
     Args:
         run: what to train.
         rows: gives inputs by row number.
@@ -232,24 +242,38 @@ def train(
     resume = resume and resume_file.exists()
     if path.exists() and not (overwrite or resume):
         raise CheckpointError(f"{path} exists already; choose another folder or overwrite")
-    trainer = Trainer(run, rows, count, device)
-    out.mkdir(parents=True, exist_ok=True)
-    spent = _restored(trainer, resume_file) if resume else 0.0
-    log = JsonLog(out / f"{run.name}_log.jsonl", trainer.step // trainer.per_epoch)
-    started = saved = time.monotonic()
-    bar = tqdm(total=run.iterations, initial=trainer.step, desc=run.name, disable=None)
-    while trainer.step < run.iterations:
-        parts = trainer.advance()
-        _check_finite(run, trainer.step, parts)
-        _count(trainer, parts, log)
-        bar.update()
-        if time.monotonic() - saved > SAVE_EVERY:
-            save_state(resume_file, trainer.state(spent + time.monotonic() - started))
-            saved = time.monotonic()
-    bar.close()
-    _write(trainer, path, spent + time.monotonic() - started)
-    resume_file.unlink(missing_ok=True)
+    with joined(device) as team:
+        trainer = Trainer(run, rows, count, device, team)
+        out.mkdir(parents=True, exist_ok=True)
+        spent = _restored(trainer, resume_file) if resume else 0.0
+        started = time.monotonic()
+        for saving in _steps(trainer, out):
+            if saving:
+                save_state(resume_file, trainer.state(spent + time.monotonic() - started))
+        if team.leads:
+            _write(trainer, path, spent + time.monotonic() - started)
+            resume_file.unlink(missing_ok=True)
     return path
+
+
+def _steps(trainer: Trainer, out: Path) -> Iterator[bool]:
+    """Take all steps that are left; yield after each whether it is time to save."""
+    run, team = trainer.run, trainer.team
+    log = None
+    if team.leads:
+        log = JsonLog(out / f"{run.name}_log.jsonl", trainer.step // trainer.per_epoch)
+    saved = time.monotonic()
+    shown = None if team.leads else True
+    with tqdm(total=run.iterations, initial=trainer.step, desc=run.name, disable=shown) as bar:
+        while trainer.step < run.iterations:
+            parts = trainer.advance()
+            _check_finite(run, trainer.step, parts)
+            _count(trainer, parts, log)
+            bar.update()
+            due = team.leads and time.monotonic() - saved > SAVE_EVERY
+            yield due
+            if due:
+                saved = time.monotonic()
 
 
 def _drawn(run: Run) -> Networks:
@@ -277,7 +301,7 @@ def _check_finite(run: Run, step: int, parts: Mapping[str, float]) -> None:
         )
 
 
-def _count(trainer: Trainer, parts: Mapping[str, float], log: JsonLog) -> None:
+def _count(trainer: Trainer, parts: Mapping[str, float], log: JsonLog | None) -> None:
     """Sum the parts over an epoch, and log their means at its end."""
     for name, value in parts.items():
         trainer.totals[name] = trainer.totals.get(name, 0.0) + value
@@ -285,7 +309,8 @@ def _count(trainer: Trainer, parts: Mapping[str, float], log: JsonLog) -> None:
     steps = place or trainer.per_epoch
     if place == 0 or trainer.step == trainer.run.iterations:
         means = {name: total / steps for name, total in trainer.totals.items()}
-        log.write([{"epoch": epoch - (place == 0), "step": trainer.step, **means}])
+        if log is not None:
+            log.write([{"epoch": epoch - (place == 0), "step": trainer.step, **means}])
         trainer.totals = {}
 
 
@@ -311,6 +336,7 @@ def _write(trainer: Trainer, path: Path, seconds: float) -> None:
             "decay": run.decay,
             "seed": run.seed,
             "device": str(trainer.device),
+            "processes": trainer.team.count,
             "seconds": round(seconds, 1),
             "versions": versions(),
         },

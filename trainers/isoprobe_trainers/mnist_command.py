@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @click.option("--iterations", type=click.IntRange(min=1), default=50_000, show_default=True)
 @options.decay
 @options.seed
-@options.placed("runs/mnist")
+@options.placed("runs/mnist", shares=True)
 def mnist(
     *, data: str, latents: int, lam: float, iterations: int, decay: float, seed: int, place: Place
 ) -> None:
@@ -51,4 +51,4 @@ def mnist(
     if not lam > 0:
         raise OptionError(f"--lam must be a positive number; found {lam:g}")
     run = replace(digits_run(data, latents, lam, iterations, seed), decay=decay)
-    click.echo(train_digits(run, place.out, place.device, **place.files))
+    place.say(train_digits(run, place.out, place.device, **place.files))

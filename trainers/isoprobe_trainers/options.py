@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isoprobe.cli import options
+from isoprobe.errors import OptionError
+from isoprobe.processes import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,12 +69,19 @@ class Place:
         device: where to train.
         resume: go on from the resume file, if there is one.
         overwrite: replace existing checkpoints.
+        process: this process' place among those that torchrun started, None for a lone one.
     """
 
     out: Path
     device: torch.device
     resume: bool
     overwrite: bool
+    process: Process | None = None
+
+    def say(self, text: object) -> None:
+        """Print once, however many processes there are."""
+        if self.process is None or self.process.rank == 0:
+            click.echo(text)
 
     @property
     def files(self) -> dict[str, bool]:
@@ -79,12 +89,15 @@ class Place:
         return {"resume": self.resume, "overwrite": self.overwrite}
 
 
-def placed(default: str, *, reads: bool = True) -> Callable[[Command], Command]:
+def placed(
+    default: str, *, reads: bool = True, shares: bool = False
+) -> Callable[[Command], Command]:
     """Give a command ``--data-root``, ``--out``, ``--device``, ``--resume`` and ``--overwrite``.
 
     Args:
         default: folder for checkpoints.
         reads: whether it reads data files, and so needs their folder.
+        shares: whether processes started by torchrun share the work.
 
     Returns:
         A decorator; the command receives a :class:`Place` as ``place``.
@@ -104,8 +117,16 @@ def placed(default: str, *, reads: bool = True) -> Callable[[Command], Command]:
             from isoprobe_trainers.datafiles.files import use_root
             from isoprobe_trainers.training import pick_device
 
+            process = _process(shares=shares)
             use_root(data_root)
-            return command(place=Place(out, pick_device(device), resume, overwrite), **own)
+            place = Place(
+                out,
+                pick_device(device if process is None else process.device(device)),
+                resume,
+                overwrite,
+                process,
+            )
+            return command(place=place, **own)
 
         folder = out(default, "checkpoints, the log and the resume file")
         given: Command = gathered
@@ -114,3 +135,18 @@ def placed(default: str, *, reads: bool = True) -> Callable[[Command], Command]:
         return data_root(given) if reads else given
 
     return decorate
+
+
+def _process(*, shares: bool) -> Process | None:
+    """Return this process' place among several.
+
+    Raises:
+        OptionError: when there are several and the work cannot be shared.
+    """
+    process = Process.of(os.environ)
+    if process is not None and not shares:
+        raise OptionError(
+            f"this training runs in one process, and there are {process.count}; start it without "
+            "torchrun"
+        )
+    return process
