@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         "isoprobe train celeba --data-root data --device cuda",
         "isoprobe train celeba --decomposed --latents 256 --resume",
         "torchrun --nproc-per-node=4 -m isoprobe train celeba --data-root data",
-        "isoprobe train celeba --channels 8 --batch-size 16 --iterations 500     a small trial",
+        "isoprobe train celeba --batch-size 16 --lr 3e-4 --iterations 3000     a small trial",
     ),
 )
 @click.option(
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option("--iterations", type=click.IntRange(min=1), default=300_000, show_default=True)
 @click.option("--samples", type=click.IntRange(min=1), help="Images to train on. [default: all]")
+@options.rate
 @options.decay
 @options.seed
 @options.placed("runs/celeba", shares=True)
@@ -46,6 +47,7 @@ def celeba(
     batch_size: int,
     iterations: int,
     samples: int | None,
+    lr: float,
     decay: float,
     seed: int,
     place: Place,
@@ -65,5 +67,5 @@ def celeba(
         batch=batch_size,
         seed=seed,
     )
-    run = replace(run, decay=decay)
+    run = replace(run, rate=lr, decay=decay)
     place.say(train_faces(run, place.out, place.device, samples=samples, **place.files))

@@ -38,11 +38,20 @@ if TYPE_CHECKING:
     help="Weight of the cross entropy averaged over pixels; beta = 784 / lam.",
 )
 @click.option("--iterations", type=click.IntRange(min=1), default=50_000, show_default=True)
+@options.rate
 @options.decay
 @options.seed
 @options.placed("runs/mnist", shares=True)
 def mnist(
-    *, data: str, latents: int, lam: float, iterations: int, decay: float, seed: int, place: Place
+    *,
+    data: str,
+    latents: int,
+    lam: float,
+    iterations: int,
+    lr: float,
+    decay: float,
+    seed: int,
+    place: Place,
 ) -> None:
     """Train a dense VAE on images of 28 x 28 pixels; prints the path of the checkpoint."""
     from isoprobe.errors import OptionError
@@ -50,5 +59,5 @@ def mnist(
 
     if not lam > 0:
         raise OptionError(f"--lam must be a positive number; found {lam:g}")
-    run = replace(digits_run(data, latents, lam, iterations, seed), decay=decay)
+    run = replace(digits_run(data, latents, lam, iterations, seed), rate=lr, decay=decay)
     place.say(train_digits(run, place.out, place.device, **place.files))

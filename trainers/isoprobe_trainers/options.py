@@ -33,6 +33,13 @@ decay = click.option(
     metavar="SHARE",
     help="Last share of the iterations in which the rate falls to 0 along a half cosine.",
 )
+rate = click.option(
+    "--lr",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1e-3,
+    show_default=True,
+    help="Adam's rate.",
+)
 compile_step = click.option(
     "--compile", "compile_step", is_flag=True, help="Compile the loss (torch.compile)."
 )
