@@ -120,7 +120,7 @@ class Subject:
         metric = _metric(registry, settings.metric, vae)
         if metric is None:
             metric = _metric_by_beta(registry, vae, fit(metric=None), settings.beta, notes)
-        declared = _declared_beta(registry, vae, metric, notes)
+        declared = declared_beta(registry, vae, metric, notes)
         prepared = fit(metric=metric)
         notes += [*vae.facts.assumptions, *prepared.notes]
         steps = _analyses(registry, settings.analyses)
@@ -208,31 +208,48 @@ def _metric_by_beta(
 
 
 @dataclass(frozen=True)
-class _Declared:
+class Declared:
+    """A checkpoint's beta.
+
+    Attributes:
+        value: the KL weight.
+        comparable: it is in units of the metric in use.
+    """
+
     value: float
     comparable: bool
 
 
-def _declared_beta(
+def declared_beta(
     registry: Registry, vae: VAE, metric: Metric, notes: list[str]
-) -> _Declared | None:
-    """The checkpoint's beta in units of the metric in use, where a factor leads there."""
+) -> Declared | None:
+    """Convert the checkpoint's beta to units of the metric in use, where a factor leads there.
+
+    Args:
+        registry: knows the metrics.
+        vae: the model.
+        metric: in use.
+        notes: takes what a reader should know when there is no factor.
+
+    Returns:
+        The beta, None where none is declared.
+    """
     facts = vae.facts
     if facts.beta is None:
         return None
     if facts.metric is None:
-        return _Declared(facts.beta, comparable=True)
+        return Declared(facts.beta, comparable=True)
     trained = registry.metric(facts.metric)
     if trained.spec() == metric.spec():
-        return _Declared(facts.beta, comparable=True)
+        return Declared(facts.beta, comparable=True)
     if metric.family and trained.family == metric.family:
         size = vae.input_size
         factor = trained.family_units(size) / metric.family_units(size)
-        return _Declared(facts.beta * factor, comparable=True)
+        return Declared(facts.beta * factor, comparable=True)
     notes.append(
         f"the declared beta {facts.beta:g} belongs to metric {trained.spec()}, not {metric.spec()}"
     )
-    return _Declared(facts.beta, comparable=False)
+    return Declared(facts.beta, comparable=False)
 
 
 def _given(beta: float | str | None) -> float | None:

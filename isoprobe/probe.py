@@ -108,7 +108,7 @@ class Probe:
             raise CheckpointError(
                 f"{vae.name} has no encoder with a variance; rates, norms, beta, importance, "
                 "density and scores all need its posterior: give a model whose encoder returns "
-                "mean and scale. Its decoder can be called as isoprobe.load(...).decode."
+                "mean and scale. What the decoder alone tells: 'isoprobe spectrum'."
             )
         self.encode = vae.encode
         self.vae = vae

@@ -192,6 +192,7 @@ BEGINNINGS = {
     "report": ("report", "result.h5"),
     "reproduce": ("reproduce", "table1"),
     "score": SCORE,
+    "spectrum": ("spectrum", "model.safetensors"),
 }
 WRONG = {
     "choice": ("", "none of them"),

@@ -28,7 +28,7 @@ LAYERS = (
     " routes pullback random_pullback"
     " isometric fitting diagnosis quality objective finite",
     "checkpoint contents data datafiles",
-    "planner probe calibration recovery untrained selfcheck",
+    "planner probe spectrum calibration recovery untrained selfcheck",
     "netcdf journal result hdf5 shards",
     "anomaly_summary verdict summary matching compare plots report",
     "discovery registry",
