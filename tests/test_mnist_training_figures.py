@@ -154,6 +154,7 @@ def test_walks_are_drawn_from_a_small_model(monkeypatch, tmp_path):
     small.config.update(encoder_widths=[8], decoder_widths=[8])
     monkeypatch.setattr(latent_experiments, "faces_run", lambda *a, **k: small)
     monkeypatch.setattr(latent_experiments, "QUICK_FACES", 1)
+    monkeypatch.setattr(latent_experiments, "QUICK_BATCH", 4)
     arguments = ["reproduce", "fig6", "--quick", "--device", "cpu", "--out", str(tmp_path)]
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 0, done.output
