@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from isoprobe.source import FileKind
+from isoprobe.source import TORCH_KINDS, FileKind
 
 if TYPE_CHECKING:
     from isoprobe.source import Source
-
-_TORCH = {FileKind.TORCH_ZIP, FileKind.TORCH_LEGACY, FileKind.LIGHTNING}
 
 
 def tensor_shapes(source: Source) -> dict[str, tuple[int, ...]]:
@@ -26,7 +24,7 @@ def tensor_shapes(source: Source) -> dict[str, tuple[int, ...]]:
     if source.kind is FileKind.SAFETENSORS:
         entries = ((k, v) for k, v in source.header.items() if k != "__metadata__")
         return {name: tuple(entry["shape"]) for name, entry in entries}
-    if source.kind in _TORCH and source.pickle is not None and not source.pickle.foreign:
+    if source.kind in TORCH_KINDS and source.pickle is not None and not source.pickle.foreign:
         return dict(_tensors(_without_values(source)))
     return {}
 

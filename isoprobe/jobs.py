@@ -117,7 +117,7 @@ class Subject:
             resize=settings.resize,
             scale=settings.scale,
         )
-        metric = _metric(registry, settings.metric, vae)
+        metric = chosen_metric(registry, settings.metric, vae)
         if metric is None:
             metric = _metric_by_beta(registry, vae, fit(metric=None), settings.beta, notes)
         declared = declared_beta(registry, vae, metric, notes)
@@ -165,8 +165,14 @@ def _checked(metric: Metric, data: Prepared, vae: VAE) -> dict[str, float]:
 # --------------------------------------------------------------------------- metric and beta
 
 
-def _metric(registry: Registry, metric: str | Metric | None, vae: VAE) -> Metric | None:
-    """The metric asked for, else the declared one, else None."""
+def chosen_metric(registry: Registry, metric: str | Metric | None, vae: VAE) -> Metric | None:
+    """Return the metric asked for, else the declared one, else None.
+
+    Args:
+        registry: knows the metrics.
+        metric: asked for; ``auto`` and None leave it to the checkpoint.
+        vae: the model.
+    """
     if isinstance(metric, Metric):
         return metric
     spec = vae.facts.metric if metric in {None, "auto"} else metric
@@ -288,6 +294,18 @@ def _analyses(registry: Registry, wanted: Sequence[str | Analysis]) -> list[Anal
     return list(ordered.values())
 
 
+def model_attributes(vae: VAE) -> dict[str, Any]:
+    """Return what tells a model from another, as results record it."""
+    return {
+        "model_sha256": vae.sha256,
+        "adapter": vae.adapter,
+        "input_shape": list(vae.input_shape),
+        "latent_shape": list(vae.latent_shape),
+        "condition": vae.condition,
+        "decomposed": bool(vae.facts.decomposed),
+    }
+
+
 def _attributes(
     vae: VAE,
     metric: Metric,
@@ -300,12 +318,7 @@ def _attributes(
 
     return {
         "model": vae.name,
-        "model_sha256": vae.sha256,
-        "adapter": vae.adapter,
-        "input_shape": list(vae.input_shape),
-        "latent_shape": list(vae.latent_shape),
-        "condition": vae.condition,
-        "decomposed": bool(vae.facts.decomposed),
+        **model_attributes(vae),
         "metric": metric.spec(),
         "logits": vae.decode_logits is not None and metric.logits_distortion is not None,
         "data": data.name,

@@ -247,7 +247,7 @@ def _clashes(offers: Sequence[Offer]) -> dict[str, str]:
 
 def _unread(source: Source, tried: Sequence[str]) -> str:
     """What the file is, who was asked, and what to do, for a file no adapter reads."""
-    from isoprobe.source import FileKind
+    from isoprobe.source import WEIGHT_KINDS, FileKind
 
     factory = (
         "name a function that builds the model: --adapter factory --option target=module:function"
@@ -257,12 +257,9 @@ def _unread(source: Source, tried: Sequence[str]) -> str:
         f"describe its layers in {source.path.with_suffix('.toml').name} beside it, which "
         "'isoprobe doctor' helps to find out"
     )
-    weights = {
-        FileKind.SAFETENSORS, FileKind.TORCH_ZIP, FileKind.TORCH_LEGACY, FileKind.LIGHTNING
-    }  # fmt: skip
     if source.kind is FileKind.LFS_POINTER:
         remedy = "fetch the file itself with 'git lfs pull'"
-    elif source.kind in weights and source.pickle is not None and source.pickle.foreign:
+    elif source.kind in WEIGHT_KINDS and source.pickle is not None and source.pickle.foreign:
         remedy = (
             f"unpickling it would run code, so {declare}: its tensors are then read without; or "
             f"save its state_dict() where its class is at hand, {factory}, or {trust}"
@@ -272,7 +269,7 @@ def _unread(source: Source, tried: Sequence[str]) -> str:
             "unpickling it would run code, so save its state_dict() where its class is at hand, "
             f"then {factory}; or {trust}"
         )
-    elif source.kind in weights:
+    elif source.kind in WEIGHT_KINDS:
         remedy = f"{declare}, or {factory}"
     else:
         remedy = factory

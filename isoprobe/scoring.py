@@ -15,6 +15,7 @@ from isoprobe.api import load, open_data, place
 from isoprobe.contracts import VAE, Metric
 from isoprobe.data import prepare
 from isoprobe.errors import CheckpointError, MetricError, OptionError, ResultError
+from isoprobe.jobs import model_attributes
 from isoprobe.memory import decoder_width
 from isoprobe.objective import Objective, Parts, parts
 from isoprobe.quality import conformal_p_values, upper_threshold
@@ -112,15 +113,7 @@ class Reference:
         Raises:
             ResultError: naming what differs.
         """
-        same: dict[str, object] = {
-            "model_sha256": vae.sha256,
-            "adapter": vae.adapter,
-            "input_shape": list(vae.input_shape),
-            "latent_shape": list(vae.latent_shape),
-            "condition": vae.condition,
-            "decomposed": bool(vae.facts.decomposed),
-        }
-        for name, value in same.items():
+        for name, value in model_attributes(vae).items():
             expected = self.attrs.get(name)
             if expected != value:
                 raise ResultError(

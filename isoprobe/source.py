@@ -54,6 +54,12 @@ class FileKind(enum.Enum):
     UNKNOWN = "a file of no known kind"
 
 
+#: files that torch.save wrote, of any generation
+TORCH_KINDS = frozenset({FileKind.TORCH_ZIP, FileKind.TORCH_LEGACY, FileKind.LIGHTNING})
+#: files of weights by name
+WEIGHT_KINDS = TORCH_KINDS | {FileKind.SAFETENSORS}
+
+
 class Source:
     """An opened look at a path.
 

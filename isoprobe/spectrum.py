@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from isoprobe.formulas import cosines, hadamard_gap
-from isoprobe.memory import Plan, plan
+from isoprobe.memory import plan
 from isoprobe.progress import bar
 from isoprobe.pullback import exact_pullback
 from isoprobe.randomness import normal
@@ -25,7 +25,6 @@ from isoprobe.tensors import output_metric, require_tensor
 if TYPE_CHECKING:
     from isoprobe.contracts import VAE, Metric
     from isoprobe.routes import Route
-    from isoprobe.tensors import OutputMetric
 
 #: more latents than this, and the angles between all pairs are left out
 PAIRED = 512
@@ -118,22 +117,12 @@ def spectrum(
             drawn = torch.as_tensor(normal(seed, "prior", index, n))
             z = drawn.to(vae.device, vae.dtype)
             route = route or choose_route(view.decode, z[:2])
-            _pull(view, z, sizes, route, columns, paired=paired)
+            pulled = exact_pullback(
+                view, z, gram=paired, chunk=sizes.chunk, block=sizes.block, route=route
+            )
+            columns.update(pulled.diagonal, pulled.gram)
             advance(len(index))
     return _finished(columns, samples, beta)
-
-
-def _pull(
-    view: OutputMetric,
-    z: torch.Tensor,
-    sizes: Plan,
-    route: Route,
-    columns: _Columns,
-    *,
-    paired: bool,
-) -> None:
-    pulled = exact_pullback(view, z, gram=paired, chunk=sizes.chunk, block=sizes.block, route=route)
-    columns.update(pulled.diagonal, pulled.gram)
 
 
 def _finished(columns: _Columns, samples: int, beta: float | None) -> Spectrum:

@@ -23,16 +23,8 @@ from isoprobe.cli import main
 from isoprobe.cli.group import COMMANDS, cli
 from isoprobe.result import Result
 from isoprobe_plugins.architectures.mlp import Mlp
+from tests.bad_files import CONFIG, LATENTS, PIXELS
 from tests.distributions import install
-
-PIXELS, LATENTS = 12, 3
-CONFIG = {
-    "input_shape": [PIXELS],
-    "encoder_widths": [8],
-    "decoder_widths": [8],
-    "latent_size": LATENTS,
-    "output": "sigmoid",
-}
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,19 +17,11 @@ from safetensors.torch import load_file
 from isoprobe.checkpoint import read_manifest
 from isoprobe.cli.group import cli
 from isoprobe.errors import OptionError
-from isoprobe_trainers.iterations import Run, train
+from isoprobe_trainers.iterations import train
 from isoprobe_trainers.parallel import Team
+from tests.test_mnist_training import PICTURES, SSIM
 
-IMAGES = {
-    "input_shape": [1, 8, 8],
-    "latent_size": 2,
-    "channels": 3,
-    "kernels": [3, 3],
-    "encoder_widths": [8],
-    "decoder_widths": [8],
-}
-RUN = Run("faces", "gdn", IMAGES, "ssim:window=3", 0.01, "none", 12, 6, decomposed=True)
-PICTURES = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+RUN = replace(SSIM, iterations=12, batch=6)
 
 #: the same training in a process of its own, stopped on the way where asked
 SCRIPT = """
@@ -36,7 +29,8 @@ import sys
 from pathlib import Path
 import torch
 from isoprobe_trainers import iterations
-from tests.test_parallel_training import PICTURES, RUN
+from tests.test_mnist_training import PICTURES
+from tests.test_parallel_training import RUN
 
 out, stop, resume = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume"
 advance = iterations.Trainer.advance
@@ -97,8 +91,6 @@ def test_two_processes_train_what_one_does_and_go_on_after_a_stop(
 
 
 def test_weights_after_other_noise_would_differ(alone: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     other = train(replace(RUN, seed=1), lambda c: PICTURES[c], 30, tmp_path, torch.device("cpu"))
     with pytest.raises(AssertionError):
         same(alone, other)

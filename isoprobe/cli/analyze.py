@@ -98,14 +98,7 @@ REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
     show_default=True,
     help="Antithetic pairs of posterior draws a sample.",
 )
-@click.option(
-    "--memory",
-    metavar="SIZE",
-    callback=types.size_in_bytes,
-    default="1GiB",
-    show_default=True,
-    help="Limit of what the derivatives may take at once.",
-)
+@shared.memory
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random draws."
 )

@@ -35,6 +35,14 @@ batch_size = click.option(
     show_default=True,
     help="Samples at once; auto keeps to --memory.",
 )
+memory = click.option(
+    "--memory",
+    metavar="SIZE",
+    callback=types.size_in_bytes,
+    default="1GiB",
+    show_default=True,
+    help="Limit of what layers and derivatives may take at once.",
+)
 resize = click.option(
     "--resize",
     metavar="PIXELS",

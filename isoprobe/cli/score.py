@@ -84,14 +84,7 @@ if TYPE_CHECKING:
     type=click.Choice(["float32", "float64"]),
     help="Floating type of the run. [default: the reference's]",
 )
-@click.option(
-    "--memory",
-    metavar="SIZE",
-    callback=types.size_in_bytes,
-    default="1GiB",
-    show_default=True,
-    help="Limit of what the layers may take at once.",
-)
+@shared.memory
 def score(
     *,
     model: Path,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -247,32 +247,31 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
         spent = _restored(trainer, resume_file) if resume else 0.0
         started = time.monotonic()
-        for saving in _steps(trainer, out):
-            if saving:
-                save_state(resume_file, trainer.state(spent + time.monotonic() - started))
+
+        def seconds() -> float:
+            return spent + time.monotonic() - started
+
+        _advance(trainer, out, lambda: save_state(resume_file, trainer.state(seconds())))
         if team.leads:
-            _write(trainer, path, spent + time.monotonic() - started)
+            _write(trainer, path, seconds())
             resume_file.unlink(missing_ok=True)
     return path
 
 
-def _steps(trainer: Trainer, out: Path) -> Iterator[bool]:
-    """Take all steps that are left; yield after each whether it is time to save."""
-    run, team = trainer.run, trainer.team
-    log = None
-    if team.leads:
-        log = JsonLog(out / f"{run.name}_log.jsonl", trainer.step // trainer.per_epoch)
-    saved = time.monotonic()
-    shown = None if team.leads else True
-    with tqdm(total=run.iterations, initial=trainer.step, desc=run.name, disable=shown) as bar:
+def _advance(trainer: Trainer, out: Path, save: Callable[[], None]) -> None:
+    """Take all steps that are left; the first process logs and saves."""
+    run, leads = trainer.run, trainer.team.leads
+    epoch = trainer.step // trainer.per_epoch
+    log = JsonLog(out / f"{run.name}_log.jsonl", epoch) if leads else None
+    saved, hidden = time.monotonic(), None if leads else True
+    with tqdm(total=run.iterations, initial=trainer.step, desc=run.name, disable=hidden) as bar:
         while trainer.step < run.iterations:
             parts = trainer.advance()
             _check_finite(run, trainer.step, parts)
             _count(trainer, parts, log)
             bar.update()
-            due = team.leads and time.monotonic() - saved > SAVE_EVERY
-            yield due
-            if due:
+            if leads and time.monotonic() - saved > SAVE_EVERY:
+                save()
                 saved = time.monotonic()
 
 

@@ -37,7 +37,7 @@ class Declared(Adapter):
 
     def matches(self, source: Source) -> bool:
         """Return True for a weights file with a TOML file of the same name beside it."""
-        from isoprobe_plugins.adapters.state import WEIGHT_KINDS
+        from isoprobe.source import WEIGHT_KINDS
 
         return source.kind in WEIGHT_KINDS and beside(source).is_file()
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from isoprobe.errors import CheckpointError
-from isoprobe.source import FileKind
-from isoprobe_plugins.adapters.torch_files import TORCH_KINDS
+from isoprobe.source import TORCH_KINDS, FileKind
 
 if TYPE_CHECKING:
     from isoprobe.source import Source

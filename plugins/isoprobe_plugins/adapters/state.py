@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.errors import CheckpointError
-from isoprobe.source import FileKind, Source
-from isoprobe_plugins.adapters.torch_files import TORCH_KINDS, load_torch
+from isoprobe.source import WEIGHT_KINDS, FileKind, Source
+from isoprobe_plugins.adapters.torch_files import load_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "vae", "weights")
 #: what wrappers such as DataParallel, torch.compile and Lightning put before every name
 PREFIXES = ("module.", "_orig_mod.", "model.", "vae.", "net.")
-WEIGHT_KINDS = TORCH_KINDS | {FileKind.SAFETENSORS}
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.errors import CheckpointError
-from isoprobe.source import FileKind, Source
+from isoprobe.source import TORCH_KINDS, FileKind, Source
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TORCH_KINDS = frozenset({FileKind.TORCH_ZIP, FileKind.TORCH_LEGACY, FileKind.LIGHTNING})
 
 NEXT_STEP = (
     "save its state_dict() with safetensors, or build the model with "

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isoprobe.cli import options as shared
-from isoprobe.cli import types
 from isoprobe.cli.examples import examples
 from isoprobe.hookspecs import hookimpl
 
@@ -45,14 +44,7 @@ _BAR = 12
 @click.option(
     "--samples", type=click.IntRange(min=1), default=1000, show_default=True, help="Of the prior."
 )
-@click.option(
-    "--memory",
-    metavar="SIZE",
-    callback=types.size_in_bytes,
-    default="1GiB",
-    show_default=True,
-    help="Limit of what the derivatives may take at once.",
-)
+@shared.memory
 @shared.device
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of z.")
 @shared.as_json
@@ -101,12 +93,13 @@ def spectrum(
 
 def _metric(vae: VAE, spec: str | None) -> Metric:
     from isoprobe.errors import MetricError
+    from isoprobe.jobs import chosen_metric
     from isoprobe.registry import installed
 
-    wanted = spec or vae.facts.metric
-    if wanted is None:
+    metric = chosen_metric(installed(), spec, vae)
+    if metric is None:
         raise MetricError(f"{vae.name} does not say which loss it was trained with; give --metric")
-    return installed().metric(wanted)
+    return metric
 
 
 def _declared(vae: VAE, metric: Metric) -> float | None:
