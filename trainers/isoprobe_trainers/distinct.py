@@ -17,34 +17,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def counted(rows: Tensor, *, merge: bool = True) -> tuple[Tensor, Tensor]:
-    """Return row numbers and how often each stands for a row.
+def shared(rows: Tensor, *, merge: bool = True) -> tuple[Tensor, Tensor]:
+    """Return row numbers and the share of each: weights of a mean over the rows.
 
     Args:
         rows: numbers ``(N,)``, equal ones for equal rows.
         merge: give each number once, in ascending order, rather than as often as it is there.
 
     Returns:
-        Numbers and counts, ``(D,)`` each; the counts are float and add up to N.
-    """
-    if not merge:
-        return rows, torch.ones(len(rows), device=rows.device)
-    numbers, counts = torch.unique(rows, return_counts=True)
-    return numbers, counts.float()
-
-
-def shared(rows: Tensor, *, merge: bool = True) -> tuple[Tensor, Tensor]:
-    """The same with shares in place of counts: weights of a mean over the rows.
-
-    Args:
-        rows: numbers ``(N,)``, equal ones for equal rows.
-        merge: give each number once.
-
-    Returns:
         Numbers and shares, ``(D,)`` each; the shares add up to 1.
     """
-    numbers, counts = counted(rows, merge=merge)
-    return numbers, counts / counts.sum()
+    if not merge:
+        return rows, torch.full((len(rows),), 1 / max(len(rows), 1), device=rows.device)
+    numbers, counts = torch.unique(rows, return_counts=True)
+    return numbers, counts.float() / len(rows)
 
 
 def by_row(score: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
