@@ -38,7 +38,7 @@ mutation: $(READY)  ## change the formulas one by one; a test must fail each tim
 
 nightly: $(READY)  ## kills, wrong commands and generated files at full length
 	ISOPROBE_KILLS=100 ISOPROBE_BAD_INPUTS=all ISOPROBE_FUZZ=nightly $(BIN)/python -m pytest \
-		tests/test_kills.py tests/test_hdf5_kills.py tests/test_bad_inputs.py tests/test_fuzz.py
+		tests/run/test_kills.py tests/results/test_hdf5_kills.py tests/cli/test_bad_inputs.py tests/cli/test_fuzz.py
 
 lint: $(READY)  ## check style, format and types
 	$(BIN)/ruff check .
@@ -53,7 +53,7 @@ bench: $(READY)  ## print times, ratios and memory beside their bars
 	$(BIN)/python -m benchmarks --write docs/benchmarks.md
 	@for script in benchmarks/bench_score.py benchmarks/bench_start.py; do \
 		echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
-	$(BIN)/python -m isoprobe_trainers.bench
+	$(BIN)/python -m isoprobe_trainers.toy.bench
 
 reproduce: $(READY)  ## train the toy models and compare with the paper's tables
 	$(BIN)/isoprobe reproduce table1 table2 table4 --quick --out out/reproduce

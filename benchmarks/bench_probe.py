@@ -18,15 +18,20 @@ from torch import Tensor, nn
 import isoprobe
 from benchmarks.measuring import in_turns, ratio
 from benchmarks.networks import CELEBA, DIGITS, FACES, digits, mlp, trained
-from isoprobe.api import open_data
-from isoprobe.data import prepare
-from isoprobe.memory import plan
-from isoprobe.pullback import exact_pullback
-from isoprobe.random_pullback import column_pullback, drawn_columns, random_pullback, sign_pullback
-from isoprobe.randomness import signs
-from isoprobe.registry import installed
-from isoprobe.routes import choose_route
-from isoprobe.tensors import OutputMetric, output_metric
+from isoprobe.data.batches import prepare
+from isoprobe.derivatives.exact import exact_pullback
+from isoprobe.derivatives.memory import plan
+from isoprobe.derivatives.metric_tensor import OutputMetric, output_metric
+from isoprobe.derivatives.routes import choose_route
+from isoprobe.derivatives.sampled import (
+    column_pullback,
+    drawn_columns,
+    random_pullback,
+    sign_pullback,
+)
+from isoprobe.registry.lookup import installed
+from isoprobe.run.opening import open_data
+from isoprobe.statistics.draws import signs
 from isoprobe_plugins.analyses.isometry import assisted_means, covariates
 from isoprobe_plugins.metrics.square import SumSquaredError
 

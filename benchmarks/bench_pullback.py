@@ -19,10 +19,10 @@ from torch.func import jacfwd, jacrev, jvp, vmap
 from benchmarks.measuring import Work, cpu_seconds, in_turns, peak_mib, ratio
 from benchmarks.networks import Shape, shapes
 from isoprobe.contracts import VAE
-from isoprobe.memory import plan
-from isoprobe.pullback import exact_pullback, finite_difference_pullback
-from isoprobe.routes import choose_route
-from isoprobe.tensors import OutputMetric
+from isoprobe.derivatives.exact import exact_pullback, finite_difference_pullback
+from isoprobe.derivatives.memory import plan
+from isoprobe.derivatives.metric_tensor import OutputMetric
+from isoprobe.derivatives.routes import choose_route
 from isoprobe_plugins.metrics.square import SumSquaredError
 
 _MEMORY = 1 << 30

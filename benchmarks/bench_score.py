@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 import isoprobe
-from isoprobe.checkpoint import FORMAT_VERSION, Manifest, Objective, write_checkpoint
-from isoprobe.score_files import open_out
-from isoprobe.scoring import Scoring, open_scoring
+from isoprobe.checkpoints.native import FORMAT_VERSION, Manifest, Objective, write_checkpoint
+from isoprobe.run.scoring import Scoring, open_scoring
+from isoprobe.run.tables import open_out
 from isoprobe_plugins.architectures.mlp import Mlp
 
 #: name, features, hidden widths, latents, and rows as a share of those asked for

@@ -15,7 +15,7 @@ from tests.distributions import METRIC, install
 DISCOVER = """
 import time
 before = time.process_time()
-from isoprobe.registry import Registry
+from isoprobe.registry.lookup import Registry
 Registry().plugin("metric", "crowd-7")
 print(time.process_time() - before)
 """

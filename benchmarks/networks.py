@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 import isoprobe
-from isoprobe.checkpoint import vae_from_networks
+from isoprobe.checkpoints.native import vae_from_networks
 from isoprobe.contracts import VAE, Facts
 from isoprobe_plugins.architectures.mlp import Mlp
 

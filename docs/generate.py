@@ -27,7 +27,7 @@ ARRAYS = (
 def figures(folder: Path) -> None:
     """Draw every figure of the package once, as SVG, and the page that lists them."""
     import isoprobe
-    from isoprobe import plots
+    from isoprobe.show import plots
 
     labelled = folder / "labelled.npz"
     _with_odd_rows(labelled)
@@ -61,7 +61,7 @@ layout of yours:
 
 ```python
 import matplotlib.pyplot as plt
-from isoprobe import plots
+from isoprobe.show import plots
 
 with plots.styled():
     figure, axes = plt.subplots(figsize=(5, 3))
@@ -73,7 +73,7 @@ for. Colours are Okabe and Ito's; every curve also has a marker or dash of its o
 
 
 def _section(name: str, folder: Path) -> str:
-    from isoprobe import plots
+    from isoprobe.show import plots
 
     function = getattr(
         plots, plots.CATALOGUE[name].draw.__name__ if name in plots.CATALOGUE else name
@@ -89,9 +89,9 @@ def _several(folder: Path) -> None:
     import torch
 
     import isoprobe
-    from isoprobe import plots
-    from isoprobe.compare import compare
-    from isoprobe.matching import match
+    from isoprobe.show import plots
+    from isoprobe.show.compare import compare
+    from isoprobe.show.matching import match
     from isoprobe_plugins.architectures.linear import linear_vae
 
     x = np.load(EXAMPLE.with_suffix(".npy")) / 255
@@ -117,7 +117,7 @@ def _several(folder: Path) -> None:
 
 def _arrays(folder: Path) -> None:
     """Figures of arrays: drawn from known distributions."""
-    from isoprobe import plots
+    from isoprobe.show import plots
 
     chance = np.random.default_rng(0)
     truth = chance.random(800)
@@ -143,7 +143,7 @@ def _arrays(folder: Path) -> None:
 def _save(path: Path, draw: object) -> None:
     from matplotlib.figure import Figure
 
-    from isoprobe import plots
+    from isoprobe.show import plots
 
     with plots.styled():
         drawn = Figure(figsize=(5, 3.2))

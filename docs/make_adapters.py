@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from isoprobe.data import prepare
+from isoprobe.checkpoints.source import Source
+from isoprobe.data.batches import prepare
 from isoprobe.errors import IsoprobeError
-from isoprobe.probe import Probe, ProbeOptions
-from isoprobe.registry import installed
-from isoprobe.source import Source
+from isoprobe.probe.quantities import Probe, ProbeOptions
+from isoprobe.registry.lookup import installed
 
 if TYPE_CHECKING:
     from isoprobe.contracts import VAE, Metric

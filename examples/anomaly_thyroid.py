@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 import isoprobe
-from isoprobe.checkpoint import FORMAT_VERSION, Manifest, Objective, write_checkpoint
+from isoprobe.checkpoints.native import FORMAT_VERSION, Manifest, Objective, write_checkpoint
 from isoprobe_plugins.architectures.mlp import Mlp
 
 if TYPE_CHECKING:

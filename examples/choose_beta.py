@@ -19,7 +19,7 @@ import isoprobe
 from isoprobe_plugins.architectures.linear import linear_networks, linear_vae
 
 if TYPE_CHECKING:
-    from isoprobe.result import Result
+    from isoprobe.results.reader import Result
 
 HERE = Path(__file__).parent
 #: beta / 2 is below the thirty largest eigenvalues of the digits, so every latent is active

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import isoprobe
-from isoprobe_trainers.toy_source import ToySource
+from isoprobe_trainers.toy.source import ToySource
 
 HERE = Path(__file__).parent
 DATA, SAMPLES = "toy/mix:samples=4000", 4000
@@ -40,7 +40,7 @@ def draw(truth: np.ndarray, estimate: np.ndarray, path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    from isoprobe.plots import density_scatter, styled
+    from isoprobe.show.plots import density_scatter, styled
 
     with styled():
         figure, ax = plt.subplots(figsize=(3.4, 2.8), layout="constrained")

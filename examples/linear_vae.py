@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import isoprobe
-from isoprobe.checkpoint import write_checkpoint
+from isoprobe.checkpoints.native import write_checkpoint
 from isoprobe_plugins.architectures.linear import linear_networks
 
 BETA = 0.02

@@ -17,7 +17,7 @@ import argparse
 import numpy as np
 
 import isoprobe
-from isoprobe.diagnosis import HOLDS
+from isoprobe.theory.diagnosis import HOLDS
 
 
 def main() -> None:

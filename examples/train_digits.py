@@ -13,7 +13,7 @@ import torch
 from sklearn.datasets import load_digits
 from tqdm import tqdm
 
-from isoprobe.checkpoint import FORMAT_VERSION, Manifest, Objective, write_checkpoint
+from isoprobe.checkpoints.native import FORMAT_VERSION, Manifest, Objective, write_checkpoint
 from isoprobe_plugins.architectures.mlp import Mlp
 
 HERE = Path(__file__).parent

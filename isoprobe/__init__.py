@@ -9,21 +9,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from isoprobe import moved
 from isoprobe.errors import IsoprobeError
 
 if TYPE_CHECKING:
     from isoprobe.api import analyze, load
     from isoprobe.contracts import VAE, Facts, Posterior
-    from isoprobe.scoring import score
+    from isoprobe.run.scoring import score
 
     __version__: str
 
 __all__ = ["VAE", "Facts", "IsoprobeError", "Posterior", "__version__", "analyze", "load", "score"]
 
+moved.install()
+
 _HOMES = {
     "analyze": "isoprobe.api",
     "load": "isoprobe.api",
-    "score": "isoprobe.scoring",
+    "score": "isoprobe.run.scoring",
     "VAE": "isoprobe.contracts",
     "Facts": "isoprobe.contracts",
     "Posterior": "isoprobe.contracts",

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from isoprobe.source import Source
-    from isoprobe.statistics import Accumulator
+    from isoprobe.checkpoints.source import Source
+    from isoprobe.statistics.moments import Accumulator
 
 
 #: mean KL above which a dimension counts as active (Prop. 3 with a margin for sampling), nats
@@ -407,7 +407,7 @@ class Batch:
     Attributes:
         index: position of each sample in the run, ``(B,)`` int64; independent of batch size.
         x: inputs as the model sees them, ``(B, *input_shape)``.
-        quantities: named tensors, first axis B; see :mod:`isoprobe.probe`.
+        quantities: named tensors, first axis B; see :mod:`isoprobe.probe.quantities`.
         labels: labels of the rows, or None.
     """
 
@@ -451,7 +451,8 @@ class Analysis(abc.ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str] = ""
-    #: quantities of the probe, see :data:`isoprobe.probe.QUANTITIES`; ``start`` may replace it
+    #: quantities of the probe, see :data:`isoprobe.probe.quantities.QUANTITIES`; ``start`` may
+    #: replace it
     needs: frozenset[str]
     #: analyses whose results this one reads; they are run too
     after: ClassVar[tuple[str, ...]] = ()

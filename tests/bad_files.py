@@ -16,7 +16,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from isoprobe.checkpoint import FORMAT_VERSION, Manifest, Objective, write_checkpoint
+from isoprobe.checkpoints.native import FORMAT_VERSION, Manifest, Objective, write_checkpoint
 from isoprobe_plugins.architectures.mlp import Mlp
 
 PIXELS, LATENTS, ROWS = 12, 3, 40

@@ -50,7 +50,7 @@ def model_and_data(folder: Path) -> None:
     import numpy as np
     import torch
 
-    from isoprobe.checkpoint import FORMAT_VERSION, Manifest, Objective, write_checkpoint
+    from isoprobe.checkpoints.native import FORMAT_VERSION, Manifest, Objective, write_checkpoint
     from isoprobe_plugins.architectures.mlp import Mlp
 
     config = {
@@ -81,7 +81,7 @@ def analysis(folder: Path) -> Victim:
     def contents(path: Path) -> object:
         import h5py
 
-        from isoprobe.result import Result
+        from isoprobe.results.reader import Result
 
         with Result.open(path) as result:
             attrs = {k: v for k, v in result.attrs.items() if k != "command"}
@@ -105,7 +105,7 @@ def training(folder: Path) -> Victim:
     arguments += ["--seed", "0", "--seed", "1", "--out", "out"]
 
     def contents(path: Path) -> object:
-        from isoprobe.checkpoint import read_manifest, weights
+        from isoprobe.checkpoints.native import read_manifest, weights
 
         manifest = read_manifest(path)
         tensors = {name: value.numpy().tobytes() for name, value in weights(path).items()}
@@ -118,13 +118,13 @@ VICTIMS = {"analyze": analysis, "train": training}
 
 
 def _save_every_batch() -> None:
-    from isoprobe.hdf5 import ResultWriter
+    from isoprobe.results.writer import ResultWriter
 
     ResultWriter.due = lambda _: True  # type: ignore[method-assign]
 
 
 def _save_every_epoch() -> None:
-    from isoprobe_trainers import toy
+    from isoprobe_trainers.toy import train as toy
 
     toy.SAVE_EVERY = -1.0
 

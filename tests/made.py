@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isoprobe.contracts import Variable
-from isoprobe.hdf5 import ResultWriter
+from isoprobe.results.writer import ResultWriter
 
 if TYPE_CHECKING:
-    from isoprobe.result import Result
+    from isoprobe.results.reader import Result
 
 BETA = 0.5
 VARIANCES = np.array([0.2, 6.0, 1.5, 0.1])  # of y; the last one is under the water line

@@ -26,7 +26,7 @@ def show(value: Any) -> str:
     from matplotlib.figure import Figure
 
     if isinstance(value, Figure):
-        from isoprobe.plots import to_png
+        from isoprobe.show.plots import to_png
 
         return f"<figure of {len(to_png(value))} bytes>"
     rich = getattr(value, "_repr_html_", None)

@@ -16,7 +16,7 @@ from isoprobe.contracts import DEFAULT_ANALYSES
 from isoprobe.errors import OptionError, ResultError
 
 if TYPE_CHECKING:
-    from isoprobe.result import Result
+    from isoprobe.results.reader import Result
 
 #: what a report shows beyond the summary
 REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
@@ -140,7 +140,7 @@ def analyze(
     Raises:
         OptionError: for a report of a shard.
     """
-    from isoprobe.specs import parse_options
+    from isoprobe.registry.specs import parse_options
 
     settings["options"] = parse_options(options, of="--option")
     settings["analyses"] = analyses or _default_analyses(reported=report is not None)
@@ -155,7 +155,7 @@ def analyze(
     if result is not None:
         with result:
             if report is not None:
-                from isoprobe import report as pages
+                from isoprobe.show import report as pages
 
                 pages.write(pages.render(result), report, overwrite=settings["overwrite"])
             shared.show(result, as_json=as_json)
@@ -164,8 +164,8 @@ def analyze(
 def _result(model: Path, settings: dict[str, Any]) -> Result | None:
     """The result; None in all processes but the first."""
     from isoprobe.api import analyze
-    from isoprobe.processes import Process
-    from isoprobe.sharding import analyze_together
+    from isoprobe.run.merging import analyze_together
+    from isoprobe.run.processes import Process
 
     process = Process.of(os.environ)
     if process is None:
@@ -174,8 +174,8 @@ def _result(model: Path, settings: dict[str, Any]) -> Result | None:
 
 
 def _analyze_share(text: str, model: Path, settings: dict[str, Any]) -> None:
-    from isoprobe.sharding import analyze_shard
-    from isoprobe.shards import Part
+    from isoprobe.run.merging import analyze_shard
+    from isoprobe.run.shards import Part
 
     part, out = Part.parse(text), settings["out"]
     if out is None:

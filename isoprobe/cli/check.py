@@ -12,8 +12,8 @@ import click
 from isoprobe.cli import types
 from isoprobe.cli.examples import examples
 from isoprobe.errors import OptionError, PluginError, nearest
-from isoprobe.registry import installed
-from isoprobe.specs import parse_options, parse_spec
+from isoprobe.registry.lookup import installed
+from isoprobe.registry.specs import parse_options, parse_spec
 
 if TYPE_CHECKING:
     from isoprobe.testing import Law

@@ -41,15 +41,15 @@ def compare(
     """
     if len(results) < 2:
         raise click.UsageError("expected at least two results.")
-    from isoprobe.compare import compare as compare_results
-    from isoprobe.result import Result, readable
+    from isoprobe.results.reader import Result, readable
+    from isoprobe.show.compare import compare as compare_results
 
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(Result.open(path)) for path in results]
         stack.enter_context(readable(" and ".join(map(str, results))))
         compared = compare_results(opened)
         if html is not None:
-            from isoprobe.report import compared_page, write
+            from isoprobe.show.report import compared_page, write
 
             write(compared_page(opened, compared), html, overwrite=overwrite)
         if as_json:

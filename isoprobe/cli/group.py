@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from isoprobe.cli.examples import examples
-from isoprobe.registry import installed
+from isoprobe.registry.lookup import installed
 
 DEBUG = "isoprobe.debug"
 #: key of the context under which the whole command line stands, as typed

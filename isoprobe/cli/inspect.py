@@ -11,7 +11,7 @@ import click
 
 from isoprobe.cli.examples import examples
 from isoprobe.errors import CheckpointError
-from isoprobe.registry import installed
+from isoprobe.registry.lookup import installed
 
 #: lines of tensors that are printed at most
 SHOWN = 40
@@ -64,8 +64,8 @@ def look(model: Path, adapter: str | None = None, *, trust: bool = False) -> dic
     Raises:
         CheckpointError: when no adapter reads the file and it holds no tensors to show either.
     """
-    from isoprobe.contents import tensor_shapes
-    from isoprobe.source import Source
+    from isoprobe.checkpoints.contents import tensor_shapes
+    from isoprobe.checkpoints.source import Source
 
     source = Source(model, trusted=trust)
     tensors = tensor_shapes(source)

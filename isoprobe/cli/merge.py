@@ -49,8 +49,8 @@ def merge(
     all samples is derived here. An adapter that was named for the shards is named again, since no
     file may say which code is run.
     """
-    from isoprobe.sharding import merge_files
-    from isoprobe.specs import parse_options
+    from isoprobe.registry.specs import parse_options
+    from isoprobe.run.merging import merge_files
 
     settings["options"] = parse_options(options, of="--option")
     settings["command"] = click.get_current_context().meta.get(COMMAND_LINE, "")

@@ -12,7 +12,7 @@ import click
 from isoprobe.cli import types
 
 if TYPE_CHECKING:
-    from isoprobe.result import Result
+    from isoprobe.results.reader import Result
 
 adapter = click.option("--adapter", metavar="NAME", help="Adapter. [default: the one that matches]")
 adapter_options = click.option(
@@ -66,7 +66,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON inste
 
 def show(result: Result, *, as_json: bool) -> None:
     """Write a result's summary, or its JSON, to stdout."""
-    from isoprobe import summary
+    from isoprobe.show import summary
 
     if as_json:
         click.echo(json.dumps(summary.to_json(result), indent=2, allow_nan=False))

@@ -11,8 +11,8 @@ import click
 
 from isoprobe.cli.examples import examples
 from isoprobe.cli.group import COMMANDS
-from isoprobe.discovery import PluginWarning
-from isoprobe.registry import Listing, installed
+from isoprobe.registry.discovery import PluginWarning
+from isoprobe.registry.lookup import Listing, installed
 
 
 @click.command(

@@ -68,9 +68,9 @@ def report(
         raise click.UsageError("--figure goes with --figures FOLDER.")
     if figures is not None and out is not None:
         raise click.UsageError("--figures FOLDER and --out do not go together.")
-    from isoprobe import plots
-    from isoprobe import report as pages
-    from isoprobe.result import Result, readable
+    from isoprobe.results.reader import Result, readable
+    from isoprobe.show import plots
+    from isoprobe.show import report as pages
 
     with readable(result), Result.open(result) as opened:
         if figures is not None:

@@ -16,7 +16,7 @@ from isoprobe.cli.examples import examples
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.scoring import Scoring
+    from isoprobe.run.scoring import Scoring
 
 
 @click.command(
@@ -102,9 +102,9 @@ def score(
     Columns: row, score and its parts in units of the metric, conformal p-value, and a flag (1) for
     each rule: p-value up to alpha, score above the reference's quantile or contamination.
     """
-    from isoprobe.score_files import check_out, csv_to, open_out
-    from isoprobe.scoring import open_scoring
-    from isoprobe.specs import parse_options
+    from isoprobe.registry.specs import parse_options
+    from isoprobe.run.scoring import open_scoring
+    from isoprobe.run.tables import check_out, csv_to, open_out
 
     check_out(out, overwrite=overwrite, by_input=by_input, resume=resume)
     settings |= {"options": parse_options(options, of="--option"), "by_input": by_input}

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from isoprobe.checkpoints.source import Source
 from isoprobe.contracts import ACTIVE_NATS, VAE
+from isoprobe.derivatives.metric_tensor import output_metric
 from isoprobe.errors import IsoprobeError, OptionError
-from isoprobe.formulas import kl_divergence
-from isoprobe.registry import installed
-from isoprobe.source import Source
-from isoprobe.tensors import output_metric
+from isoprobe.registry.lookup import installed
 from isoprobe.testing.compare import require_close
 from isoprobe.testing.hostile import armed_copies, foreign_files
 from isoprobe.testing.laws import Law, Laws, law, require
+from isoprobe.theory.formulas import kl_divergence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -335,7 +335,7 @@ def _metric(vae: VAE) -> Metric:
 
 
 def _pullback(vae: VAE, metric: Metric, mean: Tensor) -> Tensor:
-    from isoprobe.pullback import exact_pullback
+    from isoprobe.derivatives.exact import exact_pullback
 
     return exact_pullback(output_metric(metric, vae), mean).diagonal
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isoprobe.netcdf import check_group
-from isoprobe.probe import QUANTITIES
+from isoprobe.probe.quantities import QUANTITIES
+from isoprobe.results.netcdf import check_group
 from isoprobe.testing.compare import require_same_variables
 from isoprobe.testing.laws import Law, Laws, law, require
 from isoprobe.testing.rehearsal import Rehearsal

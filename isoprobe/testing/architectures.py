@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from isoprobe.checkpoint import FORMAT_VERSION, Manifest, load_weights, weights, write_checkpoint
+from isoprobe.checkpoints.native import (
+    FORMAT_VERSION,
+    Manifest,
+    load_weights,
+    weights,
+    write_checkpoint,
+)
 from isoprobe.errors import IsoprobeError
 from isoprobe.testing.compare import require_close
 from isoprobe.testing.laws import Law, Laws, law, require

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from isoprobe.specs import construct, parse_spec
-from isoprobe.tensors import hessian_action
+from isoprobe.derivatives.metric_tensor import hessian_action
+from isoprobe.registry.specs import construct, parse_spec
 from isoprobe.testing.compare import require_close
 from isoprobe.testing.laws import Law, Laws, law, require
 

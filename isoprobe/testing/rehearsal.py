@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isoprobe.calibration import Overview
 from isoprobe.contracts import ACTIVE_NATS, Analysis, Batch, Context, Setup, Variable
-from isoprobe.formulas import kl_divergence
-from isoprobe.probe import Probe
-from isoprobe.registry import installed
+from isoprobe.probe.beta import Overview
+from isoprobe.probe.quantities import Probe
+from isoprobe.registry.lookup import installed
 from isoprobe.testing.models import small_data, small_vae
+from isoprobe.theory.formulas import kl_divergence
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,7 +1,7 @@
 """List what a user was promised: commands with their help, plugins, variables, names in the docs.
 
-``python -m tests.house.inventory`` writes ``inventory.json``; the test beside it compares what there
-is now with that file, so that nothing promised goes without a line of reason.
+``python -m tests.house.inventory`` writes ``inventory.json``; the test beside it compares what
+there is now with that file, so that nothing promised goes without a line of reason.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def _commands(group: click.Group, before: str) -> Iterator[tuple[str, Any]]:
 
 def plugins() -> dict[str, list[str]]:
     """Names of the built-in plugins by kind."""
-    from isoprobe.discovery import KINDS
-    from isoprobe.registry import installed
+    from isoprobe.registry.discovery import KINDS
+    from isoprobe.registry.lookup import installed
 
     return {kind: installed().names(kind) for kind in sorted(KINDS)}
 

@@ -13,8 +13,8 @@ from isoprobe_plugin_example.effective_size import EffectiveSize
 from isoprobe_plugin_example.spectral import Spectral
 
 import isoprobe
+from isoprobe.checkpoints.source import Source
 from isoprobe.errors import CheckpointError
-from isoprobe.source import Source
 from isoprobe.testing import Law, check_adapter, check_analysis, check_metric
 
 BETA, EIGENVALUES = 0.1, np.array([4.0, 2.0, 1.0, 0.3])

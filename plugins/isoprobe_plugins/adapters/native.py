@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from isoprobe.checkpoints.source import FileKind, Source
 from isoprobe.contracts import VAE, Adapter
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
-from isoprobe.source import FileKind, Source
-from isoprobe.specs import construct
+from isoprobe.registry.specs import construct
 
 if TYPE_CHECKING:
-    from isoprobe.checkpoint import Manifest
+    from isoprobe.checkpoints.native import Manifest
     from isoprobe.contracts import Networks
 
 
@@ -23,7 +23,7 @@ class NativeOptions:
 
 
 class Native(Adapter):
-    """Reads what :func:`isoprobe.checkpoint.write_checkpoint` writes."""
+    """Reads what :func:`isoprobe.checkpoints.native.write_checkpoint` writes."""
 
     name = "native"
     summary = "self-describing safetensors files written by isoprobe"
@@ -34,7 +34,7 @@ class Native(Adapter):
         A damaged header counts as ours only when the key can still be seen, so that the error
         names the damage rather than the kind of file.
         """
-        from isoprobe.checkpoint import METADATA_KEY
+        from isoprobe.checkpoints.native import METADATA_KEY
 
         if source.kind is not FileKind.SAFETENSORS:
             return False
@@ -45,7 +45,7 @@ class Native(Adapter):
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Build the architecture the file names and put its weights in."""
-        from isoprobe.checkpoint import facts_of, manifest_from_header, vae_from_networks
+        from isoprobe.checkpoints.native import facts_of, manifest_from_header, vae_from_networks
 
         construct(NativeOptions, options, f"adapter '{self.name}'")
         manifest = manifest_from_header(source.header, str(source.path))
@@ -62,7 +62,7 @@ class Native(Adapter):
         """Return the manifest."""
         import msgspec
 
-        from isoprobe.checkpoint import manifest_from_header
+        from isoprobe.checkpoints.native import manifest_from_header
 
         manifest = manifest_from_header(source.header, str(source.path))
         description: dict[str, Any] = msgspec.to_builtins(manifest)
@@ -87,9 +87,9 @@ def load_native(source: Source, manifest: Manifest) -> Networks:
     """
     import torch
 
-    from isoprobe.checkpoint import load_weights, weights
-    from isoprobe.registry import installed
-    from isoprobe_plugins.adapters.named_weights import built_without_memory
+    from isoprobe.checkpoints.native import load_weights, weights
+    from isoprobe.registry.lookup import installed
+    from isoprobe_plugins.adapters.weights.named import built_without_memory
 
     architecture = installed().architecture(manifest.architecture)
     try:

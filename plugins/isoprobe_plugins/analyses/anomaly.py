@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from isoprobe.contracts import VAE, Batch, Context, Metric, Setup
-    from isoprobe.untrained import Untrained
+    from isoprobe.probe.untrained import Untrained
 
 NONZERO = "nonzero"
 _QUALITY = {
@@ -88,7 +88,7 @@ class Anomaly(Analysis):
         return {"score_distortion": sample(distortion, "E_z D(x, x_hat)", "metric", "A.6")}
 
     def _decomposed_parts(self, batch: Batch) -> dict[str, Variable]:
-        from isoprobe.objective import transform_weight
+        from isoprobe.probe.objective import transform_weight
 
         x_check = batch["x_check"]
         # The objective has D(x_check, x_hat) itself, which the coding loss is in excess of.
@@ -138,8 +138,8 @@ class Anomaly(Analysis):
             ) from error
 
     def _untrained_parts(self, batch: Batch) -> dict[str, Variable]:
-        from isoprobe.objective import Objective, rates
-        from isoprobe.untrained import swapped
+        from isoprobe.probe.objective import Objective, rates
+        from isoprobe.probe.untrained import swapped
 
         module = self.setup.vae.module
         if self.untrained is None or module is None or self.untrained.missing:
@@ -163,7 +163,7 @@ class Anomaly(Analysis):
         self, chunk: Mapping[str, np.ndarray], context: Context
     ) -> Mapping[str, Variable]:
         """Rates in units of the metric, and the sums, once beta is known."""
-        from isoprobe.objective import Parts, rates
+        from isoprobe.probe.objective import Parts, rates
 
         beta = context.beta.value
         parts = Parts(
@@ -267,7 +267,7 @@ class Anomaly(Analysis):
         """Threshold by each rule, and what it finds."""
         import numpy as np
 
-        from isoprobe.quality import auroc, average_precision, detect, upper_threshold
+        from isoprobe.theory.detection import auroc, average_precision, detect, upper_threshold
 
         shares = {"quantile": 1 - self.quantile}
         contamination = self.contamination
@@ -318,14 +318,14 @@ class Anomaly(Analysis):
 
 
 def _transform_metric(vae: VAE) -> Metric | None:
-    from isoprobe.registry import installed
+    from isoprobe.registry.lookup import installed
 
     spec = vae.facts.transform_metric
     return None if spec is None else installed().metric(spec)
 
 
 def _untrained(setup: Setup) -> Untrained | None:
-    from isoprobe.untrained import untrained
+    from isoprobe.probe.untrained import untrained
 
     module = setup.vae.module
     return None if module is None else untrained(module, setup.seed)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Coordinates(Analysis):
     """y_j = integral of sqrt(beta/2) / sigma_j from 0 to mu_j (Eq. 16, 67), and its inverse.
 
-    ``isoprobe.isometric.read_map(result)`` gives ``to_isometric`` and ``from_isometric`` for any
-    latents, from the knots and slopes stored here.
+    ``isoprobe.theory.isometric.read_map(result)`` gives ``to_isometric`` and ``from_isometric`` for
+    any latents, from the knots and slopes stored here.
     """
 
     name = "coordinates"
@@ -28,7 +28,7 @@ class Coordinates(Analysis):
 
     def start(self, setup: Setup) -> None:
         """Prepare the table of scales."""
-        from isoprobe.isometric import ScaleTable
+        from isoprobe.theory.isometric import ScaleTable
 
         super().start(setup)
         self.table = ScaleTable(setup.vae.latent_size)
@@ -42,7 +42,7 @@ class Coordinates(Analysis):
         """Variances of y, and the map as knots and slopes."""
         import numpy as np
 
-        from isoprobe.isometric import map_to_arrays
+        from isoprobe.theory.isometric import map_to_arrays
 
         beta = context.beta.value
         self.map = self.table.isometric_map(beta)

@@ -45,7 +45,7 @@ class Density(Analysis):
 
     def start(self, setup: Setup) -> None:
         """Choose the volume correction; ask for determinants where it needs them."""
-        from isoprobe.statistics import Moments
+        from isoprobe.statistics.moments import Moments
 
         super().start(setup)
         self.self_distortion = Moments()
@@ -97,7 +97,7 @@ class Density(Analysis):
     def _log_volume(self, batch: Batch) -> np.ndarray | None:
         import torch
 
-        from isoprobe.formulas import active_subset
+        from isoprobe.theory.formulas import active_subset
 
         metric, active = self.setup.metric, torch.as_tensor(self.setup.active)
         if self.route == "scale" and metric.scale is not None:

@@ -11,7 +11,7 @@ from isoprobe_plugins.analyses.variables import latent, scalar
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Batch, Context, Setup
-    from isoprobe.diagnosis import Evidence
+    from isoprobe.theory.diagnosis import Evidence
 
 #: other ways a scale head is commonly read, as powers of the sigma in hand
 READINGS = {"read as log variance instead": 0.5, "read as log deviation instead": 2.0}
@@ -20,7 +20,7 @@ KEPT = 512
 
 
 class DiagnosisAnalysis(Analysis):
-    """The rules of :mod:`isoprobe.diagnosis` on what the run has seen."""
+    """The rules of :mod:`isoprobe.theory.diagnosis` on what the run has seen."""
 
     name = "diagnosis"
     summary = "a verdict with its evidence, for the model and for each latent"
@@ -29,7 +29,7 @@ class DiagnosisAnalysis(Analysis):
 
     def start(self, setup: Setup) -> None:
         """Prepare accumulators; use the pullback where the metric has a tensor."""
-        from isoprobe.statistics import Moments
+        from isoprobe.statistics.moments import Moments
 
         super().start(setup)
         n = setup.vae.latent_size
@@ -57,7 +57,7 @@ class DiagnosisAnalysis(Analysis):
         """Verdict, findings with evidence and advice, and a label for each latent."""
         import numpy as np
 
-        from isoprobe.diagnosis import diagnose
+        from isoprobe.theory.diagnosis import diagnose
 
         evidence = self._evidence(context)
         found = diagnose(evidence)
@@ -80,7 +80,7 @@ class DiagnosisAnalysis(Analysis):
         return variables
 
     def _evidence(self, context: Context) -> Evidence:
-        from isoprobe.diagnosis import Evidence
+        from isoprobe.theory.diagnosis import Evidence
 
         means = {name: moments.mean for name, moments in self.moments.items()}
         importance, overview = context.results["importance"], context.results["overview"]
@@ -107,8 +107,8 @@ class DiagnosisAnalysis(Analysis):
 
     def _table(self) -> dict[str, float]:
         """Beta recovered under each plausible metric, from evenly spread inputs."""
-        from isoprobe.recovery import PLAUSIBLE, recover_table
-        from isoprobe.registry import installed
+        from isoprobe.probe.recovery import PLAUSIBLE, recover_table
+        from isoprobe.registry.lookup import installed
 
         x = self.setup.sample(KEPT)
         known = installed().names("metric")

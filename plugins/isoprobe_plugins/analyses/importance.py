@@ -33,8 +33,8 @@ class Importance(Analysis):
 
     def start(self, setup: Setup) -> None:
         """Prepare accumulators."""
-        from isoprobe.isometric import ScaleTable
-        from isoprobe.statistics import Moments
+        from isoprobe.statistics.moments import Moments
+        from isoprobe.theory.isometric import ScaleTable
 
         super().start(setup)
         n = setup.vae.latent_size
@@ -54,7 +54,7 @@ class Importance(Analysis):
         """Variances, shares, rates and states by latent, and the order of importance."""
         import numpy as np
 
-        from isoprobe.formulas import NATS_TO_BITS, rough_importance
+        from isoprobe.theory.formulas import NATS_TO_BITS, rough_importance
 
         beta, active = context.beta.value, context.setup.active
         inverse, rate = self.moments["inverse_variance"], self.moments["kl"]

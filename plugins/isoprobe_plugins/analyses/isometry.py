@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from isoprobe.contracts import Batch, Context, Setup
-    from isoprobe.regression import AssistedMeans
+    from isoprobe.statistics.assisted import AssistedMeans
 
 _BOUNDS = {"": "", "_low": ", 95 % lower bound", "_high": ", 95 % upper bound"}
 #: beyond this many latents the n x n cosines of every sample are left out
@@ -32,8 +32,8 @@ class Isometry(Analysis):
 
     def start(self, setup: Setup) -> None:
         """Prepare accumulators; ask for the Gram matrix where n allows it."""
-        from isoprobe.calibration import BetaSums
-        from isoprobe.statistics import Moments
+        from isoprobe.probe.beta import BetaSums
+        from isoprobe.statistics.moments import Moments
 
         super().start(setup)
         n = setup.vae.latent_size
@@ -65,7 +65,7 @@ class Isometry(Analysis):
 
     @staticmethod
     def _beyond_the_diagonal(method: str, n: int) -> set[str]:
-        from isoprobe.random_pullback import COLUMN_LIMIT
+        from isoprobe.derivatives.sampled import COLUMN_LIMIT
 
         if method == "probe":
             few = {"mean", "pullback_drawn"} if n <= COLUMN_LIMIT else set()
@@ -115,7 +115,7 @@ class Isometry(Analysis):
         import numpy as np
         import torch
 
-        from isoprobe.formulas import active_subset, cosines, hadamard_gap
+        from isoprobe.theory.formulas import active_subset, cosines, hadamard_gap
 
         gram = batch["gram"].double()
         self.cosine.update(cosines(gram).abs().cpu().numpy())
@@ -158,7 +158,7 @@ class Isometry(Analysis):
         }
 
     def _by_pullback(self, beta: float) -> dict[str, Variable]:
-        from isoprobe.formulas import residual
+        from isoprobe.theory.formulas import residual
 
         moments = [self.moments["scaled"], self.moments["pullback"]]
         (norm, pullback), (norm_sd, pullback_sd) = (
@@ -255,7 +255,7 @@ def assisted_means(n: int) -> AssistedMeans:
     """Means of the norm and of g_jj from the samples that drew them."""
     import numpy as np
 
-    from isoprobe.regression import AssistedMeans
+    from isoprobe.statistics.assisted import AssistedMeans
 
     own = 1 + np.arange(n)[:, None] + n * np.arange(4)
     return AssistedMeans(n, 4 * n + 1, np.hstack([np.zeros((n, 1), dtype=np.int64), own]), 2)

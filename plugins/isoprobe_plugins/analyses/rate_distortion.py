@@ -44,8 +44,8 @@ class RateDistortion(Analysis):
 
     def start(self, setup: Setup) -> None:
         """Prepare accumulators."""
-        from isoprobe.isometric import ScaleTable
-        from isoprobe.statistics import Moments
+        from isoprobe.statistics.moments import Moments
+        from isoprobe.theory.isometric import ScaleTable
 
         super().start(setup)
         n = setup.vae.latent_size
@@ -99,7 +99,7 @@ class RateDistortion(Analysis):
         }
 
     def _rates(self, beta: float, active: np.ndarray) -> dict[str, Variable]:
-        from isoprobe.formulas import NATS_TO_BITS
+        from isoprobe.theory.formulas import NATS_TO_BITS
 
         rate = self.latents["kl"]
         # Eq. 8 with H(Y) under the aggregate posterior and p(y) = p(z) dz/dy: this is E KL.

@@ -58,7 +58,7 @@ class Traversal(Analysis):
         Raises:
             OptionError: when it is not.
         """
-        from isoprobe.statistics import Moments
+        from isoprobe.statistics.moments import Moments
 
         super().start(setup)
         if self.at != "origin" and int(self.at) >= setup.samples:
@@ -77,7 +77,7 @@ class Traversal(Analysis):
         """Walks ``(rank, step, *input axes)`` with their z and y."""
         import numpy as np
 
-        from isoprobe.isometric import map_from_arrays
+        from isoprobe.theory.isometric import map_from_arrays
 
         coordinates = context.results["coordinates"]
         order = context.results["importance"]["order"].values[: self.latents]

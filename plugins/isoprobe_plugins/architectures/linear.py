@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from isoprobe.checkpoint import (
+from isoprobe.checkpoints.native import (
     FORMAT_VERSION,
     Manifest,
     Objective,
@@ -82,8 +82,8 @@ def linear_networks(
         dtype: of the parameters; float64 when left out.
 
     Returns:
-        The networks, and the manifest with which :func:`isoprobe.checkpoint.write_checkpoint`
-        saves them.
+        The networks, and the manifest with which
+        :func:`isoprobe.checkpoints.native.write_checkpoint` saves them.
 
     Raises:
         OptionError: when beta is not positive or the sizes do not fit.

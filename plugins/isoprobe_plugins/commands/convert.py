@@ -12,7 +12,7 @@ from isoprobe.cli.examples import examples
 from isoprobe.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from isoprobe.checkpoint import Manifest
+    from isoprobe.checkpoints.native import Manifest
     from isoprobe.contracts import VAE
 
 
@@ -46,8 +46,8 @@ def convert(
     The analysis gives the same numbers afterwards, with no adapter, option or code needed.
     """
     from isoprobe import api
-    from isoprobe.checkpoint import write_checkpoint
-    from isoprobe.specs import parse_options
+    from isoprobe.checkpoints.native import write_checkpoint
+    from isoprobe.registry.specs import parse_options
 
     vae = api.load(model, adapter=adapter, options=parse_options(options, of="--option"))
     changes = {"metric": metric, "beta": beta}
@@ -72,7 +72,7 @@ def describe(vae: VAE) -> Manifest:
     """
     from torch import nn
 
-    from isoprobe.checkpoint import FORMAT_VERSION, Manifest, Objective
+    from isoprobe.checkpoints.native import FORMAT_VERSION, Manifest, Objective
     from isoprobe.errors import CheckpointError
     from isoprobe_plugins.architectures.chain import ChainEncoder
     from isoprobe_plugins.architectures.layers import Layers, plain_config

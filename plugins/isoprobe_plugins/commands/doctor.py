@@ -11,8 +11,8 @@ import click
 
 from isoprobe.cli import types
 from isoprobe.cli.examples import examples
-from isoprobe.files import replacing
 from isoprobe.hookspecs import hookimpl
+from isoprobe.results.whole import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,9 +111,9 @@ def examine(
     Raises:
         CheckpointError: when no reading fits the data.
     """
+    from isoprobe.checkpoints.source import Source
     from isoprobe.errors import CheckpointError
-    from isoprobe.source import Source
-    from isoprobe_plugins.adapters.state import read_state
+    from isoprobe_plugins.adapters.weights.state import read_state
     from isoprobe_plugins.doctor.readings import diagnose
     from isoprobe_plugins.doctor.skeleton import skeletons
 
@@ -144,8 +144,8 @@ def _inputs(
     import torch
 
     from isoprobe.contracts import VAE, Facts
-    from isoprobe.data import prepare
-    from isoprobe.registry import installed
+    from isoprobe.data.batches import prepare
+    from isoprobe.registry.lookup import installed
 
     dataset = installed().data(spec)
     try:

@@ -16,7 +16,7 @@ from isoprobe.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from isoprobe.contracts import VAE, Metric
-    from isoprobe.spectrum import Spectrum
+    from isoprobe.probe.spectrum import Spectrum
 
 #: what needs a posterior, and so is not to be had from a decoder
 MISSING = "norms, residuals, recovered beta, densities, anomaly scores and the diagnosis"
@@ -68,14 +68,14 @@ def spectrum(
     look. Importance is what theory gives these columns; whether the encoder agrees with them is
     for 'isoprobe analyze' to test, on data.
     """
-    from isoprobe import api
-    from isoprobe import spectrum as columns
-    from isoprobe.specs import parse_options
+    from isoprobe.probe import spectrum as columns
+    from isoprobe.registry.specs import parse_options
+    from isoprobe.run import opening
 
-    vae = api.load(
+    vae = opening.load(
         model, adapter=adapter, options=parse_options(options, of="--option"), trust=trust
     )
-    api.place(vae, device, None)
+    opening.place(vae, device, None)
     distortion = _metric(vae, metric)
     weight = beta if beta is not None else _declared(vae, distortion)
     found = columns.spectrum(
@@ -93,8 +93,8 @@ def spectrum(
 
 def _metric(vae: VAE, spec: str | None) -> Metric:
     from isoprobe.errors import MetricError
-    from isoprobe.jobs import chosen_metric
-    from isoprobe.registry import installed
+    from isoprobe.registry.lookup import installed
+    from isoprobe.run.settle import chosen_metric
 
     metric = chosen_metric(installed(), spec, vae)
     if metric is None:
@@ -104,8 +104,8 @@ def _metric(vae: VAE, spec: str | None) -> Metric:
 
 def _declared(vae: VAE, metric: Metric) -> float | None:
     """The checkpoint's beta in units of the metric, where a factor leads there."""
-    from isoprobe.jobs import declared_beta
-    from isoprobe.registry import installed
+    from isoprobe.registry.lookup import installed
+    from isoprobe.run.settle import declared_beta
 
     declared = declared_beta(installed(), vae, metric, [])
     return declared.value if declared is not None and declared.comparable else None

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import numpy as np
 
+from isoprobe.checkpoints.headers import ZIP_ERRORS
+from isoprobe.checkpoints.source import HDF5_MAGIC
 from isoprobe.contracts import Dataset, DataSource
-from isoprobe.datafiles import check_file, fingerprint, first_bytes, shown_name, split_spec
+from isoprobe.data.files import check_file, fingerprint, first_bytes, shown_name, split_spec
 from isoprobe.errors import DataError, nearest
-from isoprobe.headers import ZIP_ERRORS
 from isoprobe.hookspecs import hookimpl
-from isoprobe.source import HDF5_MAGIC
 from isoprobe_plugins.data.streams import StreamedArray, check_numeric, runs
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class ArrayDataset(Dataset):
         return None if self._labels is None else self._labels.read(indices).reshape(-1)
 
     def fingerprint(self) -> str:
-        """Hash of sampled blocks of the file, see :func:`isoprobe.datafiles.fingerprint`."""
+        """Hash of sampled blocks of the file, see :func:`isoprobe.data.files.fingerprint`."""
         return fingerprint(self._path, self._member or "")
 
     def close(self) -> None:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
+from isoprobe.checkpoints.headers import ZIP_ERRORS
 from isoprobe.contracts import Dataset, DataSource
-from isoprobe.datafiles import check_file, first_bytes, short_digest, split_spec
+from isoprobe.data.files import check_file, first_bytes, short_digest, split_spec
 from isoprobe.errors import DataError
-from isoprobe.headers import ZIP_ERRORS
 from isoprobe.hookspecs import hookimpl
 
 if TYPE_CHECKING:

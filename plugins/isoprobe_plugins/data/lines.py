@@ -10,7 +10,7 @@ from typing import IO, cast
 
 import numpy as np
 
-from isoprobe.datafiles import first_bytes
+from isoprobe.data.files import first_bytes
 from isoprobe.errors import DataError
 from isoprobe_plugins.data.streams import runs
 

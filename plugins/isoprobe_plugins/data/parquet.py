@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from isoprobe.contracts import Dataset
-from isoprobe.datafiles import fingerprint, shown_name
+from isoprobe.data.files import fingerprint, shown_name
 from isoprobe.errors import DataError
 from isoprobe_plugins.data.columns import label_column
 
@@ -66,7 +66,7 @@ class ParquetDataset(Dataset):
         return labels.astype(np.str_) if labels.dtype == object else labels
 
     def fingerprint(self) -> str:
-        """Hash of sampled blocks of the file, see :func:`isoprobe.datafiles.fingerprint`."""
+        """Hash of sampled blocks of the file, see :func:`isoprobe.data.files.fingerprint`."""
         return fingerprint(self._path, self._label_spec or "")
 
     def close(self) -> None:

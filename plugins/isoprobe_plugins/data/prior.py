@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from isoprobe.contracts import Dataset, DataSource
-from isoprobe.datafiles import short_digest
+from isoprobe.data.files import short_digest
 from isoprobe.errors import DataError
 from isoprobe.hookspecs import hookimpl
-from isoprobe.randomness import normal
+from isoprobe.statistics.draws import normal
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,8 +15,8 @@ from io import BufferedIOBase
 import numpy as np
 from numpy.lib import format as npy
 
+from isoprobe.checkpoints.headers import ZIP_ERRORS
 from isoprobe.errors import DataError
-from isoprobe.headers import ZIP_ERRORS
 
 #: kinds of numbers that can be data: bool, signed, unsigned, floating
 NUMERIC = "biuf"

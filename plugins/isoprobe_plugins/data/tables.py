@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from isoprobe.checkpoints.headers import is_text
 from isoprobe.contracts import Dataset, DataSource
-from isoprobe.datafiles import check_file, first_bytes, split_spec
+from isoprobe.data.files import check_file, first_bytes, split_spec
 from isoprobe.errors import DataError
-from isoprobe.headers import is_text
 from isoprobe.hookspecs import hookimpl
 
 if TYPE_CHECKING:

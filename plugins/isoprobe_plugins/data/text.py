@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from isoprobe.contracts import Dataset
-from isoprobe.datafiles import fingerprint, shown_name
+from isoprobe.data.files import fingerprint, shown_name
 from isoprobe.errors import DataError
 from isoprobe_plugins.data.columns import label_column
 from isoprobe_plugins.data.lines import Lines
@@ -76,7 +76,7 @@ class TextDataset(Dataset):
         return np.array(cells, dtype=np.float64 if self._label_is_number else np.str_)
 
     def fingerprint(self) -> str:
-        """Hash of sampled blocks of the file, see :func:`isoprobe.datafiles.fingerprint`."""
+        """Hash of sampled blocks of the file, see :func:`isoprobe.data.files.fingerprint`."""
         return fingerprint(self._path, self._label_spec or "")
 
     def close(self) -> None:

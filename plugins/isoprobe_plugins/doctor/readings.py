@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from isoprobe.checkpoint import vae_from_networks
+from isoprobe.checkpoints.native import vae_from_networks
 from isoprobe.errors import CheckpointError, IsoprobeError
-from isoprobe.probe import Probe, ProbeOptions
-from isoprobe.registry import installed
-from isoprobe_plugins.adapters.declaration import parse_declaration
-from isoprobe_plugins.adapters.named_weights import fill_layers
+from isoprobe.probe.quantities import Probe, ProbeOptions
+from isoprobe.registry.lookup import installed
+from isoprobe_plugins.adapters.declared.declaration import parse_declaration
+from isoprobe_plugins.adapters.weights.named import fill_layers
 from isoprobe_plugins.doctor.skeleton import DECODER, ENCODER
 from isoprobe_plugins.heads import HEADS
 

@@ -14,7 +14,7 @@ from isoprobe.hookspecs import hookimpl
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from isoprobe.source import Source
+    from isoprobe.checkpoints.source import Source
 
 FORMAT = "affine-vae"
 MATRICES = ("encoder", "decoder")

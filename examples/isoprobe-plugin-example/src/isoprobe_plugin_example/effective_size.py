@@ -21,7 +21,7 @@ class EffectiveSize(Analysis):
 
     def start(self, setup: Setup) -> None:
         """Prepare the running mean; what stands in ``accumulators`` is saved and merged."""
-        from isoprobe.statistics import Moments
+        from isoprobe.statistics.moments import Moments
 
         super().start(setup)
         self.rate = Moments((setup.vae.latent_size,))

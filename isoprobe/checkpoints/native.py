@@ -1,0 +1,339 @@
+"""The native checkpoint: one safetensors file that describes itself.
+
+``__metadata__`` holds a single key, ``isoprobe``, whose value is all the JSON, so that equal
+content gives equal bytes. Tensors are named ``encoder.*`` and ``decoder.*``. Nothing in it is
+code, and nothing in it is unpickled.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+
+from isoprobe.checkpoints.source import FileKind, Source
+from isoprobe.contracts import VAE, Facts, Networks, Posterior
+from isoprobe.errors import CheckpointError
+from isoprobe.results.whole import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+FORMAT_VERSION = 1
+METADATA_KEY = "isoprobe"
+
+
+class Objective(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The loss a checkpoint was trained on: L_x = E D + beta sum_j KL_j (Eq. 3).
+
+    Attributes:
+        metric: metric spec of D, such as ``bce`` or ``gaussian:sigma2=0.1``.
+        beta: KL weight in the units of that metric; None when no single value describes it.
+        decomposed: True when trained on D(x, x_check) + D(x_check, x_hat) (Section 5.3).
+        transform_weight: weight of D(x, x_check) relative to D(x_check, x_hat), if decomposed.
+        transform_metric: metric spec of D(x, x_check), where it differs from ``metric``.
+    """
+
+    metric: str
+    beta: float | None
+    decomposed: bool = False
+    transform_weight: float | None = None
+    transform_metric: str | None = None
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a native checkpoint says of itself.
+
+    Attributes:
+        format_version: of this layout.
+        architecture: registered name of the builder.
+        config: its configuration.
+        latent_size: number of latents n.
+        objective: the training loss, None when unknown.
+        dataset: data spec of the training data.
+        input_range: lowest and highest input value the model was trained on.
+        preprocessing: what was done to the data set's values, such as ``{"resize": 32}``.
+        training: record of the training (steps, seed, device, wall time, versions).
+    """
+
+    format_version: int
+    architecture: str
+    config: dict[str, Any]
+    latent_size: Annotated[int, msgspec.Meta(ge=1)]
+    objective: Objective | None = None
+    dataset: str | None = None
+    input_range: tuple[float, float] | None = None
+    preprocessing: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+
+
+class _Version(msgspec.Struct):
+    format_version: int
+
+
+# --------------------------------------------------------------------------- writing
+
+
+def write_checkpoint(
+    path: str | Path,
+    encoder: nn.Module,
+    decoder: nn.Module,
+    manifest: Manifest,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a native checkpoint, whole or not at all.
+
+    Equal weights and manifest give equal bytes.
+
+    Args:
+        path: file to write, customarily ``*.safetensors``.
+        encoder: module ``x -> (mean, std)`` as its architecture builds it.
+        decoder: module ``z -> x_hat`` as its architecture builds it.
+        manifest: what the file says of itself.
+        overwrite: replace an existing file.
+
+    Raises:
+        CheckpointError: when the file exists, its folder does not, or the manifest holds a
+            value that JSON cannot carry (NaN, an object).
+    """
+    import safetensors.torch
+
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise CheckpointError(f"{path} exists already; choose another name or overwrite it")
+    metadata = {METADATA_KEY: _encode(manifest).decode()}
+    tensors = {**_named_tensors("encoder", encoder), **_named_tensors("decoder", decoder)}
+    try:
+        with replacing(path) as partial:
+            safetensors.torch.save_file(tensors, partial, metadata)
+            partial.chmod(0o666 & ~_umask())  # save_file leaves it to its owner alone
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"cannot write {path}: {error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _named_tensors(prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    """Copy the module's state, so that tied weights become tensors of their own."""
+    return {
+        f"{prefix}.{name}": tensor.detach().cpu().contiguous().clone()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def _encode(manifest: Manifest) -> bytes:
+    _refuse_non_finite(msgspec.to_builtins(manifest), "manifest")
+    try:
+        data = msgspec.json.encode(manifest, order="deterministic")
+        msgspec.json.decode(data, type=Manifest)
+    except (TypeError, msgspec.MsgspecError) as error:
+        raise CheckpointError(f"the manifest cannot be written: {error}") from error
+    return data
+
+
+def _refuse_non_finite(value: Any, where: str) -> None:
+    """Raise CheckpointError for NaN or infinity, which JSON would quietly turn into null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise CheckpointError(f"the manifest cannot be written: {where} is {value}")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _refuse_non_finite(item, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _refuse_non_finite(item, f"{where}[{index}]")
+
+
+# --------------------------------------------------------------------------- reading
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Return what a native checkpoint says of itself; no weights are loaded.
+
+    Raises:
+        CheckpointError: when the file is missing, damaged, foreign, or of a newer format.
+    """
+    source = Source(path)
+    if source.kind is not FileKind.SAFETENSORS:
+        raise CheckpointError(f"{path} is {source.kind.value}, not a native checkpoint")
+    return manifest_from_header(source.header, str(path))
+
+
+def manifest_from_header(header: Mapping[str, Any], where: str = "the checkpoint") -> Manifest:
+    """Decode the manifest of a safetensors header.
+
+    Args:
+        header: the parsed header, as :attr:`isoprobe.checkpoints.source.Source.header` gives it.
+        where: how to name the file in an error.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        CheckpointError: when there is none, it is of a newer format, or a field is wrong.
+    """
+    text = header.get("__metadata__", {}).get(METADATA_KEY)
+    if text is None:
+        raise CheckpointError(
+            f"{where} holds weights without isoprobe's description: say how to build the model "
+            "with --adapter factory --option target=module:function"
+        )
+    try:
+        version = msgspec.json.decode(text, type=_Version).format_version
+        if version > FORMAT_VERSION:
+            raise CheckpointError(
+                f"{where} has format version {version}, newer than the {FORMAT_VERSION} "
+                "this isoprobe reads; upgrade isoprobe"
+            )
+        return msgspec.json.decode(text, type=Manifest)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise CheckpointError(f"{where}: its description is damaged: {error}") from error
+
+
+def weights(path: str | Path) -> dict[str, Tensor]:
+    """Load every tensor of a safetensors file on the CPU.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Tensors by name, as stored.
+
+    Raises:
+        CheckpointError: when the file is missing, damaged, or of another kind.
+    """
+    import safetensors
+    import safetensors.torch
+
+    source = Source(path)
+    if source.kind is not FileKind.SAFETENSORS:
+        raise CheckpointError(f"{path} is {source.kind.value}, not safetensors")
+    _ = source.header  # raises with a better message than the library's
+    try:
+        return safetensors.torch.load_file(source.path)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def load_weights(networks: Networks, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Put tensors named ``encoder.*`` and ``decoder.*`` into networks, all of them or none.
+
+    Names and shapes are compared before anything is assigned, so networks may stand on the
+    ``meta`` device, where a forged configuration costs no memory.
+
+    Args:
+        networks: as an architecture builds them.
+        tensors: by name.
+        where: how to name the file in an error.
+
+    Raises:
+        CheckpointError: when a tensor is missing, left over, or of another shape.
+    """
+    left_over = [k for k in tensors if not k.startswith(("encoder.", "decoder."))]
+    if left_over:
+        raise CheckpointError(f"{where} has a tensor of no network: {left_over[0]}")
+    parts = (("encoder", networks.encoder), ("decoder", networks.decoder))
+    own = {name: _part_of(tensors, name) for name, _ in parts}
+    for name, module in parts:
+        compare_state(module, own[name], f"{where}: {name}")
+    for name, module in parts:
+        module.load_state_dict(own[name], assign=True)
+
+
+def _part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    prefix = f"{name}."
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def compare_state(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Check that tensors are exactly a module's state, by name and shape.
+
+    Raises:
+        CheckpointError: naming the first tensor missing, left over, or of another shape.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    missing = [name for name in wanted if name not in tensors]
+    left_over = [name for name in tensors if name not in wanted]
+    if missing or left_over:
+        found = f"; found {left_over[0]!r}, which it does not have" if left_over else ""
+        lacks = f"lacks {missing[0]!r}" if missing else "has all it needs"
+        raise CheckpointError(f"{where} {lacks}{found}: weights and architecture differ")
+    for name, shape in wanted.items():
+        if tuple(tensors[name].shape) != shape:
+            raise CheckpointError(
+                f"{where} {name!r} has shape {tuple(tensors[name].shape)}, "
+                f"its architecture needs {shape}"
+            )
+
+
+# --------------------------------------------------------------------------- the model
+
+
+def facts_of(manifest: Manifest) -> Facts:
+    """Translate a manifest's declarations into what analyses read."""
+    objective = manifest.objective
+    if objective is None:
+        return Facts(
+            input_range=manifest.input_range, dataset=manifest.dataset, training=manifest.training
+        )
+    return Facts(
+        input_range=manifest.input_range,
+        dataset=manifest.dataset,
+        training=manifest.training,
+        metric=objective.metric,
+        beta=objective.beta,
+        beta_source=None if objective.beta is None else "the checkpoint's manifest",
+        decomposed=objective.decomposed,
+        transform_weight=objective.transform_weight,
+        transform_metric=objective.transform_metric,
+    )
+
+
+def vae_from_networks(networks: Networks, facts: Facts, **fields: Any) -> VAE:
+    """Wrap networks into the model that every analysis sees.
+
+    Args:
+        networks: encoder ``x -> (mean, std)`` and decoder ``z -> x_hat``.
+        facts: what is declared.
+        **fields: further fields of :class:`~isoprobe.contracts.VAE`, such as ``name``.
+
+    Returns:
+        The model, in eval mode; its encode gives means and deviations flattened to ``(B, n)``.
+    """
+    from torch import nn
+
+    def encode(x: Tensor) -> Posterior:
+        mean, std = networks.encoder(x)
+        return Posterior(mean.flatten(1), std.flatten(1))
+
+    logits = getattr(networks.decoder, "logits", None)
+    return VAE(
+        decode=_unflattened(networks.decoder, networks.latent_shape),
+        encode=encode,
+        input_shape=networks.input_shape,
+        latent_shape=networks.latent_shape,
+        decode_logits=None if logits is None else _unflattened(logits, networks.latent_shape),
+        module=nn.ModuleDict({"encoder": networks.encoder, "decoder": networks.decoder}),
+        facts=facts,
+        **fields,
+    )
+
+
+def _unflattened(decode: Any, latent_shape: tuple[int, ...]) -> Any:
+    """Give the decoder latents in their own shape."""
+    if len(latent_shape) == 1:
+        return decode
+
+    def wrapped(z: Tensor) -> Tensor:
+        result: Tensor = decode(z.reshape(*z.shape[:-1], *latent_shape))
+        return result
+
+    return wrapped

@@ -1,0 +1,179 @@
+"""Opened data turned into batches that fit a model, checked row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from isoprobe.data.fitting import Fit, Limit, Range, fit_shape, fit_values
+from isoprobe.errors import DataError, OptionError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from isoprobe.contracts import VAE, Dataset, Metric
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Samples of a data set as the model takes them, read batch by batch.
+
+    Attributes:
+        dataset: the data as stored.
+        samples: number of samples used, N.
+        fits: what is done to each sample, in order.
+        limits: values that model and metric accept.
+        notes: what was done, a sentence each.
+        labelled: whether rows have labels.
+    """
+
+    dataset: Dataset
+    samples: int
+    fits: tuple[Fit, ...]
+    limits: tuple[Limit, ...]
+    notes: list[str]
+    labelled: bool
+
+    @property
+    def name(self) -> str:
+        """Name of the data set, for summaries."""
+        return self.dataset.name
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Short text that changes when the data does."""
+        return self.dataset.fingerprint()
+
+    def indices(self, start: int, stop: int) -> np.ndarray:
+        """Row numbers in the data set of samples start to stop, ``(stop - start,)`` int64."""
+        return np.arange(start, stop, dtype=np.int64) * len(self.dataset) // self.samples
+
+    def batch(
+        self, start: int, stop: int, device: torch.device | str, dtype: torch.dtype
+    ) -> tuple[Tensor, np.ndarray | None]:
+        """Read samples start to stop.
+
+        Args:
+            start: first sample.
+            stop: one past the last sample.
+            device: where the inputs go.
+            dtype: floating type of the inputs.
+
+        Returns:
+            Inputs ``(stop - start, *input_shape)``, and the rows' labels, if there are some.
+
+        Raises:
+            DataError: when a row cannot be read, is not finite, or lies outside what model or
+                metric accept.
+        """
+        rows = self.indices(start, stop)
+        x = _finite(self.dataset.read(rows), rows, self.name)
+        for fit in self.fits:
+            x = fit.apply(x)
+        for limit in self.limits:
+            x = limit.clip(x, rows, self.name)
+        labels = self.dataset.labels(rows) if self.labelled else None
+        return x.to(dtype).to(device).contiguous(), labels
+
+
+def prepare(
+    dataset: Dataset,
+    vae: VAE,
+    *,
+    samples: int | None = None,
+    resize: int | Sequence[int] | None = None,
+    scale: Range | None = None,
+    metric: Metric | None = None,
+) -> Prepared:
+    """Fit opened data to a model.
+
+    Bytes are mapped from 0..255 to the model's input range; other values only by ``scale``. Shapes
+    are changed without loss (channel axis, flattening); images are resized only by ``resize``.
+
+    Args:
+        dataset: the data as stored.
+        vae: the model.
+        samples: how many rows to use, evenly spaced over the data; None: all.
+        resize: height and width (one number: both) to resize images to, bilinearly.
+        scale: stored values (low, high) mapped linearly to the ends of the model's input range,
+            or to 0..1 where that is unknown.
+        metric: distortion the inputs are for, whose range of values they must keep.
+
+    Returns:
+        The samples, ready to be read in batches.
+
+    Raises:
+        DataError: when there are no rows, or their shape does not fit the model.
+        OptionError: when samples, resize or scale cannot be.
+    """
+    rows = len(dataset)
+    if rows == 0:
+        raise DataError(f"{dataset.name} has no rows; expected at least one")
+    if samples is not None and samples < 1:
+        raise OptionError(f"--samples needs at least 1; found {samples}")
+    try:
+        fits = _fits(dataset, vae, resize, scale)
+    except DataError as error:
+        raise DataError(f"{dataset.name}: {error}") from error
+    notes = [*dataset.notes, *(fit.note for fit in fits)]
+    if samples is not None and samples > rows:
+        notes.append(f"all {rows:,} rows used")
+    return Prepared(
+        dataset=dataset,
+        samples=rows if samples is None else min(samples, rows),
+        fits=tuple(fits),
+        limits=tuple(_limits(vae.facts.input_range, metric)),
+        notes=notes,
+        labelled=dataset.labels(np.zeros(1, np.int64)) is not None,
+    )
+
+
+def _fits(
+    dataset: Dataset, vae: VAE, resize: int | Sequence[int] | None, scale: Range | None
+) -> list[Fit]:
+    values = fit_values(dataset.dtype, vae.facts.input_range, scale)
+    shape = fit_shape(tuple(dataset.shape), tuple(vae.input_shape), resize)
+    return ([] if values is None else [values]) + shape
+
+
+def _limits(input_range: Range | None, metric: Metric | None) -> list[Limit]:
+    """Ranges to keep; the metric's comes first, as another metric may be the way out."""
+    scaled = "Scale it (--scale LOW:HIGH)"
+    limits = []
+    wanted = None if metric is None else metric.input_range
+    if metric is not None and wanted is not None:
+        demand = f"metric '{metric.name}' needs values in {_interval(wanted)}"
+        remedy = f"{scaled}, or use --metric sse."
+        if input_range == wanted:
+            demand, remedy = f"{demand}, and the model was trained on such", f"{scaled}."
+        limits.append(Limit(*wanted, demand, remedy))
+    if input_range is not None and input_range != wanted:
+        demand = f"the model was trained on values in {_interval(input_range)}"
+        limits.append(Limit(*input_range, demand, f"{scaled}."))
+    return limits
+
+
+def _interval(values: Range) -> str:
+    return f"[{values[0]:g}, {values[1]:g}]"
+
+
+def _finite(stored: np.ndarray, rows: np.ndarray, name: str) -> Tensor:
+    """Return stored rows as a tensor in double precision, so that mapping them rounds once."""
+    import torch
+
+    x = np.ascontiguousarray(stored, dtype=np.float64)
+    good = np.isfinite(x).reshape(len(x), -1).all(axis=1)
+    if not good.all():
+        first = int(np.argmin(good))
+        values = x[first].ravel()
+        position = int(np.argmin(np.isfinite(values)))
+        raise DataError(
+            f"row {rows[first]} of {name} has {values[position]} at value {position} of "
+            f"{values.size}; expected finite numbers: fill or leave out such rows"
+        )
+    return torch.from_numpy(x)

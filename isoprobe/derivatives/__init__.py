@@ -1,0 +1,1 @@
+"""Take a decoder's derivatives: metric tensor, tangents, exact and sampled pullback."""

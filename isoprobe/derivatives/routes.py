@@ -1,0 +1,211 @@
+"""Which way to a decoder's derivatives works for a given module: tried on two samples, fast first.
+
+Operators without a forward derivative (fused attention, recurrent cells of oneDNN, old-style
+``autograd.Function``) are why there is more than one. A way is taken when it runs and agrees with
+reverse mode: u'(J v) = v'(J' u) for random u and v.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.func import jvp, vmap
+
+from isoprobe.derivatives.tangents import push_stacked
+from isoprobe.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Decoder = Callable[["Tensor"], "Tensor"]
+Push = Callable[[Decoder, "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One way to J v.
+
+    Attributes:
+        name: for the record.
+        method: ``(decode, z (B, n), directions (C, B or 1, n))`` to output ``(B, *shape)`` and
+            tangents ``(C, B, *shape)``.
+        plain_attention: keep off the fused attention kernels.
+        plain_kernels: keep off oneDNN.
+        note: what the reader of a result should know; empty for the usual ways.
+    """
+
+    name: str
+    method: Push
+    plain_attention: bool = False
+    plain_kernels: bool = False
+    note: str = ""
+
+    def push(self, decode: Decoder, z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Output ``(B, *shape)`` and J v for ``directions (C, B or 1, n)``, ``(C, B, *shape)``."""
+        with torch.no_grad(), self.kernels():
+            return self.method(decode, z, directions)
+
+    @contextmanager
+    def kernels(self) -> Iterator[None]:
+        """Choose kernels that can be differentiated.
+
+        Yields:
+            Nothing.
+        """
+        with ExitStack() as stack:
+            if self.plain_attention:
+                from torch.nn.attention import SDPBackend, sdpa_kernel
+
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            if self.plain_kernels:
+                stack.enter_context(_without_onednn())
+            yield
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    # torch.backends.mkldnn.flags sets TF32 along with it, which warns on a processor without it
+    was, *_ = torch.backends.mkldnn.set_flags(  # type: ignore[no-untyped-call]
+        _enabled=False, _fp32_precision=None
+    )
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.set_flags(  # type: ignore[no-untyped-call]
+            _enabled=was, _fp32_precision=None
+        )
+
+
+def push_vmapped(decode: Decoder, z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """All directions by vmap over one forward derivative; shapes as in :class:`Route`."""
+
+    def push(direction: Tensor) -> tuple[Tensor, Tensor]:
+        return _jvp(decode, z, direction)
+
+    every = vmap(push, out_dims=(None, 0))  # type: ignore[arg-type]
+    return every(directions.expand(-1, *z.shape))
+
+
+def _jvp(decode: Decoder, z: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    return jvp(decode, (z,), (direction,))  # type: ignore[return-value]
+
+
+def push_one_by_one(decode: Decoder, z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """One forward derivative after the other; shapes as in :class:`Route`."""
+    pushed = [_jvp(decode, z, direction) for direction in directions.expand(-1, *z.shape)]
+    return pushed[0][0], torch.stack([tangent for _, tangent in pushed])
+
+
+def push_twice_reversed(decode: Decoder, z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """J v as the derivative of u -> J' u, by reverse mode alone; shapes as in :class:`Route`."""
+    with torch.enable_grad():
+        leaf = z.detach().requires_grad_()
+        output = decode(leaf)
+        cotangent = torch.zeros_like(output, requires_grad=True)
+        (pulled,) = torch.autograd.grad(output, leaf, cotangent, create_graph=True)
+        tangents = [
+            torch.autograd.grad(pulled, cotangent, direction, retain_graph=True)[0]
+            for direction in directions.expand(-1, *z.shape)
+        ]
+    return output.detach(), torch.stack(tangents)
+
+
+def push_by_rows(decode: Decoder, z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """J v from the rows of J, one backward pass for each output; shapes as in :class:`Route`."""
+    with torch.enable_grad():
+        leaf = z.detach().requires_grad_()
+        output = decode(leaf)
+        flat = output.flatten(1)
+        products = []
+        for i in range(flat.shape[1]):
+            (row,) = torch.autograd.grad(flat[:, i].sum(), leaf, retain_graph=True)
+            products.append((directions * row).sum(dim=2))
+    return output.detach(), torch.stack(products, dim=2).reshape(-1, *output.shape)
+
+
+_PLAIN = "attention and recurrent layers run on plain kernels, since the fused ones have no"
+_NOTE_KERNELS = f"{_PLAIN} forward derivative"
+_NOTE_LOOP = "decoder derivatives taken one direction at a time: an operation cannot be batched"
+_NOTE_TWICE = (
+    "decoder derivatives taken by reverse mode twice: an operation has no forward derivative"
+)
+_NOTE_ROWS = (
+    "decoder derivatives taken by one backward pass for each output, which is slow: an operation"
+    " can be differentiated only once, and only backwards"
+)
+
+#: in the order of preference
+ROUTES = (
+    Route("stacked", push_stacked),
+    Route("vmap", push_vmapped),
+    Route("stacked-plain-attention", push_stacked, True, False, _NOTE_KERNELS),
+    Route("vmap-plain-attention", push_vmapped, True, False, _NOTE_KERNELS),
+    Route("stacked-plain-kernels", push_stacked, True, True, _NOTE_KERNELS),
+    Route("vmap-plain-kernels", push_vmapped, True, True, _NOTE_KERNELS),
+    Route("loop", push_one_by_one, note=_NOTE_LOOP),
+    Route("loop-plain-kernels", push_one_by_one, True, True, f"{_NOTE_LOOP}; {_NOTE_KERNELS}"),
+    Route("reverse-twice", push_twice_reversed, note=_NOTE_TWICE),
+    Route("rows", push_by_rows, note=_NOTE_ROWS),
+)
+
+
+def choose_route(decode: Decoder, z: Tensor) -> Route:
+    """The first route that works for a decoder.
+
+    Args:
+        decode: the decoder in the space the metric uses.
+        z: latents to try it on, ``(B, n)``; two are enough.
+
+    Returns:
+        A route whose products agree with reverse mode.
+
+    Raises:
+        CheckpointError: when none does.
+    """
+    generator = torch.Generator().manual_seed(0)
+    directions = _random(generator, (2, *z.shape), z)
+    reason = "no route agrees with reverse mode"
+    for route in ROUTES:
+        try:
+            output, tangents = route.push(decode, z, directions)
+            if _agrees(route, decode, z, directions, output, tangents):
+                return route
+        except Exception as error:  # a user's module may fail in any way: the next route is tried
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    raise CheckpointError(
+        "the decoder cannot be differentiated, and the pullback needs its derivatives "
+        f"({reason}); use --pullback finite-difference."
+    )
+
+
+def _agrees(
+    route: Route,
+    decode: Decoder,
+    z: Tensor,
+    directions: Tensor,
+    output: Tensor,
+    tangents: Tensor,
+) -> bool:
+    """Whether u'(J v) = v'(J' u) for each of the directions, to rounding."""
+    if tangents.shape != (len(directions), *output.shape) or not bool(tangents.isfinite().all()):
+        return False
+    cotangent = _random(torch.Generator().manual_seed(1), tuple(output.shape), output)
+    with torch.enable_grad(), route.kernels():
+        leaf = z.detach().requires_grad_()
+        value = decode(leaf)
+        (pulled,) = torch.autograd.grad(value, leaf, cotangent)
+    forward = (tangents * cotangent).flatten(2).double().sum(2)
+    backward = (directions * pulled).double().sum(2)
+    size = (tangents * cotangent).flatten(2).double().square().sum(2).sqrt()
+    rounding = 1e3 * torch.finfo(z.dtype).eps
+    near = (forward - backward).abs() <= rounding * (size + backward.abs())
+    same = torch.allclose(value, output, rtol=rounding, atol=rounding)
+    return same and bool(near.all())
+
+
+def _random(generator: torch.Generator, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(like)

@@ -1,0 +1,315 @@
+"""One pass over the data: every quantity the analyses need, each computed once a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from isoprobe.contracts import Batch
+from isoprobe.derivatives.exact import METHODS, Pullback, exact_pullback, finite_difference_pullback
+from isoprobe.derivatives.memory import Plan, plan
+from isoprobe.derivatives.metric_tensor import OutputMetric, output_metric, require_tensor
+from isoprobe.derivatives.routes import Route, choose_route
+from isoprobe.derivatives.sampled import COLUMN_LIMIT, COLUMNS, random_pullback
+from isoprobe.errors import CheckpointError, OptionError, PluginError
+from isoprobe.probe.finite import first_bad_layer, require_finite
+from isoprobe.statistics.draws import normal, signs
+from isoprobe.theory import formulas
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from isoprobe.contracts import VAE, Metric
+
+#: What an analysis may ask for. Shapes are per batch; distortions in units of the metric.
+QUANTITIES: dict[str, str] = {
+    "mean": "mu(x), (B, n)",
+    "std": "sigma(x), (B, n)",
+    "kl": "KL_j in nats, (B, n) (Eq. 2)",
+    "x_check": "Dec(mu), (B, *input_shape)",
+    "distortion_self": "D(x, x), (B,): zero except for BCE and its like",
+    "distortion_transform": "D(x, x_check), (B,) (Lemma 1)",
+    "distortion": "E_z D(x, x_hat) by the points mu + sigma and mu - sigma, (B,) (A.6)",
+    "distortion_coding": "D(x_check, x_hat) - D(x_check, x_check), two points, (B,) (Lemma 1)",
+    "distortion_signs": "D(x, Dec(mu +- s sigma)), random signs s, antithetic means, (B, signs)",
+    "distortion_draws": "D(x, Dec(z)) at random z of the posterior, (B, 2 pairs)",
+    "stationarity": "E_eps[sigma_j eps_j dD/dz_j], (B, n): beta (1 - sigma_j^2) at an optimum",
+    "pullback": "g_jj = J_j' G J_j at mu, (B, n) (Eq. 23)",
+    "pullback_spread": "estimates of sum_{k != j} (sigma_j sigma_k g_jk)^2, (B, n), by --pullback "
+    "probe alone; zero where nothing was drawn for it, and scaled up elsewhere",
+    "pullback_drawn": "where an exact column lies behind the estimate, (B, n) bool, by --pullback "
+    f"probe and at most {COLUMN_LIMIT} latents alone",
+    "gram": "J' G J, (B, n, n) (Lemma 4)",
+    "euclidean_gram": "J' J of the decoded mean, (B, n, n)",
+}
+_SAMPLED = frozenset({"pullback_spread", "pullback_drawn"})
+_TENSOR = _SAMPLED | {"pullback", "gram", "euclidean_gram"}
+_TWO_POINT = frozenset({"distortion", "distortion_coding"})
+_DRAWS = frozenset({"stationarity", "distortion_draws"})
+_LEFT_OUT = "norms are means with standard errors, and cosines and volumes are left out"
+_NOTE_COLUMNS = (
+    f"the pullback was estimated from {COLUMNS} random columns a sample, with a fit on the"
+    f" posterior: {_LEFT_OUT}"
+)
+_NOTE_SIGNS = (
+    f"the pullback was estimated by random signs, since there are more than {COLUMN_LIMIT} latents:"
+    f" {_LEFT_OUT}, and one sample's value is noise"
+)
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """How the probe works.
+
+    Attributes:
+        pullback: ``exact``, ``probe`` (random signs) or ``finite-difference``.
+        pairs: antithetic pairs of draws a sample, for stationarity.
+        signs: antithetic pairs of random corners mu +- sigma a sample.
+        seed: of those draws.
+        memory: bytes that tangents may take.
+        batch_size: samples at once; planned from memory when None.
+    """
+
+    pullback: str = "exact"
+    pairs: int = 2
+    signs: int = 4
+    seed: int = 0
+    memory: int = 1 << 30
+    batch_size: int | None = None
+
+
+class Probe:
+    """Computes the union of what analyses need, batch by batch.
+
+    Args:
+        vae: the model.
+        metric: the distortion.
+        needs: names from :data:`QUANTITIES`.
+        options: how.
+
+    Raises:
+        PluginError: for a quantity that does not exist.
+        MetricError: when a pullback is asked of a metric without a tensor.
+        OptionError: for an unknown pullback method, or one that cannot give what is asked.
+        CheckpointError: when the model has no encoder.
+    """
+
+    def __init__(
+        self, vae: VAE, metric: Metric, needs: Iterable[str], options: ProbeOptions | None = None
+    ) -> None:
+        self.needs = frozenset(needs)
+        self.options = options or ProbeOptions()
+        self._check(vae, metric)
+        if vae.encode is None:
+            raise CheckpointError(
+                f"{vae.name} has no encoder with a variance; rates, norms, beta, importance, "
+                "density and scores all need its posterior: give a model whose encoder returns "
+                "mean and scale. What the decoder alone tells: 'isoprobe spectrum'."
+            )
+        self.encode = vae.encode
+        self.vae = vae
+        self.view: OutputMetric = output_metric(metric, vae)
+        self.plan: Plan = plan(
+            vae,
+            self.view.decode,
+            self.options.memory,
+            self.options.batch_size,
+            gram=bool(self.needs & {"gram", "euclidean_gram"}),
+        )
+        self.route = self._route()
+
+    def _route(self) -> Route | None:
+        """How the decoder is differentiated; None where only its values are used."""
+        if not self.needs & _TENSOR or self.options.pullback == "finite-difference":
+            return None
+        drawn = torch.randn(2, self.vae.latent_size, generator=torch.Generator().manual_seed(0))
+        trial = drawn.to(self.vae.device, self.vae.dtype)
+        try:
+            return choose_route(self.view.decode, trial)
+        except CheckpointError as error:
+            layer = first_bad_layer(self.vae.module, self.view.decode, trial)
+            more = f" At samples of the prior, {layer}." if layer else ""
+            raise CheckpointError(f"{self.vae.name}: {error}{more}") from error
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader of a result should know of how it was computed."""
+        notes = [self.route.note] if self.route is not None and self.route.note else []
+        if self.options.pullback == "probe" and self.needs & _TENSOR:
+            notes.append(_NOTE_COLUMNS if self.vae.latent_size <= COLUMN_LIMIT else _NOTE_SIGNS)
+        return notes
+
+    def _check(self, vae: VAE, metric: Metric) -> None:
+        unknown = sorted(self.needs - QUANTITIES.keys())
+        if unknown:
+            raise PluginError(
+                f"no such quantity {unknown[0]!r}; the probe has {', '.join(QUANTITIES)}."
+            )
+        method = self.options.pullback
+        if method not in METHODS:
+            raise OptionError(f"--pullback takes {' or '.join(METHODS)}; found {method!r}.")
+        if self.needs & _TENSOR:
+            require_tensor(metric)
+        if method != "exact" and self.needs & {"gram", "euclidean_gram"}:
+            raise OptionError(
+                f"--pullback {method} gives the diagonal only; orthogonality and volumes need "
+                "--pullback exact."
+            )
+        sampled = sorted(self.needs & _SAMPLED)
+        if method != "probe" and sampled:
+            raise OptionError(f"--pullback {method} gives no {sampled[0]}; --pullback probe does.")
+
+    def __call__(self, index: np.ndarray, x: Tensor, labels: np.ndarray | None = None) -> Batch:
+        """Probe one batch.
+
+        Args:
+            index: positions in the run, ``(B,)``.
+            x: inputs, ``(B, *input_shape)``.
+            labels: labels of the rows.
+
+        Returns:
+            The batch with every needed quantity.
+
+        Raises:
+            CheckpointError: when the model gives something that is not finite.
+        """
+        quantities = self._posterior(index, x)
+        output = self._pull_back(index, quantities)
+        first = {**quantities, "output": output}
+        self._require_finite(first, index, quantities["mean"])
+        if self.needs - quantities.keys():
+            self._distortions(x, output, quantities)
+        if self.needs & _DRAWS:
+            self._draw(index, x, quantities)
+        if "distortion_signs" in self.needs:
+            self._corners(index, x, quantities)
+        later = {name: values for name, values in quantities.items() if name not in first}
+        self._require_finite(later, index, quantities["mean"])
+        return Batch(index, x, quantities, labels)
+
+    def _require_finite(
+        self, quantities: Mapping[str, Tensor], index: np.ndarray, z: Tensor
+    ) -> None:
+        require_finite(quantities, index, self.vae, self.view.decode, z)
+
+    def _posterior(self, index: np.ndarray, x: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            posterior = self.encode(x)
+        mean, std = posterior.mean, posterior.std
+        for name, values, good in (
+            ("mean", mean, mean.isfinite()),
+            ("standard deviation", std, std.isfinite() & (std > 0)),
+        ):
+            if not bool(good.all()):
+                row, latent = (int(i) for i in (~good).nonzero()[0])
+                raise CheckpointError(
+                    f"{self.vae.name}: the posterior {name} of latent {latent} at sample "
+                    f"{int(index[row])} is {values[row, latent]:g}; expected a finite"
+                    f"{'' if name == 'mean' else ', positive'} number. "
+                    "The scale head may be read in the wrong form."
+                )
+        return {"mean": mean, "std": std, "kl": formulas.kl_divergence(mean, std)}
+
+    def _pull_back(self, index: np.ndarray, quantities: dict[str, Tensor]) -> Tensor:
+        """Decoder output at mu; the pullback comes with it where it is needed."""
+        z = quantities["mean"]
+        if not self.needs & _TENSOR:
+            with torch.no_grad():
+                return self.view.decode(z)
+        if self.options.pullback == "probe":
+            return self._sample_pullback(index, quantities)
+        if self.options.pullback == "finite-difference":
+            pulled: Pullback = finite_difference_pullback(self.view, z)
+        else:
+            pulled = exact_pullback(
+                self.view,
+                z,
+                gram="gram" in self.needs,
+                euclidean="euclidean_gram" in self.needs,
+                chunk=self.plan.chunk,
+                block=self.plan.block,
+                route=self.route,
+            )
+        quantities["pullback"] = pulled.diagonal
+        if pulled.gram is not None:
+            quantities["gram"] = pulled.gram
+        if pulled.euclidean is not None:
+            quantities["euclidean_gram"] = pulled.euclidean
+        return pulled.output
+
+    def _sample_pullback(self, index: np.ndarray, quantities: dict[str, Tensor]) -> Tensor:
+        """The same from a few products a sample."""
+        z = quantities["mean"]
+        pulled = random_pullback(
+            self.view,
+            z,
+            quantities["std"],
+            index,
+            seed=self.options.seed,
+            route=self.route or choose_route(self.view.decode, z[:2]),
+            rows=self.plan.block * self.plan.chunk,
+        )
+        quantities["pullback"] = pulled.diagonal
+        quantities["pullback_spread"] = pulled.spread
+        if pulled.drawn is not None:
+            quantities["pullback_drawn"] = pulled.drawn
+        return pulled.output
+
+    def _distortions(self, x: Tensor, output: Tensor, quantities: dict[str, Tensor]) -> None:
+        view = self.view
+        with torch.no_grad():
+            x_check = view.mean(output)
+            quantities["x_check"] = x_check
+            quantities["distortion_transform"] = view.distortion(x, output)
+            if "distortion_self" in self.needs:
+                quantities["distortion_self"] = view.metric.distortion(x, x)
+            if self.needs & _TWO_POINT:
+                mean, std = quantities["mean"], quantities["std"]
+                points = (view.decode(mean + std), view.decode(mean - std))
+                quantities["distortion"] = self._mean_distortion(x, points)
+                if "distortion_coding" in self.needs:
+                    own = view.distortion(x_check, output)
+                    coding = self._mean_distortion(x_check, points) - own
+                    quantities["distortion_coding"] = coding
+
+    def _mean_distortion(self, x: Tensor, outputs: tuple[Tensor, Tensor]) -> Tensor:
+        above, below = (self.view.distortion(x, output) for output in outputs)
+        return 0.5 * (above + below)
+
+    def _draw(self, index: np.ndarray, x: Tensor, quantities: dict[str, Tensor]) -> None:
+        mean, std = quantities["mean"], quantities["std"]
+        n, pairs = mean.shape[1], self.options.pairs
+        draws = normal(self.options.seed, "posterior", index, pairs * n)
+        noise = torch.as_tensor(draws, dtype=mean.dtype, device=mean.device)
+        # With the decomposed objective sigma acts on D(x_check, x_hat), so that is differentiated.
+        reference = quantities["x_check"] if self.vae.facts.decomposed else x
+        total = torch.zeros_like(mean)
+        distortions = []
+        for epsilon in noise.reshape(-1, pairs, n).unbind(1):
+            for signed in (epsilon, -epsilon):
+                shift = std * signed
+                z = (mean + shift).requires_grad_()
+                with torch.enable_grad():
+                    value = self.view.distortion(reference, self.view.decode(z))
+                    (gradient,) = torch.autograd.grad(value.sum(), z)
+                total += shift * gradient
+                distortions.append(value.detach())
+        quantities["stationarity"] = total / (2 * pairs)
+        quantities["distortion_draws"] = torch.stack(distortions, dim=1)
+
+    def _corners(self, index: np.ndarray, x: Tensor, quantities: dict[str, Tensor]) -> None:
+        mean, std = quantities["mean"], quantities["std"]
+        n, count = mean.shape[1], self.options.signs
+        drawn = signs(self.options.seed, "corners", index, count * n)
+        corners = torch.as_tensor(drawn, dtype=mean.dtype, device=mean.device)
+        values = []
+        with torch.no_grad():
+            for corner in corners.reshape(-1, count, n).unbind(1):
+                shift = std * corner
+                points = (self.view.decode(mean + shift), self.view.decode(mean - shift))
+                values.append(self._mean_distortion(x, points))
+        quantities["distortion_signs"] = torch.stack(values, dim=1)

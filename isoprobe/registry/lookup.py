@@ -1,0 +1,293 @@
+"""Plugins by kind and name: each question gets one plugin, or an error that says why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from isoprobe.errors import (
+    CheckpointError,
+    DataError,
+    MetricError,
+    OptionError,
+    PluginError,
+    nearest,
+)
+from isoprobe.registry.discovery import KINDS, Discovery, Offer, Problem
+from isoprobe.registry.specs import construct, parse_spec
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    import click
+
+    from isoprobe.checkpoints.source import Source
+    from isoprobe.contracts import VAE, Adapter, Analysis, Architecture, Dataset, DataSource, Metric
+
+#: error for a name nobody registers, by kind
+_UNKNOWN = {"metric": MetricError, "adapter": OptionError, "architecture": CheckpointError}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A row of ``isoprobe plugins``.
+
+    Attributes:
+        kind: kind of plugin; empty when a broken entry point does not say.
+        name: name users ask for.
+        distribution: distribution that registers it.
+        version: version of that distribution.
+        summary: one line on what it does.
+        error: what is wrong with it, empty when nothing is.
+    """
+
+    kind: str
+    name: str
+    distribution: str
+    version: str
+    summary: str = ""
+    error: str = ""
+
+
+class Registry:
+    """Every plugin installed, by kind and name.
+
+    Args:
+        entries: entry points to use; all installed ones of group ``isoprobe`` by default.
+    """
+
+    def __init__(self, entries: Iterable[EntryPoint] | None = None) -> None:
+        self._discovery = Discovery(entries)
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """What is wrong with the plugins imported so far."""
+        return tuple(self._discovery.problems)
+
+    def names(self, kind: str) -> list[str]:
+        """Names of a kind, of all plugins that work."""
+        return sorted({offer.name for offer in self._discovery.offers(kind)})
+
+    def plugin(self, kind: str, name: str) -> Any:
+        """The class (or click command) of that kind and name.
+
+        Entry points that declare the name are imported first; the others of the kind only when
+        those do not have it.
+
+        Returns:
+            What the plugin's hook returned.
+
+        Raises:
+            PluginError: when two distributions register the name.
+            MetricError: for a metric nobody registers; OptionError, CheckpointError likewise.
+        """
+        offer = self._find(kind, name)
+        if offer is None:
+            raise self._unknown(kind, name)
+        return offer.plugin
+
+    def metric(self, spec: str) -> Metric:
+        """Return the metric a spec such as ``gaussian:sigma2=0.1`` asks for.
+
+        Raises:
+            MetricError: for an unknown name.
+            OptionError: for an option it does not take, or a value that does not fit.
+        """
+        name, options = parse_spec(spec)
+        metric: Metric = construct(self.plugin("metric", name), options, f"metric '{name}'")
+        return metric
+
+    def analysis(self, spec: str) -> Analysis:
+        """Return the analysis a spec asks for, options after a colon as for metrics.
+
+        Raises:
+            OptionError: for an unknown name, or an option or value it does not take.
+        """
+        name, options = parse_spec(spec)
+        analysis: Analysis = construct(self.plugin("analysis", name), options, f"analysis '{name}'")
+        return analysis
+
+    def architecture(self, name: str) -> Architecture:
+        """Return the architecture of that name.
+
+        Raises:
+            CheckpointError: for an unknown name.
+        """
+        architecture: Architecture = self.plugin("architecture", name)()
+        return architecture
+
+    def adapter_for(self, source: Source, name: str | None = None) -> Adapter:
+        """The adapter that reads a checkpoint.
+
+        Args:
+            source: the checkpoint.
+            name: adapter the user names, which then is not asked whether it matches.
+
+        Returns:
+            The only adapter that matches.
+
+        Raises:
+            CheckpointError: when none matches.
+            PluginError: when several do.
+        """
+        if name is not None:
+            adapter: Adapter = self.plugin("adapter", name)()
+            return adapter
+        matching = self._matching("adapter", source)
+        if len(matching) > 1:
+            raise PluginError(
+                f"{source.path}: adapters {_both(matching)} both read it; choose one with "
+                "--adapter NAME"
+            )
+        if not matching:
+            raise CheckpointError(_unread(source, self.names("adapter")))
+        found: Adapter = matching[0].plugin()
+        return found
+
+    def data(self, spec: str, vae: VAE | None = None) -> Dataset:
+        """Return the data a spec names, opened.
+
+        Raises:
+            DataError: when no source opens it.
+            PluginError: when several would.
+        """
+        matching = self._matching("data-source", spec)
+        if len(matching) > 1:
+            raise PluginError(
+                f"data '{spec}': sources {_both(matching)} both open it; uninstall one of them"
+            )
+        if not matching:
+            from isoprobe.data.files import unopened  # errors only: help need not load it
+
+            raise DataError(unopened(spec, [o.plugin() for o in self._offers("data-source")]))
+        source: DataSource = matching[0].plugin()
+        return source.open(spec, vae)
+
+    def command_names(self) -> list[str]:
+        """Names of commands that entry points declare; imports nothing."""
+        return self._discovery.names("command")
+
+    def command(self, name: str) -> click.Command | None:
+        """Return the command of that name, or None; imports only what declares it.
+
+        Raises:
+            PluginError: when two distributions register it.
+        """
+        offer = self._find("command", name)
+        return None if offer is None else offer.plugin
+
+    def commands(self) -> Mapping[str, click.Command]:
+        """Commands that plugins add, by name; one that two distributions register is left out."""
+        offers = self._offers("command")
+        return {o.name: o.plugin for o in offers if o.name not in _clashes(offers)}
+
+    def listing(self) -> list[Listing]:
+        """Every plugin, working or not, by kind and name."""
+        rows = []
+        for kind in KINDS:
+            offers = self._offers(kind)
+            clashes = _clashes(offers)
+            rows += [_row(kind, offer, clashes.get(offer.name, "")) for offer in offers]
+        return rows + [_problem_row(problem) for problem in self.problems]
+
+    def _offers(self, kind: str, name: str | None = None) -> list[Offer]:
+        return self._discovery.offers(kind, name)
+
+    def _find(self, kind: str, name: str) -> Offer | None:
+        """The plugin of a name, None where there is none; an error where there are two."""
+        declared = [offer for offer in self._offers(kind, name) if offer.name == name]
+        offers = declared or [offer for offer in self._offers(kind) if offer.name == name]
+        if len(offers) > 1:
+            raise PluginError(f"{kind} '{name}': {_clashes(offers)[name]}")
+        return offers[0] if offers else None
+
+    def _matching(self, kind: str, what: Source | str) -> list[Offer]:
+        """Plugins of a kind that match; one that fails to say is reported, the others count."""
+        matching = []
+        for offer in self._offers(kind):
+            try:
+                if offer.plugin().matches(what):
+                    matching.append(offer)
+            except Exception as error:
+                reason = f"'{offer.name}' fails to match: {type(error).__name__}: {error}"
+                self._discovery.report(offer.origin, reason)
+        return matching
+
+    def _unknown(self, kind: str, name: str) -> Exception:
+        known = self.names(kind)
+        broken = self._discovery.problem_of(kind, name)
+        if broken is not None:
+            return PluginError(str(broken))
+        hint = nearest(name, known) or ";"
+        error = _UNKNOWN.get(kind, OptionError)
+        return error(f"there is no {kind} '{name}'{hint} known: {', '.join(known) or 'none'}")
+
+
+@lru_cache(maxsize=1)
+def installed() -> Registry:
+    """The registry of the plugins installed in this environment, made once."""
+    return Registry()
+
+
+def _clashes(offers: Sequence[Offer]) -> dict[str, str]:
+    """Names registered more than once, each with an error that names the distributions."""
+    by_name: dict[str, list[Offer]] = {}
+    for offer in offers:
+        by_name.setdefault(offer.name, []).append(offer)
+    return {
+        name: "registered by both "
+        + " and ".join(offer.origin.distribution for offer in rivals)
+        + "; uninstall one of them"
+        for name, rivals in by_name.items()
+        if len(rivals) > 1
+    }
+
+
+def _unread(source: Source, tried: Sequence[str]) -> str:
+    """What the file is, who was asked, and what to do, for a file no adapter reads."""
+    from isoprobe.checkpoints.source import WEIGHT_KINDS, FileKind
+
+    factory = (
+        "name a function that builds the model: --adapter factory --option target=module:function"
+    )
+    trust = "if you trust whoever wrote it, let that code run with --trust"
+    declare = (
+        f"describe its layers in {source.path.with_suffix('.toml').name} beside it, which "
+        "'isoprobe doctor' helps to find out"
+    )
+    if source.kind is FileKind.LFS_POINTER:
+        remedy = "fetch the file itself with 'git lfs pull'"
+    elif source.kind in WEIGHT_KINDS and source.pickle is not None and source.pickle.foreign:
+        remedy = (
+            f"unpickling it would run code, so {declare}: its tensors are then read without; or "
+            f"save its state_dict() where its class is at hand, {factory}, or {trust}"
+        )
+    elif source.pickle is not None and source.pickle.foreign:
+        remedy = (
+            "unpickling it would run code, so save its state_dict() where its class is at hand, "
+            f"then {factory}; or {trust}"
+        )
+    elif source.kind in WEIGHT_KINDS:
+        remedy = f"{declare}, or {factory}"
+    else:
+        remedy = factory
+    asked = ", ".join(tried) or "none is installed"
+    return f"{source.path} is {source.description}, which no adapter reads ({asked}); {remedy}"
+
+
+def _both(offers: Sequence[Offer]) -> str:
+    return " and ".join(f"'{offer.name}' of {offer.origin.distribution}" for offer in offers)
+
+
+def _row(kind: str, offer: Offer, error: str) -> Listing:
+    origin = offer.origin
+    return Listing(kind, offer.name, origin.distribution, origin.version, offer.summary, error)
+
+
+def _problem_row(problem: Problem) -> Listing:
+    origin = problem.origin
+    return Listing(
+        origin.kind or "", origin.name, origin.distribution, origin.version, error=problem.message
+    )

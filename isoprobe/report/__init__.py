@@ -1,8 +1,0 @@
-"""One offline HTML file that explains a result: verdict first, then figures, table and explorer."""
-
-from __future__ import annotations
-
-from isoprobe.report.comparison import compared_page
-from isoprobe.report.page import render, write
-
-__all__ = ["compared_page", "render", "write"]

@@ -1,0 +1,321 @@
+"""Named arrays as HDF5 data sets that xarray, netCDF4, h5py and MATLAB read alike.
+
+Every axis of every data set has a dimension scale. ``sample`` and ``latent`` lie in the root, where
+every group finds them; other dimensions lie in the group that uses them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isoprobe.contracts import Variable
+from isoprobe.errors import PluginError, ResultError
+from isoprobe.results.journal import Column, stored_dtype
+
+if TYPE_CHECKING:
+    import h5py
+
+SHARED = ("sample", "latent")
+#: HDF5 keeps an attribute in its object's header, which holds 64 KiB
+ATTRIBUTE_BYTES = 60_000
+#: an array read whole may be this large; longer ones are read in slices
+WHOLE_BYTES = 4 << 30
+_CHUNK_BYTES = 1 << 18
+#: netCDF's name for a dimension without coordinate values
+_BARE = "This is a netCDF dimension but not a netCDF variable. "
+#: names of a data set's axes once more: the scales' own bookkeeping lies on HDF5's global heap
+_AXES = "axes"
+_JSON = "json_attributes"
+LONG = "long_attributes"
+
+
+# --------------------------------------------------------------------------- writing
+
+
+def check_group(name: str, variables: Mapping[str, Variable], sizes: Mapping[str, int]) -> None:
+    """Check names, dimensions and types before anything depends on them.
+
+    Args:
+        name: of the group.
+        variables: what it is to hold.
+        sizes: lengths of the shared dimensions.
+
+    Raises:
+        PluginError: naming the variable at fault.
+    """
+    lengths = dict(sizes)
+    for key, variable in variables.items():
+        where = f"variable '{name}/{key}'"
+        values = np.asarray(variable.values)
+        if not key or "/" in key or key in {".", ".."}:
+            raise PluginError(f"{where}: a name is not empty and holds no '/'")
+        if any(not dim.isidentifier() for dim in variable.dims):
+            raise PluginError(f"{where}: a dimension is a plain word; it has {variable.dims}")
+        if values.ndim != len(variable.dims) or len(set(variable.dims)) != values.ndim:
+            raise PluginError(
+                f"{where} needs one dimension name for each axis, all different; it has dims"
+                f" {variable.dims} and shape {values.shape}"
+            )
+        if values.dtype.kind not in "fiubUOS":
+            raise PluginError(f"{where} needs numbers or text; it holds {values.dtype}")
+        if any(dim == key for dim in variable.dims) and values.ndim > 1:
+            raise PluginError(f"{where} is named as one of its dimensions, so it needs one axis")
+        for dim, length in zip(variable.dims, values.shape, strict=True):
+            if lengths.setdefault(dim, length) != length:
+                raise PluginError(
+                    f"{where} has {length} along '{dim}' where {lengths[dim]} were expected"
+                )
+
+
+def write_scales(file: h5py.File, sizes: Mapping[str, int]) -> None:
+    """Write the shared dimensions with their coordinates 0, 1, 2, ..."""
+    for dim, size in sizes.items():
+        scale = file.create_dataset(dim, (size,), "<i8", **_storage((size,), 8))
+        for start in range(0, size, 1 << 20):
+            stop = min(start + (1 << 20), size)
+            scale[start:stop] = np.arange(start, stop)
+        _set(scale, "long_name", f"index of the {dim}")
+        scale.make_scale(dim)
+
+
+def write_group(file: h5py.File, name: str, variables: Mapping[str, Variable]) -> None:
+    """Write checked variables (see :func:`check_group`) into a new group."""
+    group = file.create_group(name)
+    # a variable named as its dimension is that dimension's coordinate, so it comes first
+    for key in sorted(variables, key=lambda key: key not in variables[key].dims):
+        variable = variables[key]
+        values = np.asarray(variable.values)
+        data = _create(group, key, values)
+        _describe(data, variable, boolean=values.dtype.kind == "b")
+        if key in variable.dims:
+            data.make_scale(key)
+        else:
+            _attach(file, group, data, variable.dims)
+
+
+def create_column(
+    file: h5py.File, group: str, name: str, column: Column, rows: int
+) -> h5py.Dataset:
+    """Return a new, empty per-sample data set of full length, to be filled in slices."""
+    parent = file.require_group(group)
+    shape = (rows, *column.shape)
+    storage = _storage(shape, np.dtype(column.dtype).itemsize)
+    data = parent.create_dataset(name, shape, column.dtype, **storage)
+    _describe(data, column, boolean=column.boolean)
+    _attach(file, parent, data, column.dims)
+    return data
+
+
+def write_arrays(file: h5py.File, group: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays of any names, without dimensions: what a program keeps for itself."""
+    parent = file.create_group(group)
+    for name, values in arrays.items():
+        if values.dtype.kind in "UOS":
+            _create(parent, name, values)
+        else:
+            parent.create_dataset(name, data=values, **_storage(values.shape, values.itemsize))
+
+
+def write_attributes(file: h5py.File, attrs: Mapping[str, Any]) -> None:
+    """Write root attributes: text, numbers and lists of numbers as such, all else as JSON.
+
+    The names of those in JSON are listed in the attribute ``json_attributes``. A text too long for
+    an HDF5 attribute becomes a data set in the group ``long_attributes``.
+    """
+    encoded: list[str] = []
+    for name, value in attrs.items():
+        plain = _plain(value)
+        if plain is None:
+            encoded.append(name)
+            plain = json.dumps(value, default=str)
+        if isinstance(plain, str):
+            plain = _text(plain)
+            if len(plain.encode()) > ATTRIBUTE_BYTES:
+                file.require_group(LONG).create_dataset(name, data=plain)
+                continue
+        _set(file, name, plain)
+    if encoded:
+        _set(file, _JSON, json.dumps(encoded))
+
+
+def _create(group: h5py.Group, key: str, values: np.ndarray) -> h5py.Dataset:
+    import h5py
+
+    if values.dtype.kind in "UOS":
+        text = np.array([_text(v) for v in values.ravel()], dtype=object).reshape(values.shape)
+        return group.create_dataset(key, data=text, dtype=h5py.string_dtype("utf-8"))
+    dtype = stored_dtype(values.dtype)
+    numbers = np.ascontiguousarray(values, dtype=dtype).reshape(values.shape)
+    return group.create_dataset(key, data=numbers, **_storage(values.shape, dtype.itemsize))
+
+
+def _storage(shape: tuple[int, ...], itemsize: int) -> dict[str, Any]:
+    """Return chunking and compression; scalars and empty arrays take neither."""
+    if not shape or 0 in shape:
+        return {}
+    row = itemsize * int(np.prod(shape[1:], dtype=np.int64))
+    rows = max(1, min(shape[0], _CHUNK_BYTES // row))
+    # level 1: latents are close to noise, where a higher level costs time and wins nothing
+    return {
+        "chunks": (rows, *shape[1:]),
+        "compression": "gzip",
+        "compression_opts": 1,
+        "shuffle": True,
+    }
+
+
+def _set(item: h5py.HLObject, name: str, value: Any) -> None:
+    """Set an attribute; text is kept at fixed length, so that it lies in the object's own header.
+
+    Text of variable length lies on HDF5's global heap, where a flipped bit can make it loop.
+    """
+    import h5py
+
+    if isinstance(value, str):
+        data = value.encode()
+        item.attrs.create(name, data, dtype=h5py.string_dtype("utf-8", max(1, len(data))))
+    else:
+        item.attrs[name] = value
+
+
+def _describe(data: h5py.Dataset, source: Variable | Column, *, boolean: bool) -> None:
+    _set(data, _AXES, " ".join(source.dims))
+    for key in ("long_name", "units", "equation"):
+        value = getattr(source, key)
+        if value:
+            _set(data, key, _text(value))
+    if boolean:
+        _set(data, "dtype", "bool")  # as xarray writes and reads it
+
+
+def _attach(file: h5py.File, group: h5py.Group, data: h5py.Dataset, dims: tuple[str, ...]) -> None:
+    for axis, dim in enumerate(dims):
+        if dim in group:
+            scale = group[dim]
+        elif dim in SHARED:
+            scale = file[dim]
+        else:
+            size = data.shape[axis]
+            scale = group.create_dataset(dim, (size,), "<f4")
+            scale.make_scale(f"{_BARE}{size:>10}")
+        data.dims[axis].attach_scale(scale)
+
+
+def _plain(value: Any) -> Any:
+    """Return the value as HDF5 keeps it, None where only JSON can."""
+    if isinstance(value, (bool, np.bool_)):
+        return None
+    if isinstance(value, (str, float, np.floating)):
+        return value
+    if isinstance(value, (int, np.integer)):
+        return value if -(2**63) <= value < 2**63 else None
+    if isinstance(value, (list, tuple)) and value:
+        items = [_plain(item) for item in value]
+        if any(all(isinstance(item, kind) for item in items) for kind in (int, float)):
+            return items
+    return None
+
+
+def _text(value: object) -> str:
+    """Return text that HDF5 can keep: no NUL, no lone surrogate (a file name may hold either)."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return str(value).replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+# --------------------------------------------------------------------------- reading
+
+
+def read_attributes(file: h5py.File) -> dict[str, Any]:
+    """Return the root attributes as they were given to :func:`write_attributes`.
+
+    Raises:
+        ResultError: if one that should be JSON is not.
+    """
+    raw = {name: file.attrs[name] for name in file.attrs}
+    encoded = json.loads(_unset(raw.pop(_JSON, "[]")))
+    if LONG in file:
+        raw |= {name: data.asstr()[()] for name, data in file[LONG].items()}
+    attrs: dict[str, Any] = {}
+    for name, value in raw.items():
+        attrs[name] = _unset(value)
+        if name in encoded:
+            try:
+                attrs[name] = json.loads(attrs[name])
+            except (ValueError, TypeError) as error:
+                raise ResultError(f"attribute '{name}' of {file.filename} is no JSON") from error
+    return attrs
+
+
+def _unset(value: Any) -> Any:
+    """Return an attribute's value as Python's own types, text decoded."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def variable_names(group: h5py.Group) -> list[str]:
+    """Return the variables of a group: data sets of its own, without bare dimensions."""
+    return [name for name in group if _is_variable(group, name)]
+
+
+def read_variable(
+    group: h5py.Group, name: str, start: int = 0, stop: int | None = None
+) -> Variable:
+    """Return a variable, or rows ``[start, stop)`` of it.
+
+    Raises:
+        ResultError: if it is too long to be read whole.
+    """
+    data = group[name]
+    rows = slice(start, stop) if data.shape else ()
+    length = len(range(*rows.indices(data.shape[0]))) if isinstance(rows, slice) else 1
+    row = data.dtype.itemsize * int(np.prod(data.shape[1:], dtype=np.float64))
+    if length * row > WHOLE_BYTES:
+        raise ResultError(f"'{data.name}' holds {length * row >> 30} GiB; read it in slices")
+    values = np.asarray(data.asstr()[rows] if data.dtype.kind == "O" else data[rows])
+    if _unset(data.attrs.get("dtype")) == "bool":
+        values = values.astype(bool)
+    return Variable(
+        dims=tuple(str(_unset(data.attrs[_AXES])).split()),
+        values=values,
+        long_name=str(_unset(data.attrs.get("long_name", name))),
+        units=str(_unset(data.attrs.get("units", "1"))),
+        equation=str(_unset(data.attrs.get("equation", ""))),
+    )
+
+
+def read_arrays(file: h5py.File, group: str) -> dict[str, np.ndarray]:
+    """Return what :func:`write_arrays` wrote, by the names given then."""
+    import h5py
+
+    names: list[str] = []
+    file[group].visit(names.append)  # follows no links
+    found = {name: file[group][name] for name in names}
+    return {
+        name: _array(data)
+        for name, data in found.items()
+        if isinstance(data, h5py.Dataset) and not (data.external or data.is_virtual)
+    }
+
+
+def _array(data: h5py.Dataset) -> np.ndarray:
+    if data.dtype.kind == "O":
+        return np.asarray(data.asstr()[()]).astype(str)
+    return np.asarray(data[()])
+
+
+def _is_variable(group: h5py.Group, name: str) -> bool:
+    import h5py
+
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        return False  # a link could lead into another file
+    data = group[name]
+    if not isinstance(data, h5py.Dataset) or data.external or data.is_virtual:
+        return False  # as could external storage
+    label = data.attrs.get("NAME", b"")
+    return not bytes(label).startswith(_BARE.encode()) if isinstance(label, bytes) else True

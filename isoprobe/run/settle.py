@@ -1,0 +1,337 @@
+"""What a run is asked to do, settled: metric, beta, data and analyses that fit the model."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from isoprobe.contracts import DEFAULT_ANALYSES, VAE, Analysis, Metric
+from isoprobe.data.batches import prepare
+from isoprobe.errors import IsoprobeError, MetricError, OptionError
+from isoprobe.probe.quantities import ProbeOptions
+from isoprobe.probe.recovery import PLAUSIBLE, recover_table
+from isoprobe.probe.selfcheck import SAMPLES, mean_input_distortion
+from isoprobe.run.engine import Run, spread
+from isoprobe.theory.diagnosis import DIFFERS
+
+if TYPE_CHECKING:
+    from isoprobe.contracts import Dataset
+    from isoprobe.data.batches import Prepared
+    from isoprobe.registry.lookup import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the numbers of a run depend on beside model and data; see :func:`isoprobe.analyze`."""
+
+    metric: str | Metric | None = None
+    beta: float | Literal["auto"] | None = None
+    analyses: Sequence[str | Analysis] = DEFAULT_ANALYSES
+    adapter: str | None = None
+    options: Mapping[str, str] | None = None
+    trust: bool = False
+    samples: int | Literal["auto"] | None = 10_000
+    tolerance: float | None = None
+    batch_size: int | None = None
+    device: str = "auto"
+    dtype: str | None = None
+    pullback: str = "exact"
+    pairs: int = 2
+    seed: int = 0
+    resize: int | tuple[int, int] | None = None
+    scale: tuple[float, float] | None = None
+    memory: int = 1 << 30
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run and how its result is labelled.
+
+    Attributes:
+        run: ready to gather.
+        attrs: root attributes of the result.
+        notes: what a reader of the result should know.
+        identity: whatever the numbers depend on, compared when a run is resumed or merged.
+    """
+
+    run: Run
+    attrs: dict[str, Any]
+    notes: list[str]
+    identity: dict[str, Any]
+
+    def labels(self, command: str, out: str | Path | None) -> dict[str, Any]:
+        """Root attributes of a result that a command wrote to a file."""
+        output = "" if out is None else str(out)
+        return {**self.attrs, "notes": self.notes, "command": command, "output": output}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model in its place and its data, opened.
+
+    Attributes:
+        registry: knows the plugins.
+        vae: the model.
+        dataset: the data.
+        notes: what a reader of the result should know of how they were found.
+    """
+
+    registry: Registry
+    vae: VAE
+    dataset: Dataset
+    notes: Sequence[str]
+
+    def job(self, settings: Settings, *, progress: bool = False) -> Job:
+        """Settle what is to be done.
+
+        Args:
+            settings: as asked.
+            progress: show a bar on stderr.
+
+        Returns:
+            The job.
+
+        Raises:
+            OptionError: for ``auto`` samples, on which a single run cannot settle.
+            IsoprobeError: whatever else does not fit, in one line.
+        """
+        if settings.samples == "auto" or settings.tolerance is not None:
+            raise OptionError(
+                "--samples auto needs one process that sees every sample; give a number of samples"
+            )
+        registry, vae = self.registry, self.vae
+        notes = list(self.notes)
+        fit = partial(
+            prepare,
+            self.dataset,
+            vae,
+            samples=settings.samples,
+            resize=settings.resize,
+            scale=settings.scale,
+        )
+        metric = chosen_metric(registry, settings.metric, vae)
+        if metric is None:
+            metric = _metric_by_beta(registry, vae, fit(metric=None), settings.beta, notes)
+        declared = declared_beta(registry, vae, metric, notes)
+        prepared = fit(metric=metric)
+        notes += [*vae.facts.assumptions, *prepared.notes]
+        steps = _analyses(registry, settings.analyses)
+        probing = ProbeOptions(
+            pullback=settings.pullback,
+            pairs=settings.pairs,
+            seed=settings.seed,
+            memory=settings.memory,
+            batch_size=settings.batch_size,
+        )
+        run = Run(
+            vae=vae,
+            metric=metric,
+            data=prepared,
+            analyses=steps,
+            options=probing,
+            given_beta=_given(settings.beta),
+            declared_beta=declared.value if declared else None,
+            beta_comparable=settings.beta != "auto"
+            and declared is not None
+            and declared.comparable,
+            progress=progress,
+        )
+        attrs = _attributes(vae, metric, prepared, steps, probing)
+        identity = {
+            **attrs,
+            "device": vae.device.type,  # the processes of one run have an accelerator each
+            "beta_given": settings.beta,
+            "fitted": prepared.notes,
+            "analyses_asked": [str(getattr(a, "name", a)) for a in settings.analyses],
+        }
+        return Job(run, {**attrs, **_checked(metric, prepared, vae)}, notes, identity)
+
+
+def _checked(metric: Metric, data: Prepared, vae: VAE) -> dict[str, float]:
+    """What the reconstructions are to be compared with, from the first data the model sees."""
+    first = torch.cat(list(spread(data, SAMPLES, vae)))
+    baseline = mean_input_distortion(metric, first)
+    return {} if baseline is None else {"mean_input_distortion": baseline}
+
+
+# --------------------------------------------------------------------------- metric and beta
+
+
+def chosen_metric(registry: Registry, metric: str | Metric | None, vae: VAE) -> Metric | None:
+    """Return the metric asked for, else the declared one, else None.
+
+    Args:
+        registry: knows the metrics.
+        metric: asked for; ``auto`` and None leave it to the checkpoint.
+        vae: the model.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    spec = vae.facts.metric if metric in {None, "auto"} else metric
+    return None if spec is None else registry.metric(spec)
+
+
+def _metric_by_beta(
+    registry: Registry,
+    vae: VAE,
+    data: Prepared,
+    beta: float | str | None,
+    notes: list[str],
+) -> Metric:
+    """The metric whose recovered beta is the one declared; weights alone cannot tell (2b)."""
+    active = np.ones(vae.latent_size, dtype=bool)
+    known = registry.names("metric")
+    metrics = [registry.metric(s) for s in PLAUSIBLE if s.partition(":")[0] in known]
+    x = torch.cat(list(spread(data, 512, vae)))
+    rows = recover_table(vae, metrics, x, active)
+    declared = _given(beta) or vae.facts.beta
+    shown = ", ".join(f"{row.metric} {row.beta:.3g}" for row in rows)
+    if declared is None:
+        raise MetricError(
+            f"{vae.name} does not say which loss it was trained with, and weights alone cannot "
+            f"tell: beta would be {shown}. Give --metric, or the --beta you know."
+        )
+    matching = [row for row in rows if abs(row.beta / declared - 1) <= DIFFERS]
+    if not matching:
+        raise MetricError(
+            f"{vae.name}: no metric gives the declared beta {declared:g}; recovered: {shown}. "
+            "Give --metric."
+        )
+    best, *others = matching
+    notes.append(
+        f"metric {best.metric} chosen: its beta {best.beta:.3g} fits {declared:g}"
+        + "".join(f"; so would {row.metric}, {row.beta:.3g}" for row in others)
+    )
+    return registry.metric(best.metric)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A checkpoint's beta.
+
+    Attributes:
+        value: the KL weight.
+        comparable: it is in units of the metric in use.
+    """
+
+    value: float
+    comparable: bool
+
+
+def declared_beta(
+    registry: Registry, vae: VAE, metric: Metric, notes: list[str]
+) -> Declared | None:
+    """Convert the checkpoint's beta to units of the metric in use, where a factor leads there.
+
+    Args:
+        registry: knows the metrics.
+        vae: the model.
+        metric: in use.
+        notes: takes what a reader should know when there is no factor.
+
+    Returns:
+        The beta, None where none is declared.
+    """
+    facts = vae.facts
+    if facts.beta is None:
+        return None
+    if facts.metric is None:
+        return Declared(facts.beta, comparable=True)
+    trained = registry.metric(facts.metric)
+    if trained.spec() == metric.spec():
+        return Declared(facts.beta, comparable=True)
+    if metric.family and trained.family == metric.family:
+        size = vae.input_size
+        factor = trained.family_units(size) / metric.family_units(size)
+        return Declared(facts.beta * factor, comparable=True)
+    notes.append(
+        f"the declared beta {facts.beta:g} belongs to metric {trained.spec()}, not {metric.spec()}"
+    )
+    return Declared(facts.beta, comparable=False)
+
+
+def _given(beta: float | str | None) -> float | None:
+    if beta is None or beta == "auto":
+        return None
+    try:
+        value = float(beta)
+    except ValueError as error:
+        raise OptionError(f"--beta takes 'auto' or a number; found {beta!r}.") from error
+    if not 0 < value < math.inf:
+        raise OptionError(f"--beta must be positive and finite; found {beta}.")
+    return value
+
+
+# --------------------------------------------------------------------------- analyses and record
+
+
+def _analyses(registry: Registry, wanted: Sequence[str | Analysis]) -> list[Analysis]:
+    """Instances in an order in which each follows what it reads, each name once."""
+    ordered: dict[str, Analysis] = {}
+
+    def add(item: str | Analysis, chain: tuple[str, ...] = ()) -> None:
+        analysis = registry.analysis(item) if isinstance(item, str) else item
+        if analysis.name in chain:
+            raise IsoprobeError(f"analyses wait for each other: {' -> '.join(chain)}.")
+        for needed in analysis.after:
+            if needed not in ordered and needed != "overview":
+                add(needed, (*chain, analysis.name))
+        if isinstance(item, str) and ":" not in item and analysis.name in ordered:
+            return
+        ordered[analysis.name] = analysis
+
+    explicit = {str(getattr(w, "name", w)).partition(":")[0]: w for w in wanted}
+    for item in explicit.values():
+        add(item)
+    return list(ordered.values())
+
+
+def model_attributes(vae: VAE) -> dict[str, Any]:
+    """Return what tells a model from another, as results record it."""
+    return {
+        "model_sha256": vae.sha256,
+        "adapter": vae.adapter,
+        "input_shape": list(vae.input_shape),
+        "latent_shape": list(vae.latent_shape),
+        "condition": vae.condition,
+        "decomposed": bool(vae.facts.decomposed),
+    }
+
+
+def _attributes(
+    vae: VAE,
+    metric: Metric,
+    data: Prepared,
+    analyses: Sequence[Analysis],
+    options: ProbeOptions,
+) -> dict[str, Any]:
+    """What the numbers depend on; recorded, and compared when a run is resumed."""
+    from isoprobe import __version__
+
+    return {
+        "model": vae.name,
+        **model_attributes(vae),
+        "metric": metric.spec(),
+        "logits": vae.decode_logits is not None and metric.logits_distortion is not None,
+        "data": data.name,
+        "data_fingerprint": data.fingerprint,
+        "samples": data.samples,
+        "analyses": [analysis.name for analysis in analyses],
+        "pullback": options.pullback,
+        "pairs": options.pairs,
+        "seed": options.seed,
+        "device": str(vae.device),
+        "dtype": str(vae.dtype).removeprefix("torch."),
+        "isoprobe_version": __version__,
+        "torch_version": torch.__version__.partition("+")[0],
+        "numpy_version": np.__version__,
+        "python_version": ".".join(map(str, sys.version_info[:3])),
+    }

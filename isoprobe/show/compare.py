@@ -1,0 +1,369 @@
+"""Several results side by side: spectra, counts, norms, rates, verdicts, and matched latents."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isoprobe.errors import ResultError
+from isoprobe.show.matching import Matching, match
+from isoprobe.show.summary import reading, to_json
+from isoprobe.show.verdict import AGREE, verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from isoprobe.results.reader import Result
+
+#: mean absolute correlation of matched latents from which two models count as the same
+ALIKE = 0.9
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model in the comparison; numbers that were not computed are None.
+
+    Attributes:
+        name: of its file.
+        model: name of the model.
+        metric: spec of the metric.
+        beta: in force.
+        active: number of active latents.
+        latents: number of latents.
+        rate_bits: total rate.
+        distortion: mean D(x, x_hat).
+        coding_loss: E D(x_check, x_hat).
+        transform_loss: E D(x, x_check).
+        norm: mean norm of active latents.
+        residual: mean absolute norm + sigma^2 - 1 of active latents.
+        cosine: mean absolute cosine between decoder columns.
+        importances: of the active latents, descending.
+        verdict: a sentence.
+    """
+
+    name: str
+    model: str
+    metric: str
+    beta: float | None
+    active: int
+    latents: int
+    rate_bits: float | None
+    distortion: float | None
+    coding_loss: float | None
+    transform_loss: float | None
+    norm: float | None
+    residual: float | None
+    cosine: float | None
+    importances: tuple[float, ...]
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A latent of the reference and its counterpart.
+
+    Attributes:
+        reference: number of the latent in the reference.
+        other: number of its counterpart, None without one.
+        correlation: of the two; None without a counterpart.
+        explained: share of it that all latents of the other together give linearly.
+        importance: in the reference, None where not computed.
+        other_importance: in the other.
+        stays: whether water-filling of the reference predicts that it survives the other's beta;
+            None where the two betas cannot be compared.
+    """
+
+    reference: int
+    other: int | None
+    correlation: float | None
+    explained: float
+    importance: float | None
+    other_importance: float | None
+    stays: bool | None
+
+
+@dataclass(frozen=True)
+class Against:
+    """One model against the reference.
+
+    Attributes:
+        name: of its file.
+        pairs: the reference's active latents with their counterparts.
+        extra: the other's active latents without one.
+        says: what it means, a sentence each.
+    """
+
+    name: str
+    pairs: tuple[Pair, ...]
+    extra: tuple[int, ...]
+    says: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models side by side, and each matched with the first."""
+
+    models: tuple[Model, ...]
+    matchings: tuple[Against, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Return tables for a terminal."""
+        return "\n".join(_text(self))
+
+
+def compare(results: Sequence[Result]) -> Comparison:
+    """Compare results with the first of them.
+
+    Args:
+        results: at least one.
+
+    Returns:
+        The comparison. Models that have not seen the same samples are not matched.
+    """
+    names = _names(results)
+    models = tuple(_model(r, name) for r, name in zip(results, names, strict=True))
+    matchings = tuple(
+        _against(results[0], other, models[0], model)
+        for other, model in zip(results[1:], models[1:], strict=True)
+    )
+    return Comparison(models, matchings)
+
+
+def _names(results: Sequence[Result]) -> list[str]:
+    """Return the stems of the files, with their folders where the stems are the same."""
+    stems = [result.path.stem for result in results]
+    return [
+        stem if stems.count(stem) == 1 else f"{result.path.parent.name}/{stem}"
+        for stem, result in zip(stems, results, strict=True)
+    ]
+
+
+def _model(result: Result, name: str) -> Model:
+    document = to_json(result)
+    flags = result["overview"]["active"].values
+    active = [latent for latent in document["latents"] if flags[latent["index"]]]
+    nats = document["summary"]["kl_total"]
+    importances = sorted(filter(None, (a["importance_exact"] for a in active)), reverse=True)
+    return Model(
+        name=name,
+        model=str(document["model"]),
+        metric=str(document["metric"]),
+        beta=document["beta"]["value"],
+        active=document["summary"]["active"],
+        latents=document["summary"]["latents"],
+        rate_bits=None if nats is None else nats / math.log(2),
+        distortion=document["summary"]["distortion_mean"],
+        coding_loss=_scalar(result, "overview", "distortion_coding_mean"),
+        transform_loss=_transform_loss(result),
+        norm=_mean(a["norm_mean"] for a in active),
+        residual=_mean(map(_size, (a["residual_mean"] for a in active))),
+        cosine=document["summary"]["cosine_mean_abs"],
+        importances=tuple(importances),
+        verdict=_verdict(result, document),
+    )
+
+
+def _verdict(result: Result, document: Mapping[str, Any]) -> str:
+    """Return what the numbers mean, after what diagnosis found wrong."""
+    findings = (document["diagnosis"] or {}).get("findings", [])
+    wrong = "".join(f"Not sound ({f['code']}): {f['evidence']}. " for f in findings)
+    return wrong + verdict(reading(result)).meaning
+
+
+def _transform_loss(result: Result) -> float | None:
+    """Return E D(x, x_check) - D(x, x), which is zero for a perfect reconstruction."""
+    whole = _scalar(result, "overview", "distortion_transform_mean")
+    own = _scalar(result, "overview", "distortion_self_mean")
+    return None if whole is None or own is None else whole - own
+
+
+def _against(reference: Result, other: Result, first: Model, second: Model) -> Against:
+    try:
+        matching = match(reference, other)
+    except ResultError as error:
+        return Against(second.name, (), (), (f"Not matched: {error}.",))
+    pairs = tuple(_pairs(reference, other, first, second, matching))
+    extra = tuple(int(j) for j in matching.unmatched_other())
+    return Against(second.name, pairs, extra, tuple(_says(first, second, pairs, extra)))
+
+
+def _pairs(
+    reference: Result, other: Result, first: Model, second: Model, matching: Matching
+) -> Iterator[Pair]:
+    ours, theirs = _importances(reference), _importances(other)
+    counterpart = dict(matching.pairs)
+    comparable = first.metric == second.metric and second.beta is not None
+    for place, latent in enumerate(matching.reference.tolist()):
+        column = counterpart.get(place)
+        number = None if column is None else int(matching.other[column])
+        importance = ours.get(latent)
+        stays = None
+        if comparable and importance is not None and second.beta is not None:
+            stays = importance > second.beta / 2
+        yield Pair(
+            reference=latent,
+            other=number,
+            correlation=None if column is None else float(matching.correlations[place, column]),
+            explained=float(matching.explained[place]),
+            importance=importance,
+            other_importance=None if number is None else theirs.get(number),
+            stays=stays,
+        )
+
+
+def _says(
+    first: Model, second: Model, pairs: tuple[Pair, ...], extra: tuple[int, ...]
+) -> Iterator[str]:
+    matched = [pair for pair in pairs if pair.other is not None]
+    lost = [pair for pair in pairs if pair.other is None]
+    strength = _mean(abs(pair.correlation) for pair in matched if pair.correlation is not None)
+    yield (
+        f"{len(matched)} of {len(pairs)} active latents of {first.name} have a counterpart"
+        + ("" if strength is None else f" (mean |correlation| {strength:.2f})")
+        + (f"; {len(extra)} of {second.name} have none" if extra else "")
+        + "."
+    )
+    if matched and not lost and not extra and strength is not None and strength >= ALIKE:
+        yield "The two models agree: they found the same dimensions" + _same_spectrum(matched) + "."
+    rotated = [pair.reference for pair in lost if pair.explained >= ALIKE]
+    if rotated:
+        yield (
+            f"Latents {_list(rotated)} are not lost but rotated: the other's latents together give"
+            f" at least {ALIKE:.0%} of their variance."
+        )
+    yield from _predictions(first, second, pairs)
+
+
+def _predictions(first: Model, second: Model, pairs: tuple[Pair, ...]) -> Iterator[str]:
+    """Say whether the dimensions lost at another beta are those water-filling drowns (Eq. 92)."""
+    if not first.beta or not second.beta or any(pair.stays is None for pair in pairs):
+        return
+    if abs(second.beta / first.beta - 1) <= AGREE:
+        return
+    expected = {pair.reference for pair in pairs if not pair.stays}
+    gone = {pair.reference for pair in pairs if pair.other is None}
+    said = f"At beta {second.beta:.3g} instead of {first.beta:.3g} water-filling predicts "
+    said += f"the loss of latents {_list(expected)}" if expected else "no loss of latents"
+    if expected == gone:
+        yield said + ": as found."
+    else:
+        yield said + f"; lost are {_list(gone) if gone else 'none'}."
+
+
+def _same_spectrum(matched: list[Pair]) -> str:
+    ratios = [
+        pair.other_importance / pair.importance
+        for pair in matched
+        if pair.importance and pair.other_importance
+    ]
+    if not ratios:
+        return ""
+    off = max(max(ratio, 1 / ratio) for ratio in ratios) - 1
+    return f", with importances within {off:.0%} of each other"
+
+
+def _importances(result: Result) -> dict[int, float]:
+    if "importance" not in result:
+        return {}
+    exact = result["importance"]["exact"].values
+    return {j: float(value) for j, value in enumerate(exact) if np.isfinite(value)}
+
+
+def _scalar(result: Result, group: str, name: str) -> float | None:
+    if group not in result or name not in result[group]:
+        return None
+    value = float(result[group][name].values)
+    return value if math.isfinite(value) else None
+
+
+def _mean(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _size(value: float | None) -> float | None:
+    return None if value is None else abs(value)
+
+
+def _list(numbers: Any) -> str:
+    return ", ".join(map(str, sorted(numbers)))
+
+
+# --------------------------------------------------------------------------- text
+
+ROWS: tuple[tuple[str, str, str], ...] = (
+    ("model", "model", ""),
+    ("metric", "metric", ""),
+    ("beta", "beta", ".4g"),
+    ("active", "active latents", "d"),
+    ("latents", "latents", "d"),
+    ("rate_bits", "rate [bit]", ".1f"),
+    ("distortion", "distortion", ".4g"),
+    ("coding_loss", "coding loss", ".4g"),
+    ("transform_loss", "transform loss", ".4g"),
+    ("norm", "mean norm", ".3f"),
+    ("residual", "mean |residual|", ".3f"),
+    ("cosine", "mean |cosine|", ".3f"),
+)
+
+
+def form(value: Any, spec: str) -> str:
+    """Return a value of a comparison for people, a dash for none."""
+    return "-" if value is None else format(value, spec)
+
+
+def _text(comparison: Comparison) -> Iterator[str]:
+    table = [["", *(model.name for model in comparison.models)]]
+    table += [
+        [title, *(form(getattr(model, name), spec) for model in comparison.models)]
+        for name, title, spec in ROWS
+    ]
+    longest = max(len(model.importances) for model in comparison.models)
+    for rank in range(min(longest, 10)):
+        cells = [
+            form(model.importances[rank], ".3g") if rank < len(model.importances) else ""
+            for model in comparison.models
+        ]
+        table.append([f"importance {rank + 1}", *cells])
+    yield from _aligned(table)
+    for against in comparison.matchings:
+        yield ""
+        yield f"{comparison.models[0].name} and {against.name}"
+        if against.pairs:
+            yield from _aligned(_pair_rows(against))
+        yield from (f"  {text}" for text in against.says)
+    yield ""
+    for model in comparison.models:
+        yield f"{model.name}: {model.verdict}"
+
+
+def _pair_rows(against: Against) -> list[list[str]]:
+    heading = ["latent", "is", "correlation", "explained", "importance", "there", "stays"]
+    words = {None: "", True: "yes", False: "no"}
+    return [heading] + [
+        [
+            str(pair.reference),
+            form(pair.other, "d"),
+            form(pair.correlation, "+.2f"),
+            form(pair.explained, ".2f"),
+            form(pair.importance, ".3g"),
+            form(pair.other_importance, ".3g"),
+            words[pair.stays],
+        ]
+        for pair in against.pairs
+    ]
+
+
+def _aligned(table: list[list[str]]) -> Iterator[str]:
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    for row in table:
+        first, *rest = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join([row[0].ljust(len(first)), *rest]).rstrip()

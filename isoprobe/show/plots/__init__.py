@@ -1,0 +1,54 @@
+"""The figures: one function each, taking a result (or arrays) and matplotlib Axes.
+
+``figure(result, "scree")`` draws one by name in the house style; ``save`` writes them all. Colours
+are told apart by people who see red and green alike, and every curve has a marker or dash of its
+own for black and white print.
+"""
+
+from __future__ import annotations
+
+from isoprobe.show.plots.ablations import ablation
+from isoprobe.show.plots.anomalies import (
+    anomaly_precision_recall,
+    anomaly_roc,
+    anomaly_scores,
+    precision_recall,
+    roc,
+    score_histogram,
+)
+from isoprobe.show.plots.catalogue import CATALOGUE, available, figure, save, to_png, to_svg
+from isoprobe.show.plots.comparisons import matched, rate_distortion_points, spectra
+from isoprobe.show.plots.densities import density_estimators, density_scatter
+from isoprobe.show.plots.latents import inverse_variances, norms, orthogonality, scree
+from isoprobe.show.plots.losses import rate_distortion
+from isoprobe.show.plots.style import styled
+from isoprobe.show.plots.walks import coordinates, traversal
+
+__all__ = [
+    "CATALOGUE",
+    "ablation",
+    "anomaly_precision_recall",
+    "anomaly_roc",
+    "anomaly_scores",
+    "available",
+    "coordinates",
+    "density_estimators",
+    "density_scatter",
+    "figure",
+    "inverse_variances",
+    "matched",
+    "norms",
+    "orthogonality",
+    "precision_recall",
+    "rate_distortion",
+    "rate_distortion_points",
+    "roc",
+    "save",
+    "score_histogram",
+    "scree",
+    "spectra",
+    "styled",
+    "to_png",
+    "to_svg",
+    "traversal",
+]

@@ -1,0 +1,182 @@
+"""What each latent does, and where the samples lie."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from isoprobe.errors import ResultError
+from isoprobe.show.plots.latents import ranking
+from isoprobe.show.plots.style import BLUE, INK, SEQUENTIAL, SERIES, empty
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from isoprobe.contracts import Variable
+    from isoprobe.results.reader import Result
+
+_ROWS = 5000
+_PAIRS = 4
+_MOST_KINDS = 6
+
+
+def frames(walks: Variable) -> np.ndarray | None:
+    """Return decoded walks as pictures in [0, 1]: ``(rank, step, H, W, 1 or 3)``.
+
+    Args:
+        walks: ``(rank, step, *input axes)``.
+
+    Returns:
+        The pictures; None where the inputs are no images.
+    """
+    values = np.asarray(walks.values, dtype=np.float32)
+    if values.ndim == 4:
+        values = values[..., None]
+    elif values.ndim == 5 and values.shape[2] in {1, 3}:
+        values = np.moveaxis(values, 2, -1)
+    else:
+        return None
+    if min(values.shape[2:4]) < 2:
+        return None
+    low, high = _black_and_white(values)
+    shown: np.ndarray = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+    shown[np.isnan(shown)] = 0
+    return shown
+
+
+def _black_and_white(values: np.ndarray) -> tuple[float, float]:
+    """Return the usual range that the values lie in, else their own."""
+    finite = values[np.isfinite(values)]
+    low, high = float(finite.min(initial=0)), float(finite.max(initial=0))
+    for bottom, top, least in ((0.0, 1.0, 0.0), (-1.0, 1.0, -1.0), (0.0, 255.0, 128.0)):
+        if bottom - 0.02 <= low and least <= high <= top + 0.02:
+            return bottom, top
+    return float(finite.min()), float(finite.max())
+
+
+def traversal(result: Result, ax: Axes, *, steps: str = "z") -> None:
+    """Draw decoded walks along the leading latents, others held still (Figures 6 and 26).
+
+    Args:
+        result: with ``traversal``.
+        ax: to draw on.
+        steps: ``z`` for steps equal in z, ``y`` for steps equal in y.
+
+    Raises:
+        ResultError: if the inputs are neither vectors nor images.
+    """
+    group = result["traversal"]
+    walks = group["images" if steps == "z" else "images_equal_y"]
+    pictures = frames(walks)
+    if pictures is not None:
+        _tiles(pictures, ax)
+        at = np.arange(walks.values.shape[1])
+    elif walks.values.ndim == 3:
+        at = _lines(walks.values, ax)
+    else:
+        raise ResultError(f"{result.path} has inputs of shape {walks.values.shape[2:]}: no figure")
+    ends = group["z" if steps == "z" else "y_equal_y"].values
+    if steps == "z":
+        marked = at[[0, len(at) // 2, -1]]
+        ax.set_xticks(marked, [f"{value:g}" for value in ends[0, marked]])
+    else:
+        ax.set_xticks([])
+    ax.set_xlabel("$z_j$" if steps == "z" else "equal steps in $y_j$ (Eq. 16)")
+    names = [
+        f"{latent}  ({inverse:.3g})"
+        for latent, inverse in zip(
+            group["latents"].values, group["inverse_variance"].values, strict=True
+        )
+    ]
+    ax.set_yticks(np.arange(len(names)), names)
+    ax.set_ylabel(r"latent ($\mathrm{E}[\sigma_j^{-2}]$)")
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+
+
+def coordinates(result: Result, ax: Axes, *, count: int = _PAIRS) -> None:
+    """Draw the leading isometric coordinates of the samples against each other (Eq. 16, 67).
+
+    Distances in this figure are distances in the metric; labels, where there are a few, colour it.
+
+    Args:
+        result: with ``coordinates``.
+        ax: whose place the grid of panels takes.
+        count: leading coordinates to show.
+    """
+    rank = ranking(result)
+    order = rank.order[rank.states < 2][:count]
+    names = ["y", *(["label"] if "label" in result["samples"] else [])]
+    rows = result.samples(0, _ROWS, names=names)
+    y = rows["y"][:, order]
+    finite = np.isfinite(y).all(axis=1)
+    kinds = _kinds(rows.get("label"), len(y))[finite]
+    y = y[finite]
+    panels = len(order)
+    if not panels:
+        empty(ax, "no latent is active")
+        return
+    ax.set_axis_off()
+    for row in range(panels):
+        for column in range(row + 1):
+            gap = 0.04
+            size = (1 - gap * (panels - 1)) / panels
+            place = (column * (size + gap), 1 - size - row * (size + gap), size, size)
+            panel = ax.inset_axes(place)
+            if row == column:
+                panel.hist(y[:, row], 40, color=BLUE, alpha=0.85)
+                panel.set_yticks([])
+            else:
+                for kind, colour in zip(np.unique(kinds), SERIES, strict=False):
+                    some = kinds == kind
+                    panel.plot(
+                        y[some, column], y[some, row], ".", ms=1.6, alpha=0.5, mew=0,
+                        color=colour, rasterized=True,
+                    )  # fmt: skip
+            panel.tick_params(labelsize=6, length=2)
+            _name_panel(panel, row, column, order, panels)
+
+
+def _name_panel(panel: Axes, row: int, column: int, order: np.ndarray, panels: int) -> None:
+    if row == panels - 1:
+        panel.set_xlabel(f"$y_{{{order[column]}}}$", labelpad=1)
+    else:
+        panel.set_xticklabels([])
+    if column == 0 and row:
+        panel.set_ylabel(f"$y_{{{order[row]}}}$", labelpad=1)
+    elif row != column:
+        panel.set_yticklabels([])
+
+
+def _kinds(labels: np.ndarray | None, count: int) -> np.ndarray:
+    if labels is None or labels.ndim != 1 or len(np.unique(labels)) > _MOST_KINDS:
+        return np.zeros(count)
+    return labels
+
+
+def _tiles(pictures: np.ndarray, ax: Axes) -> None:
+    """Lay pictures out in rows, one unit of the axes each, whatever their shape."""
+    ranks, steps, height, width, _ = pictures.shape
+    sheet = pictures.transpose(0, 2, 1, 3, 4).reshape(ranks * height, steps * width, -1)
+    sheet = np.repeat(sheet, 3, axis=2) if sheet.shape[2] == 1 else sheet
+    extent = (-0.5, steps - 0.5, ranks - 0.5, -0.5)
+    ax.imshow(sheet, extent=extent, aspect=height / width, interpolation="nearest")
+
+
+def _lines(walks: np.ndarray, ax: Axes) -> np.ndarray:
+    """Draw vectors as lines over each other, a strip for each latent, coloured by step."""
+    import matplotlib as mpl
+
+    ranks, steps, size = walks.shape
+    low, high = float(np.nanmin(walks)), float(np.nanmax(walks))
+    colours = mpl.colormaps[SEQUENTIAL](np.linspace(0, 0.95, steps))
+    at = np.linspace(0, steps - 1, size) if size > 1 else np.zeros(1)
+    for rank in range(ranks):
+        scaled = rank + 0.42 - 0.84 * (walks[rank] - low) / max(high - low, 1e-12)
+        for step in range(steps):
+            marker = "." if size == 1 else ""
+            ax.plot(at, scaled[step], color=colours[step], lw=0.9, marker=marker)
+        ax.axhline(rank + 0.5, color=INK, lw=0.3)
+    ax.set_ylim(ranks - 0.5, -0.5)
+    return np.arange(steps)

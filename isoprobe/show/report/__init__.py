@@ -1,0 +1,8 @@
+"""One offline HTML file that explains a result: verdict first, then figures, table and explorer."""
+
+from __future__ import annotations
+
+from isoprobe.show.report.comparison import compared_page
+from isoprobe.show.report.page import render, write
+
+__all__ = ["compared_page", "render", "write"]

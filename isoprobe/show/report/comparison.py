@@ -1,0 +1,85 @@
+"""The page of a comparison."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import TYPE_CHECKING, Any
+
+from isoprobe.errors import ResultError
+from isoprobe.show.compare import ROWS, form
+from isoprobe.show.report.page import page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from isoprobe.results.reader import Result
+    from isoprobe.show.compare import Comparison
+
+
+def compared_page(results: Sequence[Result], comparison: Comparison) -> str:
+    """Return a comparison as one HTML page that needs no network.
+
+    Args:
+        results: those compared, in the same order.
+        comparison: of them.
+
+    Returns:
+        The page.
+    """
+    rows = [
+        (title, [form(getattr(model, name), spec) for model in comparison.models])
+        for name, title, spec in ROWS
+    ]
+    return page(
+        "compare.html",
+        "report.js",
+        title="Comparison of latent spaces",
+        comparison=comparison,
+        rows=rows,
+        figures=list(_figures(results, comparison)),
+        form=form,
+    )
+
+
+def _figures(results: Sequence[Result], comparison: Comparison) -> Iterator[dict[str, Any]]:
+    from isoprobe.show.matching import match
+    from isoprobe.show.plots import comparisons
+
+    models = comparison.models
+    if any(model.importances for model in models):
+        yield _figure(
+            "spectra",
+            "Spectra",
+            "Importance by rank; thin lines are the water lines beta/2.",
+            functools.partial(comparisons.spectra, models),
+        )
+    yield _figure(
+        "rates",
+        "Rate and distortion",
+        "Filled: coding and transform loss. Hollow: the coding loss alone.",
+        functools.partial(comparisons.rate_distortion_points, models),
+    )
+    for place, other in enumerate(results[1:], start=1):
+        with contextlib.suppress(ResultError):  # said in words where they are not matched
+            matching = match(results[0], other)
+            yield _figure(
+                f"matching-{place}",
+                f"{models[0].name} (rows) and {models[place].name} (columns)",
+                "|correlation| of the latents over common samples; circles are counterparts.",
+                functools.partial(comparisons.matched, matching),
+            )
+
+
+def _figure(name: str, title: str, caption: str, draw: Callable[[Any], None]) -> dict[str, Any]:
+    from markupsafe import Markup
+    from matplotlib.figure import Figure
+
+    from isoprobe.show.plots import styled, to_svg
+
+    with styled():
+        drawn = Figure(figsize=(5.0, 3.4))
+        draw(drawn.add_subplot())
+    # matplotlib escapes the texts it writes into an SVG
+    svg = Markup(to_svg(drawn, name))  # noqa: S704
+    return {"name": name, "title": title, "caption": caption, "svg": svg}

@@ -1,0 +1,122 @@
+"""Puts the page together from templates; every text of a result is escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isoprobe.errors import ResultError
+from isoprobe.results.whole import replacing
+from isoprobe.show.report import facts
+from isoprobe.show.report.explorer import explorer
+from isoprobe.show.report.glossary import GLOSSARY
+from isoprobe.show.summary import reading, to_json
+from isoprobe.show.verdict import verdict
+
+if TYPE_CHECKING:
+    from isoprobe.results.reader import Result
+
+
+def render(result: Result) -> str:
+    """Return the report of a result as one HTML page that needs no network.
+
+    Args:
+        result: a complete result.
+
+    Returns:
+        The page. Its content security policy allows its own script and style and nothing else.
+    """
+    document, read = to_json(result), reading(result)
+    diagnosis = document["diagnosis"]
+    said = verdict(read, diagnosed=diagnosis is not None)
+    findings = [] if diagnosis is None else diagnosis["findings"]
+    return page(
+        "report.html",
+        "report.js",
+        title=f"{document['model']}: latent space report",
+        document=document,
+        status=facts.status(read, said, findings),
+        meaning=said.meaning,
+        trusted=facts.trusted(result, read),
+        doubts=said.doubts,
+        findings=findings,
+        tiles=facts.tiles(document),
+        figures=_figures(result),
+        explorer=explorer(result),
+        table=facts.table(result, document),
+        provenance=facts.provenance(result.attrs),
+        notes=[str(note) for note in result.attrs.get("notes", ())],
+        glossary=GLOSSARY,
+    )
+
+
+def write(text: str, path: Path, *, overwrite: bool = False) -> None:
+    """Write a page to a file, whole or not at all.
+
+    Args:
+        text: the page.
+        path: the file.
+        overwrite: replace an existing one.
+
+    Raises:
+        ResultError: if it exists already or cannot be written.
+    """
+    if path.exists() and not overwrite:
+        raise ResultError(f"{path} exists already; add --overwrite to replace it")
+    try:
+        with replacing(path) as partial:
+            partial.write_text(text, "utf-8")
+    except OSError as error:
+        raise ResultError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def page(template: str, script: str, **content: Any) -> str:
+    """Fill a template of this package.
+
+    Args:
+        template: file name of the template.
+        script: file name of its script, the only one its policy lets run.
+        **content: names the template uses.
+
+    Returns:
+        The page.
+    """
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("isoprobe.show.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = facts.number
+    environment.filters["greek"] = facts.greek
+    folder = resources.files("isoprobe.show.report").joinpath("templates")
+    code = folder.joinpath(script).read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    return environment.get_template(template).render(
+        # our own files, so no text of a result passes unescaped here
+        script=Markup(code),  # noqa: S704
+        style=Markup(folder.joinpath("page.css").read_text("utf-8")),  # noqa: S704
+        script_digest=digest,
+        **content,
+    )
+
+
+def _figures(result: Result) -> list[dict[str, Any]]:
+    from markupsafe import Markup
+
+    from isoprobe.show import plots
+
+    figures = []
+    for name in plots.available(result):
+        entry = plots.CATALOGUE[name]
+        # matplotlib escapes the texts it writes into an SVG
+        svg = Markup(plots.to_svg(plots.figure(result, name), name))  # noqa: S704
+        figures.append({"name": name, "title": entry.title, "caption": entry.caption, "svg": svg})
+    return figures

@@ -1,0 +1,1 @@
+"""State what the paper and its extensions say: formulas, isometric map, detection, diagnosis."""

@@ -1,0 +1,229 @@
+"""Isometric coordinates y: latents rescaled so that distance is distance in the metric.
+
+dy_j/dz_j = sqrt(beta/2) / sigma_j (Eq. 16), with sigma_j as a function of mu_j estimated from the
+data (Eq. 67) in bins that fill as samples stream by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from isoprobe.statistics.moments import Accumulator
+
+if TYPE_CHECKING:
+    from isoprobe.contracts import Variable
+
+
+class Groups(Protocol):
+    """A result, or anything that gives named arrays by group."""
+
+    def __getitem__(self, group: str, /) -> Mapping[str, Variable]:
+        """The named arrays of a group."""
+        ...
+
+
+#: bins are uniform in asinh(mu / 2) up to |mu| of about 500: fine where the prior lives
+_EDGE = float(np.arcsinh(250.0))
+_GAUSS_HERMITE = np.polynomial.hermite_e.hermegauss(24)
+
+
+class ScaleTable(Accumulator):
+    """Running sums of mu_j, mu_j^2, 1/sigma_j and sigma_j^2 in bins of mu_j.
+
+    Args:
+        latents: number of dimensions n.
+        bins: bins a dimension; fewer for very many latents, to bound memory.
+    """
+
+    def __init__(self, latents: int, bins: int | None = None) -> None:
+        self.latents = latents
+        self.bins = bins or int(np.clip(2**22 // max(latents, 1), 64, 2048))
+        self.sums = np.zeros((5, latents, self.bins))
+
+    def update(self, mean: np.ndarray, std: np.ndarray) -> None:
+        """Take in mu and sigma, each ``(B, n)``."""
+        position = (np.arcsinh(mean / 2) + _EDGE) / (2 * _EDGE) * self.bins
+        cell = np.clip(position.astype(np.int64), 0, self.bins - 1)
+        flat = (cell + self.bins * np.arange(self.latents)).ravel()
+        weights = (None, mean, mean**2, 1 / std, std**2)
+        for row, weight in enumerate(weights):
+            counted = np.bincount(
+                flat,
+                weights=None if weight is None else weight.ravel(),
+                minlength=self.latents * self.bins,
+            )
+            self.sums[row] += counted.reshape(self.latents, self.bins)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the sums."""
+        return {"sums": self.sums}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from saved sums."""
+        self.sums = state["sums"].copy()
+
+    def merge(self, other: Accumulator) -> None:
+        """Add another's sums.
+
+        Raises:
+            TypeError: for another kind of accumulator.
+        """
+        if not isinstance(other, ScaleTable):
+            raise TypeError(f"ScaleTable cannot merge with {type(other).__name__}")
+        self.sums = self.sums + other.sums
+
+    def curve(self, latent: int) -> ScaleCurve:
+        """The scale of one latent as a function of its mean."""
+        count, mean, square, inverse, variance = self.sums[:, latent]
+        used = count > 0
+        n = count[used]
+        mean = mean[used] / n
+        return ScaleCurve(
+            weight=n / n.sum(),
+            mean=mean,
+            spread=np.maximum(square[used] / n - mean**2, 0) + variance[used] / n,
+            inverse=inverse[used] / n,
+        )
+
+    def isometric_map(self, beta: float) -> IsometricMap:
+        """The map z -> y of every latent at a given beta."""
+        return IsometricMap([self.curve(j).coordinate(beta) for j in range(self.latents)])
+
+
+@dataclass(frozen=True)
+class ScaleCurve:
+    """One latent in bins that hold samples, in ascending order of the mean, each ``(K,)``.
+
+    Attributes:
+        weight: share of the samples.
+        mean: mean of mu_j in the bin.
+        spread: variance of the aggregate posterior within the bin: of mu_j, plus E sigma_j^2.
+        inverse: E[1 / sigma_j] in the bin.
+    """
+
+    weight: np.ndarray
+    mean: np.ndarray
+    spread: np.ndarray
+    inverse: np.ndarray
+
+    def coordinate(self, beta: float) -> Coordinate:
+        """y_j(z): the integral of sqrt(beta/2) / sigma_j from 0 to z (Eq. 67)."""
+        return Coordinate(self.mean, np.sqrt(beta / 2) * self.inverse)
+
+    def variance(self, beta: float) -> float:
+        """Return Var(y_j) under the aggregate posterior: the exact importance.
+
+        Each bin is a Gaussian of its mean and spread, integrated by Gauss-Hermite quadrature.
+        """
+        nodes, weights = _GAUSS_HERMITE
+        z = self.mean[:, None] + np.sqrt(self.spread)[:, None] * nodes
+        y = self.coordinate(beta).to_isometric(z)
+        probability = self.weight[:, None] * weights / weights.sum()
+        mean = (probability * y).sum()
+        return float((probability * (y - mean) ** 2).sum())
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """The map z_j -> y_j of one latent: piecewise quadratic, since its slope is piecewise linear.
+
+    Attributes:
+        knots: ascending z, ``(K,)``.
+        slopes: dy/dz at the knots, positive, ``(K,)``; constant beyond the ends.
+    """
+
+    knots: np.ndarray
+    slopes: np.ndarray
+
+    def __post_init__(self) -> None:
+        steps = np.diff(self.knots) * (self.slopes[1:] + self.slopes[:-1]) / 2
+        raised = np.concatenate([[0.0], np.cumsum(steps)])
+        object.__setattr__(self, "_heights", raised)
+        object.__setattr__(self, "_heights", raised - self._at(np.zeros(1))[0])
+
+    def to_isometric(self, z: np.ndarray) -> np.ndarray:
+        """Y of ``z``, any shape; y(0) = 0, in the square root of the metric's units."""
+        return self._at(np.asarray(z, dtype=np.float64))
+
+    def from_isometric(self, y: np.ndarray) -> np.ndarray:
+        """Inverse of :meth:`to_isometric`, any shape."""
+        heights: np.ndarray = self._heights  # type: ignore[attr-defined]
+        y = np.asarray(y, dtype=np.float64)
+        low = np.clip(np.searchsorted(heights, y, side="right") - 1, 0, len(heights) - 1)
+        rise = y - heights[low]
+        slope, bend = self.slopes[low], self._bend(low)
+        bend = np.where(rise < 0, 0.0, bend)
+        # The root of bend t^2 / 2 + slope t = rise that stays finite as bend goes to 0.
+        root = np.sqrt(np.maximum(slope**2 + 2 * bend * rise, 0))
+        result: np.ndarray = self.knots[low] + 2 * rise / (slope + root)
+        return result
+
+    def _at(self, z: np.ndarray) -> np.ndarray:
+        heights: np.ndarray = self._heights  # type: ignore[attr-defined]
+        low = np.clip(np.searchsorted(self.knots, z, side="right") - 1, 0, len(self.knots) - 1)
+        t = z - self.knots[low]
+        bend = np.where(t < 0, 0.0, self._bend(low))
+        result: np.ndarray = heights[low] + self.slopes[low] * t + bend * t**2 / 2
+        return result
+
+    def _bend(self, low: np.ndarray) -> np.ndarray:
+        """Second derivative in the interval that starts at knot ``low``; 0 beyond the last."""
+        width = np.append(np.diff(self.knots), np.inf)
+        change = np.append(np.diff(self.slopes), 0.0)
+        bend: np.ndarray = (change / width)[low]
+        return bend
+
+
+@dataclass(frozen=True)
+class IsometricMap:
+    """The map z -> y of all latents.
+
+    Attributes:
+        coordinates: one map a latent.
+    """
+
+    coordinates: list[Coordinate]
+
+    def to_isometric(self, z: np.ndarray) -> np.ndarray:
+        """Isometric coordinates of latents ``(B, n)``: ``(B, n)`` (Eq. 16)."""
+        return np.stack([c.to_isometric(z[:, j]) for j, c in enumerate(self.coordinates)], axis=1)
+
+    def from_isometric(self, y: np.ndarray) -> np.ndarray:
+        """Latents of isometric coordinates ``(B, n)``: ``(B, n)``."""
+        return np.stack([c.from_isometric(y[:, j]) for j, c in enumerate(self.coordinates)], axis=1)
+
+
+def map_to_arrays(isometric_map: IsometricMap) -> tuple[np.ndarray, np.ndarray]:
+    """Knots and slopes of a map, each ``(n, K)``, padded with NaN at the end."""
+    longest = max(len(c.knots) for c in isometric_map.coordinates)
+    knots = np.full((len(isometric_map.coordinates), longest), np.nan)
+    slopes = knots.copy()
+    for j, coordinate in enumerate(isometric_map.coordinates):
+        knots[j, : len(coordinate.knots)] = coordinate.knots
+        slopes[j, : len(coordinate.knots)] = coordinate.slopes
+    return knots, slopes
+
+
+def map_from_arrays(knots: np.ndarray, slopes: np.ndarray) -> IsometricMap:
+    """Inverse of :func:`map_to_arrays`."""
+    used = ~np.isnan(knots)
+    return IsometricMap(
+        [Coordinate(k[u], s[u]) for k, s, u in zip(knots, slopes, used, strict=True)]
+    )
+
+
+def read_map(result: Groups) -> IsometricMap:
+    """The map z -> y that an analysis ``coordinates`` stored.
+
+    Args:
+        result: a result, or anything that gives its groups by name.
+
+    Returns:
+        The map, with ``to_isometric`` and ``from_isometric``.
+    """
+    group = result["coordinates"]
+    return map_from_arrays(group["knots"].values, group["slopes"].values)

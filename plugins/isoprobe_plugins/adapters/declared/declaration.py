@@ -1,0 +1,213 @@
+"""What a user declares about weights that do not describe themselves: a short TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from isoprobe.contracts import Facts
+from isoprobe.errors import CheckpointError
+from isoprobe_plugins.adapters.declared.shorthand import Brief, expand
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from isoprobe_plugins.architectures.layers import LayersConfig
+
+DECLARATION_LIMIT = 1 << 20
+
+
+class Loss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The training loss as the training code wrote it, from which beta follows.
+
+    L = factor * reduction_over_inputs D + kl_weight * reduction_over_latents KL.
+
+    Attributes:
+        metric: metric spec of D.
+        kl_weight: as the training code has it; None when no single number weighs the KL.
+        factor: what the code multiplies D by, such as 0.5.
+        reduction: ``sum`` or ``mean`` over the input dimensions of one sample.
+        kl_reduction: ``sum`` or ``mean`` over the latents of one sample.
+    """
+
+    metric: str
+    kl_weight: float | None = None
+    factor: float = 1.0
+    reduction: Literal["sum", "mean"] = "sum"
+    kl_reduction: Literal["sum", "mean"] = "sum"
+
+    def beta(self, input_size: int, latent_size: int) -> float | None:
+        """Return the KL weight once D and KL are sums; None when unknown."""
+        if self.kl_weight is None:
+            return None
+        scale = self.factor / (input_size if self.reduction == "mean" else 1)
+        return self.kl_weight / (latent_size if self.kl_reduction == "mean" else 1) / scale
+
+
+class HeadDeclaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where mean and scale sit; see :class:`isoprobe_plugins.architectures.layers.Head`.
+
+    ``mean`` and ``scale`` are brief chains, or the name of a dense layer.
+    """
+
+    form: str = "logvar"
+    layout: Literal["separate", "halves", "swapped", "interleaved"] = "separate"
+    mean: str | list[Any] = msgspec.field(default_factory=list)
+    scale: str | list[Any] = msgspec.field(default_factory=list)
+
+
+class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A declared checkpoint.
+
+    Attributes:
+        input_shape: shape of one input.
+        encoder: brief chain from the input to the head.
+        head: where mean and scale sit.
+        decoder: brief chain from the latents to the output, without its last squeezing.
+        output: what squeezes the output: ``sigmoid``, ``tanh``, or nothing (``linear``).
+        latent_size: where it cannot be read off the head's last dense layer.
+        input_range: lowest and highest input value the model was trained on.
+        dataset: data spec of the training data.
+        loss: the training loss.
+        prefix: keep only weights whose names begin so, and take it off.
+        ignore: beginnings of names of weights that belong to something else.
+        condition: fixed condition in words.
+        note: anything worth knowing.
+    """
+
+    input_shape: tuple[int, ...]
+    encoder: list[Any]
+    decoder: list[Any]
+    head: HeadDeclaration = HeadDeclaration()
+    output: Literal["linear", "sigmoid", "tanh"] = "linear"
+    latent_size: int | None = None
+    input_range: tuple[float, float] | None = None
+    dataset: str | None = None
+    loss: Loss | None = None
+    prefix: str | None = None
+    ignore: list[str] = []
+    condition: str = ""
+    note: str = ""
+
+    def config(self, tensors: Mapping[str, Tensor], where: str) -> LayersConfig:
+        """Write the architecture out in full, its sizes read off the weights.
+
+        Args:
+            tensors: of the file, by name.
+            where: how to name the declaration in an error.
+
+        Returns:
+            Configuration of the architecture ``layers``.
+
+        Raises:
+            CheckpointError: for a step that is not understood.
+        """
+        from isoprobe_plugins.architectures.layers import LayersConfig
+
+        encoder = expand(self.encoder, tensors, f"{where}: encoder")
+        mean = expand(_chain(self.head.mean), tensors, f"{where}: head.mean")
+        scale = expand(_chain(self.head.scale), tensors, f"{where}: head.scale")
+        separate = self.head.layout == "separate"
+        fields = {
+            "input_shape": self.input_shape,
+            "latent_size": self.latent_size
+            or _width(mean if separate else encoder, where, separate=separate),
+            "encoder": encoder,
+            "decoder": expand(self.decoder, tensors, f"{where}: decoder"),
+            "head": {
+                "layout": self.head.layout,
+                "form": self.head.form,
+                "mean": mean,
+                "scale": scale,
+            },
+            "output": self.output,
+        }
+        try:
+            return msgspec.convert(fields, LayersConfig)
+        except msgspec.ValidationError as error:
+            raise CheckpointError(f"{where}: {error}") from error
+
+    def facts(self, config: LayersConfig, source: str, notes: tuple[str, ...] = ()) -> Facts:
+        """Return what is declared, beta in summed units.
+
+        Args:
+            config: from :meth:`config`.
+            source: how to name the declaration.
+            notes: what was assumed on the way.
+        """
+        size = 1
+        for length in self.input_shape:
+            size *= length
+        beta = None if self.loss is None else self.loss.beta(size, config.latent_size)
+        ranges = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
+        return Facts(
+            input_range=self.input_range,
+            output_range=ranges.get(self.output),
+            metric=None if self.loss is None else self.loss.metric,
+            beta=beta,
+            beta_source=None if beta is None else source,
+            dataset=self.dataset,
+            scale_head=self.head.form,
+            assumptions=notes,
+            training={"note": self.note} if self.note else {},
+        )
+
+
+def _chain(value: str | list[Brief]) -> list[Brief]:
+    return [{"linear": value}] if isinstance(value, str) else value
+
+
+def _width(chain: list[dict[str, Any]], where: str, *, separate: bool) -> int:
+    """Read the number of latents off the last dense layer of the head."""
+    widths = [step["width"] for step in chain if "width" in step]
+    if not widths:
+        raise CheckpointError(
+            f"{where}: the head has no dense layer to read the number of latents from; declare "
+            "latent_size"
+        )
+    return int(widths[-1]) if separate else int(widths[-1]) // 2
+
+
+def read_declaration(path: Path) -> Declaration:
+    """Read a declaration.
+
+    Args:
+        path: TOML file.
+
+    Returns:
+        The declaration, its fields checked.
+
+    Raises:
+        CheckpointError: when it is missing, no TOML, or has a field that is unknown or wrong.
+    """
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(DECLARATION_LIMIT).decode()
+        return parse_declaration(tomllib.loads(text), str(path))
+    except OSError as error:
+        raise CheckpointError(f"cannot read declaration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointError(f"declaration {path} is no TOML: {error}") from error
+
+
+def parse_declaration(fields: Mapping[str, Any], where: str) -> Declaration:
+    """Check a declaration's fields.
+
+    Args:
+        fields: as TOML gives them.
+        where: how to name the declaration in an error.
+
+    Returns:
+        The declaration.
+
+    Raises:
+        CheckpointError: naming the field.
+    """
+    try:
+        return msgspec.convert(dict(fields), Declaration)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(f"{where}: {error}") from error

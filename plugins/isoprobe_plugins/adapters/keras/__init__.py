@@ -1,0 +1,1 @@
+"""Load Keras files, translated to torch."""

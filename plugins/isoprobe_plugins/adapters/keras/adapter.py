@@ -1,0 +1,209 @@
+"""Keras files whose encoder and decoder are made of built-in layers, translated to torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from isoprobe.checkpoints.source import FileKind
+from isoprobe.contracts import VAE, Adapter, Facts
+from isoprobe.errors import CheckpointError, OptionError
+from isoprobe.hookspecs import hookimpl
+from isoprobe.registry.specs import construct
+
+if TYPE_CHECKING:
+    from isoprobe.checkpoints.source import Source
+    from isoprobe.contracts import Networks
+    from isoprobe_plugins.adapters.keras.translate import Part
+
+_KINDS = (FileKind.KERAS, FileKind.HDF5)
+
+
+@dataclass(frozen=True)
+class KerasOptions:
+    """Options of ``keras``.
+
+    Attributes:
+        head: form of the scale; told by the layer's name when left out.
+        metric: metric spec of the training loss, which is code and so not in the file.
+        beta: KL weight in the units of that metric; the file's own ``beta`` when left out.
+        decoder: file of the decoder, where the checkpoint is the encoder alone.
+    """
+
+    head: str | None = None
+    metric: str | None = None
+    beta: float | None = None
+    decoder: str | None = None
+
+
+class Keras(Adapter):
+    """Reads the configuration's JSON and the arrays; custom code and Lambda layers are refused."""
+
+    name = "keras"
+    summary = "Keras files (.keras, .h5) of built-in layers: one model, a pair, or a folder of two"
+
+    def matches(self, source: Source) -> bool:
+        """Return True for a Keras archive, an HDF5 model, or a folder of encoder and decoder."""
+        from isoprobe_plugins.adapters.keras.arrays import is_legacy
+        from isoprobe_plugins.adapters.objects.pairs import is_pair
+
+        if source.kind is FileKind.HDF5:
+            return is_legacy(source)
+        return source.kind is FileKind.KERAS or any(is_pair(source, kind) for kind in _KINDS)
+
+    def load(self, source: Source, options: Mapping[str, str]) -> VAE:
+        """Translate encoder and decoder.
+
+        Args:
+            source: the archive, the HDF5 file, the encoder's file, or a folder of both.
+            options: fields of :class:`KerasOptions`.
+
+        Returns:
+            The model; inputs keep Keras' channels-last shape.
+
+        Raises:
+            CheckpointError: for custom layers, and arrays that do not fit the configuration.
+        """
+        from isoprobe.checkpoints.native import vae_from_networks
+        from isoprobe_plugins.adapters.keras.translate import translate
+
+        settings = construct(KerasOptions, options, f"adapter '{self.name}'")
+        try:
+            encoder, decoder, own_beta = _parts(source, settings.decoder)
+            networks, form, note = translate(encoder, decoder, settings.head, str(source.path))
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{source.path}: its configuration does not fit its weights ({error!r})"
+            ) from error
+        return vae_from_networks(
+            networks,
+            _facts(own_beta, settings, form, note, networks),
+            name=source.path.stem,
+            adapter=self.name,
+            sha256=source.sha256(),
+        )
+
+    def describe(self, source: Source) -> Mapping[str, Any]:
+        """Return classes and layers."""
+        from isoprobe_plugins.adapters.keras.graph import layers_of
+
+        if source.is_folder:
+            return {"architecture": "a pair of Keras files"}
+        whole = _whole(source)
+        models = {"model": whole}
+        try:
+            inside = _inside(whole, source)
+        except CheckpointError:
+            inside = {}  # one function, whose other half is another file
+        models = {name: model for name, (model, _) in inside.items()} or models
+        parts = {
+            name: [f"{layer.name}: {layer.kind}" for layer in layers_of(model)]
+            for name, model in models.items()
+        }
+        beta = whole["config"].get("beta")
+        return {"architecture": f"Keras {whole.get('class_name')}", **parts, "beta": beta}
+
+
+def _whole(source: Source) -> dict[str, Any]:
+    """Return class and configuration of the model in a file.
+
+    Raises:
+        CheckpointError: when there are none.
+    """
+    from isoprobe_plugins.adapters.keras.arrays import legacy_config
+
+    archive = source.kind is FileKind.KERAS
+    whole = source.json("config.json") if archive else legacy_config(source)
+    if not isinstance(whole, dict) or not isinstance(whole.get("config"), dict):
+        raise CheckpointError(f"{source.path} is {source.description} without a Keras model in it")
+    return whole
+
+
+def _inside(
+    whole: Mapping[str, Any], source: Source
+) -> dict[str, tuple[dict[str, Any], tuple[str, ...]]]:
+    """Return encoder and decoder inside one model, with the groups that lead to their arrays.
+
+    Raises:
+        CheckpointError: when it has no such parts.
+    """
+    from isoprobe_plugins.adapters.keras.graph import GRAPHS, layers_of
+
+    config = whole["config"]
+    wanted = ("encoder", "decoder")
+    if set(wanted) <= set(config):
+        return {name: (config[name], (name,)) for name in wanted}
+    nested: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {}
+    if whole.get("class_name") in GRAPHS:
+        for layer in layers_of(whole):
+            if layer.kind in GRAPHS and layer.name in wanted:
+                model = {"class_name": layer.kind, "config": dict(layer.config)}
+                archive = source.kind is FileKind.KERAS
+                prefix = ("layers", layer.stored) if archive else (layer.name,)
+                nested[layer.name] = (model, prefix)
+    if set(nested) != set(wanted):
+        raise CheckpointError(
+            f"{source.path} is a Keras {whole.get('class_name', 'file')} whose configuration has "
+            "no encoder and decoder; save them as parts of one model, name the decoder's file "
+            "with --option decoder=FILE, or build it with --adapter factory"
+        )
+    return nested
+
+
+def _parts(source: Source, decoder: str | None) -> tuple[Part, Part, Any]:
+    """Return encoder, decoder, and what the file says of beta."""
+    from isoprobe_plugins.adapters.keras.translate import Part
+
+    if not source.is_folder and decoder is None:
+        whole = _whole(source)
+        arrays = _arrays(source)
+        inside = _inside(whole, source)
+        first, second = (
+            Part(model, arrays, prefix) for model, prefix in (inside["encoder"], inside["decoder"])
+        )
+        return first, second, whole["config"].get("beta")
+    first, second = (Part(_whole(file), _arrays(file)) for file in _files(source, decoder))
+    return first, second, None
+
+
+def _files(source: Source, decoder: str | None) -> tuple[Source, Source]:
+    """Return the files of a pair."""
+    from isoprobe_plugins.adapters.objects.pairs import PairOptions, is_pair, sources_of
+
+    kind = source.kind
+    if source.is_folder:
+        kind = next((k for k in _KINDS if is_pair(source, k)), FileKind.KERAS)
+    encoder, decoding = sources_of(source, PairOptions(decoder=decoder), kind)
+    if encoder is None:
+        raise CheckpointError(f"{source.path}: a Keras decoder alone is not read; give both files")
+    return encoder, decoding
+
+
+def _arrays(source: Source) -> Any:
+    from isoprobe_plugins.adapters.keras.arrays import ArchiveArrays, LegacyArrays
+
+    return (ArchiveArrays if source.kind is FileKind.KERAS else LegacyArrays)(source)
+
+
+def _facts(stored: Any, settings: KerasOptions, form: str, note: str, networks: Networks) -> Facts:
+    plain = isinstance(stored, int | float) and not isinstance(stored, bool)
+    own = float(stored) if plain else None
+    beta = settings.beta if settings.beta is not None else own
+    if beta is not None and not beta > 0:
+        raise OptionError(f"beta must be positive, found {beta}")
+    source = "--option beta" if settings.beta is not None else "the file's 'beta'"
+    return Facts(
+        output_range=(0.0, 1.0) if hasattr(networks.decoder, "logits") else None,
+        metric=settings.metric,
+        beta=beta,
+        beta_source=None if beta is None else source,
+        scale_head=form,
+        assumptions=tuple(filter(None, (note, "the loss is code and not in the file"))),
+    )
+
+
+@hookimpl
+def isoprobe_adapters() -> list[type[Adapter]]:
+    """Return the adapters of this module."""
+    return [Keras]

@@ -1,0 +1,1 @@
+"""Turn a user's own objects and functions into models."""

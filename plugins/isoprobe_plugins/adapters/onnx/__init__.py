@@ -1,0 +1,1 @@
+"""Load pairs of ONNX files."""

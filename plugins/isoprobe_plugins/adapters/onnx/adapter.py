@@ -1,0 +1,97 @@
+"""Pairs of ONNX files, encoder and decoder: translated to torch, or else run as black boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from isoprobe.checkpoints.source import FileKind
+from isoprobe.contracts import VAE, Adapter
+from isoprobe.hookspecs import hookimpl
+from isoprobe.registry.specs import construct
+
+if TYPE_CHECKING:
+    from isoprobe.checkpoints.source import Source
+    from isoprobe_plugins.adapters.onnx.runtime import RuntimeGraph
+
+
+class Onnx(Adapter):
+    """Reads two graphs; an encoder that gives only a mean is left out, and said."""
+
+    name = "onnx"
+    summary = "ONNX files: encoder.onnx with --option decoder=FILE, or a folder of both"
+
+    def matches(self, source: Source) -> bool:
+        """Return True for an ONNX file, or a folder of encoder.onnx and decoder.onnx."""
+        from isoprobe_plugins.adapters.objects.pairs import is_pair
+
+        return source.kind is FileKind.ONNX or is_pair(source, FileKind.ONNX)
+
+    def load(self, source: Source, options: Mapping[str, str]) -> VAE:
+        """Translate both graphs.
+
+        Args:
+            source: the encoder's file, or the folder.
+            options: fields of :class:`~isoprobe_plugins.adapters.objects.pairs.PairOptions`.
+
+        Returns:
+            The model.
+        """
+        from dataclasses import replace
+
+        from isoprobe_plugins.adapters.objects.pairs import (
+            EncoderFirst,
+            Pair,
+            PairOptions,
+            sources_of,
+        )
+        from isoprobe_plugins.adapters.objects.wrapping import vae_from_object
+        from isoprobe_plugins.adapters.onnx.reading import read_onnx
+        from isoprobe_plugins.adapters.onnx.runtime import RuntimeGraph
+
+        settings = construct(PairOptions, options, f"adapter '{self.name}'")
+        encoder, decoder = sources_of(source, settings, FileKind.ONNX)
+        decode = read_onnx(decoder)
+        encode = None if encoder is None else read_onnx(encoder)
+        notes = tuple(_said(g) for g in (encode, decode) if isinstance(g, RuntimeGraph))
+        if settings.latent_shape is None and decode.input_shape is not None:
+            settings = replace(settings, latent_shape="x".join(map(str, decode.input_shape)))
+        label = str(source.path)
+        if encode is not None and len(encode.outputs) == 1 and settings.layout is None:
+            pair = Pair(None, _derivable(decode))
+            vae = vae_from_object(pair, settings, label, source, adapter=self.name)
+            return vae.with_facts(
+                assumptions=(
+                    *notes,
+                    "the encoder gives a mean and no deviation: norms, rates and densities are "
+                    "missing, only the decoder is analysed (--option layout=halves if both are in "
+                    "one output)",
+                )
+            )
+        if encode is not None and settings.input_shape is None and encode.input_shape is not None:
+            settings = replace(settings, input_shape="x".join(map(str, encode.input_shape)))
+        pair = Pair(None if encode is None else EncoderFirst(encode), _derivable(decode))
+        vae = vae_from_object(pair, settings, label, source, adapter=self.name)
+        return vae.with_facts(assumptions=(*notes, *vae.facts.assumptions))
+
+    def describe(self, source: Source) -> Mapping[str, Any]:
+        """Return nothing beyond the kind: the graph is only read when it is loaded."""
+        return {"architecture": "ONNX graph" if not source.is_folder else "a pair of ONNX graphs"}
+
+
+def _said(graph: RuntimeGraph) -> str:
+    return f"{graph.why}: run by onnxruntime as a black box, derivatives by central differences"
+
+
+def _derivable(graph: Any) -> Any:
+    """Return a decoder that has derivatives, exact or by differences."""
+    from isoprobe_plugins.adapters.objects.blackbox import BlackBox
+    from isoprobe_plugins.adapters.onnx.runtime import RuntimeGraph
+
+    return BlackBox(graph) if isinstance(graph, RuntimeGraph) else graph
+
+
+@hookimpl
+def isoprobe_adapters() -> list[type[Adapter]]:
+    """Return the adapters of this module."""
+    return [Onnx]

@@ -1,0 +1,1 @@
+"""Load graphs that were saved as programs: TorchScript and torch.export."""

@@ -1,0 +1,75 @@
+"""torch.export archives: the graph is interpreted here, operator by operator.
+
+``torch.export.load`` unpickles sample inputs, evaluates expressions and looks operators up by any
+dotted name, so that opening a stranger's archive runs what it says. Only the graph's JSON and the
+raw bytes of its weights are read instead, and only operators of torch's own ``aten`` set are run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from isoprobe.checkpoints.source import FileKind
+from isoprobe.contracts import VAE, Adapter
+from isoprobe.hookspecs import hookimpl
+from isoprobe.registry.specs import construct
+
+if TYPE_CHECKING:
+    from isoprobe.checkpoints.source import Source
+
+
+class Exported(Adapter):
+    """Reads a pair of exported programs, encoder and decoder."""
+
+    name = "torch-export"
+    summary = "torch.export archives: encoder.pt2 with --option decoder=FILE, or a folder of both"
+
+    def matches(self, source: Source) -> bool:
+        """Return True for such an archive, or a folder of encoder.pt2 and decoder.pt2."""
+        from isoprobe_plugins.adapters.objects.pairs import is_pair
+
+        return source.kind is FileKind.TORCH_EXPORT or is_pair(source, FileKind.TORCH_EXPORT)
+
+    def load(self, source: Source, options: Mapping[str, str]) -> VAE:
+        """Read both graphs and wrap them.
+
+        Args:
+            source: the encoder's archive, or the folder.
+            options: fields of :class:`~isoprobe_plugins.adapters.objects.pairs.PairOptions`.
+
+        Returns:
+            The model.
+        """
+        from isoprobe_plugins.adapters.objects.pairs import (
+            EncoderFirst,
+            Pair,
+            PairOptions,
+            sources_of,
+        )
+        from isoprobe_plugins.adapters.objects.wrapping import vae_from_object
+        from isoprobe_plugins.adapters.programs.aten import read_program
+
+        settings = construct(PairOptions, options, f"adapter '{self.name}'")
+        encoder, decoder = sources_of(source, settings, FileKind.TORCH_EXPORT)
+        encode = None if encoder is None else EncoderFirst(read_program(encoder))
+        pair = Pair(encode, read_program(decoder))
+        return vae_from_object(pair, settings, str(source.path), source, adapter=self.name)
+
+    def describe(self, source: Source) -> Mapping[str, Any]:
+        """Return the operators of the graph."""
+        from isoprobe_plugins.adapters.programs.aten import graph_of
+
+        if source.is_folder:
+            return {"architecture": "a pair of exported programs"}
+        nodes = graph_of(source)["graph_module"]["graph"]["nodes"]
+        return {
+            "architecture": "an exported program",
+            "operators": sorted({str(node.get("target")) for node in nodes}),
+        }
+
+
+@hookimpl
+def isoprobe_adapters() -> list[type[Adapter]]:
+    """Return the adapters of this module."""
+    return [Exported]

@@ -1,0 +1,1 @@
+"""Load pythae's model folders."""

@@ -1,0 +1,90 @@
+"""What a file's tensor names tell, without loading a tensor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from isoprobe.checkpoints.source import TORCH_KINDS, FileKind
+from isoprobe.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from isoprobe.checkpoints.source import Source
+
+_LEAVES = re.compile(
+    r"(^|\.)(weight|bias|running_mean|running_var|num_batches_tracked"
+    r"|(weight|bias)_[ih]h_l\d+)$"
+)
+
+
+def tensor_names(source: Source) -> frozenset[str]:
+    """Return the names of a file's tensors, wrapper prefixes taken off.
+
+    Args:
+        source: safetensors or a torch file; any other gives no names.
+
+    Returns:
+        The names, as far as they can be told without loading.
+    """
+    from isoprobe_plugins.adapters.weights.state import PREFIXES
+
+    if source.kind is FileKind.SAFETENSORS:
+        try:
+            names = {name for name in source.header if name != "__metadata__"}
+        except CheckpointError:
+            return frozenset()
+    elif source.kind in TORCH_KINDS and source.pickle is not None:
+        names = {text for text in source.pickle.strings if _LEAVES.search(text)}
+    else:
+        return frozenset()
+    while names and (prefix := next((p for p in PREFIXES if _all_begin(names, p)), None)):
+        names = {name.removeprefix(prefix) for name in names}
+    return frozenset(names)
+
+
+def _all_begin(names: Iterable[str], prefix: str) -> bool:
+    return all(name.startswith(prefix) for name in names)
+
+
+#: what names betray, and why such a model has no Gaussian posterior and smooth decoder
+_TELLTALES = (
+    (
+        re.compile(r"(^|\.)decoder\.(.*\.)?(weight|bias)_hh_l\d+$"),
+        "an autoregressive decoder (recurrent weights '{}'): it writes a sequence token by token, "
+        "so there is no decode(z) to differentiate",
+    ),
+    (
+        re.compile(r"(^|[._])(vq\w*|quantize\w*|quantizer|codebook)\b.*"),
+        "a vector-quantised autoencoder ('{}'): its latents are entries of a codebook, so there "
+        "is no Gaussian posterior",
+    ),
+    (
+        re.compile(r"^[13]\.conv\.[024]\.weight$"),
+        "a deterministic autoencoder of the TAESD family ('{}'): it has no posterior, so there is "
+        "no sigma to analyse",
+    ),
+    (
+        re.compile(r"^(px_r|z_encoder\.encoder\.fc_layers\..*)$"),
+        "a scvi-tools model ('{}'): counts are decoded by a negative binomial that also takes each "
+        "cell's library size and batch, which decode(z) cannot express, and its file holds "
+        "pickled pandas tables, which are not unpickled",
+    ),
+)
+
+
+def why_unsupported(names: Iterable[str]) -> str | None:
+    """Say what kind of model its tensors' names betray, when that kind cannot be analysed.
+
+    Args:
+        names: of the tensors.
+
+    Returns:
+        What it is and why it cannot be analysed; None for any other model.
+    """
+    ordered = sorted(names)
+    for pattern, reason in _TELLTALES:
+        found = next((name for name in ordered if pattern.search(name)), None)
+        if found is not None:
+            return reason.format(found)
+    return None

@@ -1,0 +1,89 @@
+"""The examples run as a user would run them, and what they claim is asserted by themselves."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+FOLDER = "checkpoints/YannDubs+disentangling-vae"
+
+
+def run(*command: str | Path, folder: Path) -> str:
+    """Run Python elsewhere than in the repository, with warnings as errors; return its output."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *map(str, command)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env={**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_linear_vae(tmp_path: Path) -> None:
+    assert "residuals 0" in run(EXAMPLES / "linear_vae.py", folder=tmp_path)
+
+
+def test_choose_beta(tmp_path: Path) -> None:
+    printed = run(EXAMPLES / "choose_beta.py", folder=tmp_path)
+    assert "dimensions as predicted" in printed
+    assert "0.04: 30" in printed and "1.28: 1" in printed
+
+
+def test_density_of_toy(tmp_path: Path) -> None:
+    figure = tmp_path / "density.svg"
+    printed = run(EXAMPLES / "density_of_toy.py", "--out", figure, folder=tmp_path)
+    assert printed.count("correlation") == 3
+    assert "R = 0.9" in figure.read_text("utf-8")
+
+
+def test_anomaly_thyroid(shared: Path, tmp_path: Path) -> None:
+    data = shared / "data" / "odds_thyroid.npz"
+    printed = run(EXAMPLES / "anomaly_thyroid.py", data, folder=tmp_path)
+    assert re.search(r"F1 0\.\d+, untrained 0\.\d+", printed)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_real_checkpoint(shared: Path, tmp_path: Path) -> None:
+    data = f"{shared}/data/mnist.npz:x_train"
+    options = ["--resize", "32", "--samples", "500"]
+    script = EXAMPLES / "real_checkpoint.py"
+    printed = run(script, shared / FOLDER / "betaH_mnist", data, *options, folder=tmp_path)
+    assert "its authors say 4" in printed
+
+
+def test_the_assertions_of_an_example_can_fail(shared: Path, tmp_path: Path) -> None:
+    """Data the model never saw: the example must not pass over that."""
+    command = [EXAMPLES / "real_checkpoint.py", shared / FOLDER / "VAE_mnist"]
+    other = f"{shared}/data/fashion_mnist.npz:x_train"
+    with pytest.raises(AssertionError, match="AssertionError"):
+        run(*command, other, "--resize", "32", "--samples", "200", folder=tmp_path)
+
+
+def test_the_notebook() -> None:
+    printed = run("-m", "tests.notebooks", "notebook.ipynb", folder=EXAMPLES)
+    assert "<Result" in printed and "<table>" in printed
+    assert len(re.findall(r"<figure of \d{5,} bytes>", printed)) == 2
+    assert "(closed)" in printed
+
+
+def test_the_notebook_is_stored_without_outputs() -> None:
+    text = (EXAMPLES / "notebook.ipynb").read_text("utf-8")
+    assert text.count('"outputs": []') == text.count('"execution_count": null') > 0
+    assert '"output_type"' not in text
+
+
+def test_every_example_is_listed() -> None:
+    listed = (ROOT / "docs" / "quickstart.md").read_text("utf-8")
+    for path in EXAMPLES.iterdir():
+        if path.suffix in {".py", ".ipynb"} and path.is_file():
+            assert f"`{path.name}`" in listed, path.name

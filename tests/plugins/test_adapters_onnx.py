@@ -1,0 +1,324 @@
+"""ONNX pairs give the model's own numbers and derivatives; files outside are not read."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+onnx = pytest.importorskip("onnx")
+
+from isoprobe.checkpoints.source import FileKind, Source  # noqa: E402
+from isoprobe.errors import CheckpointError, IsoprobeError  # noqa: E402
+from isoprobe.probe.quantities import Probe, ProbeOptions  # noqa: E402
+from isoprobe.registry.lookup import installed  # noqa: E402
+from isoprobe_plugins.adapters.onnx.adapter import Onnx  # noqa: E402
+from isoprobe_plugins.adapters.onnx.operators import OPERATORS  # noqa: E402
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(1, 4, 4, 2, 1)
+        self.bn = nn.BatchNorm2d(4)
+        self.mu = nn.Linear(64, 3)
+        self.ls = nn.Linear(64, 3)
+
+    def forward(self, x):
+        h = nn.functional.elu(self.bn(self.conv(x))).flatten(1)
+        return self.mu(h), self.ls(h)
+
+
+class Decoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 64)
+        self.norm = nn.LayerNorm(64)
+        self.up = nn.ConvTranspose2d(4, 1, 4, 2, 1)
+
+    def forward(self, z):
+        h = nn.functional.silu(self.norm(self.fc(z))).view(z.shape[0], 4, 4, 4)
+        return torch.sigmoid(self.up(nn.functional.gelu(h)))
+
+
+class Mean(nn.Module):
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x):
+        return self.encoder(x)[0]
+
+
+def export(module, example, path, external=False):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter
+        torch.onnx.export(
+            module.eval(), (example,), path, dynamo=True, external_data=external, verbose=False,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def models():
+    return Encoder().eval(), Decoder().eval()
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["inside", "external"])
+def saved(request, models, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("onnx")
+    export(models[0], torch.rand(2, 1, 8, 8), folder / "encoder.onnx", request.param)
+    export(models[1], torch.randn(2, 3), folder / "decoder.onnx", request.param)
+    return folder
+
+
+def test_the_pair_gives_the_model_s_own_numbers(saved, models):
+    encoder, decoder = models
+    for path, options in (
+        (saved, {}),
+        (saved / "encoder.onnx", {"decoder": str(saved / "decoder.onnx")}),
+    ):
+        source = Source(path)
+        adapter = installed().adapter_for(source)
+        assert adapter.name == "onnx"
+        vae = adapter.load(source, {**options, "head": "logstd"})
+        assert (vae.input_shape, vae.latent_shape) == ((1, 8, 8), (3,))
+        x, z = torch.rand(5, 1, 8, 8), torch.randn(5, 3)
+        with torch.no_grad():
+            mean, raw = encoder(x)
+            x_hat = decoder(z)
+        assert torch.allclose(vae.encode(x).mean, mean, atol=1e-5)
+        assert torch.allclose(vae.encode(x).std, raw.exp(), rtol=1e-4)
+        assert torch.allclose(vae.decode(z), x_hat, atol=1e-5)
+
+
+def test_its_derivatives_are_exact(saved, models):
+    vae = Onnx().load(Source(saved), {}).to("cpu", torch.float64)
+    x = torch.rand(3, 1, 8, 8).double()
+    needs = {"mean", "pullback", "stationarity"}
+    batch = Probe(vae, installed().metric("sse"), needs, ProbeOptions())(np.arange(3), x)
+    decoder = Decoder().eval()
+    decoder.load_state_dict(models[1].state_dict())
+    decoder.double()
+    for at, pullback in zip(batch["mean"], batch["pullback"], strict=True):
+        jacobian = torch.func.jacrev(lambda z: decoder(z[None])[0].flatten())(at)
+        assert torch.allclose(pullback, (jacobian**2).sum(0), rtol=1e-6)
+    assert torch.isfinite(batch["stationarity"]).all()
+
+
+def test_a_mean_only_encoder_leaves_the_decoder(saved, models, tmp_path):
+    path = tmp_path / "mean.onnx"
+    export(Mean(models[0]), torch.rand(2, 1, 8, 8), path)
+    vae = Onnx().load(Source(path), {"decoder": str(saved / "decoder.onnx")})
+    assert vae.encode is None
+    assert "no deviation" in vae.facts.assumptions[0]
+    with pytest.raises(CheckpointError, match="rates, norms, beta, .* need its posterior"):
+        Probe(vae, installed().metric("sse"), {"kl"})
+
+
+def test_one_file_asks_for_the_other(saved):
+    with pytest.raises(CheckpointError, match="decoder=FILE"):
+        Onnx().load(Source(saved / "encoder.onnx"), {})
+    vae = Onnx().load(Source(saved / "decoder.onnx"), {"decoder": "self"})
+    assert vae.encode is None
+
+
+def one_node(op, inputs, attributes, path, domain=""):
+    """Write a graph of one operator; inputs after the first are initialisers."""
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    names = [f"i{k}" for k in range(len(inputs))]
+    node = helper.make_node(op, names, ["y"], domain=domain, **attributes)
+    x = helper.make_tensor_value_info("i0", 1, [None, *inputs[0].shape[1:]])
+    y = helper.make_tensor_value_info("y", 1, None)
+    graph = helper.make_graph([node], "g", [x], [y], [
+        numpy_helper.from_array(a, n) for a, n in zip(inputs[1:], names[1:], strict=True)
+    ])  # fmt: skip
+    opsets = [helper.make_opsetid("", 21)] + ([helper.make_opsetid(domain, 1)] if domain else [])
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+
+
+RNG = np.random.default_rng(0)
+
+
+def f(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def ints(*values):
+    return np.array(values, np.int64)
+
+
+CASES = [
+    ("Gemm", [f(2, 3), f(4, 3), f(4)], {"transB": 1, "alpha": 0.5, "beta": 2.0}),
+    ("MatMul", [f(2, 3), f(3, 4)], {}),
+    ("Conv", [f(2, 2, 6, 6), f(3, 2, 3, 3), f(3)], {"strides": [2, 1], "pads": [1, 0, 1, 0]}),
+    ("Conv", [f(2, 4, 7), f(4, 2, 3)], {"group": 2, "dilations": [2]}),
+    ("ConvTranspose", [f(2, 2, 4, 4), f(2, 3, 3, 3)],
+     {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}),
+    ("BatchNormalization", [f(2, 3, 4), f(3), f(3), f(3), np.abs(f(3))], {"epsilon": 1e-3}),
+    ("InstanceNormalization", [f(2, 3, 4), f(3), f(3)], {}),
+    ("GroupNormalization", [f(2, 4, 4), f(4), f(4)], {"num_groups": 2}),
+    ("LayerNormalization", [f(2, 3, 4), f(4), f(4)], {}),
+    ("LeakyRelu", [f(2, 3)], {"alpha": 0.2}),
+    ("Elu", [f(2, 3)], {"alpha": 0.7}),
+    ("PRelu", [f(2, 3), f(3)], {}),
+    ("HardSigmoid", [3 * f(2, 3)], {"alpha": 0.3}),
+    ("Gelu", [f(2, 3)], {}),
+    ("Selu", [f(2, 3)], {}),
+    ("Softplus", [f(2, 3)], {}),
+    ("Softmax", [f(2, 3)], {}),
+    ("Erf", [f(2, 3)], {}),
+    ("Clip", [f(2, 3), np.float32(-0.2), np.float32(0.3)], {}),
+    ("Transpose", [f(2, 3, 4)], {"perm": [0, 2, 1]}),
+    ("Reshape", [f(2, 6), ints(0, 3, -1)], {}),
+    ("Flatten", [f(2, 3, 4)], {}),
+    ("Slice", [f(2, 6), ints(1), ints(-1), ints(1), ints(2)], {}),
+    ("Gather", [f(2, 6), ints(-1, 0, 2)], {"axis": 1}),
+    ("Unsqueeze", [f(2, 3), ints(1, -1)], {}),
+    ("Squeeze", [f(2, 1, 3), ints(1)], {}),
+    ("Expand", [f(2, 1), ints(2, 4)], {}),
+    ("ReduceMean", [f(2, 3, 4), ints(1)], {"keepdims": 0}),
+    ("ReduceSum", [f(2, 3, 4), ints(1, 2)], {}),
+    ("MaxPool", [f(2, 2, 6, 6)], {"kernel_shape": [2, 2], "strides": [2, 2]}),
+    ("AveragePool", [f(2, 2, 6, 6)], {"kernel_shape": [2, 2], "strides": [2, 2]}),
+    ("GlobalAveragePool", [f(2, 2, 6, 6)], {}),
+    ("Pow", [np.abs(f(2, 3)), np.float32(1.5)], {}),
+    ("Div", [f(2, 3), f(3)], {}),
+    ("Sub", [f(2, 3), f(3)], {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("op", "inputs", "attributes"), CASES)
+def test_every_operator_equals_onnx_s_reference(tmp_path, op, inputs, attributes):
+    from onnx.reference import ReferenceEvaluator
+
+    from isoprobe_plugins.adapters.onnx.reading import read_onnx
+
+    path = tmp_path / "op.onnx"
+    one_node(op, inputs, attributes, path)
+    want = ReferenceEvaluator(str(path)).run(None, {"i0": inputs[0]})[0]
+    got = read_onnx(Source(path))(torch.from_numpy(inputs[0]))
+    assert np.allclose(got.numpy(), want, atol=1e-5)
+    assert got.shape == want.shape
+    assert op in OPERATORS
+
+
+def test_an_unknown_operator_is_named(tmp_path):
+    path = tmp_path / "m.onnx"
+    one_node("LSTMish", [f(2, 3)], {}, path, domain="custom")
+    assert Source(path).kind is FileKind.ONNX
+    with pytest.raises(CheckpointError, match="operator LSTMish has no translation"):
+        Onnx().load(Source(path), {"decoder": "self", "latent_shape": "3"})
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "link", "absent", ""])
+def test_external_weights_stay_in_the_folder(tmp_path, location):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret").write_bytes(bytes(64))
+    (folder / "link").symlink_to(tmp_path / "secret")
+    one_node("MatMul", [f(2, 3), f(3, 4)], {}, folder / "m.onnx")
+    model = onnx.load(folder / "m.onnx")
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", location
+    (folder / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(CheckpointError, match="not a file name|beside it|no such file"):
+        Onnx().load(Source(folder / "m.onnx"), {"decoder": "self"})
+
+
+def sines(folder):
+    """Write sin(z A) B, whose Sin has no translation, as a decoder; return it as a function."""
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    hidden, out = f(3, 5), f(5, 4)
+    nodes = [
+        helper.make_node("MatMul", ["z", "a"], ["h"]),
+        helper.make_node("Sin", ["h"], ["s"]),
+        helper.make_node("MatMul", ["s", "b"], ["y"]),
+    ]
+    z, y = (helper.make_tensor_value_info(name, 1, [None, n]) for name, n in (("z", 3), ("y", 4)))
+    weights = [numpy_helper.from_array(hidden, "a"), numpy_helper.from_array(out, "b")]
+    graph = helper.make_graph(nodes, "g", [z], [y], weights)
+    opset = [helper.make_opsetid("", 21)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), folder / "decoder.onnx")
+    return lambda z: torch.sin(z @ torch.from_numpy(hidden).to(z)) @ torch.from_numpy(out).to(z)
+
+
+def test_what_has_no_translation_runs_as_a_black_box(tmp_path):
+    pytest.importorskip("onnxruntime")
+    decode = sines(tmp_path)
+    vae = Onnx().load(Source(tmp_path / "decoder.onnx"), {"decoder": "self"})
+    assert "operator Sin has no translation: run by onnxruntime" in vae.facts.assumptions[0]
+    z = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(vae.decode(z), decode(z), atol=1e-5)
+    # its derivatives, forward and reverse, against the dense Jacobian in double precision
+    wanted = torch.func.vmap(torch.func.jacrev(lambda row: decode(row[None])[0]))(z.double())
+    whole = encoder_of_ones(vae)
+    probe = Probe(whole, installed().metric("sse"), {"mean", "gram", "stationarity"},
+                  ProbeOptions(pairs=1))  # fmt: skip
+    batch, dense = probe(np.arange(6), z), wanted[:, :3]  # as many outputs as latents
+    assert torch.allclose(batch["gram"].double(), dense.mT @ dense, rtol=1e-3, atol=1e-3)
+    leaf = z.clone().requires_grad_()
+    (pulled,) = torch.autograd.grad(vae.decode(leaf).sum(), leaf)
+    assert torch.allclose(pulled.double(), wanted.sum(1), rtol=1e-4, atol=1e-4)
+    assert torch.isfinite(batch["stationarity"]).all()
+
+
+def encoder_of_ones(vae):
+    """The model with an encoder that hands its latents through."""
+    from dataclasses import replace
+
+    from isoprobe.contracts import Posterior
+
+    return replace(vae, input_shape=(3,), encode=lambda x: Posterior(x, torch.ones_like(x)),
+                   decode=lambda z: vae.decode(z)[:, :3])  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ["loop", "outside", "huge"])
+def test_a_black_box_is_checked_before_it_runs(tmp_path, change):
+    pytest.importorskip("onnxruntime")
+    sines(tmp_path)
+    path = tmp_path / "decoder.onnx"
+    model = onnx.load(path)
+    if change == "loop":
+        attribute = model.graph.node[1].attribute.add()
+        attribute.name, attribute.type = "body", onnx.AttributeProto.GRAPH
+        attribute.g.name = "endless"
+    elif change == "outside":
+        tensor = model.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        entry = tensor.external_data.add()
+        entry.key, entry.value = "location", "../secret"
+    else:
+        shape = onnx.numpy_helper.from_array(ints(1 << 20, 1 << 20), "big")
+        model.graph.initializer.append(shape)
+        model.graph.node.append(onnx.helper.make_node("ConstantOfShape", ["big"], ["zeros"]))
+        model.graph.node.append(onnx.helper.make_node("Sin", ["zeros"], ["t"]))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(CheckpointError) as caught:
+        Onnx().load(Source(path), {"decoder": "self"})
+    assert "\n" not in str(caught.value)
+
+
+def test_forged_and_truncated_graphs_are_one_line(saved, tmp_path):
+    path = tmp_path / "m.onnx"
+    data = (saved / "decoder.onnx").read_bytes()
+    for percent in range(0, 100, 5):
+        path.write_bytes(data[: len(data) * percent // 100])
+        with pytest.raises(IsoprobeError) as caught:
+            Onnx().load(Source(path), {"decoder": "self", "latent_shape": "3"})
+        assert "\n" not in str(caught.value)
+    one_node("ConstantOfShape", [ints(1 << 20, 1 << 20)], {}, path)
+    model = onnx.load(path)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(ints(1 << 20, 1 << 20), "big"))
+    model.graph.node[0].input[0] = "big"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(IsoprobeError, match="out of all proportion"):
+        Onnx().load(Source(path), {"decoder": "self", "latent_shape": "3"})

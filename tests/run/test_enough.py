@@ -1,0 +1,230 @@
+"""``--samples auto``: a plain run of the first round number that is enough."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from isoprobe.api import analyze
+from isoprobe.contracts import VAE, Variable
+from isoprobe.errors import OptionError, ResultError
+from isoprobe.results.reader import Result
+from isoprobe.run import enough
+from isoprobe.run.engine import Run
+from isoprobe.run.enough import largest_error, more
+from isoprobe.run.merging import analyze_shard
+from isoprobe.run.shards import Part
+from isoprobe_plugins.architectures.linear import linear_vae
+
+EIGENVALUES = torch.tensor([4.0, 2.0, 1.0, 0.5]).double()
+ROWS = np.random.default_rng(0).normal(size=(900, 4)) * EIGENVALUES.sqrt().numpy()
+SETTINGS: dict[str, Any] = {
+    "metric": "sse",
+    "beta": 0.1,
+    "device": "cpu",
+    "analyses": ["isometry", "importance"],
+}
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers of samples divided by ten."""
+    monkeypatch.setattr(enough, "FIRST", 100)
+
+
+def model() -> VAE:
+    return linear_vae(torch.diag(EIGENVALUES), 0.1, latent_size=3)
+
+
+def curved() -> VAE:
+    """A model whose norms differ from sample to sample."""
+    vae = model()
+    straight = vae.decode
+    vae.decode = lambda z: straight(z + 0.1 * z.sin())
+    return vae
+
+
+def run(**options: Any) -> Result:
+    return analyze(model(), ROWS, **{**SETTINGS, **options})
+
+
+def errors(result: Result) -> float:
+    """The largest relative standard error, read off the result itself."""
+    overview, isometry = result["overview"], result["isometry"]
+    active = overview["active"].values
+    shares = [overview["distortion_se"].values / overview["distortion_mean"].values]
+    for group, name in ((overview, "kl"), (isometry, "norm")):
+        shares += list((group[f"{name}_se"].values / group[f"{name}_mean"].values)[active])
+    return float(max(shares))
+
+
+def why(result: Result) -> str:
+    return next(note for note in result.attrs["notes"] if "samples used" in note)
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of samples that runs were made with."""
+    counts: list[int] = []
+    original = Run.gather
+
+    def gather(self: Run, *args: Any, **kwargs: Any) -> Any:
+        counts.append(self.data.samples)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Run, "gather", gather)
+    return counts
+
+
+def same(found: Result, expected: Result) -> None:
+    """Every array to the last bit."""
+    assert found.groups() == expected.groups()
+    for group in expected.groups():
+        for name, variable in expected[group].items():
+            np.testing.assert_array_equal(found[group][name].values, variable.values, name)
+
+
+@pytest.mark.parametrize("tolerance", [0.15, 0.05])
+def test_it_stops_at_the_first_number_tried_that_is_enough(
+    tried: list[int], tolerance: float
+) -> None:
+    with run(samples="auto", tolerance=tolerance) as result:
+        counts = list(tried)
+        assert result.attrs["samples"] == counts[-1] < len(ROWS)
+        assert errors(result) <= tolerance
+        assert why(result).startswith(f"{counts[-1]:,} samples used: every mean's standard error")
+        for count in counts[:-1]:
+            with run(samples=count) as fewer:
+                assert errors(fewer) > tolerance
+        with run(samples=counts[-1]) as plain:
+            same(result, plain)
+    assert (len(counts) > 1) == (tolerance == 0.05)
+
+
+def test_all_samples_may_not_be_enough(tried: list[int]) -> None:
+    with run(samples="auto", tolerance=1e-4) as result, run(samples=None) as plain:
+        assert result.attrs["samples"] == len(ROWS)
+        assert "all 900 samples used: not every mean's" in why(result)
+        same(result, plain)
+    assert tried == [100, 900, 900]
+
+
+def test_fewer_samples_than_the_first_number(tried: list[int]) -> None:
+    with analyze(model(), ROWS[:50], **SETTINGS, samples="auto") as result:
+        assert "all 50 samples used" in why(result)
+        assert not any("there are no" in note for note in result.attrs["notes"])
+    assert tried == [50]
+
+
+def test_batches_do_not_matter() -> None:
+    with (
+        run(samples="auto", tolerance=0.06, batch_size=77) as one,
+        run(samples="auto", tolerance=0.06, batch_size=500) as two,
+    ):
+        assert one.attrs["samples"] == two.attrs["samples"]
+
+
+def test_the_probe_stops_by_the_error_of_its_norms() -> None:
+    options = {"samples": "auto", "tolerance": 0.08, "pullback": "probe"}
+    with analyze(curved(), ROWS, **{**SETTINGS, **options}) as result:
+        group, active = result["isometry"], result["overview"]["active"].values
+        relative = group["norm_se"].values / group["norm_mean"].values
+        assert 0 < relative[active].max() <= 0.08
+        assert 100 <= result.attrs["samples"] < 900
+
+
+def test_it_goes_on_where_it_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tried: list[int]
+) -> None:
+    out = tmp_path / "r.h5"
+    settings = {"samples": "auto", "tolerance": 0.05, "out": out, "batch_size": 50}
+    stop_in_attempt(2, monkeypatch, lambda: run(**settings))
+    killed = list(tried)
+    tried.clear()
+    with pytest.raises(ResultError, match="was 0.05, now 0.06"):
+        run(**{**settings, "tolerance": 0.06}, resume=True)
+    with run(**settings, resume=True) as result:
+        assert tried[0] == killed[-1] > killed[0]  # the first attempt was not made again
+        with run(samples=result.attrs["samples"], batch_size=50) as plain:
+            same(result, plain)
+
+
+def stop_in_attempt(number: int, monkeypatch: pytest.MonkeyPatch, work: Any) -> None:
+    """Kill a run in the middle of an attempt, with a state on disk to go on from."""
+    from isoprobe.results.writer import ResultWriter
+
+    attempts = 0
+    original, checkpoint = ResultWriter.resume_point, ResultWriter.checkpoint
+
+    def resume_point(self: ResultWriter) -> Any:
+        nonlocal attempts
+        attempts += 1
+        return original(self)
+
+    def save(self: ResultWriter, done: int, state: Any, **kwargs: Any) -> None:
+        checkpoint(self, done, state, **kwargs)
+        if attempts == number and done >= 100:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ResultWriter, "resume_point", resume_point)
+        patch.setattr(ResultWriter, "checkpoint", save)
+        patch.setattr(ResultWriter, "due", lambda _: True)
+        work()
+
+
+def test_what_does_not_go_together(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--tolerance belongs to --samples auto"):
+        run(samples=100, tolerance=0.1)
+    with pytest.raises(OptionError, match="--tolerance lies between 0 and 1"):
+        run(samples="auto", tolerance=1.5)
+    with pytest.raises(OptionError, match="--samples auto needs one process"):
+        analyze_shard(Part(1, 2), model(), ROWS, out=tmp_path / "r.h5", **SETTINGS, samples="auto")
+
+
+def test_the_next_number_follows_from_the_error() -> None:
+    rows = 10**9
+    assert more(1000, 2.0, rows) == 5000  # four times as many, rounded up
+    assert more(1000, 1.01, rows) == 1500
+    assert more(5000, 1.001, rows) == 7000
+    assert more(1000, 100.0, rows) == 10_000_000
+    assert more(1000, 100.0, 1234) == 1234
+    assert more(1000, np.inf, 1234) == 1234  # an error that is not known
+
+
+def test_the_largest_error_is_named_and_idle_latents_do_not_count() -> None:
+    def of(mean: list[float], error: list[float], name: str) -> dict[str, Variable]:
+        return {
+            f"{name}_mean": Variable(("latent",), np.array(mean), ""),
+            f"{name}_se": Variable(("latent",), np.array(error), ""),
+        }
+
+    scalar = {
+        "distortion_mean": Variable((), np.array(2.0), ""),
+        "distortion_se": Variable((), np.array(0.01), ""),
+    }
+    overview = scalar | of([1.0, 2.0, 0.0], [0.01, 0.1, 0.5], "kl")
+    isometry = of([0.9, 0.0, 0.1], [0.09, 0.0, 0.1], "norm")
+    active = np.array([True, True, False])
+    found = largest_error({"overview": overview, "isometry": isometry}, active)
+    assert (found.what, found.error) == ("the norm of latent 0", pytest.approx(0.1))
+    found = largest_error({"overview": overview}, active)
+    assert (found.what, found.error) == ("the KL of latent 1", pytest.approx(0.05))
+    found = largest_error({"overview": overview}, np.zeros(3, dtype=bool))
+    assert (found.what, found.error) == ("the distortion", pytest.approx(0.005))
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from isoprobe.cli import main
+
+    example = Path(__file__).parents[2] / "examples" / "digits.safetensors"
+    command = ["analyze", str(example), "--samples", "auto", "--tolerance", "0.5"]
+    assert main([*command, "--analysis", "isometry", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["samples"] == 100
+    assert main([*command, "--shard", "1/2", "--out", str(tmp_path / "r.h5")]) == 1
+    assert "--samples auto needs one process" in capsys.readouterr().err

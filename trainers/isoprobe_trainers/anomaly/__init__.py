@@ -1,0 +1,1 @@
+"""Train and measure the anomaly detectors of Section 5.3."""

@@ -1,0 +1,122 @@
+"""What the VAE is compared with on the same splits: PCA, DAGMM, RaDOGAGA."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isoprobe_trainers.anomaly import dagmm
+from isoprobe_trainers.anomaly import radogaga as anomaly_radogaga
+from isoprobe_trainers.anomaly.quality import Quality, keep, quality, read_kept
+from isoprobe_trainers.anomaly.recipes import KEPT
+from isoprobe_trainers.anomaly.tables import load, split
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from isoprobe_trainers.anomaly.recipes import Recipe
+    from isoprobe_trainers.anomaly.tables import Split, Table
+
+METHODS = ("PCA", "DAGMM", "RaDOGAGA(d)")
+
+
+def baseline(method: str, recipe: Recipe, seed: int, fraction: float, folder: Path) -> Quality:
+    """Figures of a method on one split, computed once for each folder and settings.
+
+    Args:
+        method: one of :data:`METHODS`.
+        recipe: of the data set, with the schedule of RaDOGAGA.
+        seed: of the split and of everything random.
+        fraction: of DAGMM's schedule.
+        folder: where figures are kept.
+
+    Returns:
+        The figures.
+    """
+    settings = _settings(method, recipe, fraction)
+    path = kept_figures(folder, recipe.name, method, seed)
+    found = read_kept(path, settings)
+    if found is None:
+        table = load(recipe.name, seed)
+        halves = split(table, seed)
+        scores = _scores(method, table, halves, seed, recipe, fraction)
+        found = quality(scores, table.anomalous[halves.test], recipe.contamination)
+        folder.mkdir(parents=True, exist_ok=True)
+        keep(path, settings, found)
+    return found
+
+
+def kept_figures(folder: Path, data: str, method: str, seed: int) -> Path:
+    """File of a method's figures on one split."""
+    return folder / f"{data}_{method}_seed{seed}.json"
+
+
+def expected_seconds(method: str, recipe: Recipe, fraction: float, epoch: float) -> float:
+    """Processor seconds of a baseline, an epoch of the VAE being known.
+
+    Args:
+        method: one of :data:`METHODS`.
+        recipe: of the data set.
+        fraction: of DAGMM's schedule.
+        epoch: processor seconds of an epoch of the VAE.
+
+    Returns:
+        As long for an epoch of DAGMM, 1.7 times as long for one of RaDOGAGA, as was measured.
+    """
+    epochs = {
+        "PCA": 1,
+        "DAGMM": _dagmm_settings(recipe, fraction).epochs,
+        "RaDOGAGA(d)": 1.7 * recipe.epochs,
+    }
+    return epochs[method] * epoch
+
+
+def pca_scores(table: Table, halves: Split, components: int) -> np.ndarray:
+    """Square error of reconstruction from principal components.
+
+    Args:
+        table: the data.
+        halves: its split; components are those of the normal rows, held out or not.
+        components: how many are kept.
+
+    Returns:
+        Errors of the test rows, ``(N,)``.
+    """
+    normal = table.x[np.concatenate([halves.train, halves.held_out])].astype(np.float64)
+    mean = normal.mean(0)
+    _, vectors = np.linalg.eigh(np.cov(normal, rowvar=False))
+    left_out = vectors[:, : max(table.x.shape[1] - components, 0)]
+    test = table.x[halves.test].astype(np.float64) - mean
+    errors: np.ndarray = np.square(test @ left_out).sum(1)
+    return errors
+
+
+def pca_components(recipe: Recipe, inputs: int) -> int:
+    """As many components as the VAE has latents, less one where nothing would be left out."""
+    return min(recipe.latents, inputs - 1)
+
+
+def _settings(method: str, recipe: Recipe, fraction: float) -> dict[str, Any]:
+    if method == "PCA":
+        return {"components": recipe.latents, "contamination": recipe.contamination}
+    if method == "DAGMM":
+        own = _dagmm_settings(recipe, fraction)
+        return {**own.record(), "contamination": recipe.contamination}
+    return recipe.record()
+
+
+def _dagmm_settings(recipe: Recipe, fraction: float) -> dagmm.Settings:
+    full = dagmm.SETTINGS[recipe.name]
+    return replace(full, epochs=max(KEPT, round(fraction * full.epochs)))
+
+
+def _scores(
+    method: str, table: Table, halves: Split, seed: int, recipe: Recipe, fraction: float
+) -> np.ndarray:
+    if method == "PCA":
+        return pca_scores(table, halves, pca_components(recipe, table.x.shape[1]))
+    if method == "DAGMM":
+        return dagmm.scores(table, halves, seed, _dagmm_settings(recipe, fraction))
+    return anomaly_radogaga.scores(table, halves, seed, recipe)

@@ -1,0 +1,218 @@
+"""Tables 3 and 6: anomaly detection, ours beside the published figures."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+
+from isoprobe.checkpoints.native import read_manifest
+from isoprobe_trainers.anomaly.baselines import (
+    METHODS,
+    baseline,
+    expected_seconds,
+    kept_figures,
+)
+from isoprobe_trainers.anomaly.quality import Quality, cited_rows, keep, model_quality, read_kept
+from isoprobe_trainers.anomaly.recipes import RECIPES, short
+from isoprobe_trainers.anomaly.tables import duplicates, load, split
+from isoprobe_trainers.anomaly.train import RULE, checkpoint_path, train
+from isoprobe_trainers.common.files import use_root
+from isoprobe_trainers.common.plan import Work
+from isoprobe_trainers.common.tables import render
+from isoprobe_trainers.common.training import pick_device, trained
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from isoprobe_trainers.anomaly.quality import CitedRow
+    from isoprobe_trainers.anomaly.recipes import Recipe
+    from isoprobe_trainers.commands.reproduce import Settings
+
+TITLES = {
+    "table3": "F1 of anomaly detection",
+    "table6": "precision, recall and F1 of anomaly detection",
+}
+#: processor seconds of an epoch of one model
+SECONDS = {"kddcup99": 1.5, "thyroid": 0.011, "arrhythmia": 0.009, "kddcup-rev": 0.6}
+UNTRAINED, TRAINED = "untrained VAE", "VAE"
+#: figure of Table 6 -> how it is printed
+_HEADINGS = {"precision": "precision", "recall": "recall", "f1": "F1"}
+_BESIDE = {"auroc": "AUROC", "average_precision": "average precision"}
+
+
+def reproduce(names: Sequence[str], settings: Settings) -> None:
+    """Train or reuse models and baselines, and print each table for each data set.
+
+    Args:
+        names: ``table3``, ``table6``.
+        settings: schedule, folder, seeds, device and the folder of data files.
+    """
+    use_root(settings.data_root)
+    found = {}
+    for data in settings.tables or RECIPES:
+        recipe, fraction = _recipe(data, settings)
+        with settings.attempts.item(f"{' '.join(names)} on {data}"):
+            found[data] = measure(recipe, fraction, settings.folder / "anomaly", settings)
+    for name in names:
+        figures = ("f1",) if name == "table3" else ("precision", "recall", "f1")
+        click.echo(f"## {name}: {TITLES[name]}\n")
+        for data, by_method in found.items():
+            click.echo(report(_recipe(data, settings)[0], by_method, figures) + "\n")
+
+
+def work(names: Sequence[str], settings: Settings) -> list[Work]:
+    """Models and baselines that the tables need, and how long each takes.
+
+    Args:
+        names: ``table3``, ``table6``.
+        settings: schedule, folder, seeds and data sets.
+
+    Returns:
+        The work of each.
+    """
+    folder, seconds = settings.folder / "anomaly", {}
+    for data, seed in product(settings.tables or RECIPES, range(settings.seeds)):
+        recipe, fraction = _recipe(data, settings)
+        seconds[checkpoint_path(folder, data, seed)] = recipe.epochs * SECONDS[data]
+        for method in METHODS:
+            kept = kept_figures(folder / "figures", data, method, seed)
+            seconds[kept] = expected_seconds(method, recipe, fraction, SECONDS[data])
+    return [Work(name, "anomaly", seconds) for name in names]
+
+
+def _recipe(data: str, settings: Settings) -> tuple[Recipe, float]:
+    """Return the recipe of a data set, and what fraction of the full schedule it has."""
+    full = RECIPES[data]
+    recipe = short(full) if settings.quick else full
+    return recipe, recipe.epochs / full.epochs
+
+
+def measure(
+    recipe: Recipe, fraction: float, folder: Path, settings: Settings
+) -> dict[str, list[Quality]]:
+    """Figures of every method on the splits of every seed.
+
+    Args:
+        recipe: of the data set.
+        fraction: of the full schedule that the recipe has; DAGMM is given the same.
+        folder: for checkpoints and figures; what is there is used again.
+        settings: seeds and device.
+
+    Returns:
+        Figures by method, in the order of the seeds.
+    """
+    _provide(recipe, folder, settings)
+    rows = folder / "figures"
+    rows.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[Quality]] = {UNTRAINED: [], **{m: [] for m in METHODS}, TRAINED: []}
+    for seed in range(settings.seeds):
+        untrained, trained = _judged(recipe, seed, folder)
+        found[UNTRAINED].append(untrained)
+        found[TRAINED].append(trained)
+        for method in METHODS:
+            click.echo(f"{recipe.name}, seed {seed}: {method}", err=True)
+            found[method].append(baseline(method, recipe, seed, fraction, rows))
+    return found
+
+
+def _provide(recipe: Recipe, folder: Path, settings: Settings) -> None:
+    """Train together the models that are missing."""
+    record = recipe.record()
+    missing = [
+        seed
+        for seed in range(settings.seeds)
+        if not trained(checkpoint_path(folder, recipe.name, seed), recipe=record)
+    ]
+    if missing:
+        click.echo(f"training {len(missing)} models of {recipe.name} into {folder}", err=True)
+        train(recipe, missing, folder, pick_device(settings.device), resume=True)
+
+
+def _judged(recipe: Recipe, seed: int, folder: Path) -> tuple[Quality, Quality]:
+    """Figures of the untrained and the trained model, kept beside the checkpoint."""
+    checkpoint = checkpoint_path(folder, recipe.name, seed)
+    settings = {
+        **recipe.record(),
+        "epoch": read_manifest(checkpoint).training.get("epoch"),
+        "seed": seed,
+    }
+    paths = [
+        folder / "figures" / f"{recipe.name}_{kind}_seed{seed}.json"
+        for kind in ("untrained", "trained")
+    ]
+    untrained, trained = (read_kept(path, settings) for path in paths)
+    if untrained is None or trained is None:
+        trained, untrained = model_quality(checkpoint, recipe, seed)
+        keep(paths[0], settings, untrained)
+        keep(paths[1], settings, trained)
+    return untrained, trained
+
+
+# --------------------------------------------------------------------------- reports
+
+
+def report(recipe: Recipe, found: Mapping[str, Sequence[Quality]], figures: Sequence[str]) -> str:
+    """Return the table of one data set, and what it rests on.
+
+    Args:
+        recipe: of the data set.
+        found: figures by method.
+        figures: those of the paper's table to print.
+
+    Returns:
+        Markdown.
+    """
+    cited = [
+        [f"{row.method} (cited)", *(_cited(row, name) for name in figures), *"----"]
+        for row in cited_rows()
+        if row.data == recipe.name
+    ]
+    ours = [
+        [
+            f"{method} (ours)",
+            *(_spread(rows, name) for name in (*figures, *_BESIDE)),
+            str(len(rows)),
+            " ".join(str(row.ties) for row in rows),
+        ]
+        for method, rows in found.items()
+    ]
+    beside = [*_BESIDE.values(), "seeds", "ties"]
+    header = [recipe.name, *(_HEADINGS[name] for name in figures), *beside]
+    return f"{render(header, [*cited, *ours])}\n\n{_account(recipe, found[TRAINED])}"
+
+
+def _account(recipe: Recipe, rows: Sequence[Quality]) -> str:
+    """Seeds, schedule, threshold, ties, prevalence and duplicates in words."""
+    table = load(recipe.name, 0)
+    repeated = duplicates(table, split(table, 0))
+    full = RECIPES[recipe.name]
+    rate = f"{recipe.rate:g}{', falling on a half cosine' if recipe.cosine else ''}"
+    return (
+        f"Seeds 0 to {len(rows) - 1}, each with its split; mean and standard deviation over them. "
+        f"{recipe.epochs} of {full.epochs} epochs at rate {rate}; taken: {RULE}. "
+        f"Threshold at {recipe.contamination:g} of the test rows; anomalies are "
+        f"{_mean(rows, 'prevalence'):.4f} of them; rows that tie with it, in the last column by "
+        f"seed, are not flagged. Of {repeated.rows} rows "
+        f"{repeated.distinct} are distinct, and {repeated.test_seen:.1%} of the test rows of "
+        "seed 0 equal a row trained on."
+    )
+
+
+def _cited(row: CitedRow, name: str) -> str:
+    mean, spread = getattr(row, name)
+    return f"{mean:.4f}" if spread is None else f"{mean:.4f} ({spread:.4f})"
+
+
+def _spread(rows: Sequence[Quality], name: str) -> str:
+    values = [float(getattr(row, name)) for row in rows]
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    return f"{_mean(rows, name):.4f}" + ("" if math.isnan(spread) else f" ({spread:.4f})")
+
+
+def _mean(rows: Sequence[Quality], name: str) -> float:
+    return float(np.mean([getattr(row, name) for row in rows]))

@@ -1,0 +1,113 @@
+"""RaDOGAGA(d) (Kato et al. 2020), plain: isometric by constant noise, with a mixture for a prior.
+
+The networks, transform losses and lambdas are those of Table 5, which the paper took from there.
+The code gets noise of variance 1 / (2 lambda2), which makes the decoder isometric at the optimum
+(Eq. 4); the mixture is fitted to the codes of a batch as DAGMM does. The score is -log P(z).
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from isoprobe_trainers.anomaly.dagmm import SETTINGS, Mixture, batches, estimation_network, numbered
+from isoprobe_trainers.anomaly.distinct import by_row, shared
+from isoprobe_trainers.anomaly.ensemble import TRANSFORMS
+from isoprobe_trainers.anomaly.recipes import BATCH
+from isoprobe_trainers.common.training import generator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+    from isoprobe_trainers.anomaly.recipes import Recipe
+    from isoprobe_trainers.anomaly.tables import Split, Table
+
+_WEIGHT_STREAM, _ORDER_STREAM = 20, 21
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"leaky_relu": nn.LeakyReLU, "tanh": nn.Tanh}
+
+
+class Radogaga(nn.Module):
+    """Autoencoder and estimation network.
+
+    Args:
+        inputs: number of inputs m.
+        recipe: widths, activation, losses.
+    """
+
+    def __init__(self, inputs: int, recipe: Recipe) -> None:
+        super().__init__()
+        widths = (inputs, *recipe.widths, recipe.latents)
+        activation = _ACTIVATIONS[recipe.activation]
+        self.encoder = _network(widths, activation)
+        self.decoder = _network(widths[::-1], activation)
+        self.estimator = estimation_network(recipe.latents, SETTINGS[recipe.name].components)
+        self.recipe = recipe
+        self.scale = recipe.scale(inputs)
+
+    def loss(self, x: Tensor, share: Tensor) -> Tensor:
+        """Objective of a batch: rate in nats and both distortions, averaged.
+
+        Args:
+            x: different rows, ``(B, m)``.
+            share: of each in the batch, ``(B,)``.
+
+        Returns:
+            The mean over the batch.
+        """
+        lambda1, lambda2 = self.recipe.lambda1 * self.scale, self.recipe.lambda2 * self.scale
+        z = self.encoder(x)
+        noisy = z + (0.5 / lambda2) ** 0.5 * torch.randn_like(z)
+        x_check, x_hat = self.decoder(torch.cat([z, noisy])).chunk(2)
+        transform = TRANSFORMS[self.recipe.transform](x - x_check)
+        coding = (x_check - x_hat).square().sum(-1)
+        rate = Mixture.fitted(noisy, self.estimator(noisy), share).energy(noisy)
+        total: Tensor = (rate + lambda1 * transform + lambda2 * coding) @ share.double()
+        return total
+
+
+def scores(table: Table, halves: Split, seed: int, recipe: Recipe) -> np.ndarray:
+    """Train on the normal rows and score the test rows.
+
+    Args:
+        table: the data.
+        halves: its split; the rows held out are trained on too.
+        seed: of weights, order, noise and dropout.
+        recipe: networks, losses and schedule.
+
+    Returns:
+        -log P(z) of the test rows in nats, the mixture fitted to the training rows.
+    """
+    rows, train, test = numbered(table, halves)
+    order = generator(seed, _ORDER_STREAM)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(generator(seed, _WEIGHT_STREAM).initial_seed())
+        model = Radogaga(table.x.shape[1], recipe)
+        optimizer = torch.optim.Adam(model.parameters(), lr=recipe.rate, fused=True)
+        for epoch in tqdm(range(recipe.epochs), "RaDOGAGA", disable=None, leave=False):
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.schedule.rate(epoch)
+            for chosen in batches(len(train), BATCH, order):
+                different, share = shared(train[chosen], merge=recipe.merge)
+                optimizer.zero_grad(set_to_none=True)
+                torch.autograd.backward(model.loss(rows[different], share))
+                optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        different, share = shared(train)
+        z = model.encoder(rows[different])
+        mixture = Mixture.fitted(z, model.estimator(z), share)
+        found: np.ndarray = by_row(lambda r: mixture.energy(model.encoder(rows[r])), test).numpy()
+    return found
+
+
+def _network(widths: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), activation()]
+    return nn.Sequential(*layers[:-1])

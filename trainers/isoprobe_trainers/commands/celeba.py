@@ -1,0 +1,71 @@
+"""``isoprobe train celeba``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from isoprobe.cli.examples import examples
+from isoprobe_trainers.commands import options
+
+if TYPE_CHECKING:
+    from isoprobe_trainers.commands.options import Place
+
+
+@click.command(
+    short_help="The convolutional VAEs of Section 5.2, on CelebA.",
+    epilog=examples(
+        "isoprobe train celeba --data-root data --device cuda",
+        "isoprobe train celeba --decomposed --latents 256 --resume",
+        "torchrun --nproc-per-node=4 -m isoprobe train celeba --data-root data",
+        "isoprobe train celeba --batch-size 16 --lr 3e-4 --iterations 3000     a small trial",
+    ),
+)
+@click.option(
+    "--latents",
+    type=click.Choice(["32", "256"]),
+    default="32",
+    show_default=True,
+    help="Also sets lambda, 1000 or 10000, and the dense layers.",
+)
+@click.option("--decomposed", is_flag=True, help="Train on D(x, x_check) + D(x_check, x_hat).")
+@click.option("--channels", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option("--iterations", type=click.IntRange(min=1), default=300_000, show_default=True)
+@click.option("--samples", type=click.IntRange(min=1), help="Images to train on. [default: all]")
+@options.rate
+@options.decay
+@options.seed
+@options.placed("runs/celeba", shares=True)
+def celeba(
+    *,
+    latents: str,
+    decomposed: bool,
+    channels: int,
+    batch_size: int,
+    iterations: int,
+    samples: int | None,
+    lr: float,
+    decay: float,
+    seed: int,
+    place: Place,
+) -> None:
+    """Train a VAE with GDN on faces of 64 x 64 pixels; prints the path of the checkpoint.
+
+    The folder of data files holds the official img_align_celeba and list_eval_partition.txt, or the
+    archive celeba64_subset.zip.
+    """
+    from isoprobe_trainers.images.celeba import faces_run, train_faces
+
+    run = faces_run(
+        int(latents),
+        decomposed=decomposed,
+        channels=channels,
+        iterations=iterations,
+        batch=batch_size,
+        seed=seed,
+    )
+    run = replace(run, rate=lr, decay=decay)
+    place.say(train_faces(run, place.out, place.device, samples=samples, **place.files))

@@ -1,0 +1,1 @@
+"""Serve every training: schedule, data files, processes, tables beside the paper."""

@@ -1,0 +1,75 @@
+"""The numbers the paper prints, each with its place and row, and how ours differ from them."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class PaperRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A row of one of the paper's tables.
+
+    Attributes:
+        place: table or figure.
+        row: row as the paper names it.
+        quantity: attribute of :class:`~isoprobe_trainers.toy.measure.Measurement`.
+        values: by latent, z_1 first, or a single number.
+        sd: the paper's spread over samples, where it prints one.
+        within: distance at which the full schedule counts as reproduced.
+        within_relative: the same, relative to the value.
+    """
+
+    place: str
+    row: str
+    quantity: str
+    values: tuple[float, ...]
+    sd: tuple[float, ...] | None = None
+    within: float | None = None
+    within_relative: float | None = None
+
+    def spreads(self, ours: Sequence[float]) -> list[float]:
+        """Differences in units of the paper's spread; NaN where it prints none or zero."""
+        sd = self.sd or (0.0,) * len(self.values)
+        pairs = zip(ours, self.values, sd, strict=True)
+        return [(o - p) / s if s > 0 else math.nan for o, p, s in pairs]
+
+    def reproduced(self, ours: Sequence[float], slack: float = 1.0) -> bool | None:
+        """Whether every value is within the tolerance; None where none is set.
+
+        Args:
+            ours: values by latent.
+            slack: factor on the tolerance; a shortened schedule is given 2.
+
+        Returns:
+            The verdict.
+        """
+        if self.within is None and self.within_relative is None:
+            return None
+        return all(
+            abs(o - p) <= slack * (self.within or (self.within_relative or 0.0) * abs(p)) + 1e-12
+            for o, p in zip(ours, self.values, strict=True)
+        )
+
+
+class _Numbers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    paper: str
+    rows: tuple[PaperRow, ...]
+
+
+@lru_cache(maxsize=1)
+def paper_rows() -> tuple[PaperRow, ...]:
+    """Every number this package compares with."""
+    text = files("isoprobe_trainers").joinpath("paper_numbers.json").read_bytes()
+    return msgspec.json.decode(text, type=_Numbers).rows
+
+
+def rows_of(place: str) -> list[PaperRow]:
+    """Rows of one table or figure, in the paper's order."""
+    return [row for row in paper_rows() if row.place == place]

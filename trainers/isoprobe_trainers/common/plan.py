@@ -1,0 +1,65 @@
+"""What a reproduction has to train, and about how long that takes.
+
+Processor seconds were measured on one core of the machine that docs/reproduction.md describes. No
+accelerator was at hand: its figures are these divided by a factor that is a guess.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from isoprobe_trainers.common.tables import render
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+#: how many cores of that machine an accelerator may stand for, by kind of work; a guess
+ASSUMED_CUDA = {"toy": 5.0, "mnist": 40.0, "celeba": 100.0, "anomaly": 5.0}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one item needs.
+
+    Attributes:
+        item: what is reproduced.
+        kind: key of :data:`ASSUMED_CUDA`.
+        seconds: of one core, by the file that the work ends in; a file that is there costs nothing.
+    """
+
+    item: str
+    kind: str
+    seconds: Mapping[Path, float]
+
+
+def plan(works: Iterable[Work]) -> str:
+    """Return a table of what is missing and the time it takes, each file being counted once.
+
+    Args:
+        works: in the order in which they will be done.
+
+    Returns:
+        Markdown.
+    """
+    seen: set[Path] = set()
+    rows, totals = [], [0.0, 0.0]
+    for work in works:
+        missing = {p: s for p, s in work.seconds.items() if p not in seen and not p.exists()}
+        seen.update(work.seconds)
+        cpu = sum(missing.values())
+        cuda = cpu / ASSUMED_CUDA[work.kind]
+        totals = [totals[0] + cpu, totals[1] + cuda]
+        done = len(work.seconds) - len(missing)
+        rows.append([work.item, str(len(missing)), str(done), _span(cpu), _span(cuda)])
+    rows.append(["all", "", "", _span(totals[0]), _span(totals[1])])
+    header = ["item", "to train", "there or shared", "one core", "cuda, a guess"]
+    return f"{render(header, rows)}\n\nestimates, of the training alone"
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,1 @@
+"""Train and measure the toy models of Section 5.1."""

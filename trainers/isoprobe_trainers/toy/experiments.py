@@ -1,0 +1,236 @@
+"""The paper's toy experiments: which models each needs, and what it says of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import click
+from tqdm import tqdm
+
+from isoprobe_trainers.common import tables
+from isoprobe_trainers.common.plan import Work
+from isoprobe_trainers.common.training import pick_device, trained
+from isoprobe_trainers.toy import ablation
+from isoprobe_trainers.toy import figures as toy_figures
+from isoprobe_trainers.toy.data import PAPER_VARIANCES
+from isoprobe_trainers.toy.measure import measure
+from isoprobe_trainers.toy.members import Member
+from isoprobe_trainers.toy.source import parse
+from isoprobe_trainers.toy.train import FULL, QUICK, checkpoint_path, train
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from isoprobe_trainers.commands.reproduce import Settings
+    from isoprobe_trainers.common.training import Schedule
+    from isoprobe_trainers.toy.measure import Measurement
+
+#: rows analysed of each model: all of them for the tables, fewer for each of the 90
+TABLE_SAMPLES, ABLATION_SAMPLES = 50_000, 10_000
+#: rows of an epoch that one core gets through, of all models of an ensemble together
+ROWS_A_SECOND = 200_000
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or figure.
+
+    Attributes:
+        title: what it is.
+        members: models it needs, given the number of seeds.
+        report: text to print, given the measurements, the figures' folder and a tolerance factor.
+        samples: rows of the data to analyse.
+    """
+
+    title: str
+    members: Callable[[int], list[Member]]
+    report: Callable[[Sequence[Measurement], Path, float], str]
+    samples: int = TABLE_SAMPLES
+
+
+def reproduce(names: Sequence[str], settings: Settings) -> None:
+    """Train or reuse what the experiments need, analyse it, and print every comparison.
+
+    Args:
+        names: keys of :data:`EXPERIMENTS`.
+        settings: schedule, folder, seeds and device.
+    """
+    schedule, folder = _schedule(settings)
+    wanted = {name: EXPERIMENTS[name].members(settings.seeds) for name in names}
+    _provide([m for members in wanted.values() for m in members], schedule, folder, settings)
+    for name, members in wanted.items():
+        with settings.attempts.item(name):
+            experiment = EXPERIMENTS[name]
+            measured = [
+                _measured(member, folder, experiment.samples)
+                for member in tqdm(members, f"analyse {name}", unit="model", disable=None)
+            ]
+            click.echo(f"## {name}: {experiment.title}\n")
+            slack = 2.0 if settings.quick else 1.0
+            click.echo(experiment.report(measured, folder / "figures", slack) + "\n")
+
+
+def work(names: Sequence[str], settings: Settings) -> list[Work]:
+    """Models that the experiments need, and how long each takes.
+
+    Args:
+        names: keys of :data:`EXPERIMENTS`.
+        settings: schedule, folder and seeds.
+
+    Returns:
+        The work of each.
+    """
+    schedule, folder = _schedule(settings)
+    works = []
+    for name in names:
+        members = EXPERIMENTS[name].members(settings.seeds)
+        seconds = {
+            checkpoint_path(folder, m): schedule.epochs * parse(m.data).samples / ROWS_A_SECOND
+            for m in members
+        }
+        works.append(Work(name, "toy", seconds))
+    return works
+
+
+def _schedule(settings: Settings) -> tuple[Schedule, Path]:
+    """Return the schedule and the folder of what is trained by it."""
+    schedule = QUICK if settings.quick else FULL
+    if settings.decay is None:
+        return schedule, settings.folder
+    folder = settings.folder.with_name(f"{settings.folder.name}-decay{settings.decay:g}")
+    return replace(schedule, decay=settings.decay), folder
+
+
+def _provide(
+    members: Sequence[Member], schedule: Schedule, folder: Path, settings: Settings
+) -> None:
+    """Train, in one program, the members that have no checkpoint yet."""
+    record = schedule.record()
+    missing = [
+        member
+        for member in dict.fromkeys(members)
+        if not trained(checkpoint_path(folder, member), schedule=record)
+    ]
+    if missing:
+        click.echo(f"training {len(missing)} models into {folder}", err=True)
+        device = pick_device(settings.device)
+        train(missing, schedule, folder, device, resume=True, compile_step=settings.compile_step)
+
+
+def _measured(member: Member, folder: Path, samples: int) -> Measurement:
+    result = folder / "results" / f"{member.name}_{samples}.h5"
+    result.parent.mkdir(parents=True, exist_ok=True)
+    return measure(checkpoint_path(folder, member), member, result, samples)
+
+
+# --------------------------------------------------------------------------- conditions
+
+
+def _condition(
+    metric: str = "sse", latents: int = 3, objective: str = "plain"
+) -> Callable[[int], list[Member]]:
+    """Models that differ in the seed alone; each seed draws its own data."""
+
+    def members(seeds: int) -> list[Member]:
+        return [
+            Member(f"toy/mix:seed={s}", metric, 100.0, s, latents, objective) for s in range(seeds)
+        ]
+
+    return members
+
+
+def _control(seeds: int) -> list[Member]:
+    return [*_condition()(seeds), *_condition(objective="radogaga")(seeds)]
+
+
+# --------------------------------------------------------------------------- reports
+
+
+def _table(place: str) -> Callable[[Sequence[Measurement], Path, float], str]:
+    def report(models: Sequence[Measurement], figures: Path, slack: float) -> str:
+        return "\n\n".join(
+            [tables.compare(place, models, slack), tables.beyond(models, PAPER_VARIANCES)]
+        )
+
+    return report
+
+
+#: panels of the scatter plots: label, and where a measurement has the correlation
+_PANELS = {
+    "fig3": {
+        "p(μ)": "r_prior",
+        "exp(-L/β)": "r_objective",
+        "a^1.5 p(μ) Πσ": "r_scaled_posterior",
+        "a^1.5 exp(-L/β)": "r_scaled_objective",
+    },
+    "fig10": {"p(μ)": "r_prior", "exp(-L/β)": "r_objective", "p(μ) Πσ": "r_posterior"},
+    "fig25": {"exp(-L/β)": "r_objective"},
+}
+
+
+def _scatter(place: str, title: str) -> Callable[[Sequence[Measurement], Path, float], str]:
+    def report(models: Sequence[Measurement], figures: Path, slack: float) -> str:
+        first = models[0]
+        d = first.densities
+        panels = {
+            label: (getattr(d, name.removeprefix("r_")), getattr(first, name))
+            for label, name in _PANELS[place].items()
+        }
+        path = figures / f"{place}.png"
+        toy_figures.scatter(path, d.exact, panels, title)
+        rows = [
+            [label, " ".join(f"{getattr(m, name):.3f}" for m in models)]
+            for label, name in _PANELS[place].items()
+        ]
+        parts = [tables.render([place, "R with p(x), by seed"], rows), f"figure: {path}"]
+        compared = tables.compare(place, models, slack) if place != "fig25" else ""
+        return "\n\n".join(part for part in [compared, *parts] if part)
+
+    return report
+
+
+def _radogaga(models: Sequence[Measurement], figures: Path, slack: float) -> str:
+    rows = []
+    for m in models:
+        label = "RaDOGAGA" if m.member.objective == "radogaga" else "VAE"
+        spread = m.pullback_sd / m.pullback_mean
+        rows.append(
+            [
+                f"{label}, seed {m.member.seed}",
+                tables.numbers(m.pullback_mean),
+                tables.numbers(spread),
+                tables.numbers(m.norm_mean),
+                tables.numbers(m.norm_sd / m.norm_mean),
+            ]
+        )
+    header = ["model", "D' mean", "D' SD / mean", "norm mean", "norm SD / mean"]
+    return tables.render(header, rows)
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "table1": Experiment("square error", _condition(), _table("table1")),
+    "table2": Experiment("downward-convex loss", _condition("downward"), _table("table2")),
+    "table4": Experiment("five latents", _condition(latents=5), _table("table4")),
+    "fig3": Experiment(
+        "densities, downward-convex loss",
+        _condition("downward"),
+        _scatter("fig3", "Figure 3: estimates against p(x), downward-convex loss"),
+    ),
+    "fig10": Experiment(
+        "densities, square error",
+        _condition(),
+        _scatter("fig10", "Figure 10: estimates against p(x), square error"),
+    ),
+    "fig25": Experiment(
+        "density, five latents",
+        _condition(latents=5),
+        _scatter("fig25", "Figure 25: estimate against p(x), five latents"),
+    ),
+    "radogaga": Experiment("RaDOGAGA as an isometric control", _control, _radogaga),
+    **{
+        name: Experiment(title, members, report, ABLATION_SAMPLES)
+        for name, (title, members, report) in ablation.EXPERIMENTS.items()
+    },
+}
