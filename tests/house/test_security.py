@@ -43,7 +43,8 @@ def test_every_promise_has_tests_that_exist(promise) -> None:
     tests = re.findall(r"`(test_\w+\.py)::(test_\w+)`", promise[1])
     assert tests
     for file, name in tests:
-        assert name in functions(ROOT / "tests" / file), (file, name)
+        (path,) = (ROOT / "tests").rglob(file)
+        assert name in functions(path), (file, name)
 
 
 # ------------------------------------------------------------------ what runs code
@@ -52,6 +53,7 @@ def test_every_promise_has_tests_that_exist(promise) -> None:
 KNOWN = {
     "import_module": {
         "isoprobe/__init__.py",  # its own parts
+        "isoprobe/moved.py",  # its own parts under their old names
         "isoprobe/cli/group.py",  # its own commands
         "isoprobe/registry/discovery.py",
         "plugins/isoprobe_plugins/adapters/objects/calling.py",  # the function a user names
