@@ -196,6 +196,10 @@ def answers(own: Own, pairs: int = 16) -> dict[str, Any]:
     with torch.no_grad():
         mean, std = own.posterior(own.x, c)
         at_mean = {name: d(own.x, own.decode(mean, c)) for name, d in _metrics(own).items()}
+        ends = own.decode(mean + std, c), own.decode(mean - std, c)
+        at_ends = {
+            name: sum(d(own.x, end) for end in ends) / 2 for name, d in _metrics(own).items()
+        }
     rates, drawn = [], {name: torch.zeros(len(own.x)) for name in at_mean}
     pulled = pushed = 0.0
     for _ in range(pairs):
@@ -212,12 +216,15 @@ def answers(own: Own, pairs: int = 16) -> dict[str, Any]:
             pushed += float(_pushed(own, std, eps, z)) / (2 * pairs)
     rate = torch.stack(rates).mean(0)
     kl = float(rate.mean())
+    to_normal = 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).sum(1)
     extra = 0.0 if own.extra_rate is None else float(own.extra_rate(own.x).mean())
     return {
         "latents": mean.shape[1],
         "kl": kl,
         "kl_with_discrete": kl + extra,
+        "kl_to_standard_normal": float(to_normal.mean()),
         "distortion_at_mean": {name: float(d.mean()) for name, d in at_mean.items()},
+        "distortion_at_ends": {name: float(d.mean()) for name, d in at_ends.items()},
         "distortion_at_draws": {name: float(d.mean()) for name, d in drawn.items()},
         "metric": own.metric,
         "beta": own.beta,

@@ -26,7 +26,6 @@ class Layout:
     next_step: str = ""
     kl_tolerance: float = 2e-3
     wrong: str = ""  # what a wrong result would be mistaken for
-    exact_prior: bool = True  # the rate is a closed form
 
     @property
     def command(self) -> str:
