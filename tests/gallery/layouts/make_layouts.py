@@ -32,9 +32,8 @@ MODULES += ("sequences", "likelihoods", "priors", "others", "formats")
 
 def shelf() -> dict[str, Layout]:
     """Return every layout by name, in the order in which they are written."""
-    for name in MODULES:
-        importlib.import_module(f"tests.gallery.layouts.{name}")
-    return LAYOUTS
+    rooms = [importlib.import_module(f"tests.gallery.layouts.{n}").__name__ for n in MODULES]
+    return dict(sorted(LAYOUTS.items(), key=lambda item: rooms.index(item[1].make.__module__)))
 
 
 def write_data(folder: Path) -> None:
