@@ -23,7 +23,7 @@ import tempfile
 import textwrap
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ RIGHTLY = "refused, with the reason"
 STEP_WORKS = "refused, next step works"
 REFUSED = "refused"
 WRONG = "WRONG"
-STATES = (TRUE, TRUE_NEXT, TRUE_LATER, OTHER_METRIC, RIGHTLY, STEP_WORKS, REFUSED, WRONG)
+UNTRIED = "not tried yet"
+STATES = (TRUE, TRUE_NEXT, TRUE_LATER, OTHER_METRIC, RIGHTLY, STEP_WORKS, REFUSED, WRONG, UNTRIED)
 
 NEXT_LIMIT = 3  # commands after the first
 PLACEHOLDER = re.compile(r"\b(FILE|MODEL|SPEC|NAME|KEY|VALUE|module:function|VAE)\b|\.\.\.|<\w+>")
@@ -225,13 +226,14 @@ def settle(said: dict[str, Any], right: dict[str, Any]) -> Outcome:
 
 
 def layouts(
-    only: list[str] | None = None, kept: Path | None = None
+    only: list[str] | None = None, kept: Path | None = None, anew: bool = True
 ) -> dict[str, tuple[str, Outcome]]:
     """Try every layout, two at a time; returns words and outcome by name.
 
     Args:
         only: names to try, instead of all.
         kept: JSON of what happened; entries in it are judged again, not tried again.
+        anew: try what is not in `kept`; else it counts as not tried yet.
     """
     known = json.loads((HERE / "layouts" / "layouts.json").read_text())
     chosen = {name: right for name, right in known.items() if only is None or name in only}
@@ -240,14 +242,17 @@ def layouts(
         running = {
             name: pool.submit(lambda right=right: try_layout(right))
             for name, right in chosen.items()
-            if name not in before
+            if anew and name not in before
         }
         for name, future in running.items():
             before[name] = future.result()
             report(name, settle(before[name], known[name]))
             if kept:
                 kept.write_text(json.dumps(before, indent=1))
-    return {name: (right["like"], settle(before[name], right)) for name, right in chosen.items()}
+    return {
+        name: (right["like"], settle(before[name], right) if name in before else Outcome(UNTRIED))
+        for name, right in chosen.items()
+    }
 
 
 # -- live modules ----------------------------------------------------------------------
@@ -330,15 +335,29 @@ def _of_result(result: Any) -> dict[str, Any]:
     }
 
 
-def modules(only: list[str] | None = None) -> dict[str, tuple[str, Outcome]]:
-    """Try every module; returns words and outcome by name."""
+def modules(
+    only: list[str] | None = None, kept: Path | None = None, anew: bool = True
+) -> dict[str, tuple[str, Outcome]]:
+    """Try every module; arguments and result are those of `layouts`."""
     from tests.gallery.modules import MODULES
 
+    before = json.loads(kept.read_text()) if kept and kept.exists() else {}
     done = {}
     for name, entry in MODULES.items():
-        if only is None or name in only:
-            done[name] = (entry.words, try_module(name))
-            report(name, done[name][1])
+        if only is not None and name not in only:
+            continue
+        key = f"module {name}"
+        if key in before:
+            outcome = Outcome(**before[key])
+        elif anew:
+            outcome = try_module(name)
+            report(name, outcome)
+            before[key] = asdict(outcome)
+            if kept:
+                kept.write_text(json.dumps(before, indent=1))
+        else:
+            outcome = Outcome(UNTRIED)
+        done[name] = (entry.words, outcome)
     return done
 
 
@@ -433,9 +452,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of entries; writes nothing")
     parser.add_argument("--column", help="heading of this run's column")
     parser.add_argument("--keep", type=Path, help="JSON of what happened, to judge it again")
+    parser.add_argument("--judge", action="store_true", help="judge what is kept; try nothing")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    tried = layouts(options.only, options.keep), modules(options.only)
+    how = options.only, options.keep, not options.judge
+    tried = layouts(*how), modules(*how)
     if not options.only:
         today = datetime.date.today().isoformat()
         kind = "try" if TABLE.exists() else "first try"
