@@ -20,13 +20,14 @@ from isoprobe_trainers.commands.reproduce import reproduce as reproduce_command
 from isoprobe_trainers.common import paper, tables
 from isoprobe_trainers.common.plan import ASSUMED_CUDA, Work, plan
 from isoprobe_trainers.common.training import Schedule
+from isoprobe_trainers.toy import ablation
 from isoprobe_trainers.toy import experiments as toy_experiments
 from isoprobe_trainers.toy import figures as toy_figures
 from isoprobe_trainers.toy.data import generate
 from isoprobe_trainers.toy.measure import Densities, Measurement, measure
 from isoprobe_trainers.toy.members import Member
 from isoprobe_trainers.toy.source import parse
-from isoprobe_trainers.toy.train import ablation, checkpoint_path, train
+from isoprobe_trainers.toy.train import checkpoint_path, train
 
 SMALL = "toy/mix:seed=0,samples=1500"
 BRIEF = Schedule(epochs=60, batch=150, lr=5e-3, decay=1.0)
