@@ -1,7 +1,7 @@
 """Trace one batch through the code and draw its way: which rooms call which, how often.
 
-``python docs/draw_way.py`` writes ``docs/figures/way-of-a-batch.svg`` and prints how many modules the
-batch passes and how many calls lead from one module into another.
+``python docs/draw_way.py`` writes ``docs/figures/way-of-a-batch.svg`` and prints how many modules
+the batch passes and how many calls lead from one module into another.
 """
 
 from __future__ import annotations
