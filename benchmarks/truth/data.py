@@ -22,7 +22,7 @@ SPECTRUM = (40.0, 8.0, 2.0, 1.0, 0.5)
 NOISE = 0.0025
 
 
-class MissingData(Exception):
+class MissingDataError(Exception):
     """A data set that this machine does not have."""
 
 
@@ -60,7 +60,7 @@ def rows(name: str) -> Rows:
         Its rows; the same arrays each time, not to be written to.
 
     Raises:
-        MissingData: where its file is not on this machine.
+        MissingDataError: where its file is not on this machine.
     """
     made = SETS[name]()
     for array in (made.train, made.test):
@@ -75,7 +75,7 @@ def _images(file: str) -> Rows:
     """14 x 14 images: means over 2 x 2 pixels, in [0, 1]."""
     path = shared() / "data" / file
     if not path.is_file():
-        raise MissingData(f"{path} is missing")
+        raise MissingDataError(f"{path} is missing")
     arrays = np.load(path)
     return Rows(
         _halved(arrays["x_train"][:20_000]),
@@ -87,7 +87,8 @@ def _images(file: str) -> Rows:
 
 def _halved(images: np.ndarray) -> np.ndarray:
     blocks = images.reshape(len(images), 14, 2, 14, 2).astype(np.float32)
-    return blocks.mean(axis=(2, 4)) / np.float32(255)
+    means: np.ndarray = blocks.mean(axis=(2, 4)) / np.float32(255)
+    return means
 
 
 def _digits() -> Rows:
@@ -107,7 +108,7 @@ def _thyroid() -> Rows:
     """Six measurements in units of their standard deviations; heavy tails."""
     path = shared() / "data" / "odds_thyroid.npz"
     if not path.is_file():
-        raise MissingData(f"{path} is missing")
+        raise MissingDataError(f"{path} is missing")
     arrays = np.load(path)
     x, y = arrays["x"], arrays["y"]
     x = ((x - x.mean(0)) / x.std(0)).astype(np.float32)

@@ -168,14 +168,16 @@ def another_set(s: Subject) -> np.ndarray:
 
 def _one_class(s: Subject) -> np.ndarray:
     rows = data.rows(s.recipe.data)
-    return rows.train[rows.classes == 1]
+    ones: np.ndarray = rows.train[rows.classes == 1]
+    return ones
 
 
 def _noisy(s: Subject) -> np.ndarray:
     noise = random_of(s, "noise").standard_normal(s.rows.shape)
     if s.rows.ndim == 3:
-        return np.clip(s.rows + 0.2 * noise, 0, 1)
-    return s.rows + 0.5 * s.rows.std() * noise
+        noisy: np.ndarray = np.clip(s.rows + 0.2 * noise, 0, 1)
+        return noisy
+    return np.asarray(s.rows + 0.5 * s.rows.std() * noise)
 
 
 def _padded(s: Subject) -> np.ndarray:
@@ -245,7 +247,7 @@ _EXCHANGE: dict[type[nn.Module], type[nn.Module]] = {
 class BatchStatistics(nn.Module):
     """Batch norm that uses the statistics of the batch it sees, as in training."""
 
-    def __init__(self, norm: nn.Module) -> None:
+    def __init__(self, norm: nn.BatchNorm1d) -> None:
         super().__init__()
         self.norm = norm
 
@@ -417,6 +419,12 @@ def rare(s: Subject) -> Subject:
     An input is added to the vector; the decoder answers to the latent by a ramp a (z - 3.5)_+ in
     that input. A row that uses it has mean 5 and sigma^2 = (beta/2) / (a^2 + beta/2), and the
     input d = 1.5 a + 2.5 beta / a there, so that both conditions hold for sse.
+
+    Args:
+        s: a model on vectors with an idle latent.
+
+    Returns:
+        The model and rows with one input more.
     """
     latent, beta = s.idle[0], s.beta
     slope = 3 * beta**0.5

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from isoprobe.checkpoint import FORMAT_VERSION, Manifest, Objective, write_checkpoint
 from isoprobe.contracts import Metric
 from isoprobe.registry import installed
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["Metric", "networks", "write"]
 

@@ -159,9 +159,9 @@ def _convolutional(recipe: Recipe, shape: tuple[int, ...]) -> _Chains:
 def _spatial(recipe: Recipe, shape: tuple[int, ...]) -> _Chains:
     act: Steps = [{"op": "activation", "name": recipe.activation}]
     channels = recipe.widths[1]
-    same = {"op": "conv", "kernel": 3, "padding": 1}
+    same: dict[str, Any] = {"op": "conv", "kernel": 3, "padding": 1}
     heads: Steps = [{**same, "channels": recipe.latents // 16}]
-    start = [
+    start: Steps = [
         {"op": "reshape", "shape": [recipe.latents // 16, 4, 4]},
         {**same, "channels": channels},
         *act,
@@ -174,20 +174,21 @@ _CHAINS = {"dense-bn": _normed, "conv": _convolutional, "spatial": _spatial}
 
 # --------------------------------------------------------------------------- sound models
 
-_IMAGE = {"widths": (128, 64), "steps": 5000}
-_SHORTER = {**_IMAGE, "steps": 4000}
-_CONV = {"net": "conv", "widths": (16, 16), "steps": 4500, "batch": 128}
+_IMAGE: dict[str, Any] = {"widths": (128, 64), "steps": 5000}
+_SHORTER: dict[str, Any] = {**_IMAGE, "steps": 4000}
+_CONV: dict[str, Any] = {"net": "conv", "widths": (16, 16), "steps": 4500, "batch": 128}
 
 
 def _sound() -> list[Recipe]:
-    image, conv, unit = _IMAGE, _CONV, {"output": "sigmoid"}
+    unit: dict[str, Any] = {"output": "sigmoid"}
+    image, conv = _IMAGE, _CONV
     shorter, quick = _SHORTER, {**_CONV, "steps": 3500}
     spatial, brief = {**conv, "net": "spatial"}, {**quick, "net": "spatial"}
     return [
         Recipe("mnist-sse-1", "mnist", "dense", "sse", 1.0, 8, "relu", **image),
         Recipe("mnist-sse-0.1", "mnist", "dense", "sse", 0.1, 10, "elu", "logstd", **image),
         Recipe("mnist-bce-1", "mnist", "dense", "bce", 1.0, 8, "relu", **unit, **image),
-        Recipe("mnist-bce-4", "mnist", "dense", "bce", 4.0, 10, "tanh", **unit, **image),
+        Recipe("mnist-bce-4", "mnist", "dense", "bce", 4.0, 10, **unit, **{**image, "steps": 8000}),
         Recipe("mnist-l1-1", "mnist", "dense", "l1", 1.0, 6, "silu", **unit, **image),
         Recipe("mnist-gauss-1", "mnist", "dense", "gaussian", 1.0, 8, "elu", **image),
         Recipe("mnist-conv-bce-1", "mnist", loss="bce", beta=1.0, latents=6, **unit, **conv),
@@ -244,7 +245,7 @@ def _sound() -> list[Recipe]:
         Recipe("digits-sse-0.5", "digits", "dense", "sse", 0.5, 4, "tanh", **unit),
         Recipe("digits-l1-0.5", "digits", "dense", "l1", 0.5, 4, "silu"),
         Recipe("digits-gauss-1", "digits", "dense", "gaussian", 1.0, 6, "elu", "logstd"),
-        Recipe("digits-bce-4", "digits", "dense", "bce", 4.0, 16, "tanh", "softplus-std", **unit),
+        Recipe("digits-bce-2", "digits", "dense", "bce", 2.0, 16, "tanh", "softplus-std", **unit),
         Recipe("digits-mse-0.01", "digits", "dense", "mse", 0.01, 5, "relu", "logstd"),
         Recipe("toy-sse-0.01", "toy", "dense", "sse", 0.01, 3, "tanh"),
         Recipe("toy-sse-0.1", "toy", "dense", "sse", 0.1, 5, "silu"),
@@ -253,7 +254,7 @@ def _sound() -> list[Recipe]:
         Recipe("thyroid-sse-0.5", "thyroid", "dense", "sse", 0.5, 4, "relu"),
         Recipe("thyroid-l1-0.5", "thyroid", "dense", "l1", 0.5, 3, "elu"),
         Recipe("spiral-sse-0.1", "spiral", "dense", "sse", 0.1, 3, "silu"),
-        Recipe("spiral-sse-0.5", "spiral", "dense", "sse", 0.5, 2, "tanh", "logstd"),
+        Recipe("spiral-sse-0.5", "spiral", "dense", "sse", 0.5, 2, "tanh", "logstd", steps=8000),
         Recipe("linear-sse-1", "linear", "affine", "sse", 1.0, 6, "identity", closed=True),
         Recipe("linear-sse-10", "linear", "affine", "sse", 10.0, 4, "identity", closed=True),
         Recipe("linear-dense-sse-0.5", "linear", "dense", "sse", 0.5, 6, "tanh"),

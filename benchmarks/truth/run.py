@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.truth import judging
 from benchmarks.truth.cases import Case, cases, declared, ready
-from benchmarks.truth.data import MissingData
+from benchmarks.truth.data import MissingDataError
 from benchmarks.truth.tables import UNTOUCHED, Run, bars, confusion
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +60,7 @@ def judge(work: Work) -> list[Run] | str:
     case = work.case
     try:
         subject = ready(case)
-    except MissingData as missing:
+    except MissingDataError as missing:
         return f"{case.name}: left out, {missing}"
     vae, arguments = declared(subject)
     found = []
@@ -189,6 +189,9 @@ def log_line(runs: Sequence[Run], revision: str, day: str) -> str:
         runs: verdicts of the second half.
         revision: the commit that ran.
         day: date.
+
+    Returns:
+        The row in Markdown.
     """
 
     def rate(group: Sequence[Run], outcomes: set[str]) -> str:

@@ -118,10 +118,10 @@ def _loop(
                 group["lr"] = recipe.rate * 0.5 * (1 + math.cos(math.pi * progress))
         if len(order) < recipe.batch:
             order = torch.cat([order, torch.randperm(len(x))])
-        chosen, order = order.split([recipe.batch, len(order) - recipe.batch])
+        chosen, order = order[: recipe.batch], order[recipe.batch :]
         drawn = _draw(recipe, parts, likelihood, x[chosen], progress, rates)
         optimizer.zero_grad()
-        objective(drawn).backward()
+        torch.autograd.backward(objective(drawn))
         optimizer.step()
     for hook in hooks:
         hook.remove()
@@ -259,7 +259,7 @@ def main() -> None:
         try:
             rates = {name: entry["rate"] for name, entry in entries.items()}
             entries[recipe.name] = train(recipe, rates)
-        except data.MissingData as missing:
+        except data.MissingDataError as missing:
             print(f"{recipe.name}: left out, {missing}", flush=True)
             continue
         _write_manifest(entries)
