@@ -519,6 +519,7 @@ def _declared() -> list[Deformation]:
         ("sse for l1", _loss("l1")),
         ("sse for ssim", _loss("ssim")),
         ("l2 for sse", _loss("sse")),
+        ("ssim for sse", lambda r, e: r.data in {"mnist", "fashion"} and _loss("sse")(r, e)),
     ]
     causes = frozenset({"metric"})
     for name, fits in pairs:
@@ -529,6 +530,7 @@ def _declared() -> list[Deformation]:
         ("sum for mean", "sse", "mse"),
         ("mean for sum", "mse", "sse"),
         ("sse for a likelihood", "sse", "gaussian"),
+        ("a unit likelihood for sse", "gaussian", "sse"),
     ):
         found.append(Deformation(name, "declared metric", units, metric_is(spec), _loss(of)))
     return found

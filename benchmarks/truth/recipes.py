@@ -321,7 +321,8 @@ _BY_NAME = {recipe.name: recipe for recipe in SOUND}
 # --------------------------------------------------------------------------- variants
 
 #: models that were trained for other objectives too, stopped early, and with another seed
-BASES = ("toy-sse-0.1", "digits-bce-1", "spiral-sse-0.1")
+#: name -> steps of those variants
+BASES = {"toy-sse-0.1": 4000, "digits-bce-1": 2000, "spiral-sse-0.1": 2000}
 OBJECTIVES = (
     "capacity", "free-bits", "total-correlation", "wide-prior", "shifted-prior", "mixture-prior",
     "own-beta", "iwae", "fixed-sigma",
@@ -330,23 +331,19 @@ OBJECTIVES = (
 
 def _variants() -> list[Recipe]:
     found = []
-    for base in BASES:
-        of = _BY_NAME[base]
-        for objective in OBJECTIVES:
-            found.append(
-                replace(
-                    of, name=f"{base}+{objective}", kind="objective", objective=objective, of=base
-                )
-            )
-    for base in BASES:
-        of = replace(_BY_NAME[base], of=base, kind="snapshot")
+    for base, steps in BASES.items():
+        of = replace(_BY_NAME[base], of=base, steps=steps, kind="objective")
+        found += [replace(of, name=f"{base}+{o}", objective=o) for o in OBJECTIVES]
         found.append(replace(of, name=f"{base}+twin", kind="twin", seed=1))
+    for base, steps in BASES.items():
+        of = replace(_BY_NAME[base], of=base, kind="snapshot")
+        brief = replace(of, steps=steps)
         found += [
             replace(of, name=f"{base}+one-epoch", stop=-1.0),
             *(replace(of, name=f"{base}+{share:.0%}", stop=share) for share in (0.1, 0.25, 0.5)),
-            replace(of, name=f"{base}+hot", rate=2e-2, falling=False),
-            replace(of, name=f"{base}+annealing", objective="annealing", stop=0.5),
-            replace(of, name=f"{base}+300-rows", rows=300),
+            replace(brief, name=f"{base}+hot", rate=2e-2, falling=False),
+            replace(brief, name=f"{base}+annealing", objective="annealing", stop=0.5),
+            replace(brief, name=f"{base}+300-rows", rows=300),
         ]
     return found
 
