@@ -172,9 +172,14 @@ def ready(case: Case) -> Subject:
 
     Returns:
         Model, rows, and what is declared.
+
+    Raises:
+        MissingDataError: where its rows or its weights are not on this machine.
     """
     r = recipe(case.model)
-    entry = read_manifest()[r.name]
+    entry = read_manifest().get(r.name)
+    if entry is None:
+        raise data.MissingDataError(f"{r.name} is not trained; python -m benchmarks.truth.train")
     rows = data.rows(r.data)
     chosen = rows.train[: r.rows] if case.part == "train" else rows.test
     if case.group == "training" and r.rows:

@@ -23,7 +23,7 @@ NOISE = 0.0025
 
 
 class MissingDataError(Exception):
-    """A data set that this machine does not have."""
+    """Rows, or a trained model, that this machine does not have."""
 
 
 @dataclass(frozen=True)

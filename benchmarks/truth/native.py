@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isoprobe.checkpoint import FORMAT_VERSION, Manifest, Objective, write_checkpoint
+from isoprobe.checkpoints.native import FORMAT_VERSION, Manifest, Objective, write_checkpoint
 from isoprobe.contracts import Metric
 from isoprobe.registry import installed
 
