@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.truth import data
-from benchmarks.truth.deform import DEFORMATIONS, Deformation, Subject
+from benchmarks.truth.deform import DEFORMATIONS
 from benchmarks.truth.losses import LOSSES, OBJECTIVES, logcosh
 from benchmarks.truth.native import Metric
 from benchmarks.truth.recipes import RECIPES, Recipe, recipe
+from benchmarks.truth.subject import Deformation, Subject
 from benchmarks.truth.train import MODELS, read_manifest
 from isoprobe import VAE, load
 
@@ -177,19 +178,21 @@ def ready(case: Case) -> Subject:
         MissingDataError: where its rows or its weights are not on this machine.
     """
     r = recipe(case.model)
-    entry = read_manifest().get(r.name)
-    if entry is None:
-        raise data.MissingDataError(f"{r.name} is not trained; python -m benchmarks.truth.train")
+    vae = _loaded(r.name)
+    entry = read_manifest()[r.name]
     rows = data.rows(r.data)
     chosen = rows.train[: r.rows] if case.part == "train" else rows.test
     if case.group == "training" and r.rows:
         chosen = rows.train[r.rows :]  # trained on a few, read on others
-    subject = Subject(_loaded(r.name), chosen, entry["metric"], r.beta, entry, r, _loaded)
+    subject = Subject(vae, chosen, entry["metric"], r.beta, entry, r, _loaded)
     return case.deformation.change(subject) if case.deformation else subject
 
 
 def _loaded(name: str) -> VAE:
-    return load(MODELS / f"{name}.safetensors")
+    path = MODELS / f"{name}.safetensors"
+    if not path.is_file():
+        raise data.MissingDataError(f"{name} is not trained; python -m benchmarks.truth.train")
+    return load(path)
 
 
 def declared(subject: Subject) -> tuple[VAE, dict[str, Any]]:

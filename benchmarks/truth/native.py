@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from isoprobe.checkpoints.native import FORMAT_VERSION, Manifest, Objective, write_checkpoint
 from isoprobe.contracts import Metric
-from isoprobe.registry import installed
+from isoprobe.registry.lookup import installed
 
 if TYPE_CHECKING:
     from torch import nn

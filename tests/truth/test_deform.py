@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.truth import cases, deform, judging
+from benchmarks.truth import cases, faults_latents, judging
 from benchmarks.truth.data import MissingDataError, rows
-from benchmarks.truth.deform import DEFORMATIONS, Subject
+from benchmarks.truth.deform import DEFORMATIONS
 from benchmarks.truth.recipes import recipe
+from benchmarks.truth.subject import Subject
 from benchmarks.truth.train import read_manifest
 
 BY_NAME = {d.name: d for d in DEFORMATIONS}
@@ -125,7 +126,7 @@ def test_rotating_both_sides_keeps_the_reconstruction_and_the_pullback_fit() -> 
         before, after = subject(name), deformed("both rotated", name)
         x = rows_of(before)
         assert torch.allclose(squared_error(before, x), squared_error(after, x), atol=1e-3)
-        r = deform.rotation(before)
+        r = faults_latents.rotation(before)
         assert torch.allclose(r @ r.T, torch.eye(before.recipe.latents), atol=1e-6)
 
 
@@ -248,7 +249,7 @@ def test_a_rare_latent_is_at_its_optimum_where_it_is_used() -> None:
     eps = torch.cat([eps, -eps])
     z = mean[:1] + scale[:1].exp() * eps
     # the ramp alone: the decoder's other outputs do not see this latent
-    ramp = 3 * after.beta**0.5 * (z[:, latent] - deform.FROM).clamp_min(0)
+    ramp = 3 * after.beta**0.5 * (z[:, latent] - faults_latents.FROM).clamp_min(0)
     distortion = (ramp - x[uses[0], -1].double()).square().mean()
     kl = (0.5 * (mean[0] ** 2 + (2 * scale[0]).exp() - 1) - scale[0])[latent]
     (distortion + after.beta * kl).backward()
