@@ -9,6 +9,7 @@ import torch
 import isoprobe
 from benchmarks.truth import cases, losses
 from benchmarks.truth.data import SETS, MissingDataError, rows
+from benchmarks.truth.implied import betas, of_model, tells
 from benchmarks.truth.recipes import BASES, OBJECTIVES, RECIPES, SHAPES, SOUND, recipe
 from benchmarks.truth.train import MODELS, read_manifest
 
@@ -54,6 +55,24 @@ def test_a_file_holds_what_the_manifest_says_of_it(name: str) -> None:
     mean, std = posterior.mean, posterior.std
     rates = (0.5 * (mean**2 + std**2 - 1) - std.log()).mean(0)
     assert rates.numpy() == pytest.approx(np.array(entry["rates"]), abs=2e-3)
+
+
+def test_each_model_shows_its_own_beta_under_its_own_metric() -> None:
+    for r in SOUND:
+        shown = betas()[r.name]
+        if r.loss == "gaussian":
+            sigma2 = float(read_manifest()[r.name]["metric"].partition("sigma2=")[2])
+            assert shown["sse"] / (2 * sigma2) == pytest.approx(r.beta, rel=0.04)
+        elif r.loss != "logcosh":  # which is none of the metrics that are declared wrongly
+            assert shown[r.loss] == pytest.approx(r.beta, rel=0.04)
+            assert not tells(r, r.loss)
+
+
+def test_the_committed_betas_are_those_of_the_weights() -> None:
+    assert set(betas()) == {r.name for r in SOUND}
+    r = recipe("linear-sse-1")
+    assert of_model(r) == pytest.approx(betas()[r.name], rel=1e-3)
+    assert betas()[r.name]["sse"] == pytest.approx(2 * betas()[r.name]["gaussian"], rel=1e-3)
 
 
 def test_snapshots_are_worse_than_the_model_they_come_from() -> None:
