@@ -90,9 +90,11 @@ def test_both_halves_have_models_of_many_kinds() -> None:
     for half in (1, 2):
         own = [r for r in SOUND if cases.half(r.triple) == half]
         assert len(own) >= 12
-        assert {"sse", "bce", "l1"} <= {r.loss for r in own}
-        assert {"mnist", "fashion", "digits", "toy", "linear"} <= {r.data for r in own}
-        assert {"dense", "conv", "spatial"} <= {r.net for r in own} | {"conv"}
+        assert {"sse", "bce", "l1", "gaussian"} <= {r.loss for r in own}
+        assert {"mnist", "fashion", "digits", "toy", "linear", "spiral", "heavy"} <= {
+            r.data for r in own
+        }
+        assert {"dense", "conv"} <= {r.net for r in own}
 
 
 def test_a_triple_stands_in_one_half_whatever_its_seed_and_beta() -> None:
