@@ -1,10 +1,12 @@
 # One command for each chore. Each makes its own environment first: nothing but make and Python is needed.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench reproduce docs coverage mutation nightly clean
+.PHONY: help demo test lint format bench truth reproduce docs coverage mutation nightly clean
 
 # The first Python on the path that is new enough; override with `make PYTHON=...`.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$name" && break; done)
+# Half of the bench of truth: the first is for work on the verdict, each run of the second is logged.
+HALF ?= both
 READY := .venv/.installed
 BIN := .venv/bin
 # Test processes run side by side; more threads in each would only contend.
@@ -54,6 +56,10 @@ bench: $(READY)  ## print times, ratios and memory beside their bars
 	@for script in benchmarks/bench_score.py benchmarks/bench_start.py; do \
 		echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 	$(BIN)/python -m isoprobe_trainers.toy.bench
+
+truth: $(READY)  ## judge models whose fault is known (HALF=first, second or both)
+	$(BIN)/python -m benchmarks.truth.run --half $(HALF)
+	$(BIN)/python -m benchmarks.truth.coverage
 
 reproduce: $(READY)  ## train the toy models and compare with the paper's tables
 	$(BIN)/isoprobe reproduce table1 table2 table4 --quick --out out/reproduce
