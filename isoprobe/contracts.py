@@ -334,8 +334,8 @@ class DataSource(abc.ABC):
 
 #: ways a variable may be shown: one cell for each latent, one number at the top, not at all
 SHOWN = ("column", "tile", "none")
-#: Python format specifications a variable may give its numbers
-FORMS = re.compile(r"|s|[+]?d|[+]?(\.\d)?[efg%]")
+#: what ``form`` of a variable may be
+FORMS = re.compile(r"|s|[+]?d|[+]?(\.\d)?[efg%]|[\w -]+(\|[\w -]+)+")
 
 
 @dataclass(frozen=True)
@@ -353,7 +353,8 @@ class Variable:
         show: ``column`` (a value for each latent), ``tile`` (a single value) or ``none``; empty
             for what its shape allows: a column, a tile for a number, else none.
         label: what stands over the column or beside the tile; empty for the variable's name.
-        form: Python format of its numbers, such as ``.3f`` or ``+.1%``; empty for three digits.
+        form: Python format of its numbers, such as ``.3f`` or ``+.1%``, or words for the codes
+            0, 1, 2, such as ``low|middle|high``; empty for three digits.
     """
 
     dims: tuple[str, ...]

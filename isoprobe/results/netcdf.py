@@ -14,6 +14,7 @@ import numpy as np
 
 from isoprobe.contracts import FORMS, SHOWN, Variable
 from isoprobe.errors import PluginError, ResultError
+from isoprobe.results.former import Said, former
 from isoprobe.results.journal import Column, stored_dtype
 
 if TYPE_CHECKING:
@@ -304,6 +305,7 @@ def read_variable(
     values = np.asarray(data.asstr()[rows] if data.dtype.kind == "O" else data[rows])
     if _unset(data.attrs.get("dtype")) == "bool":
         values = values.astype(bool)
+    old = _former(group, name)
 
     def said(attribute: str, otherwise: str = "") -> str:
         return str(_unset(data.attrs.get(attribute, otherwise)))
@@ -316,10 +318,23 @@ def read_variable(
         equation=said("equation"),
         formula=said("formula"),
         theory=said("theory"),
-        show=said("show", "none"),
-        label=said("label"),
-        form=said("form"),
+        show=said("show", old.show),
+        label=said("label", old.label),
+        form=said("form", old.form),
     )
+
+
+def shown(group: h5py.Group, name: str) -> str:
+    """Return how a variable is shown, without reading its values."""
+    attrs = group[name].attrs
+    return str(_unset(attrs["show"])) if "show" in attrs else _former(group, name).show
+
+
+def _former(group: h5py.Group, name: str) -> Said:
+    """How it is shown where the file does not say."""
+    if "show" in group[name].attrs:
+        return Said()
+    return former(group.name.strip("/"), name)
 
 
 def read_arrays(file: h5py.File, group: str) -> dict[str, np.ndarray]:

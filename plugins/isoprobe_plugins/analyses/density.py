@@ -231,6 +231,7 @@ class Density(Analysis):
                 units="nat" if "corr" not in name else "1",
                 show="tile" if "corr" in name else "none",
                 label="agreement of densities" if "corr" in name else "",
+                form=".3f" if "corr" in name else "",
             )
             for name, (value, text) in summaries.items()
         }

@@ -109,6 +109,7 @@ class Importance(Analysis):
                 equation="Prop. 3",
                 show="column",
                 label="state",
+                form="|".join(STATES),
             ),
             "order": Variable(("rank",), order, "latents in descending importance"),
             "water_level": scalar(beta / 2, "beta/2", units="metric", equation="92"),

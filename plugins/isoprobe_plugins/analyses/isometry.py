@@ -196,7 +196,7 @@ class Isometry(Analysis):
                 "standard error of the norm",
                 equation="23",
                 show="column",
-                label="± s.e.",
+                label="s.e. of norm",
                 form=".3f",
             ),
             "residual_mean": latent(
