@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from matplotlib.axes import Axes
     from torch import Tensor, nn
 
     from isoprobe.checkpoints.source import Source
+    from isoprobe.results.reader import Result
     from isoprobe.statistics.moments import Accumulator
 
 
@@ -382,6 +384,28 @@ class Variable:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A figure that an analysis offers of its results, for the report and ``report --figures``.
+
+    Attributes:
+        name: as users ask for it, and its file's name: letters, digits, ``-`` and ``_``.
+        draw: takes a :class:`~isoprobe.results.reader.Result` and matplotlib Axes, returns nothing.
+        title: over the figure.
+        caption: how to read it, plain text.
+        needs: variable without finite values of which there is nothing to draw, ``group/name``;
+            per-sample columns are in the group ``samples``.
+        size: width and height in inches.
+    """
+
+    name: str
+    draw: Callable[[Result, Axes], None]
+    title: str
+    caption: str
+    needs: str
+    size: tuple[float, float] = (5.0, 3.0)
+
+
+@dataclass(frozen=True)
 class Beta:
     """The KL weight in force, and what is known about it, in units of the metric.
 
@@ -487,6 +511,11 @@ class Analysis(abc.ABC):
     needs: frozenset[str]
     #: analyses whose results this one reads; they are run too
     after: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """Figures of what this analysis stores; import what draws them here, not above."""
+        return ()
 
     def __init__(self) -> None:
         self.accumulators: dict[str, Accumulator] = {}

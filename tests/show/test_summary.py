@@ -13,6 +13,7 @@ import pytest
 from isoprobe.contracts import Variable
 from isoprobe.show.summary import MAX_ROWS, to_json, to_text
 from isoprobe.show.verdict import Reading, verdict
+from tests.made import shown as told
 
 
 def variables(**arrays: Any) -> dict[str, Variable]:
@@ -22,11 +23,18 @@ def variables(**arrays: Any) -> dict[str, Variable]:
     }
 
 
-class Made:
-    """A result in memory."""
+class Shelf(dict[str, Variable]):
+    """A group in memory."""
 
-    def __init__(self, groups: Mapping[str, Mapping[str, Variable]], **attrs: Any) -> None:
-        self._groups = groups
+    def shown(self) -> dict[str, str]:
+        return {name: v.shown for name, v in self.items() if v.shown != "none"}
+
+
+class Made:
+    """A result in memory, whose variables say of themselves what built-in analyses say."""
+
+    def __init__(self, groups: Mapping[str, dict[str, Variable]], **attrs: Any) -> None:
+        self._groups = {name: Shelf(told(name, group)) for name, group in groups.items()}
         self.attrs = {
             "model": "made",
             "adapter": "native",
@@ -47,7 +55,7 @@ class Made:
     def groups(self) -> list[str]:
         return list(self._groups)
 
-    def __getitem__(self, group: str) -> Mapping[str, Variable]:
+    def __getitem__(self, group: str) -> Shelf:
         return self._groups[group]
 
 

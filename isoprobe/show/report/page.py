@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isoprobe.errors import ResultError
+from isoprobe.errors import PluginError, ResultError
 from isoprobe.results.whole import replacing
 from isoprobe.show.report import facts
 from isoprobe.show.report.explorer import explorer
@@ -106,10 +106,22 @@ def _figures(result: Result) -> list[dict[str, Any]]:
 
     from isoprobe.show import plots
 
-    figures = []
+    figures, known = [], plots.catalogue()
     for name in plots.available(result):
-        entry = plots.CATALOGUE[name]
-        # matplotlib escapes the texts it writes into an SVG
-        svg = Markup(plots.to_svg(plots.figure(result, name), name))  # noqa: S704
-        figures.append({"name": name, "title": entry.title, "caption": entry.caption, "svg": svg})
+        drawn, failed = Markup(), ""
+        try:
+            # matplotlib escapes the texts it writes into an SVG
+            drawn = Markup(plots.to_svg(plots.figure(result, name), name))  # noqa: S704
+        except PluginError as error:  # the rest of the page is none the worse for it
+            failed = str(error)
+        entry = known[name]
+        figures.append(
+            {
+                "name": name,
+                "title": entry.title,
+                "caption": entry.caption,
+                "svg": drawn,
+                "failed": failed,
+            }
+        )
     return figures

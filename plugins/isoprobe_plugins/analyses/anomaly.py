@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from isoprobe_plugins.analyses.variables import sample, scalar
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import VAE, Batch, Context, Metric, Setup
+    from isoprobe.contracts import VAE, Batch, Context, Figure, Metric, Setup
     from isoprobe.probe.untrained import Untrained
 
 NONZERO = "nonzero"
@@ -61,6 +61,13 @@ class Anomaly(Analysis):
         self.contamination = contamination
         self.quantile = quantile
         self.anomaly = anomaly
+
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import ANOMALY
+
+        return ANOMALY
 
     def start(self, setup: Setup) -> None:
         """Choose the form of the score; draw the untrained network where rows are labelled."""

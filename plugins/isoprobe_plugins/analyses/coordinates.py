@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -12,7 +12,7 @@ from isoprobe_plugins.analyses.variables import latent
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.contracts import Batch, Context, Figure, Setup
 
 
 class Coordinates(Analysis):
@@ -25,6 +25,13 @@ class Coordinates(Analysis):
     name = "coordinates"
     summary = "isometric coordinates y of every sample, and the map to and from them (Eq. 16, 67)"
     needs = frozenset({"mean", "std"})
+
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import COORDINATES
+
+        return COORDINATES
 
     def start(self, setup: Setup) -> None:
         """Prepare the table of scales."""

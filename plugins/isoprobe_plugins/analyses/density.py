@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -14,7 +14,7 @@ from isoprobe_plugins.analyses.variables import sample, scalar
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.contracts import Batch, Context, Figure, Setup
 
 #: beyond this many latents the determinants of the volume correction are left out
 GRAM_LIMIT = 256
@@ -36,6 +36,13 @@ class Density(Analysis):
     name = "density"
     summary = "log density of each sample, metric and input space (Eq. 19-21 and beyond)"
     needs = frozenset({"mean", "std", "distortion", "distortion_self", "distortion_signs", "kl"})
+
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import DENSITY
+
+        return DENSITY
 
     def __init__(self, volume: str = "auto") -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -12,7 +12,7 @@ from isoprobe_plugins.analyses.variables import latent, scalar
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.contracts import Batch, Context, Figure, Setup
 
 STATES = ("active", "mixed", "collapsed")
 #: a sample leaves a dimension idle when its posterior there is nearly the prior
@@ -30,6 +30,13 @@ class Importance(Analysis):
     name = "importance"
     summary = "variance of each isometric coordinate, rate, state (Eq. 22, 67, Prop. 3)"
     needs = frozenset({"mean", "std", "kl"})
+
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import IMPORTANCE
+
+        return IMPORTANCE
 
     def start(self, setup: Setup) -> None:
         """Prepare accumulators."""

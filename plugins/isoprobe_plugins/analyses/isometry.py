@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -12,7 +12,7 @@ from isoprobe_plugins.analyses.variables import latent, scalar
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.contracts import Batch, Context, Figure, Setup
     from isoprobe.statistics.assisted import AssistedMeans
 
 _BOUNDS = {"": "", "_low": ", 95 % lower bound", "_high": ", 95 % upper bound"}
@@ -29,6 +29,13 @@ class Isometry(Analysis):
     name = "isometry"
     summary = "norms, residuals, orthogonality, recovered beta (Eq. 14, 23 and beyond)"
     needs = frozenset({"std", "stationarity"})
+
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import ISOMETRY
+
+        return ISOMETRY
 
     def start(self, setup: Setup) -> None:
         """Prepare accumulators; ask for the Gram matrix where n allows it."""

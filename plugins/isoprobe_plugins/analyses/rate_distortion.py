@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -12,7 +12,7 @@ from isoprobe_plugins.analyses.variables import latent, scalar
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.contracts import Batch, Context, Figure, Setup
 
 #: other betas for which active dimensions are predicted: powers of two around the one in force
 OCTAVES = 8
@@ -41,6 +41,13 @@ class RateDistortion(Analysis):
             "distortion_self",
         }
     )
+
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import RATE_DISTORTION
+
+        return RATE_DISTORTION
 
     def start(self, setup: Setup) -> None:
         """Prepare accumulators."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -13,7 +13,7 @@ from isoprobe_plugins.analyses.variables import latent
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.contracts import Batch, Context, Figure, Setup
 
 AXES = {1: ("input",), 2: ("row", "column"), 3: ("channel", "row", "column")}
 
@@ -51,6 +51,13 @@ class Traversal(Analysis):
         if at != "origin" and not at.isdecimal():
             raise OptionError(f"traversal's at is 'origin' or a sample number; found {at!r}.")
         self.latents, self.steps, self.low, self.high, self.at = latents, steps, low, high, at
+
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import TRAVERSAL
+
+        return TRAVERSAL
 
     def start(self, setup: Setup) -> None:
         """Check that the sample to hold to is among those that will come.
