@@ -337,7 +337,7 @@ class DataSource(abc.ABC):
 #: ways a variable may be shown: one cell for each latent, one number at the top, not at all
 SHOWN = ("column", "tile", "none")
 #: what ``form`` of a variable may be
-FORMS = re.compile(r"|s|[+]?d|[+]?(\.\d)?[efg%]|[\w -]+(\|[\w -]+)+")
+FORMS = re.compile(r"|[+]?d|[+]?(\.\d)?[efg%]|[\w -]+(\|[\w -]+)+")
 
 
 @dataclass(frozen=True)

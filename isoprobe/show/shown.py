@@ -183,8 +183,8 @@ def said(value: Any, form: str = "", dash: str = "-") -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, int):
-        return format(value, form or "d")
-    return format(value, ".3g" if form in {"", "s"} or form.endswith("d") else form)
+        return format(value, "d" if "|" in form else form or "d")
+    return format(value, ".3g" if not form or form.endswith("d") or "|" in form else form)
 
 
 def _all(result: Readable, kind: str, dims: tuple[str, ...]) -> list[Shown]:

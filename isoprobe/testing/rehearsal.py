@@ -34,10 +34,12 @@ class Outcome:
     Attributes:
         result: named arrays, of ``result`` and ``conclude``.
         columns: per-sample columns of ``update`` and ``finish_samples``, in order of the samples.
+        groups: results of every analysis of the run, by name.
     """
 
     result: dict[str, Variable]
     columns: dict[str, Variable]
+    groups: dict[str, Mapping[str, Variable]]
 
 
 class Rehearsal:
@@ -172,7 +174,7 @@ class Rehearsal:
         for step in steps:
             more = step.conclude(lambda name: stored[name].values, context)
             results[step.name] = {**results[step.name], **(more or {})}
-        return Outcome(dict(results[steps[-1].name]), stored)
+        return Outcome(dict(results[steps[-1].name]), stored, results)
 
     def run(self, order: Order) -> Outcome:
         """Run the analysis over batches in an order."""

@@ -33,11 +33,19 @@ def catalogue() -> dict[str, Figure]:
 
 def available(result: Result) -> list[str]:
     """Return the names of the figures this result has the numbers for."""
-    return [name for name, figure in catalogue().items() if _has_numbers(result, figure)]
+    return [name for name, figure in catalogue().items() if has_numbers(result, figure)]
 
 
-def _has_numbers(result: Result, drawn: Figure) -> bool:
-    """Whether what a figure needs is there and finite: without a beta, much of it is not."""
+def has_numbers(result: Result, drawn: Figure) -> bool:
+    """Whether what a figure needs is there and finite: without a beta, much of it is not.
+
+    Args:
+        result: a complete result.
+        drawn: what an analysis offers.
+
+    Returns:
+        True where it can be drawn.
+    """
     group, _, name = drawn.needs.partition("/")
     if group not in result or name not in result[group]:
         return False
@@ -60,26 +68,41 @@ def figure(result: Result, name: str) -> Canvas:
 
     Raises:
         OptionError: if the name is unknown or the result lacks what it needs.
-        PluginError: if the analysis that offers it fails to draw it.
     """
-    import matplotlib.figure
-
     known = catalogue()
     if name not in known:
         raise OptionError(f"there is no figure '{name}'{nearest(name, list(known))}")
     entry = known[name]
-    if not _has_numbers(result, entry):
+    if not has_numbers(result, entry):
         raise OptionError(
             f"figure '{name}' needs '{entry.needs}', which {result.path} has not; analyze with that"
             " analysis"
         )
+    return draw(result, entry)
+
+
+def draw(result: Result, offered: Figure) -> Canvas:
+    """Draw a figure that an analysis offers, in the house style.
+
+    Args:
+        result: a complete result that has what it needs.
+        offered: by the analysis.
+
+    Returns:
+        The figure.
+
+    Raises:
+        PluginError: if that fails, for whatever reason.
+    """
+    import matplotlib.figure
+
     with styled():
-        drawn = matplotlib.figure.Figure(figsize=entry.size)
+        drawn = matplotlib.figure.Figure(figsize=offered.size)
         try:
-            entry.draw(result, drawn.add_subplot())
+            offered.draw(result, drawn.add_subplot())
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            raise PluginError(f"figure '{name}' cannot be drawn: {reason}") from error
+            raise PluginError(f"figure '{offered.name}' cannot be drawn: {reason}") from error
         drawn.canvas.draw_idle()
     return drawn
 

@@ -355,7 +355,7 @@ def _untrained(setup: Setup) -> Untrained | None:
 def _renamed(variable: Variable, suffix: str) -> Variable:
     from dataclasses import replace
 
-    return replace(variable, long_name=variable.long_name + suffix)
+    return replace(variable, long_name=variable.long_name + suffix, show="none")
 
 
 @hookimpl
