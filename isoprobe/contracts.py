@@ -354,7 +354,8 @@ class Variable:
         theory: heading of the page on theory that explains it.
         show: ``column`` (a value for each latent), ``tile`` (a single value) or ``none``; empty
             for what its shape allows: a column, a tile for a number, else none.
-        label: what stands over the column or beside the tile; empty for the variable's name.
+        label: what stands over the column or beside the tile; empty for the variable's name with
+            spaces.
         form: Python format of its numbers, such as ``.3f`` or ``+.1%``, or words for the codes
             0, 1, 2, such as ``low|middle|high``; empty for three digits.
     """

@@ -49,7 +49,8 @@ class Model:
         importances: of the active latents, descending.
         shown: what the analyses show beyond these, by label: tiles, and means of columns over
             active latents.
-        verdict: the headline, what is wrong, and what it means.
+        headline: the verdict in a few words.
+        verdict: what is wrong, and what it means.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Model:
     cosine: float | None
     importances: tuple[float, ...]
     shown: dict[str, Any]
+    headline: str
     verdict: str
 
 
@@ -155,7 +157,7 @@ def _names(results: Sequence[Result]) -> list[str]:
 
 
 def _model(result: Result, name: str) -> Model:
-    document = to_json(result)
+    document, judged = to_json(result), voice(result)
     flags = result["overview"]["active"].values
     active = [latent for latent in document["latents"] if flags[latent["index"]]]
     nats = document["summary"]["kl_total"]
@@ -176,7 +178,8 @@ def _model(result: Result, name: str) -> Model:
         cosine=document["summary"]["cosine_mean_abs"],
         importances=tuple(importances),
         shown=_shown(result, flags),
-        verdict=_verdict(result),
+        headline=judged.headline,
+        verdict=" ".join([*(f"{found.evidence}." for found in judged.findings), judged.meaning]),
     )
 
 
@@ -189,13 +192,6 @@ def _shown(result: Result, active: np.ndarray) -> dict[str, Any]:
             used = [value for value, flag in zip(column.values, active, strict=True) if flag]
             found[f"mean {column.title}"] = _mean(used)
     return found
-
-
-def _verdict(result: Result) -> str:
-    """Return the headline, what is wrong, and what the numbers mean."""
-    judged = voice(result)
-    wrong = [f"{finding.evidence}." for finding in judged.findings]
-    return " ".join([f"{judged.headline}.", *wrong, judged.meaning])
 
 
 def _transform_loss(result: Result) -> float | None:
@@ -362,7 +358,7 @@ def _text(comparison: Comparison) -> Iterator[str]:
         yield from (f"  {text}" for text in against.says)
     yield ""
     for model in comparison.models:
-        yield f"{model.name}: {model.verdict}"
+        yield f"{model.name}: {model.headline}. {model.verdict}"
 
 
 def _pair_rows(against: Against) -> list[list[str]]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from isoprobe.contracts import FORMS
+from isoprobe.contracts import DEFAULT_ANALYSES, FORMS
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Variable
@@ -68,7 +68,7 @@ class Shown:
     Attributes:
         group: analysis it comes from.
         name: in that group.
-        label: short name.
+        label: short name, with the analysis where several use it.
         units: empty where there are none, or they are the metric's.
         hint: what it is, with its equation.
         form: as of :class:`isoprobe.contracts.Variable`.
@@ -111,7 +111,7 @@ class Shown:
 
 
 def columns(result: Readable) -> list[Shown]:
-    """Return what a result shows of each latent: the known table first, then by group and name.
+    """Return what a result shows of each latent: the known table first, then by group.
 
     Args:
         result: a complete result.
@@ -128,7 +128,7 @@ def columns(result: Readable) -> list[Shown]:
 
 
 def tiles(result: Readable) -> list[Shown]:
-    """Return the single numbers a result shows, by group and name.
+    """Return the single numbers a result shows, those of every run first, then by group.
 
     Args:
         result: a complete result.
@@ -184,19 +184,31 @@ def said(value: Any, form: str = "", dash: str = "-") -> str:
         return value
     if isinstance(value, int):
         return format(value, "d" if "|" in form else form or "d")
-    return format(value, ".3g" if not form or form.endswith("d") or "|" in form else form)
+    form = ".3g" if not form or form.endswith("d") or "|" in form else form
+    sign = "+" if form.startswith("+") else ""
+    return format(value, f"{sign}z{form.removeprefix(sign)}")  # z: no minus before a zero
 
 
 def _all(result: Readable, kind: str, dims: tuple[str, ...]) -> list[Shown]:
     """Every variable shown that way; one whose axes do not allow it is left out."""
     found = []
-    for group in result.groups():
+    groups = result.groups()
+    first = [group for group in ("overview", *DEFAULT_ANALYSES) if group in groups]
+    for group in dict.fromkeys([*first, *groups]):
         for name, how in result[group].shown().items():
             if how == kind:
                 variable = result[group][name]
                 if tuple(variable.dims) == dims:
                     found.append(_ready(group, name, variable))
-    return found
+    return [_told_apart(one, found) for one in found]
+
+
+def _told_apart(one: Shown, found: list[Shown]) -> Shown:
+    """Name the analysis in a label that several use; the known table keeps its own."""
+    shared = any(other is not one and other.label == one.label for other in found)
+    if not shared or one.place in TABLE:
+        return one
+    return replace(one, label=f"{one.label} ({one.group})")
 
 
 def _ready(group: str, name: str, variable: Variable) -> Shown:
@@ -208,7 +220,7 @@ def _ready(group: str, name: str, variable: Variable) -> Shown:
     return Shown(
         group=group,
         name=name,
-        label=_line(variable.label or name),
+        label=_line(variable.label or name.replace("_", " ")),
         units="" if metric or variable.units == "1" else _line(variable.units),
         hint=hint + (f" ({equation})" if equation else ""),
         form=variable.form if FORMS.fullmatch(variable.form) else "",

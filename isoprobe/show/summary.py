@@ -219,13 +219,11 @@ class _Text:
             )
 
     def _totals(self) -> Iterator[str]:
-        """Yield a line on the whole, one for each analysis of every run, one on beta."""
+        """Yield a line on the whole, one for each tile of the default analyses, one on beta."""
         rate = _rate(_total(column(self.result, "overview/kl_mean")))
         parts = [f"{self.active} of {self.latents} latents active", rate]
         yield "; ".join([*parts, *map(_labelled, self._of("overview"))])
-        for name in DEFAULT_ANALYSES:
-            if self._of(name):
-                yield ", ".join(map(_labelled, self._of(name)))
+        yield from (_explained(tile) for name in DEFAULT_ANALYSES for tile in self._of(name))
         yield f"beta {_beta_in_words(self.result)}"
 
     def _of(self, group: str) -> list[Shown]:
@@ -238,8 +236,7 @@ class _Text:
             yield ""
             yield click.style(group, bold=True)
             for tile in self._of(group):
-                text = f"{_labelled(tile)}: {tile.hint}"
-                yield click.wrap_text(text, self.width, "  ", "    ")
+                yield click.wrap_text(_explained(tile), self.width, "  ", "    ")
             yield from self._extra([one for one in self.columns if one.group == group])
 
     def _extra(self, extra: list[Shown]) -> Iterator[str]:
@@ -269,6 +266,10 @@ class _Text:
 
 def _labelled(tile: Shown) -> str:
     return f"{tile.label} {tile.text} {tile.units}".rstrip()
+
+
+def _explained(tile: Shown) -> str:
+    return f"{_labelled(tile)}: {tile.hint}"
 
 
 def _beta_in_words(result: Readable) -> str:

@@ -44,26 +44,17 @@ def read(text: str) -> str:
 
 # ------------------------------------------------------------------ a third party's analysis
 
-CENTRE = (ROOT / "docs" / "plugins.md").read_text().partition("<!-- example: analysis -->")[2]
-CODE = CENTRE.split("```")[1].removeprefix("python\n")
-FIGURES = """
-    @classmethod
-    def figures(cls):
-        from isoprobe.contracts import Figure
-
-        def draw(result, ax):
-            ax.plot(result["centre"]["centre"].values, "o")
-
-        def fail(result, ax):
+PAGE = (ROOT / "docs" / "plugins.md").read_text()
+CODE = PAGE.partition("<!-- example: analysis -->")[2].split("```")[1].removeprefix("python\n")
+DRAWN = PAGE.partition("<!-- example: figures -->")[2].split("```")[1].removeprefix("python\n")
+#: before the figure of the docs, one that cannot be drawn and one whose numbers are not there
+MORE = """        def fail(result, ax):
             raise ValueError("by design")
 
         return [
-            Figure("centres", draw, "Centres", "Where mu lies.", "centre/centre"),
             Figure("broken", fail, "Broken", "Never drawn.", "centre/centre"),
-            Figure("absent", draw, "Absent", "Needs what is not there.", "centre/no-such"),
-        ]
-
-    def start("""
+            Figure("absent", fail, "Absent", "Needs what is not there.", "centre/no-such"),
+            *"""
 
 
 @pytest.fixture
@@ -73,7 +64,8 @@ def centre(
     """Results of two runs with the analysis of the docs installed, word for word."""
     text = CODE
     if getattr(request, "param", "") == "figures":
-        text = text.replace("    def start(", FIGURES.lstrip("\n"), 1)
+        drawn = DRAWN.replace("        return ", MORE).rstrip() + "]\n\n"
+        text = text.replace("    def start(", f"{drawn}    def start(", 1)
     site, module = tmp_path / "site", f"isoprobe_centre_{tmp_path.name.replace('-', '_')}"
     site.mkdir()
     install(site, "a-strangers", {"analysis.centre": module}, {module: text})
@@ -119,12 +111,12 @@ def test_a_strangers_analysis_is_shown_everywhere_without_another_line(centre: P
 @pytest.mark.parametrize("centre", ["figures"], indirect=True)
 def test_a_strangers_figures_are_drawn_and_one_that_fails_spoils_nothing(centre: Path) -> None:
     with Result.open(centre / "one.h5") as one:
-        assert plots.available(one)[-2:] == ["centres", "broken"]
+        assert plots.available(one)[-2:] == ["broken", "centres"]
         page = report.render(one)
         with pytest.raises(PluginError, match="figure 'broken' cannot be drawn: ValueError"):
             plots.figure(one, "broken")
     assert 'id="figure-scree"' in page
-    assert "Where μ lies." in page
+    assert "0 at an optimum." in page
     assert "figure &#39;broken&#39; cannot be drawn" in page
     arguments = [str(centre / "one.h5"), "--figures", str(centre / "f"), "--figure", "centres"]
     found = CliRunner().invoke(report_command, arguments, catch_exceptions=False)
@@ -252,6 +244,8 @@ def test_a_label_from_a_file_moves_no_cursor() -> None:
         ("word", ".3f", "word"),
         (1, "no|yes", "yes"),
         (0.5, "no|yes", "0.5"),
+        (-0.0, "", "0"),
+        (-1e-9, "+.3f", "+0.000"),
     ],
 )
 def test_values_for_people(value: object, form: str, text: str) -> None:
@@ -312,8 +306,10 @@ def test_terminal_json_page_and_comparison_speak_with_one_voice(
         assert f"Verdict {headline}." in read(to_text(result))
         assert to_json(result)["verdict"]["headline"] == headline
         assert f'<span class="badge">{headline}</span>' in report.render(result)
-        model = compare([result]).models[0]
-        assert model.verdict.startswith(f"{headline}.")
+        compared = compare([result])
+        model = compared.models[0]
+        assert f"{model.name}: {headline}. " in compared.to_text()
+        assert f"{model.name}: {headline}.</strong>" in report.compared_page([result], compared)
         for text in (read(to_text(result)), model.verdict, to_json(result)["verdict"]["meaning"]):
             assert judged.meaning in text
 

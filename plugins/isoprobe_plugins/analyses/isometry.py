@@ -276,7 +276,7 @@ class Isometry(Analysis):
             ),
             "cosine_mean_abs": scalar(
                 mean_abs,
-                "mean |cos| over pairs of active dimensions",
+                "mean |cos| over pairs of active dimensions, 0 when orthogonal",
                 equation="14",
                 show="tile",
                 label="mean |cosine|",
@@ -284,7 +284,7 @@ class Isometry(Analysis):
             ),
             "hadamard_gap": scalar(
                 self.gap.mean if self.gap.count else 0.0,
-                "half of sum log g_jj - log det g over active dimensions",
+                "half of sum log g_jj - log det g over active dimensions, 0 when orthogonal",
                 units="nat",
                 equation="theory 2",
                 show="tile",
