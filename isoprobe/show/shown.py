@@ -214,8 +214,10 @@ def _told_apart(one: Shown, found: list[Shown]) -> Shown:
 def _ready(group: str, name: str, variable: Variable) -> Shown:
     metric = "metric" in variable.units
     equation = variable.equation
-    if equation[:1].isdigit():  # as files of old have it
+    # as files of old have them: a number alone, or a section of a page that is not published
+    if equation[:1].isdigit():
         equation = f"Eq. {equation}"
+    equation = "" if equation.startswith("theory") else equation
     hint = variable.long_name + (", in units of the metric" if metric else "")
     return Shown(
         group=group,

@@ -187,7 +187,7 @@ class _Text:
         heading = "".join(self._cell(one, one.label, bar, "") for one in known)
         yield click.style(f"latent{heading}".rstrip(), bold=True)
         for j in self.rows:
-            cells = (self._cell(one, said(one.values[j], one.form), bar, j) for one in known)
+            cells = (self._cell(one, _fitted(one, j), bar, j) for one in known)
             yield f"{j:>6}{''.join(cells)}".rstrip()
         yield from self._left_out()
 
@@ -197,7 +197,7 @@ class _Text:
         if not shown.numeric:
             padded = f"{text:<{width - 1}}"
             return " " + (padded if latent == "" else click.style(padded, fg=_COLOURS.get(text)))
-        cell = f"{text:>{width}}"
+        cell = f" {text:>{width - 1}}"
         if shown.place == "importance/share":
             drawn = " " * bar if latent == "" else self._bar(shown.values[int(latent)] or 0.0, bar)
             cell += f" {drawn}"
@@ -262,6 +262,13 @@ class _Text:
         yield click.style(title, bold=True)
         for text in texts:
             yield click.wrap_text(text, self.width, "  ", "  ")
+
+
+def _fitted(shown: Shown, latent: int) -> str:
+    """A cell of the known table, with as many digits as its width takes."""
+    value, width = shown.values[latent], TABLE[shown.place] - 1
+    texts = [said(value, form) for form in (shown.form, ".2g", ".1g")]
+    return next((text for text in texts if len(text) <= width), texts[-1])
 
 
 def _labelled(tile: Shown) -> str:

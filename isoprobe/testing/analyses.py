@@ -158,12 +158,12 @@ class AnalysisLaws(Laws):
 
     def _written(self) -> Result:
         """The run as a result file, which is removed with the result."""
-        sizes = {"samples": self.rehearsal.samples, "latent": self.rehearsal.vae.latent_size}
-        with ResultWriter.open(None, **sizes) as writer:
+        samples, latents = self.rehearsal.samples, self.rehearsal.vae.latent_size
+        with ResultWriter.open(None, samples=samples, latent=latents) as writer:
             writer.append(0, self._expected.columns)
             for name, variables in self._expected.groups.items():
                 writer.write_group(name, variables)
-            return writer.finish({"metric": self.rehearsal.metric.spec(), **sizes})
+            return writer.finish({"metric": self.rehearsal.metric.spec(), "samples": samples})
 
     @cached_property
     def _expected(self) -> Outcome:

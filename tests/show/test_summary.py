@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -101,6 +102,15 @@ def test_latents_stand_in_descending_importance_and_collapsed_ones_below() -> No
     lines = [line for line in summary.splitlines() if " active " in line and "%" in line]
     assert [int(line.split()[0]) for line in lines] == [3, 2, 1, 0]
     assert "1 collapsed, carrying nothing: 4" in summary
+
+
+def test_small_numbers_lose_digits_rather_than_their_place() -> None:
+    result = made(4)
+    tiny = np.array([0.0659, 0.00123, 123456.0, 0.0])
+    result["overview"]["kl_mean"] = replace(result["overview"]["kl_mean"], values=tiny)
+    rows = [line for line in text(result).splitlines() if " active " in line and "%" in line]
+    assert [row.split()[1] for row in rows] == ["1e+05", "0.001", "0.066"]
+    assert len({row.index("active") for row in rows}) == 1
 
 
 def test_bars_are_as_long_as_the_shares() -> None:
