@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from isoprobe.contracts import Variable
+from isoprobe.results.former import former
 from isoprobe.results.writer import ResultWriter
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ def made_result(
         }
         for name, variables in contents.items():
             if groups is None or name in groups or name == "overview":
-                writer.write_group(name, variables)
+                writer.write_group(name, shown(name, variables))
         return writer.finish(
             {
                 "model": "made by hand",
@@ -82,6 +84,14 @@ def made_result(
                 **attrs,
             }
         )
+
+
+def shown(group: str, variables: dict[str, Variable]) -> dict[str, Variable]:
+    """Say of each variable what the built-in analysis says of it."""
+    return {
+        name: replace(variable, **former(group, name)._asdict())
+        for name, variable in variables.items()
+    }
 
 
 def latent(values: np.ndarray) -> Variable:

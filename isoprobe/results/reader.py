@@ -74,6 +74,12 @@ class Group(Mapping[str, "Variable"]):
         with readable(self._group.file.filename):
             return netcdf.read_variable(self._group, name)
 
+    def shown(self) -> dict[str, str]:
+        """Names of the variables to show, each a ``column`` or a ``tile``; reads no values."""
+        with readable(self._group.file.filename):
+            how = {name: netcdf.shown(self._group, name) for name in self._names}
+        return {name: kind for name, kind in how.items() if kind != "none"}
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -12,7 +12,7 @@ from isoprobe_plugins.analyses.variables import latent
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.contracts import Batch, Context, Figure, Setup
 
 
 class Coordinates(Analysis):
@@ -25,6 +25,13 @@ class Coordinates(Analysis):
     name = "coordinates"
     summary = "isometric coordinates y of every sample, and the map to and from them (Eq. 16, 67)"
     needs = frozenset({"mean", "std"})
+
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import COORDINATES
+
+        return COORDINATES
 
     def start(self, setup: Setup) -> None:
         """Prepare the table of scales."""
@@ -52,12 +59,16 @@ class Coordinates(Analysis):
             "variance": latent(
                 np.array([curve.variance(beta) for curve in curves]),
                 "Var(y_j) under the aggregate posterior",
-                "16, 67",
-                "metric",
+                equation="16, 67",
+                units="metric",
             ),
             "knots": Variable(("latent", "knot"), knots, "z at the knots of the map, NaN unused"),
             "slopes": Variable(
-                ("latent", "knot"), slopes, "dy/dz at the knots", "sqrt(metric)", "16"
+                ("latent", "knot"),
+                slopes,
+                "dy/dz at the knots",
+                units="sqrt(metric)",
+                equation="16",
             ),
         }
 
@@ -69,7 +80,11 @@ class Coordinates(Analysis):
         y = self.map.to_isometric(mean).astype(mean.dtype)
         return {
             "y": Variable(
-                ("sample", "latent"), y, "isometric coordinates of mu", "sqrt(metric)", "16, 67"
+                ("sample", "latent"),
+                y,
+                "isometric coordinates of mu",
+                units="sqrt(metric)",
+                equation="16, 67",
             )
         }
 
@@ -79,7 +94,10 @@ class Coordinates(Analysis):
         """Variance of the coordinates of the means, without the posterior's beta/2."""
         return {
             "variance_of_mean": latent(
-                columns("y").astype(float).var(axis=0), "variance of y(mu_j)", "16, 67", "metric"
+                columns("y").astype(float).var(axis=0),
+                "variance of y(mu_j)",
+                equation="16, 67",
+                units="metric",
             )
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -13,7 +13,7 @@ from isoprobe_plugins.analyses.variables import latent
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.contracts import Batch, Context, Figure, Setup
 
 AXES = {1: ("input",), 2: ("row", "column"), 3: ("channel", "row", "column")}
 
@@ -51,6 +51,13 @@ class Traversal(Analysis):
         if at != "origin" and not at.isdecimal():
             raise OptionError(f"traversal's at is 'origin' or a sample number; found {at!r}.")
         self.latents, self.steps, self.low, self.high, self.at = latents, steps, low, high, at
+
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import TRAVERSAL
+
+        return TRAVERSAL
 
     def start(self, setup: Setup) -> None:
         """Check that the sample to hold to is among those that will come.
@@ -95,14 +102,20 @@ class Traversal(Analysis):
         return {
             "latents": Variable(("rank",), order, "latent walked along, by importance"),
             "inverse_variance": Variable(
-                ("rank",), inverse[order], "mean of sigma^-2 of that latent", "1", "22"
+                ("rank",),
+                inverse[order],
+                "mean of sigma^-2 of that latent",
+                units="1",
+                equation="22",
             ),
             "base": latent(self.held.mean, "z held still"),
             "z": Variable(grid, z, "z_j, equal steps in z"),
-            "y": Variable(grid, y, "y_j of those", "sqrt(metric)", "16"),
+            "y": Variable(grid, y, "y_j of those", units="sqrt(metric)", equation="16"),
             "images": self._decode(order, z, "equal steps in z"),
             "z_equal_y": Variable(grid, equal_z, "z_j, equal steps in y"),
-            "y_equal_y": Variable(grid, equal_y, "y_j of those", "sqrt(metric)", "16"),
+            "y_equal_y": Variable(
+                grid, equal_y, "y_j of those", units="sqrt(metric)", equation="16"
+            ),
             "images_equal_y": self._decode(order, equal_z, "equal steps in y"),
         }
 
