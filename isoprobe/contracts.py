@@ -6,6 +6,7 @@ Nothing here imports torch, so that a plugin can be listed without loading it.
 from __future__ import annotations
 
 import abc
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -331,16 +332,28 @@ class DataSource(abc.ABC):
 # --------------------------------------------------------------------------- analyses
 
 
+#: ways a variable may be shown: one cell for each latent, one number at the top, not at all
+SHOWN = ("column", "tile", "none")
+#: Python format specifications a variable may give its numbers
+FORMS = re.compile(r"|s|[+]?d|[+]?(\.\d)?[efg%]")
+
+
 @dataclass(frozen=True)
 class Variable:
-    """A named array of a result.
+    """A named array of a result, and what summary, ``--json``, report and compare show of it.
 
     Attributes:
         dims: name of each axis: ``sample``, ``latent``, or the analysis' own.
         values: the array.
         long_name: what it is, in words.
         units: ``1`` when dimensionless.
-        equation: equation number or source.
+        equation: equation number or source, ``Eq. 23`` for the paper's.
+        formula: dotted name of the function that gives the values.
+        theory: heading of the page on theory that explains it.
+        show: ``column`` (a value for each latent), ``tile`` (a single value) or ``none``; empty
+            for what its shape allows: a column, a tile for a number, else none.
+        label: what stands over the column or beside the tile; empty for the variable's name.
+        form: Python format of its numbers, such as ``.3f`` or ``+.1%``; empty for three digits.
     """
 
     dims: tuple[str, ...]
@@ -348,6 +361,23 @@ class Variable:
     long_name: str
     units: str = "1"
     equation: str = ""
+    formula: str = field(default="", kw_only=True)
+    theory: str = field(default="", kw_only=True)
+    show: str = field(default="", kw_only=True)
+    label: str = field(default="", kw_only=True)
+    form: str = field(default="", kw_only=True)
+
+    @property
+    def shown(self) -> str:
+        """How it is shown, one of :data:`SHOWN`: as it says, else as its shape allows."""
+        if self.show:
+            return self.show
+        if tuple(self.dims) == ("latent",):
+            return "column"
+        import numpy as np
+
+        number = np.asarray(self.values).dtype.kind in "fiub"
+        return "tile" if number and not self.dims else "none"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,19 +96,27 @@ class Overview(Analysis):
         columns = {
             "mean": Variable(("sample", "latent"), mean, "posterior mean mu"),
             "std": Variable(("sample", "latent"), std, "posterior standard deviation sigma"),
-            "kl": Variable(("sample",), kl.sum(axis=1), "rate, KL summed over latents", "nat", "2"),
+            "kl": Variable(
+                ("sample",),
+                kl.sum(axis=1),
+                "rate, KL summed over latents",
+                units="nat",
+                equation="2",
+            ),
         }
         for name, (long_name, equation) in _SCALARS.items():
             value = kl.sum(axis=1) if name == "rate" else batch.array(name)
             self.scalars[name].update(value)
             if name != "rate":
-                columns[name] = Variable(("sample",), value, long_name, "metric", equation)
+                columns[name] = Variable(
+                    ("sample",), value, long_name, units="metric", equation=equation
+                )
         if batch.labels is not None and batch.labels.dtype.kind in "fiub":
             columns["label"] = Variable(("sample",), batch.labels, "label given with the data")
         dtype = np.float64 if batch.x.element_size() == 8 else np.float32
         return {
-            name: Variable(v.dims, _stored(v.values, dtype), v.long_name, v.units, v.equation)
-            for name, v in columns.items()
+            name: replace(variable, values=_stored(variable.values, dtype))
+            for name, variable in columns.items()
         }
 
     def resolve_beta(
@@ -153,31 +162,50 @@ class Overview(Analysis):
                 latent,
                 self.setup.active,
                 "mean KL above the threshold over a pilot",
-                "1",
-                "Prop. 3",
+                equation="Prop. 3",
+                show="none",
             ),
         }
         for name, (key, long_name, units, equation) in _LATENT_MEANS.items():
             moments = self.latents[key]
-            variables[f"{name}_mean"] = Variable(
-                latent, moments.mean, f"mean of {long_name}", units, equation
-            )
-            variables[f"{name}_sd"] = Variable(
-                latent, moments.sd, f"standard deviation over samples of {long_name}", units
-            )
-            variables[f"{name}_se"] = Variable(
-                latent, moments.se, f"standard error of the mean of {long_name}", units
-            )
+            texts = {
+                "mean": f"mean of {long_name}",
+                "sd": f"standard deviation over samples of {long_name}",
+                "se": f"standard error of the mean of {long_name}",
+            }
+            for suffix, text in texts.items():
+                shown = _SHOWN.get(f"{name}_{suffix}", {"show": "none"})
+                variables[f"{name}_{suffix}"] = Variable(
+                    latent,
+                    getattr(moments, suffix),
+                    text,
+                    units=units,
+                    equation=equation if suffix == "mean" else "",
+                    **shown,
+                )
         for name, (long_name, equation) in _SCALARS.items():
             units = "nat" if name == "rate" else "metric"
             moments = self.scalars[name]
             for suffix, value in (("mean", moments.mean), ("sd", moments.sd), ("se", moments.se)):
+                shown = _SHOWN.get(f"{name}_{suffix}", {"show": "none"})
                 variables[f"{name}_{suffix}"] = Variable(
-                    (), np.asarray(value), f"{suffix} of {long_name}", units, equation
+                    (),
+                    np.asarray(value),
+                    f"{suffix} of {long_name}",
+                    units=units,
+                    equation=equation,
+                    **shown,
                 )
         return variables
 
 
+#: of all the statistics here, those that are shown, and how
+_SHOWN = {
+    "kl_mean": {"show": "column", "label": "KL"},
+    "variance_mean": {"show": "column", "label": "E[sigma^2]"},
+    "inverse_variance_mean": {"show": "column", "label": "E[sigma^-2]"},
+    "distortion_mean": {"show": "tile", "label": "distortion"},
+}
 _SCALARS = {
     "rate": ("KL summed over latents", "2"),
     "distortion": ("E_z D(x, x_hat) by the points mu + sigma and mu - sigma", "A.6"),

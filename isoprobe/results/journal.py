@@ -41,6 +41,8 @@ class Column:
         long_name: what it is, in words.
         units: ``1`` when dimensionless.
         equation: equation number or source.
+        formula: dotted name of the function that gives the values.
+        theory: heading of the page on theory that explains it.
     """
 
     dims: tuple[str, ...]
@@ -50,6 +52,8 @@ class Column:
     long_name: str
     units: str
     equation: str
+    formula: str = ""
+    theory: str = ""
 
     @classmethod
     def of(cls, name: str, variable: Variable) -> Column:
@@ -74,6 +78,8 @@ class Column:
             long_name=variable.long_name,
             units=variable.units,
             equation=variable.equation,
+            formula=variable.formula,
+            theory=variable.theory,
         )
 
     @property

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isoprobe.contracts import Variable
+from isoprobe.contracts import FORMS, SHOWN, Variable
 from isoprobe.errors import PluginError, ResultError
 from isoprobe.results.journal import Column, stored_dtype
 
@@ -62,6 +62,7 @@ def check_group(name: str, variables: Mapping[str, Variable], sizes: Mapping[str
             )
         if values.dtype.kind not in "fiubUOS":
             raise PluginError(f"{where} needs numbers or text; it holds {values.dtype}")
+        _check_shown(where, variable)
         if any(dim == key for dim in variable.dims) and values.ndim > 1:
             raise PluginError(f"{where} is named as one of its dimensions, so it needs one axis")
         for dim, length in zip(variable.dims, values.shape, strict=True):
@@ -69,6 +70,24 @@ def check_group(name: str, variables: Mapping[str, Variable], sizes: Mapping[str
                 raise PluginError(
                     f"{where} has {length} along '{dim}' where {lengths[dim]} were expected"
                 )
+
+
+def _check_shown(where: str, variable: Variable) -> None:
+    """Refuse a variable that cannot be shown as it asks to be.
+
+    Raises:
+        PluginError: naming it.
+    """
+    needs = {"column": ("latent",), "tile": ()}
+    if variable.shown not in SHOWN:
+        raise PluginError(f"{where}: show is one of {', '.join(SHOWN)}; found '{variable.show}'")
+    if variable.shown in needs and tuple(variable.dims) != needs[variable.shown]:
+        raise PluginError(
+            f"{where} is to be a {variable.shown}, which has dims {needs[variable.shown]}; it has"
+            f" {variable.dims}. Set show='none'"
+        )
+    if not FORMS.fullmatch(variable.form):
+        raise PluginError(f"{where}: form is such as '.3g', '.1%' or 'd'; found '{variable.form}'")
 
 
 def write_scales(file: h5py.File, sizes: Mapping[str, int]) -> None:
@@ -184,10 +203,15 @@ def _set(item: h5py.HLObject, name: str, value: Any) -> None:
 
 def _describe(data: h5py.Dataset, source: Variable | Column, *, boolean: bool) -> None:
     _set(data, _AXES, " ".join(source.dims))
-    for key in ("long_name", "units", "equation"):
+    for key in ("long_name", "units", "equation", "formula", "theory"):
         value = getattr(source, key)
         if value:
             _set(data, key, _text(value))
+    if isinstance(source, Variable):
+        shown = {"show": source.shown, "label": source.label, "form": source.form}
+        for key, value in shown.items():
+            if value:
+                _set(data, key, _text(value))
     if boolean:
         _set(data, "dtype", "bool")  # as xarray writes and reads it
 
@@ -280,12 +304,21 @@ def read_variable(
     values = np.asarray(data.asstr()[rows] if data.dtype.kind == "O" else data[rows])
     if _unset(data.attrs.get("dtype")) == "bool":
         values = values.astype(bool)
+
+    def said(attribute: str, otherwise: str = "") -> str:
+        return str(_unset(data.attrs.get(attribute, otherwise)))
+
     return Variable(
         dims=tuple(str(_unset(data.attrs[_AXES])).split()),
         values=values,
-        long_name=str(_unset(data.attrs.get("long_name", name))),
-        units=str(_unset(data.attrs.get("units", "1"))),
-        equation=str(_unset(data.attrs.get("equation", ""))),
+        long_name=said("long_name", name),
+        units=said("units", "1"),
+        equation=said("equation"),
+        formula=said("formula"),
+        theory=said("theory"),
+        show=said("show", "none"),
+        label=said("label"),
+        form=said("form"),
     )
 
 

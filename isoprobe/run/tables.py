@@ -210,7 +210,7 @@ def _variable(name: str, values: np.ndarray) -> Variable:
         dims = ("sample", "latent")
     elif name == "distortion_map":
         dims = ("sample", *_AXES.get(values.ndim - 1, _numbered(values.ndim - 1)))
-    return Variable(dims, values, long_name, units)
+    return Variable(dims, values, long_name, units=units)
 
 
 def _numbered(count: int) -> tuple[str, ...]:

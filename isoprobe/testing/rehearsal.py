@@ -7,7 +7,7 @@ and nothing of its files, so that a law can vary one thing at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -146,9 +146,7 @@ class Rehearsal:
             values = np.asarray(variable.values)
             if name not in stored:
                 whole = np.zeros((self.samples, *values.shape[1:]), values.dtype)
-                stored[name] = Variable(
-                    variable.dims, whole, variable.long_name, variable.units, variable.equation
-                )
+                stored[name] = replace(variable, values=whole)
             stored[name].values[rows.start : rows.stop] = values
 
     def finish(self, steps: Sequence[Analysis], stored: dict[str, Variable]) -> Outcome:

@@ -85,7 +85,11 @@ class Anomaly(Analysis):
     @staticmethod
     def _plain_parts(batch: Batch) -> dict[str, Variable]:
         distortion = batch.array("distortion")
-        return {"score_distortion": sample(distortion, "E_z D(x, x_hat)", "metric", "A.6")}
+        return {
+            "score_distortion": sample(
+                distortion, "E_z D(x, x_hat)", units="metric", equation="A.6"
+            )
+        }
 
     def _decomposed_parts(self, batch: Batch) -> dict[str, Variable]:
         from isoprobe.probe.objective import transform_weight
@@ -100,13 +104,16 @@ class Anomaly(Analysis):
             transform = differing.double().cpu().numpy()
         return {
             "score_distortion": sample(
-                batch.array("distortion_coding") + least, "E_z D(x_check, x_hat)", "metric", "A.6"
+                batch.array("distortion_coding") + least,
+                "E_z D(x_check, x_hat)",
+                units="metric",
+                equation="A.6",
             ),
             "score_transform": sample(
                 transform_weight(self.setup.vae) * transform,
                 "w D(x, x_check) with the weight of the decomposed loss",
-                "metric",
-                "Section 5.3",
+                units="metric",
+                equation="Section 5.3",
             ),
         }
 
@@ -152,10 +159,13 @@ class Anomaly(Analysis):
             distortion = distortion + terms.transform.double()
         return {
             "untrained_distortion": sample(
-                distortion.cpu().numpy(), "distortion parts, parameters drawn anew", "metric"
+                distortion.cpu().numpy(), "distortion parts, parameters drawn anew", units="metric"
             ),
             "untrained_rate": sample(
-                rates(terms.mean, terms.std).sum(axis=1), "KL, parameters drawn anew", "nat", "2"
+                rates(terms.mean, terms.std).sum(axis=1),
+                "KL, parameters drawn anew",
+                units="nat",
+                equation="2",
             ),
         }
 
@@ -172,14 +182,16 @@ class Anomaly(Analysis):
             beta * rates(chunk["mean"], chunk["std"]),
         )
         columns = {
-            "score": sample(parts.score, "anomaly score L_x", "metric", "3"),
-            "score_rate": Variable(("sample", "latent"), parts.rate, "beta KL_j", "metric", "2"),
+            "score": sample(parts.score, "anomaly score L_x", units="metric", equation="3"),
+            "score_rate": Variable(
+                ("sample", "latent"), parts.rate, "beta KL_j", units="metric", equation="2"
+            ),
         }
         if "untrained_rate" in chunk:
             columns["untrained_score"] = sample(
                 chunk["untrained_distortion"] + beta * chunk["untrained_rate"],
                 "anomaly score with parameters drawn anew",
-                "metric",
+                units="metric",
             )
         return columns
 
@@ -211,7 +223,7 @@ class Anomaly(Analysis):
         reference = np.sort(scores if marks is None else scores[~marks])
         variables = {
             "reference": Variable(
-                ("reference",), reference, "scores of reference rows, ascending", "metric"
+                ("reference",), reference, "scores of reference rows, ascending", units="metric"
             ),
             **self._by_rule(scores, marks),
         }
@@ -280,21 +292,23 @@ class Anomaly(Analysis):
         thresholds = [upper_threshold(pools[rule], share) for rule, share in shares.items()]
 
         def by_rule(values: object, long_name: str, units: str = "1") -> Variable:
-            return Variable(("rule",), np.asarray(values), long_name, units)
+            return Variable(("rule",), np.asarray(values), long_name, units=units)
 
         variables = {
             "rule": by_rule(list(shares), "where the threshold comes from"),
             "share": by_rule(
                 list(shares.values()), "share above it: of reference rows, or of all rows"
             ),
-            "threshold": by_rule(thresholds, "rows of a higher score are flagged", "metric"),
+            "threshold": by_rule(thresholds, "rows of a higher score are flagged", units="metric"),
         }
         if marks is None:
             return variables
         found = [asdict(detect(scores, marks, threshold)) for threshold in thresholds]
         for name, text in _QUALITY.items():
             variables[name] = by_rule([row[name] for row in found], text)
-        variables["auroc"] = scalar(auroc(scores, marks), "area under the ROC curve")
+        variables["auroc"] = scalar(
+            auroc(scores, marks), "area under the ROC curve", show="tile", label="AUROC", form=".3f"
+        )
         variables["average_precision"] = scalar(
             average_precision(scores, marks), "average precision"
         )

@@ -52,12 +52,16 @@ class Coordinates(Analysis):
             "variance": latent(
                 np.array([curve.variance(beta) for curve in curves]),
                 "Var(y_j) under the aggregate posterior",
-                "16, 67",
-                "metric",
+                equation="16, 67",
+                units="metric",
             ),
             "knots": Variable(("latent", "knot"), knots, "z at the knots of the map, NaN unused"),
             "slopes": Variable(
-                ("latent", "knot"), slopes, "dy/dz at the knots", "sqrt(metric)", "16"
+                ("latent", "knot"),
+                slopes,
+                "dy/dz at the knots",
+                units="sqrt(metric)",
+                equation="16",
             ),
         }
 
@@ -69,7 +73,11 @@ class Coordinates(Analysis):
         y = self.map.to_isometric(mean).astype(mean.dtype)
         return {
             "y": Variable(
-                ("sample", "latent"), y, "isometric coordinates of mu", "sqrt(metric)", "16, 67"
+                ("sample", "latent"),
+                y,
+                "isometric coordinates of mu",
+                units="sqrt(metric)",
+                equation="16, 67",
             )
         }
 
@@ -79,7 +87,10 @@ class Coordinates(Analysis):
         """Variance of the coordinates of the means, without the posterior's beta/2."""
         return {
             "variance_of_mean": latent(
-                columns("y").astype(float).var(axis=0), "variance of y(mu_j)", "16, 67", "metric"
+                columns("y").astype(float).var(axis=0),
+                "variance of y(mu_j)",
+                equation="16, 67",
+                units="metric",
             )
         }
 

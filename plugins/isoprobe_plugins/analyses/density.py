@@ -77,20 +77,23 @@ class Density(Analysis):
         draws = batch.array("distortion_signs")
         columns = {
             "distortion_signs": sample(
-                draws.mean(axis=1), "E_z D by random corners mu +- sigma", "metric"
+                draws.mean(axis=1), "E_z D by random corners mu +- sigma", units="metric"
             ),
             "distortion_signs_se": sample(
                 draws.std(axis=1, ddof=1) / np.sqrt(draws.shape[1])
                 if draws.shape[1] > 1
                 else np.full(len(draws), np.inf),
                 "standard error of distortion_signs",
-                "metric",
+                units="metric",
             ),
         }
         volume = self._log_volume(batch)
         if volume is not None:
             columns["log_volume"] = sample(
-                volume, f"log of metric volume over input volume ({self.route})", "nat", "20-21"
+                volume,
+                f"log of metric volume over input volume ({self.route})",
+                units="nat",
+                equation="20-21",
             )
         return columns
 
@@ -131,30 +134,38 @@ class Density(Analysis):
         log_prior = -0.5 * (mean**2).sum(axis=1) - n / 2 * math.log(2 * math.pi)
         by_sigmas = log_prior + np.log(std).sum(axis=1) - n / 2 * math.log(beta / 2)
         columns = {
-            "log_density_prior": sample(log_prior, "log p(mu), the prior alone", "nat"),
-            "log_density_metric": sample(by_objective, "log p(y) from -L_x / beta", "nat", "57"),
+            "log_density_prior": sample(log_prior, "log p(mu), the prior alone", units="nat"),
+            "log_density_metric": sample(
+                by_objective, "log p(y) from -L_x / beta", units="nat", equation="57"
+            ),
             "log_density_metric_sigmas": sample(
-                by_sigmas, "log p(y) from the prior times sigmas", "nat", "19, 52"
+                by_sigmas, "log p(y) from the prior times sigmas", units="nat", equation="19, 52"
             ),
             "log_density_metric_se": sample(
                 chunk["distortion_signs_se"].astype(float) / beta,
                 "standard error of -E D / beta over random corners",
-                "nat",
+                units="nat",
             ),
         }
         if "log_volume" in chunk:
             volume = chunk["log_volume"].astype(float)
             columns["log_density_input"] = sample(
-                by_objective + volume, "log p(x) from -L_x / beta", "nat", "20-21"
+                by_objective + volume, "log p(x) from -L_x / beta", units="nat", equation="20-21"
             )
             columns["log_density_input_sigmas"] = sample(
-                by_sigmas + volume, "log p(x) from the prior times sigmas", "nat", "20-21"
+                by_sigmas + volume,
+                "log p(x) from the prior times sigmas",
+                units="nat",
+                equation="20-21",
             )
         normaliser = self._normaliser(beta)
         if normaliser is not None:
             total = chunk["distortion"].astype(float) / beta + rate
             columns["log_density_absolute"] = sample(
-                -total - normaliser, "absolute log p(x), an evidence lower bound", "nat", "theory 4"
+                -total - normaliser,
+                "absolute log p(x), an evidence lower bound",
+                units="nat",
+                equation="theory 4",
             )
         return columns
 
@@ -214,7 +225,13 @@ class Density(Analysis):
             ),
         }
         return {
-            name: scalar(value, text, "nat" if "corr" not in name else "1")
+            name: scalar(
+                value,
+                text,
+                units="nat" if "corr" not in name else "1",
+                show="tile" if "corr" in name else "none",
+                label="agreement of densities" if "corr" in name else "",
+            )
             for name, (value, text) in summaries.items()
         }
 

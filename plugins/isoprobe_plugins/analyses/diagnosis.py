@@ -64,7 +64,9 @@ class DiagnosisAnalysis(Analysis):
         table = evidence.table
         variables = {
             "verdict": scalar("sound" if found.sound else found.findings[0].code, "verdict"),
-            "label": latent(np.array(found.labels), "verdict on each latent"),
+            "label": latent(
+                np.array(found.labels), "verdict on each latent", show="column", label="diagnosis"
+            ),
         }
         if found.findings:
             variables |= {
@@ -75,7 +77,10 @@ class DiagnosisAnalysis(Analysis):
         if table:
             variables["metric"] = _texts("metric", list(table), "plausible metrics")
             variables["metric_beta"] = Variable(
-                ("metric",), np.array(list(table.values())), "beta recovered under it", "metric"
+                ("metric",),
+                np.array(list(table.values())),
+                "beta recovered under it",
+                units="metric",
             )
         return variables
 

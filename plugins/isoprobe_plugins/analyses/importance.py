@@ -69,26 +69,49 @@ class Importance(Analysis):
         cumulative[order] = np.cumsum(share[order])
         return {
             "rough": latent(
-                rough_importance(inverse.mean, beta), "(beta/2) E[sigma^-2]", "22", "metric"
+                rough_importance(inverse.mean, beta),
+                "(beta/2) E[sigma^-2]",
+                equation="22",
+                units="metric",
+                show="column",
+                label="rough",
             ),
             "rough_se": latent(
-                rough_importance(inverse.se, beta), "standard error of rough", "22", "metric"
+                rough_importance(inverse.se, beta),
+                "standard error of rough",
+                equation="22",
+                units="metric",
             ),
-            "exact": latent(exact, "Var(y_j) under the aggregate posterior", "16, 67", "metric"),
-            "share": latent(share, "share of the active dimensions' variance"),
+            "exact": latent(
+                exact,
+                "Var(y_j) under the aggregate posterior",
+                equation="16, 67",
+                units="metric",
+                show="column",
+                label="importance",
+            ),
+            "share": latent(
+                share,
+                "share of the active dimensions' variance",
+                show="column",
+                label="share",
+                form=".1%",
+            ),
             "cumulative_share": latent(cumulative, "share up to here in order of importance"),
-            "rate": latent(rate.mean, "E[KL_j]", "2", "nat"),
-            "rate_bits": latent(rate.mean * NATS_TO_BITS, "E[KL_j]", "2", "bit"),
+            "rate": latent(rate.mean, "E[KL_j]", equation="2", units="nat"),
+            "rate_bits": latent(rate.mean * NATS_TO_BITS, "E[KL_j]", equation="2", units="bit"),
             "idle_share": latent(
                 self.moments["idle"].mean, f"share of samples with sigma^2 > {IDLE_VARIANCE}"
             ),
             "state": latent(
                 _states(active, self.moments["idle"].mean),
                 "0 active, 1 mixed, 2 collapsed",
-                "Prop. 3",
+                equation="Prop. 3",
+                show="column",
+                label="state",
             ),
             "order": Variable(("rank",), order, "latents in descending importance"),
-            "water_level": scalar(beta / 2, "beta/2", "metric", "92"),
+            "water_level": scalar(beta / 2, "beta/2", units="metric", equation="92"),
         }
 
 

@@ -96,7 +96,11 @@ class Isometry(Analysis):
         stored = pullback.astype(np.float64 if batch.x.element_size() == 8 else np.float32)
         return {
             "pullback": Variable(
-                ("sample", "latent"), stored, "J_j' G J_j at the posterior mean", "metric", "23"
+                ("sample", "latent"),
+                stored,
+                "J_j' G J_j at the posterior mean",
+                units="metric",
+                equation="23",
             )
         }
 
@@ -141,7 +145,14 @@ class Isometry(Analysis):
         stationary = self.moments["stationarity"]
         norm = stationary.mean / beta
         return {
-            "stationary_norm_mean": latent(norm, "norm by stationarity", "theory 2b"),
+            "stationary_norm_mean": latent(
+                norm,
+                "norm by stationarity",
+                equation="theory 2b",
+                show="column",
+                label="stat. norm",
+                form=".3f",
+            ),
             "stationary_norm_sd": latent(
                 stationary.sd / beta, "standard deviation over samples and draws, by stationarity"
             ),
@@ -151,7 +162,7 @@ class Isometry(Analysis):
             "stationary_residual_mean": latent(
                 norm + self.moments["variance"].mean - 1,
                 "norm by stationarity + sigma^2 - 1",
-                "theory 2b",
+                equation="theory 2b",
             ),
             "variance_mean": latent(self.moments["variance"].mean, "mean of sigma^2"),
             **self._beta_by_latent("beta_recovered", 1, "stationarity", "theory 2b"),
@@ -171,18 +182,37 @@ class Isometry(Analysis):
             (norm, pullback), norm_se = means.T, errors[:, 0]
             norm_sd, pullback_sd = self.assisted.sd().T
         return {
-            "norm_mean": latent(norm / beta, "squared norm of x_{y_j}", "23"),
-            "norm_sd": latent(norm_sd / beta, "standard deviation of the norm", "23"),
-            "norm_se": latent(norm_se / beta, "standard error of the norm", "23"),
+            "norm_mean": latent(
+                norm / beta,
+                "squared norm of x_{y_j}, 1 - sigma^2 at an optimum",
+                equation="23",
+                show="column",
+                label="norm",
+                form=".3f",
+            ),
+            "norm_sd": latent(norm_sd / beta, "standard deviation of the norm", equation="23"),
+            "norm_se": latent(
+                norm_se / beta,
+                "standard error of the norm",
+                equation="23",
+                show="column",
+                label="± s.e.",
+                form=".3f",
+            ),
             "residual_mean": latent(
                 residual(norm / beta, self.moments["variance"].mean),
                 "norm + sigma^2 - 1, zero at an optimum",
-                "theory 2",
+                equation="theory 2",
+                show="column",
+                label="residual",
+                form="+.3f",
             ),
-            "pullback_mean": latent(pullback, "mean of D'_j = g_jj", "23", "metric"),
-            "pullback_sd": latent(pullback_sd, "standard deviation of g_jj", "23", "metric"),
+            "pullback_mean": latent(pullback, "mean of D'_j = g_jj", equation="23", units="metric"),
+            "pullback_sd": latent(
+                pullback_sd, "standard deviation of g_jj", equation="23", units="metric"
+            ),
             "inverse_variance_expected": latent(
-                1 + 2 / beta * pullback, "E[sigma^-2] that g_jj implies", "theory 2"
+                1 + 2 / beta * pullback, "E[sigma^-2] that g_jj implies", equation="theory 2"
             ),
             **self._beta_by_latent("beta_pullback", 2, "pullback", "theory 2"),
         }
@@ -197,7 +227,7 @@ class Isometry(Analysis):
             error = 0.5 * square.se / np.sqrt(square.mean) / diagonal
         name = "orthogonality defect: root of E sum_{k != j} (sigma_j sigma_k g_jk)^2 over the norm"
         return {
-            "orthogonality_defect": latent(defect, name, "theory 2"),
+            "orthogonality_defect": latent(defect, name, equation="theory 2"),
             "orthogonality_defect_se": latent(error, f"standard error of the {name}"),
         }
 
@@ -210,12 +240,15 @@ class Isometry(Analysis):
         text = f"beta recovered from this latent alone by {route}"
         parts = {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
         # A collapsed latent says nothing about beta: both sides of its condition are zero.
+        shown = {"beta_recovered": "column"}
         return {
             name + suffix: latent(
                 np.where(self.setup.active, value, np.nan),
                 text + _BOUNDS[suffix],
-                equation,
-                "metric",
+                show=shown.get(name + suffix, "none"),
+                label="beta_j" + suffix,
+                equation=equation,
+                units="metric",
             )
             for suffix, value in parts.items()
         }
@@ -228,17 +261,28 @@ class Isometry(Analysis):
         mean_abs = cosine[pairs].mean() if pairs.any() else 0.0
         return {
             "cosine": Variable(
-                ("latent", "latent_2"), cosine, "mean |cos| between decoder columns", "1", "14"
+                ("latent", "latent_2"),
+                cosine,
+                "mean |cos| between decoder columns",
+                units="1",
+                equation="14",
             ),
             "cosine_mean_abs": scalar(
-                mean_abs, "mean |cos| over pairs of active dimensions", "1", "14"
+                mean_abs,
+                "mean |cos| over pairs of active dimensions",
+                equation="14",
+                show="tile",
+                label="mean |cosine|",
+                form=".3f",
             ),
-            "hadamard_gap": Variable(
-                (),
-                np.asarray(self.gap.mean if self.gap.count else 0.0),
+            "hadamard_gap": scalar(
+                self.gap.mean if self.gap.count else 0.0,
                 "half of sum log g_jj - log det g over active dimensions",
-                "nat",
-                "theory 2",
+                units="nat",
+                equation="theory 2",
+                show="tile",
+                label="Hadamard gap",
+                form=".3f",
             ),
         }
 

@@ -85,16 +85,40 @@ class RateDistortion(Analysis):
         coding, transform = self.losses["coding"], self.losses["transform"]
         expected = active.sum() * beta / 2
         return {
-            "coding_loss": scalar(coding.mean, "E D(x_check, x_hat)", "metric", "54"),
-            "coding_loss_se": scalar(coding.se, "standard error of the coding loss", "metric"),
-            "coding_loss_expected": scalar(expected, "n_active beta / 2", "metric", "54, 62"),
-            "transform_loss": scalar(transform.mean, "E D(x, x_check)", "metric", "9"),
-            "transform_loss_se": scalar(transform.se, "standard error of it", "metric"),
+            "coding_loss": scalar(
+                coding.mean,
+                "E D(x_check, x_hat)",
+                units="metric",
+                equation="54",
+                show="tile",
+                label="coding loss",
+            ),
+            "coding_loss_se": scalar(
+                coding.se, "standard error of the coding loss", units="metric"
+            ),
+            "coding_loss_expected": scalar(
+                expected, "n_active beta / 2", units="metric", equation="54, 62"
+            ),
+            "transform_loss": scalar(
+                transform.mean,
+                "E D(x, x_check)",
+                units="metric",
+                equation="9",
+                show="tile",
+                label="transform loss",
+            ),
+            "transform_loss_se": scalar(transform.se, "standard error of it", units="metric"),
             "loss_ratio": scalar(
-                _ratio(transform.mean, coding.mean), "transform loss over coding loss", "1", "12"
+                _ratio(transform.mean, coding.mean),
+                "transform loss over coding loss",
+                units="1",
+                equation="12",
             ),
             "distortion": scalar(
-                self.losses["distortion"].mean, "E_z D(x, x_hat) - D(x, x)", "metric", "3"
+                self.losses["distortion"].mean,
+                "E_z D(x, x_hat) - D(x, x)",
+                units="metric",
+                equation="3",
             ),
         }
 
@@ -105,16 +129,19 @@ class RateDistortion(Analysis):
         # Eq. 8 with H(Y) under the aggregate posterior and p(y) = p(z) dz/dy: this is E KL.
         information = rate.mean[active].sum()
         return {
-            "rate": scalar(rate.mean.sum(), "E KL", "nat", "2"),
-            "rate_bits": scalar(rate.mean.sum() * NATS_TO_BITS, "E KL", "bit", "2"),
+            "rate": scalar(rate.mean.sum(), "E KL", units="nat", equation="2"),
+            "rate_bits": scalar(rate.mean.sum() * NATS_TO_BITS, "E KL", units="bit", equation="2"),
             "mutual_information": scalar(
-                information, "I(X; X_hat), aggregate posterior taken as the prior", "nat", "8"
+                information,
+                "I(X; X_hat), aggregate posterior taken as the prior",
+                units="nat",
+                equation="8",
             ),
             "elbo": scalar(
                 -self.losses["distortion"].mean / beta - rate.mean.sum(),
                 "-(E D - D(x, x)) / beta - E KL",
-                "nat",
-                "B.1",
+                units="nat",
+                equation="B.1",
             ),
         }
 
@@ -123,16 +150,23 @@ class RateDistortion(Analysis):
         rate = self.latents["kl"].mean
         gap = (rate - entropy)[active].sum()
         return {
-            "second_moment": latent(second, "E[mu^2 + sigma^2], 1 at an optimum", "theory 6"),
-            "rate_entropy": latent(entropy, "-E[log sigma_j], E[KL_j] at an optimum", "theory 6"),
+            "second_moment": latent(
+                second, "E[mu^2 + sigma^2], 1 at an optimum", equation="theory 6"
+            ),
+            "rate_entropy": latent(
+                entropy, "-E[log sigma_j], E[KL_j] at an optimum", equation="theory 6"
+            ),
             "certificate_gap": scalar(
-                gap, "E KL minus its entropy form over active dimensions", "nat", "theory 6"
+                gap,
+                "E KL minus its entropy form over active dimensions",
+                units="nat",
+                equation="theory 6",
             ),
             "elbo_entropy": scalar(
                 -self.losses["distortion"].mean / beta - entropy[active].sum(),
                 "the ELBO with the rate in its entropy form",
-                "nat",
-                "theory 6",
+                units="nat",
+                equation="theory 6",
             ),
         }
 
@@ -152,27 +186,41 @@ def _predictions(beta: float, spectrum: np.ndarray) -> dict[str, Variable]:
     rates = 0.5 * np.log(ratio)
     here = OCTAVES
     return {
-        "spectrum": latent(spectrum, "Var(y_j), 0 where collapsed", "16, 67", "metric"),
-        "water_filling_rate": latent(rates[here], "log(Var(y_j) / (beta/2)) / 2", "92", "nat"),
-        "water_filling_distortion": scalar(
-            np.minimum(spectrum, beta / 2).sum(), "sum of min(beta/2, Var(y_j))", "metric", "92"
+        "spectrum": latent(
+            spectrum, "Var(y_j), 0 where collapsed", equation="16, 67", units="metric"
         ),
-        "other_beta": Variable(("other_beta",), betas, "beta asked about", "metric"),
+        "water_filling_rate": latent(
+            rates[here], "log(Var(y_j) / (beta/2)) / 2", equation="92", units="nat"
+        ),
+        "water_filling_distortion": scalar(
+            np.minimum(spectrum, beta / 2).sum(),
+            "sum of min(beta/2, Var(y_j))",
+            units="metric",
+            equation="92",
+        ),
+        "other_beta": Variable(("other_beta",), betas, "beta asked about", units="metric"),
         "predicted_active": Variable(
-            ("other_beta",), stays.sum(axis=1), "dimensions with Var(y_j) > beta/2", "1", "92"
+            ("other_beta",),
+            stays.sum(axis=1),
+            "dimensions with Var(y_j) > beta/2",
+            units="1",
+            equation="92",
         ),
         "predicted_rate": Variable(
-            ("other_beta",), rates.sum(axis=1), "rate by water-filling", "nat", "92"
+            ("other_beta",), rates.sum(axis=1), "rate by water-filling", units="nat", equation="92"
         ),
         "predicted_distortion": Variable(
             ("other_beta",),
             np.minimum(spectrum, betas[:, None] / 2).sum(axis=1),
             "distortion of the active dimensions by water-filling",
-            "metric",
-            "92",
+            units="metric",
+            equation="92",
         ),
         "collapse_beta": latent(
-            2 * spectrum, "beta above which the dimension is predicted to collapse", "92", "metric"
+            2 * spectrum,
+            "beta above which the dimension is predicted to collapse",
+            equation="92",
+            units="metric",
         ),
     }
 

@@ -95,14 +95,20 @@ class Traversal(Analysis):
         return {
             "latents": Variable(("rank",), order, "latent walked along, by importance"),
             "inverse_variance": Variable(
-                ("rank",), inverse[order], "mean of sigma^-2 of that latent", "1", "22"
+                ("rank",),
+                inverse[order],
+                "mean of sigma^-2 of that latent",
+                units="1",
+                equation="22",
             ),
             "base": latent(self.held.mean, "z held still"),
             "z": Variable(grid, z, "z_j, equal steps in z"),
-            "y": Variable(grid, y, "y_j of those", "sqrt(metric)", "16"),
+            "y": Variable(grid, y, "y_j of those", units="sqrt(metric)", equation="16"),
             "images": self._decode(order, z, "equal steps in z"),
             "z_equal_y": Variable(grid, equal_z, "z_j, equal steps in y"),
-            "y_equal_y": Variable(grid, equal_y, "y_j of those", "sqrt(metric)", "16"),
+            "y_equal_y": Variable(
+                grid, equal_y, "y_j of those", units="sqrt(metric)", equation="16"
+            ),
             "images_equal_y": self._decode(order, equal_z, "equal steps in y"),
         }
 
