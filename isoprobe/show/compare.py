@@ -13,6 +13,7 @@ from isoprobe.errors import ResultError
 from isoprobe.show.matching import Matching, match
 from isoprobe.show.summary import reading, to_json
 from isoprobe.show.verdict import AGREE, verdict
+from isoprobe.theory.formulas import bits, excess, water_level
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -159,7 +160,7 @@ def _model(result: Result, name: str) -> Model:
         beta=document["beta"]["value"],
         active=document["summary"]["active"],
         latents=document["summary"]["latents"],
-        rate_bits=None if nats is None else nats / math.log(2),
+        rate_bits=None if nats is None else bits(nats),
         distortion=document["summary"]["distortion_mean"],
         coding_loss=_scalar(result, "overview", "distortion_coding_mean"),
         transform_loss=_transform_loss(result),
@@ -182,7 +183,7 @@ def _transform_loss(result: Result) -> float | None:
     """Return E D(x, x_check) - D(x, x), which is zero for a perfect reconstruction."""
     whole = _scalar(result, "overview", "distortion_transform_mean")
     own = _scalar(result, "overview", "distortion_self_mean")
-    return None if whole is None or own is None else whole - own
+    return None if whole is None or own is None else excess(whole, own)
 
 
 def _against(reference: Result, other: Result, first: Model, second: Model) -> Against:
@@ -207,7 +208,7 @@ def _pairs(
         importance = ours.get(latent)
         stays = None
         if comparable and importance is not None and second.beta is not None:
-            stays = importance > second.beta / 2
+            stays = importance > water_level(second.beta)
         yield Pair(
             reference=latent,
             other=number,
