@@ -17,6 +17,7 @@ import importlib.machinery
 import importlib.util
 import os
 import random
+import resource
 import signal
 import sys
 import tempfile
@@ -263,12 +264,12 @@ def run(chosen: Sequence[Mutant], processes: int) -> list[Mutant]:
                 number, mutant = waiting.pop(0)
                 child = start(mutant, Path(folder) / f"{number}.txt")
                 running[child] = (number, mutant, time.monotonic())
-            child, status = os.waitpid(-1, os.WNOHANG)
+            child, status, used = os.wait4(-1, os.WNOHANG)
             if child:
-                number, mutant, began = running.pop(child)
+                number, mutant, _ = running.pop(child)
                 lived = os.waitstatus_to_exitcode(status) == 0
                 living += [mutant] if lived else []
-                took = time.monotonic() - began
+                took = used.ru_utime + used.ru_stime
                 word = "LIVES" if lived else "killed"
                 where = f"{mutant.path}:{mutant.line}"
                 print(f"{number:>4} {word} {took:5.1f} s {where}: {mutant.change}", flush=True)
@@ -286,16 +287,21 @@ def main() -> int:
     parser.add_argument("-n", "--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--count", type=int, default=COUNT)
     parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--first", type=int, default=0, help="go on from this one of the sample")
     parser.add_argument("--only", default="", help="files whose path holds this")
     asked = parser.parse_args()
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     began = time.monotonic()
     chosen = sample(asked.count, asked.seed, asked.only)
+    chosen = chosen[asked.first :]
     living = run(chosen, asked.processes)
     killed = 1 - len(living) / len(chosen)
     minutes = (time.monotonic() - began) / 60
-    print(f"{len(chosen) - len(living)} of {len(chosen)} killed ({killed:.1%}), {minutes:.1f} min")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    core = (used.ru_utime + used.ru_stime) / 60
+    print(f"{len(chosen) - len(living)} of {len(chosen)} killed ({killed:.1%})")
+    print(f"{minutes:.1f} minutes, {core:.1f} of one core")
     for mutant in living:
         print(f"  {mutant.path}:{mutant.line}: {mutant.change}")
     return 0 if killed >= SHARE else 1
