@@ -34,9 +34,8 @@ coverage: $(READY)  ## run the tests and print the coverage by branch
 	@$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --fail-under=92
 
-mutation: $(READY)  ## change the formulas one by one; a test must fail each time
-	$(BIN)/python -m pip install --quiet -c constraints.txt mutmut
-	$(BIN)/mutmut run
+mutation: $(READY)  ## change formulas, statistics and analyses one by one; a test must fail each time
+	$(BIN)/python -m tests.house.mutation
 
 nightly: $(READY)  ## kills, wrong commands and generated files at full length
 	ISOPROBE_KILLS=100 ISOPROBE_BAD_INPUTS=all ISOPROBE_FUZZ=nightly $(BIN)/python -m pytest \

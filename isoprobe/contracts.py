@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from isoprobe.checkpoints.source import Source
+    from isoprobe.probe.shared import PassStatistics
     from isoprobe.results.reader import Result
     from isoprobe.statistics.moments import Accumulator
 
@@ -414,7 +415,7 @@ class Beta:
         value: used by every formula.
         source: ``user``, ``declared``, ``recovered``, or ``unknown`` (value is then NaN).
         declared: by the checkpoint or the user; None when unknown.
-        recovered: by stationarity, pooled over active dimensions (THEORY: 2b).
+        recovered: by stationarity, pooled over active dimensions.
         ci95: its 95 % confidence interval.
         recovered_pullback: by the pullback, None where not computed.
         ci95_pullback: its 95 % confidence interval.
@@ -488,11 +489,13 @@ class Context:
     Attributes:
         setup: as at the start.
         beta: the KL weight in force.
+        statistics: means and spreads over all samples, which no analysis need keep again.
         results: finished analyses by name, in the order they ran.
     """
 
     setup: Setup
     beta: Beta
+    statistics: PassStatistics
     results: Mapping[str, Mapping[str, Variable]] = field(default_factory=dict)
 
 

@@ -174,7 +174,6 @@ def rate_distortion(beta: float) -> dict[str, Variable]:
         "predicted_rate": Variable(over, np.linspace(4, 0, 5), "rate", "nat"),
         "predicted_distortion": Variable(over, betas, "distortion"),
         "rate_bits": scalar(3.0),
-        "coding_loss": scalar(0.7),
         "coding_loss_expected": scalar(0.75),
         "distortion": scalar(2.0),
     }
@@ -189,7 +188,6 @@ def traversal(walks: np.ndarray | None) -> dict[str, Variable]:
     z = np.tile(np.linspace(-2, 2, steps), (ranks, 1))
     return {
         "latents": Variable(("rank",), ORDER[:ranks], "latents"),
-        "inverse_variance": Variable(("rank",), np.array([20.0, 5.0, 2.0])[:ranks], "inverse"),
         "images": Variable((*grid, *axes), walks, "walks"),
         "images_equal_y": Variable((*grid, *axes), walks, "walks"),
         **{name: Variable(grid, z, name) for name in ("z", "y", "z_equal_y", "y_equal_y")},

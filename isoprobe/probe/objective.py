@@ -14,7 +14,7 @@ import torch
 
 from isoprobe.derivatives.metric_tensor import output_metric
 from isoprobe.errors import CheckpointError, MetricError
-from isoprobe.theory.formulas import kl_divergence
+from isoprobe.theory.formulas import kl_divergence, objective, two_points, weighted_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,9 +64,9 @@ class Parts:
     @property
     def score(self) -> np.ndarray:
         """L_x, ``(B,)``: the sum of the parts, from the left, the rates summed first."""
-        total = self.distortion if self.transform is None else self.distortion + self.transform
-        score: np.ndarray = total + self.rate.sum(axis=1)
-        return score
+        return objective(
+            self.distortion, self.rate, 0.0 if self.transform is None else self.transform
+        )
 
 
 class Objective:
@@ -135,8 +135,8 @@ class Objective:
         above, above_map = self._measured(measure, reference, decode(mean + std))
         below, below_map = self._measured(measure, reference, decode(mean - std))
         if above_map is None or below_map is None:
-            return 0.5 * (above + below), None
-        return 0.5 * (above + below), 0.5 * (above_map + below_map)
+            return two_points(above, below), None
+        return two_points(above, below), two_points(above_map, below_map)
 
     def _measured(
         self, measure: Callable[[Tensor, Tensor], Tensor], x: Tensor, output: Tensor
@@ -193,7 +193,7 @@ def parts(terms: Terms, beta: float) -> Parts:
     return Parts(
         distortion.double().cpu().numpy(),
         None if transform is None else transform.double().cpu().numpy(),
-        beta * rates(terms.mean, terms.std),
+        weighted_rate(rates(terms.mean, terms.std), beta),
     )
 
 

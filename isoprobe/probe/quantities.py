@@ -273,12 +273,12 @@ class Probe:
                 quantities["distortion"] = self._mean_distortion(x, points)
                 if "distortion_coding" in self.needs:
                     own = view.distortion(x_check, output)
-                    coding = self._mean_distortion(x_check, points) - own
+                    coding = formulas.excess(self._mean_distortion(x_check, points), own)
                     quantities["distortion_coding"] = coding
 
     def _mean_distortion(self, x: Tensor, outputs: tuple[Tensor, Tensor]) -> Tensor:
         above, below = (self.view.distortion(x, output) for output in outputs)
-        return 0.5 * (above + below)
+        return formulas.two_points(above, below)
 
     def _draw(self, index: np.ndarray, x: Tensor, quantities: dict[str, Tensor]) -> None:
         mean, std = quantities["mean"], quantities["std"]

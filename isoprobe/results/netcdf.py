@@ -283,6 +283,17 @@ def _unset(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
+def has_group(file: h5py.File, name: str) -> bool:
+    """Whether a file holds a group of variables itself: no link, which could lead elsewhere."""
+    import h5py
+
+    return (
+        name != LONG
+        and isinstance(file.get(name, getlink=True), h5py.HardLink)
+        and isinstance(file[name], h5py.Group)
+    )
+
+
 def variable_names(group: h5py.Group) -> list[str]:
     """Return the variables of a group: data sets of its own, without bare dimensions."""
     return [name for name in group if _is_variable(group, name)]

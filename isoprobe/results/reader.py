@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from isoprobe.errors import IsoprobeError, ResultError, nearest
 from isoprobe.results import netcdf
+from isoprobe.results.versions import FORMAT_VERSION, elsewhere
 
 if TYPE_CHECKING:
     import h5py
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 FORMAT = "isoprobe result"
 #: what one of several processes makes of its samples, see :mod:`isoprobe.run.shards`
 SHARD = "isoprobe shard"
-FORMAT_VERSION = 1
 _SAMPLES = "samples"
 #: what h5py, and whoever relies on what is read, raise on files that are damaged or not ours
 _ODD = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
@@ -69,6 +69,10 @@ class Group(Mapping[str, "Variable"]):
 
     def __getitem__(self, name: str) -> Variable:
         if name not in self._names:
+            with readable(self._group.file.filename):
+                moved = elsewhere(self._group, name)
+            if moved is not None:
+                return moved
             where = f"{self._group.file.filename} has no '{self._group.name}/{name}'"
             raise MissingVariableError(f"{where}{nearest(name, self._names)}")
         with readable(self._group.file.filename):
@@ -148,17 +152,9 @@ class Result:
 
     def groups(self) -> list[str]:
         """Return the names of the groups: ``samples`` and one for each analysis."""
-        import h5py
-
         if self._names is None:
             with readable(self.path):
-                self._names = [
-                    name
-                    for name in self._file
-                    if isinstance(self._file.get(name, getlink=True), h5py.HardLink)
-                    and isinstance(self._file[name], h5py.Group)
-                    and name != netcdf.LONG
-                ]
+                self._names = [name for name in self._file if netcdf.has_group(self._file, name)]
         return list(self._names)
 
     def __contains__(self, group: object) -> bool:

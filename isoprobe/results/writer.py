@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from isoprobe.errors import IsoprobeError, ResultError
 from isoprobe.results import netcdf
 from isoprobe.results.journal import Journal, difference, saved_record
-from isoprobe.results.reader import FORMAT, FORMAT_VERSION, SHARD, Result
+from isoprobe.results.reader import FORMAT, SHARD, Result
+from isoprobe.results.versions import FORMAT_VERSION
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 
 from isoprobe.contracts import ACTIVE_NATS, Analysis, Context, Setup
 from isoprobe.errors import PluginError
-from isoprobe.probe.beta import Overview
+from isoprobe.probe.overview import Overview
 from isoprobe.probe.quantities import Probe, ProbeOptions
 from isoprobe.progress import bar, say
 from isoprobe.results.reader import readable
@@ -237,10 +237,12 @@ class Run:
         beta = gathered.overview.resolve_beta(
             self.given_beta, self.declared_beta, comparable=self.beta_comparable
         )
+        statistics = gathered.overview.statistics
         results: dict[str, Mapping[str, Variable]] = {}
         for step in gathered.steps:
-            results[step.name] = step.result(Context(gathered.setup, beta, dict(results)))
-        return Context(gathered.setup, beta, results)
+            context = Context(gathered.setup, beta, statistics, dict(results))
+            results[step.name] = step.result(context)
+        return Context(gathered.setup, beta, statistics, results)
 
     def conclude(
         self, writer: ResultWriter, gathered: Gathered, context: Context, attrs: Mapping[str, Any]
@@ -258,7 +260,7 @@ class Run:
         """
         self._finish(writer, gathered.steps, context)
         groups = dict(context.results)
-        context = Context(context.setup, context.beta, groups)
+        context = replace(context, results=groups)
 
         def column(name: str) -> np.ndarray:
             return writer.columns(0, self.data.samples, [name])[name]

@@ -186,7 +186,7 @@ def _metric_by_beta(
     beta: float | str | None,
     notes: list[str],
 ) -> Metric:
-    """The metric whose recovered beta is the one declared; weights alone cannot tell (2b)."""
+    """The metric whose recovered beta is the one declared; weights alone cannot tell."""
     active = np.ones(vae.latent_size, dtype=bool)
     known = registry.names("metric")
     metrics = [registry.metric(s) for s in PLAUSIBLE if s.partition(":")[0] in known]

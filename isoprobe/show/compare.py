@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from isoprobe.show.shown import columns, number, said, tiles
 from isoprobe.show.summary import to_json
 from isoprobe.show.verdict import AGREE
 from isoprobe.show.voice import voice
+from isoprobe.theory.formulas import bits, excess, water_level
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -169,7 +169,7 @@ def _model(result: Result, name: str) -> Model:
         beta=document["beta"]["value"],
         active=document["summary"]["active"],
         latents=document["summary"]["latents"],
-        rate_bits=None if nats is None else nats / math.log(2),
+        rate_bits=None if nats is None else bits(nats),
         distortion=document["summary"]["distortion_mean"],
         coding_loss=number(result, "overview/distortion_coding_mean"),
         transform_loss=_transform_loss(result),
@@ -198,7 +198,7 @@ def _transform_loss(result: Result) -> float | None:
     """Return E D(x, x_check) - D(x, x), which is zero for a perfect reconstruction."""
     whole = number(result, "overview/distortion_transform_mean")
     own = number(result, "overview/distortion_self_mean")
-    return None if whole is None or own is None else whole - own
+    return None if whole is None or own is None else excess(whole, own)
 
 
 def _against(reference: Result, other: Result, first: Model, second: Model) -> Against:
@@ -223,7 +223,7 @@ def _pairs(
         importance = ours.get(latent)
         stays = None
         if comparable and importance is not None and second.beta is not None:
-            stays = importance > second.beta / 2
+            stays = importance > water_level(second.beta)
         yield Pair(
             reference=latent,
             other=number,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isoprobe.contracts import ACTIVE_NATS, Analysis, Batch, Context, Setup, Variable
-from isoprobe.probe.beta import Overview
+from isoprobe.probe.overview import Overview
 from isoprobe.probe.quantities import Probe
 from isoprobe.registry.lookup import installed
 from isoprobe.testing.models import small_data, small_vae
@@ -165,8 +165,10 @@ class Rehearsal:
         beta = overview.resolve_beta(1.0, None)
         results: dict[str, Mapping[str, Variable]] = {}
         for step in steps:
-            results[step.name] = step.result(Context(self.setup, beta, dict(results)))
-        context = Context(self.setup, beta, results)
+            results[step.name] = step.result(
+                Context(self.setup, beta, overview.statistics, dict(results))
+            )
+        context = Context(self.setup, beta, overview.statistics, results)
         for step in steps:
             for rows in self.order(20):
                 chunk = {n: v.values[rows.start : rows.stop] for n, v in stored.items()}

@@ -103,7 +103,7 @@ def test_rate_distortion_places_the_model_beside_the_prediction(result, axes):
     curve = line(axes, "water-filling (92)")
     np.testing.assert_allclose(curve.get_xdata(), np.array([4, 3, 2, 1]) / np.log(2))
     for label, value in [
-        ("coding loss (54)", 0.7),
+        ("coding loss (54)", 0.75),
         (r"$n\,\beta/2$ (62)", 0.75),
         ("distortion", 2),
     ]:
@@ -196,7 +196,7 @@ def test_traversal_lays_frames_out_by_rank_and_step(result, axes):
     walks = result["traversal"]["images"].values
     np.testing.assert_allclose(sheet[0:2, 3:6, 0], walks[0, 1, 0])
     np.testing.assert_allclose(sheet[4:6, 0:3, 0], walks[2, 0, 0])
-    assert tick_texts(axes.yaxis) == ["1  (20)", "2  (5)", "0  (2)"]
+    assert tick_texts(axes.yaxis) == ["1  (24)", "2  (6)", "0  (1)"]
     assert tick_texts(axes.xaxis) == ["-2", "0", "2"]
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import CheckpointError, DataError, MetricError, OptionError
 from isoprobe.hookspecs import hookimpl
+from isoprobe.theory import formulas
+from isoprobe.theory.stated import cite
 from isoprobe_plugins.analyses.variables import sample, scalar
 
 if TYPE_CHECKING:
@@ -85,7 +87,9 @@ class Anomaly(Analysis):
         columns = self._decomposed_parts(batch) if self.decomposed else self._plain_parts(batch)
         if batch.labels is not None:
             marks = self._marks(batch.labels)
-            columns["anomalous"] = sample(marks, "the row is labelled as an anomaly")
+            columns["anomalous"] = sample(
+                marks, "the row is labelled as an anomaly", theory="Anomaly score"
+            )
             columns |= self._untrained_parts(batch)
         return columns
 
@@ -94,7 +98,7 @@ class Anomaly(Analysis):
         distortion = batch.array("distortion")
         return {
             "score_distortion": sample(
-                distortion, "E_z D(x, x_hat)", units="metric", equation="A.6"
+                distortion, "E_z D(x, x_hat)", units="metric", **cite(formulas.two_points)
             )
         }
 
@@ -114,13 +118,13 @@ class Anomaly(Analysis):
                 batch.array("distortion_coding") + least,
                 "E_z D(x_check, x_hat)",
                 units="metric",
-                equation="A.6",
+                **cite(formulas.two_points),
             ),
             "score_transform": sample(
                 transform_weight(self.setup.vae) * transform,
                 "w D(x, x_check) with the weight of the decomposed loss",
                 units="metric",
-                equation="Section 5.3",
+                **cite(formulas.objective),
             ),
         }
 
@@ -166,13 +170,16 @@ class Anomaly(Analysis):
             distortion = distortion + terms.transform.double()
         return {
             "untrained_distortion": sample(
-                distortion.cpu().numpy(), "distortion parts, parameters drawn anew", units="metric"
+                distortion.cpu().numpy(),
+                "distortion parts, parameters drawn anew",
+                units="metric",
+                **cite(formulas.objective),
             ),
             "untrained_rate": sample(
-                rates(terms.mean, terms.std).sum(axis=1),
+                formulas.rate(rates(terms.mean, terms.std)),
                 "KL, parameters drawn anew",
                 units="nat",
-                equation="2",
+                **cite(formulas.rate),
             ),
         }
 
@@ -186,19 +193,26 @@ class Anomaly(Analysis):
         parts = Parts(
             chunk["score_distortion"],
             chunk["score_transform"] if self.decomposed else None,
-            beta * rates(chunk["mean"], chunk["std"]),
+            formulas.weighted_rate(rates(chunk["mean"], chunk["std"]), beta),
         )
+        source = cite(formulas.objective)
         columns = {
-            "score": sample(parts.score, "anomaly score L_x", units="metric", equation="3"),
+            "score": sample(parts.score, "anomaly score L_x", units="metric", **source),
             "score_rate": Variable(
-                ("sample", "latent"), parts.rate, "beta KL_j", units="metric", equation="2"
+                ("sample", "latent"),
+                parts.rate,
+                "beta KL_j",
+                units="metric",
+                **cite(formulas.weighted_rate),
             ),
         }
         if "untrained_rate" in chunk:
             columns["untrained_score"] = sample(
-                chunk["untrained_distortion"] + beta * chunk["untrained_rate"],
+                chunk["untrained_distortion"]
+                + formulas.weighted_rate(chunk["untrained_rate"], beta),
                 "anomaly score with parameters drawn anew",
                 units="metric",
+                **source,
             )
         return columns
 
@@ -230,13 +244,17 @@ class Anomaly(Analysis):
         reference = np.sort(scores if marks is None else scores[~marks])
         variables = {
             "reference": Variable(
-                ("reference",), reference, "scores of reference rows, ascending", units="metric"
+                ("reference",),
+                reference,
+                "scores of reference rows, ascending",
+                units="metric",
+                **cite(formulas.objective),
             ),
             **self._by_rule(scores, marks),
         }
         if marks is not None:
             variables["prevalence"] = scalar(
-                float(marks.mean()), "share of rows that are anomalies"
+                float(marks.mean()), "share of rows that are anomalies", theory="Anomaly score"
             )
             twin, note = self._untrained_scores(columns)
             notes += note
@@ -248,7 +266,9 @@ class Anomaly(Analysis):
                     if name not in {"rule", "share"}
                 }
         if notes:
-            variables["notes"] = scalar("; ".join(notes), "what was left out, and why")
+            variables["notes"] = scalar(
+                "; ".join(notes), "what was left out, and why", theory="Anomaly score"
+            )
         return variables
 
     def _require_finite(self, scores: np.ndarray) -> None:
@@ -298,8 +318,13 @@ class Anomaly(Analysis):
         pools = {"quantile": np.sort(reference), "contamination": np.sort(scores)}
         thresholds = [upper_threshold(pools[rule], share) for rule, share in shares.items()]
 
-        def by_rule(values: object, long_name: str, units: str = "1") -> Variable:
-            return Variable(("rule",), np.asarray(values), long_name, units=units)
+        def by_rule(
+            values: object,
+            long_name: str,
+            units: str = "1",
+            formula: Callable[..., object] = upper_threshold,
+        ) -> Variable:
+            return Variable(("rule",), np.asarray(values), long_name, units=units, **cite(formula))
 
         variables = {
             "rule": by_rule(list(shares), "where the threshold comes from"),
@@ -312,12 +337,17 @@ class Anomaly(Analysis):
             return variables
         found = [asdict(detect(scores, marks, threshold)) for threshold in thresholds]
         for name, text in _QUALITY.items():
-            variables[name] = by_rule([row[name] for row in found], text)
+            variables[name] = by_rule([row[name] for row in found], text, formula=detect)
         variables["auroc"] = scalar(
-            auroc(scores, marks), "area under the ROC curve", show="tile", label="AUROC", form=".3f"
+            auroc(scores, marks),
+            "area under the ROC curve",
+            show="tile",
+            label="AUROC",
+            form=".3f",
+            **cite(auroc),
         )
         variables["average_precision"] = scalar(
-            average_precision(scores, marks), "average precision"
+            average_precision(scores, marks), "average precision", **cite(average_precision)
         )
         return variables
 

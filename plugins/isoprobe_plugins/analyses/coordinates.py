@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
+from isoprobe.theory.isometric import IsometricMap, map_to_arrays
+from isoprobe.theory.stated import cite
 from isoprobe_plugins.analyses.variables import latent
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Figure, Setup
+    from isoprobe.contracts import Batch, Context, Figure
 
 
 class Coordinates(Analysis):
@@ -26,6 +28,9 @@ class Coordinates(Analysis):
     summary = "isometric coordinates y of every sample, and the map to and from them (Eq. 16, 67)"
     needs = frozenset({"mean", "std"})
 
+    def update(self, batch: Batch) -> None:
+        """Take in nothing: the overview keeps the scales that the map is made of."""
+
     @classmethod
     def figures(cls) -> Sequence[Figure]:
         """What the report draws of it."""
@@ -33,42 +38,21 @@ class Coordinates(Analysis):
 
         return COORDINATES
 
-    def start(self, setup: Setup) -> None:
-        """Prepare the table of scales."""
-        from isoprobe.theory.isometric import ScaleTable
-
-        super().start(setup)
-        self.table = ScaleTable(setup.vae.latent_size)
-        self.accumulators = {"table": self.table}
-
-    def update(self, batch: Batch) -> None:
-        """Take in a batch."""
-        self.table.update(batch.array("mean"), batch.array("std"))
-
     def result(self, context: Context) -> Mapping[str, Variable]:
-        """Variances of y, and the map as knots and slopes."""
-        import numpy as np
-
-        from isoprobe.theory.isometric import map_to_arrays
-
-        beta = context.beta.value
-        self.map = self.table.isometric_map(beta)
-        curves = [self.table.curve(j) for j in range(self.table.latents)]
+        """The map as knots and slopes."""
+        self.map = context.statistics.scales.isometric_map(context.beta.value)
         knots, slopes = map_to_arrays(self.map)
+        source = cite(map_to_arrays)
         return {
-            "variance": latent(
-                np.array([curve.variance(beta) for curve in curves]),
-                "Var(y_j) under the aggregate posterior",
-                equation="16, 67",
-                units="metric",
+            "knots": Variable(
+                ("latent", "knot"), knots, "z at the knots of the map, NaN unused", **source
             ),
-            "knots": Variable(("latent", "knot"), knots, "z at the knots of the map, NaN unused"),
             "slopes": Variable(
                 ("latent", "knot"),
                 slopes,
                 "dy/dz at the knots",
                 units="sqrt(metric)",
-                equation="16",
+                **source,
             ),
         }
 
@@ -84,7 +68,7 @@ class Coordinates(Analysis):
                 y,
                 "isometric coordinates of mu",
                 units="sqrt(metric)",
-                equation="16, 67",
+                **cite(IsometricMap.to_isometric),
             )
         }
 
@@ -96,8 +80,8 @@ class Coordinates(Analysis):
             "variance_of_mean": latent(
                 columns("y").astype(float).var(axis=0),
                 "variance of y(mu_j)",
-                equation="16, 67",
                 units="metric",
+                **cite(IsometricMap.to_isometric),
             )
         }
 

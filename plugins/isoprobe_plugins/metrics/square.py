@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from isoprobe.contracts import Metric
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
+from isoprobe.theory.formulas import gaussian_log_normaliser
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,7 @@ class SumSquaredError(Metric):
 
     def log_normaliser(self, beta: float, input_size: int) -> float:
         """(m/2) log(pi beta): exp(-D / beta) is N(x_hat, (beta/2) I) up to this."""
-        return input_size / 2 * math.log(math.pi * beta)
+        return gaussian_log_normaliser(input_size, beta)
 
 
 class MeanSquaredError(Metric):
@@ -56,7 +57,7 @@ class MeanSquaredError(Metric):
 
     def log_normaliser(self, beta: float, input_size: int) -> float:
         """(m/2) log(pi beta m)."""
-        return input_size / 2 * math.log(math.pi * beta * input_size)
+        return gaussian_log_normaliser(input_size, beta * input_size)
 
 
 class Gaussian(Metric):
