@@ -147,6 +147,7 @@ def test_json_is_whole_and_has_the_promised_keys(run: Run) -> None:
         "beta",
         "latents",
         "summary",
+        "verdict",
         "diagnosis",
         "anomaly",
         "output",
@@ -175,6 +176,8 @@ def test_json_is_whole_and_has_the_promised_keys(run: Run) -> None:
         "importance_rough",
         "importance_exact",
         "state",
+        "importance/share",
+        "diagnosis/label",
     }
     assert set(document["summary"]) == {
         "latents",
