@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import copy
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -106,19 +105,24 @@ class Mutant:
     source: str
 
 
-def mutants(path: str) -> Iterator[Mutant]:
-    """Every mutant of a file, in the order of its syntax tree."""
+def changes(path: str) -> list[tuple[str, int, int]]:
+    """Every change to a file, as its path, the number of the place, and the variant."""
     tree = ast.parse((ROOT / path).read_text("utf-8"))
-    places = list(_places(tree))
-    for number, place in enumerate(places):
-        for variant in range(_variants(place)):
-            changed = copy.deepcopy(tree)
-            node = list(_places(changed))[number]
-            before = ast.unparse(node)
-            _change(node, variant)
-            source = ast.unparse(ast.fix_missing_locations(changed))
-            line = getattr(place, "lineno", 0)
-            yield Mutant(path, line, f"{before}  ->  {ast.unparse(node)}"[:160], source)
+    return [
+        (path, number, variant)
+        for number, place in enumerate(_places(tree))
+        for variant in range(_variants(place))
+    ]
+
+
+def mutant(path: str, number: int, variant: int) -> Mutant:
+    """The file with one of its changes made."""
+    tree = ast.parse((ROOT / path).read_text("utf-8"))
+    node = list(_places(tree))[number]
+    before, line = ast.unparse(node), getattr(node, "lineno", 0)
+    _change(node, variant)
+    source = ast.unparse(ast.fix_missing_locations(tree))
+    return Mutant(path, line, f"{before}  ->  {ast.unparse(node)}"[:160], source)
 
 
 def _places(tree: ast.AST) -> Iterator[ast.AST]:
@@ -195,10 +199,10 @@ def tests_of(path: str) -> list[str]:
 
 def sample(count: int, seed: int, only: str = "") -> list[Mutant]:
     """Draw mutants of all files alike, each equally likely."""
-    every = [m for path in files() if only in path for m in mutants(path)]
+    every = [change for path in files() if only in path for change in changes(path)]
     print(f"{len(every)} mutants of {len(files())} files", flush=True)
     chosen = random.Random(seed).sample(range(len(every)), min(count, len(every)))
-    return [every[number] for number in sorted(chosen)]
+    return [mutant(*every[number]) for number in chosen]  # any first part is a sample too
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):

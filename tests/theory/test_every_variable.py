@@ -10,6 +10,8 @@ import torch
 
 import isoprobe
 from isoprobe.contracts import Variable
+from isoprobe.probe.quantities import Probe, ProbeOptions
+from isoprobe.registry.lookup import installed
 from isoprobe.results.reader import Result
 from isoprobe_plugins.architectures.linear import linear_vae
 from tests.theory.crooked import (
@@ -19,9 +21,11 @@ from tests.theory.crooked import (
     CONTAMINATION,
     DECLARED,
     QUANTILE,
+    ROWS,
     SEED,
     STEPS,
     WALKS,
+    N,
     Oracle,
     rows,
     vae,
@@ -154,3 +158,53 @@ def test_a_declared_beta_that_holds_asks_for_no_table() -> None:
     ) as result:
         assert str(result["diagnosis"]["verdict"].values) == "sound"
         assert "metric_beta" not in list(result["diagnosis"])
+
+
+def test_what_random_columns_tell_of_orthogonality(oracle: Oracle) -> None:
+    """Means and errors of the probe's own estimates, taken once more by hand."""
+    model = vae()
+    metric = installed().metric(model.facts.metric)
+    needs = {"std", "pullback", "pullback_spread", "pullback_drawn"}
+    probe = Probe(model, metric, needs, ProbeOptions(pullback="probe", seed=SEED))
+    batch = probe(np.arange(ROWS), torch.as_tensor(oracle.x))
+    square = 4 * batch.array("pullback_spread")
+    response = 2 * oracle.s**2 * batch.array("pullback")
+    options = {"beta": BETA, "seed": SEED, "pullback": "probe", "analyses": ["isometry"]}
+    with isoprobe.analyze(model, oracle.x, **options) as result:
+        group = {name: v.values for name, v in result["isometry"].items()}
+        stored = result.samples(names=["pullback"])["pullback"]
+    defect = np.sqrt(square.mean(0)) / response.mean(0)
+    error = square.std(0, ddof=1) / np.sqrt(ROWS) / (2 * np.sqrt(square.mean(0))) / response.mean(0)
+    np.testing.assert_allclose(group["orthogonality_defect"], defect, rtol=1e-9)
+    np.testing.assert_allclose(group["orthogonality_defect_se"], error, rtol=1e-9)
+    assert "cosine" not in group
+    drawn = batch["pullback_drawn"].numpy()
+    assert drawn.any()
+    np.testing.assert_array_equal(np.isfinite(stored), drawn)
+    np.testing.assert_allclose(stored[drawn], oracle.g[drawn], rtol=1e-9)
+    truth = 2 * oracle.s**2 * oracle.g / BETA
+    off = np.abs(group["norm_mean"] - truth.mean(0)) / group["norm_se"]
+    assert off.max() < 3
+    at_hand = [np.where(drawn[:, j], truth[:, j], np.nan) for j in range(N)]
+    spread = np.array([np.nanstd(column, ddof=1) for column in at_hand])
+    np.testing.assert_allclose(group["norm_sd"], spread, rtol=1e-9)
+
+
+def test_without_a_pair_of_active_latents_there_is_no_angle() -> None:
+    covariance = torch.diag(torch.tensor([3.0, 0.02, 0.01], dtype=torch.float64))
+    x = np.random.default_rng(0).multivariate_normal(np.zeros(3), covariance.numpy(), 200)
+    model = linear_vae(covariance, 0.1, latent_size=3)
+    with isoprobe.analyze(model, x, analyses=["isometry", "density"], seed=SEED) as result:
+        assert result["overview"]["active"].values.tolist() == [True, False, False]
+        assert float(result["isometry"]["cosine_mean_abs"].values) == 0
+        assert float(result["isometry"]["hadamard_gap"].values) == 0
+
+
+def test_density_without_a_volume(oracle: Oracle) -> None:
+    for options in ({"analyses": ["density:volume=none"]}, {"metric": "l1", "beta": 1.0}):
+        with isoprobe.analyze(
+            vae(), oracle.x, seed=SEED, **{"analyses": ["density"], **options}
+        ) as result:
+            assert "log_volume" not in result["samples"]
+            assert "log_density_input" not in result["samples"]
+            assert str(result["density"]["volume"].values) == "metric space only"
