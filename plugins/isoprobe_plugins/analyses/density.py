@@ -249,6 +249,7 @@ class Density(Analysis):
                 "correlation of the two log densities",
                 show="tile",
                 label="agreement of densities",
+                form=".3f",
                 **cite(formulas.correlation),
             ),
             "estimator_difference_mean": scalar(
