@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 import isoprobe
-from isoprobe.cli.report import report as report_command
+from isoprobe.cli.group import cli
 from isoprobe.contracts import Variable
 from isoprobe.errors import PluginError
 from isoprobe.registry.discovery import PluginWarning
@@ -119,7 +119,7 @@ def test_a_strangers_figures_are_drawn_and_one_that_fails_spoils_nothing(centre:
     assert "0 at an optimum." in page
     assert "figure &#39;broken&#39; cannot be drawn" in page
     arguments = [str(centre / "one.h5"), "--figures", str(centre / "f"), "--figure", "centres"]
-    found = CliRunner().invoke(report_command, arguments, catch_exceptions=False)
+    found = CliRunner().invoke(cli, ["report", *arguments], catch_exceptions=False)
     assert found.exit_code == 0
     assert [path.name for path in (centre / "f").iterdir()] == ["centres.svg"]
     law = next(
