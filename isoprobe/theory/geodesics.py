@@ -20,7 +20,7 @@ from torch import Tensor
 from isoprobe.theory.relaxation import Relaxed, relax
 
 #: segments of each level, and steps taken there at most
-LEVELS = {4: 16, 8: 16, 16: 12, 32: 6}
+LEVELS = {4: 16, 8: 10, 16: 10, 32: 4}
 #: levels on which every start is followed, before the best goes on
 _SCOUTED = 2
 #: relative length that a further step promises, below which a path is at rest
@@ -141,12 +141,13 @@ def geodesics(
         The shortest path found for each pair; ``converged`` tells where steps ran out.
     """
     stacked = torch.stack(tuple(starts)).double()
+    block = block or max(stacked.shape[1], 1)
     parts = [
         _solved(surface, part, levels or LEVELS, tolerance)
-        for part in stacked.split(block or max(stacked.shape[1], 1), dim=1)
+        for part in torch.split(stacked, block, dim=1)
     ]
     points, remaining, start = (torch.cat(piece) for piece in zip(*parts, strict=True))
-    lengths = [path_length(surface, part) for part in points.split(block or max(len(points), 1))]
+    lengths = [path_length(surface, part) for part in torch.split(points, block)]
     length, error = (torch.cat(piece) for piece in zip(*lengths, strict=True))
     return Geodesics(points, length, error, remaining, start)
 
@@ -158,6 +159,7 @@ def _solved(
     tries, count = starts.shape[:2]
     chosen = torch.zeros(count, dtype=torch.int64)
     paths = starts.flatten(0, 1)
+    tensors = _mean_tensor(surface, paths)
     for level, (segments, steps) in enumerate(levels.items()):
         if paths.shape[1] > segments + 1:
             paths = paths[:, :: (paths.shape[1] - 1) // segments]
@@ -167,7 +169,8 @@ def _solved(
         found = relax(
             paths,
             partial(_energy, surface, ends),
-            _mean_tensor(surface, paths),
+            _form(segments).to(paths),
+            tensors,
             steps,
             2 * tolerance,  # a length changes by half of what its square does
         )
@@ -176,7 +179,7 @@ def _solved(
             chosen = found.energy.reshape(tries, count).argmin(dim=0)
             best = chosen * count + torch.arange(count)
             found = Relaxed(*(part[best] for part in (paths, found.energy, found.remaining)))
-            paths = found.points
+            paths, tensors = found.points, tensors[best]
     return paths, found.remaining / 2, chosen
 
 
@@ -185,7 +188,8 @@ def _mean_tensor(surface: Surface, paths: Tensor) -> Tensor:
     last = paths.shape[1] - 1
     quarters = paths[:, [last // 4, last // 2, last - last // 4]]
     tensors = surface.tensor(quarters.flatten(0, 1))
-    return tensors.unflatten(0, quarters.shape[:2]).mean(dim=1)
+    mean: Tensor = tensors.view(*quarters.shape[:2], *tensors.shape[1:]).mean(dim=1)
+    return mean
 
 
 def _energy(surface: Surface, ends: Tensor, rows: Tensor, points: Tensor) -> Tensor:
@@ -196,6 +200,14 @@ def _energy(surface: Surface, ends: Tensor, rows: Tensor, points: Tensor) -> Ten
     coarse = _squares(surface, points[:, ::2], image[:, ::2]).sum(dim=1)
     segments = points.shape[1] - 1
     return segments * (4 * fine - 0.5 * coarse) / 3
+
+
+def _form(segments: int) -> Tensor:
+    """Second derivative of that energy in the inner nodes of one coordinate where M = 1."""
+    steps = torch.eye(segments + 1, dtype=torch.float64).diff(dim=0)
+    pairs = steps[::2] + steps[1::2]
+    whole = 2 * segments * (4 * steps.T @ steps - 0.5 * pairs.T @ pairs) / 3
+    return whole[1:-1, 1:-1]
 
 
 def _squares(surface: Surface, points: Tensor, image: Tensor) -> Tensor:
@@ -210,7 +222,8 @@ def _squares(surface: Surface, points: Tensor, image: Tensor) -> Tensor:
 
 
 def _decoded(surface: Surface, points: Tensor) -> Tensor:
-    return surface.decode(points.flatten(0, 1)).unflatten(0, points.shape[:2])
+    image = surface.decode(points.flatten(0, 1))
+    return image.reshape(*points.shape[:2], *image.shape[1:])
 
 
 def refined(paths: Tensor) -> Tensor:

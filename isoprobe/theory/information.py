@@ -114,7 +114,7 @@ class LatentInformation:
     @property
     def informative(self) -> np.ndarray:
         """Whether a latent tells of any factor more than 0.05 bits for sure, ``(n,)``."""
-        clear: np.ndarray = (self.lower > INFORMATIVE_BITS).any(axis=0)
+        clear: np.ndarray = np.max(self.lower, axis=0) > INFORMATIVE_BITS
         return clear
 
     @property
@@ -217,7 +217,8 @@ def _log_ratios(one: Factor, sums: np.ndarray) -> np.ndarray:
     """log2 q_jc / q_j on the grid, ``(C, G)``."""
     counts = np.bincount(one.codes, minlength=one.classes)[:, None]
     density, total = sums / counts.clip(1), sums.sum(axis=0) / counts.sum()
-    return (log_where_positive(density) - log_where_positive(total)) / np.log(2)
+    ratios: np.ndarray = (log_where_positive(density) - log_where_positive(total)) / np.log(2)
+    return ratios
 
 
 def _divergence(code: Mixture, one: Factor, sums: np.ndarray) -> float:
@@ -228,14 +229,16 @@ def _divergence(code: Mixture, one: Factor, sums: np.ndarray) -> float:
 def _row_values(code: Mixture, one: Factor, sums: np.ndarray) -> np.ndarray:
     """int q_n log2(q_jc / q_j) dz of each row n of class c, ``(N,)``."""
     ratios = _log_ratios(one, sums)
-    return code.expected(ratios)[np.arange(len(one.codes)), one.codes]
+    values: np.ndarray = code.expected(ratios)[np.arange(len(one.codes)), one.codes]
+    return values
 
 
 def _left_out_values(code: Mixture, one: Factor, sums: np.ndarray) -> np.ndarray:
-    """The same with p(c | z) from the other rows, ``(N,)``: a lower bound on average.
+    """Row values with p(c | z) from the other rows.
 
-    Any guess of c from z gives a bound (Barber and Agakov 2003); the others' posterior is mixed
-    with e p_c, and the e that serves best is taken.
+    Returns:
+        ``(N,)``, a lower bound on average, as any guess of c from z gives one (Barber and Agakov
+        2003); the others' posterior is mixed with e p_c, and the e that serves best is taken.
     """
     share = one.shares[one.codes]
     values = np.zeros((len(share), len(_PRIOR_SHARES)))

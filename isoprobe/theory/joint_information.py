@@ -125,9 +125,11 @@ def gaussian_bound(mean: np.ndarray, std: np.ndarray) -> Bound:
 def _all_against_all(
     draws: np.ndarray, own: np.ndarray, mean: np.ndarray, std: np.ndarray
 ) -> tuple[Bound, Bound, float]:
-    """L, bound (a), and the mean own share.
+    """Compare every draw with every row.
 
-    The error of L counts each row twice: as a draw, and as a part of the mixture.
+    Returns:
+        L, bound (a), and the mean own share; the errors count each row twice, as a draw and as a
+        part of the mixture.
     """
     count = len(draws)
     others = np.empty(count)
@@ -154,24 +156,26 @@ def _all_against_all(
 def _widened(
     draws: np.ndarray, own: np.ndarray, mean: np.ndarray, std: np.ndarray, order: np.ndarray
 ) -> Bound:
-    """Bound (c): own row left out and the others widened by w, which any w keeps valid.
+    """Leave the own row out and widen the others by w.
 
-    The width is chosen on one half of the rows and evaluated on the other.
+    Returns:
+        Bound (c), valid for any w; the width is chosen on one half of the rows and evaluated on
+        the other.
     """
     half = min(WIDENED_ROWS, len(order)) // 2
     choosing, evaluated = order[:half], order[half : 2 * half]
 
     def values(rows: np.ndarray, width: float) -> np.ndarray:
-        return own[rows] - _left_out(draws, mean, np.sqrt(std**2 + width**2), rows)
+        wide: np.ndarray = np.sqrt(std**2 + width**2)
+        difference: np.ndarray = own[rows] - _left_out(draws, mean, wide, rows)
+        return difference
 
     best = min(WIDTHS, key=lambda width: float(values(choosing, width).mean()))
     found = values(evaluated, best)
     return Bound(f"widened by {best:g}", float(found.mean()), _error(found))
 
 
-def _left_out(
-    draws: np.ndarray, mean: np.ndarray, std: np.ndarray, rows: np.ndarray
-) -> np.ndarray:
+def _left_out(draws: np.ndarray, mean: np.ndarray, std: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """log mean_{n != i} q(z_i | x_n) of some draws, less the constant that ``own`` lacks too."""
     result = []
     for block, log_density in _log_densities(draws, mean, std, rows):

@@ -85,9 +85,9 @@ def probe_curve(
         gained = floor + log_odds[np.arange(len(test)), test] / math.log(2)
         low, high = wilson(int(right.sum()), len(test))
         results.append((right.mean(), low, high, gained.mean(), float(standard_error(gained))))
-    table = np.array(results).T
+    accuracy, above, below, bits, error = np.array(results).T
     majority = float((test == seen.argmax()).mean())
-    return ProbeCurve(np.array(counts), *table, majority=majority, tested=len(test))
+    return ProbeCurve(np.array(counts), accuracy, above, below, bits, error, majority, len(test))
 
 
 def default_counts(size: int) -> list[int]:

@@ -1,9 +1,9 @@
 """Mix the posteriors of one latent on a grid: densities and expectations, no draws and no bins.
 
 The aggregate posterior q(z_j) = mean_n N(mu_nj, sigma_nj^2) is a smooth sum of Gaussians, so the
-trapezoid rule at half the smallest sigma integrates logs of such sums to some six digits. Each Gaussian is
-followed over seven sigmas; rows are sorted by their mean, so that a block of rows touches only its
-own window of the grid.
+trapezoid rule at half the smallest sigma integrates even logs of such sums to some six digits.
+Each Gaussian is followed over seven sigmas; rows are sorted by their mean, so that a block of rows
+touches only its own window of the grid.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def mixture(mean: np.ndarray, std: np.ndarray, points: int = POINTS) -> Mixture:
 
 def log_where_positive(density: np.ndarray) -> np.ndarray:
     """Log of a density; 0 where it vanishes and so weighs nothing."""
-    return np.log(density, out=np.zeros_like(density), where=density > 0)
+    logs: np.ndarray = np.log(density, out=np.zeros_like(density), where=density > 0)
+    return logs
 
 
 def standard_error(rows: np.ndarray) -> np.ndarray:

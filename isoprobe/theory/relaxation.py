@@ -2,7 +2,7 @@
 
 Each path has its own history, step and end; they share the passes of the decoder. The first guess
 of the inverse Hessian is that of a surface whose metric is the path's mean M, where straight lines
-are exact: (T x M)^-1 with T the second difference along the path.
+are exact: (A x M)^-1 with A the energy's form in the nodes of one coordinate.
 """
 
 from __future__ import annotations
@@ -34,31 +34,15 @@ class Relaxed:
     remaining: Tensor
 
 
-class _Preconditioner:
-    """(T x M)^-1 / 2K of each path, applied to slopes ``(A, K - 1, n)``."""
-
-    def __init__(self, tensors: Tensor, segments: int) -> None:
-        inner = segments - 1
-        second = 2 * torch.eye(inner, dtype=torch.float64, device=tensors.device)
-        second -= torch.diag(second.new_ones(inner - 1), 1) + torch.diag(
-            second.new_ones(inner - 1), -1
-        )
-        self.along = torch.linalg.inv(second) / (2 * segments)
-        self.across = torch.linalg.inv(tensors)
-
-    def __call__(self, rows: Tensor, slopes: Tensor) -> Tensor:
-        product: Tensor = self.along @ slopes @ self.across[rows]
-        return product
-
-
 def relax(
-    paths: Tensor, energy: Energy, tensors: Tensor, steps: int, tolerance: float
+    paths: Tensor, energy: Energy, form: Tensor, tensors: Tensor, steps: int, tolerance: float
 ) -> Relaxed:
     """Lower the energy of each path until a step promises less than ``tolerance`` of it.
 
     Args:
         paths: ``(P, K + 1, n)``, float64; the first and last nodes stay.
         energy: differentiable in the inner nodes.
+        form: the energy's second derivative in the inner nodes where M = 1, ``(K - 1, K - 1)``.
         tensors: M of each path, ``(P, n, n)``, positive definite.
         steps: at most.
         tolerance: relative.
@@ -67,7 +51,12 @@ def relax(
         The paths, none of higher energy than before.
     """
     points = paths.clone()
-    precondition = _Preconditioner(tensors, paths.shape[1] - 1)
+    along, across = torch.linalg.inv(form), torch.linalg.inv(tensors)
+
+    def precondition(rows: Tensor, slopes: Tensor) -> Tensor:
+        product: Tensor = along @ slopes @ across[rows]
+        return product
+
     rows = torch.arange(len(points), device=points.device)
     value, slope = _with_slope(energy, rows, points)
     history: list[tuple[Tensor, Tensor]] = []
@@ -128,7 +117,7 @@ def _with_slope(energy: Energy, rows: Tensor, points: Tensor) -> tuple[Tensor, T
 
 def _direction(
     history: list[tuple[Tensor, Tensor]],
-    precondition: _Preconditioner,
+    precondition: Callable[[Tensor, Tensor], Tensor],
     rows: Tensor,
     slope: Tensor,
 ) -> Tensor:
