@@ -31,22 +31,25 @@ class Bound:
         value: the estimate.
         se: its standard error.
         influence: of each row, ``(N,)``, with mean 0, where every row was used.
+        bias: within what distance a finite N raises the estimate on average, negative if it
+            lowers it.
     """
 
     name: str
     value: float
     se: float
     influence: np.ndarray | None = None
+    bias: float = 0.0
 
     @property
     def below(self) -> float:
-        """Two standard errors below."""
-        return self.value - 2 * self.se
+        """Two standard errors below, and the bias where it is upwards."""
+        return self.value - max(self.bias, 0.0) - 2 * self.se
 
     @property
     def above(self) -> float:
-        """Two standard errors above."""
-        return self.value + 2 * self.se
+        """Two standard errors above, and the bias where it is downwards."""
+        return self.value - min(self.bias, 0.0) + 2 * self.se
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,14 @@ class Mixture:
             result[rows] = self.step * (density @ functions[:, window].T)
         return result
 
+    def own_share(self, total: np.ndarray) -> np.ndarray:
+        """Share of each row in the sum of all, ``total (G,)``, where it lies itself: ``(N,)``."""
+        result = np.empty(len(self.mean))
+        inverse = np.divide(1, total, out=np.zeros_like(total), where=total > 0)
+        for rows, window, density in self.windows():
+            result[rows] = self.step * (density**2 @ inverse[window])
+        return result
+
 
 def mixture(mean: np.ndarray, std: np.ndarray, points: int = POINTS) -> Mixture:
     """Lay a grid under the posteriors of one latent.

@@ -54,6 +54,19 @@ def test_linear_codes_lie_within_their_intervals(target: float, size: int) -> No
         assert low <= exact <= high
 
 
+def test_the_bias_of_few_rows_is_foreseen() -> None:
+    """KL(q || p) of a standard normal code falls to 0 as 1/N, and its bias says by how much."""
+    generator = np.random.default_rng(16)
+    excess, foreseen = [], []
+    for _ in range(40):
+        mean = np.sqrt(1 - 0.1**2) * generator.normal(size=(400, 2))
+        parts = latent_parts(mean, np.full_like(mean, 0.1))
+        excess.append(parts.marginal_kl.sum())
+        foreseen.append(parts.bias.sum())
+    assert 0.7 * np.mean(excess) < np.mean(foreseen) < np.mean(excess)
+    assert np.mean(foreseen) > 0.03
+
+
 def test_a_small_code_gets_a_number_and_a_large_one_is_saturated() -> None:
     small, middling, large = (
         kl_parts(*LinearCode(target, size).draw(1000, seed=2))
