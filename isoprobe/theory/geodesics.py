@@ -20,9 +20,7 @@ from torch import Tensor
 from isoprobe.theory.relaxation import Relaxed, relax
 
 #: segments of each level, and steps taken there at most
-LEVELS = {4: 16, 8: 10, 16: 10, 32: 4}
-#: levels on which every start is followed, before the best goes on
-_SCOUTED = 2
+LEVELS = {4: 16, 8: 12, 16: 10, 32: 4}
 #: relative length that a further step promises, below which a path is at rest
 TOLERANCE = 1e-3
 #: and below which it counts as converged where the steps ran out
@@ -175,7 +173,7 @@ def _solved(
             2 * tolerance,  # a length changes by half of what its square does
         )
         paths = found.points
-        if level + 1 == min(_SCOUTED, len(levels)):
+        if not level:  # every start is followed on the first level, the best of each pair beyond
             chosen = found.energy.reshape(tries, count).argmin(dim=0)
             best = chosen * count + torch.arange(count)
             found = Relaxed(*(part[best] for part in (paths, found.energy, found.remaining)))

@@ -193,4 +193,4 @@ def _difference(total: Bound, rows: np.ndarray, bound: Bound) -> Bound:
         error = math.hypot(total.se, bound.se)
     else:
         error = float(standard_error(rows - rows.mean() - bound.influence))
-    return Bound("TC", total.value - bound.value, error)
+    return Bound("TC", total.value - bound.value, error, bias=total.bias)
