@@ -1,0 +1,104 @@
+"""Take the KL term apart: I(x; z_j) and KL(q(z_j) || p) of every latent, I and TC as intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from isoprobe.contracts import Analysis, Variable
+from isoprobe.hookspecs import hookimpl
+from isoprobe_plugins.analyses.rows import checked_rows, posterior
+from isoprobe_plugins.analyses.variables import latent, scalar
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from isoprobe.contracts import Batch, Context
+    from isoprobe.theory.kl_parts import KLParts, LatentParts
+
+
+class KLPartsAnalysis(Analysis):
+    """KL_j = I(x; z_j) + KL(q_j || p), and E KL = I(x; z) + TC + sum_j KL(q_j || p).
+
+    Args:
+        rows: rows that are compared all with all, evenly spaced. I(x; z) shows at most log(rows),
+            so models are compared at equal numbers.
+    """
+
+    name = "kl-parts"
+    summary = "the KL term in parts: information about x, total correlation, distance from p(z)"
+    needs = frozenset({"mean", "std"})
+
+    def __init__(self, rows: int = 10_000) -> None:
+        super().__init__()
+        self.rows = checked_rows(rows, self.name)
+
+    def update(self, batch: Batch) -> None:
+        """Nothing: posteriors are stored by every run."""
+
+    def result(self, context: Context) -> Mapping[str, Variable]:
+        """Nothing yet."""
+        return {}
+
+    def conclude(
+        self, columns: Callable[[str], np.ndarray], context: Context
+    ) -> Mapping[str, Variable]:
+        """All parts, with standard errors over rows."""
+        from isoprobe.theory.kl_parts import kl_parts
+
+        _, mean, std = posterior(columns, self.rows)
+        if len(mean) < 2:
+            return {"rows": scalar(len(mean), "rows with a finite posterior: too few")}
+        parts = kl_parts(mean, std, context.setup.seed)
+        return {**_of_latents(parts.latents), **_of_all(parts)}
+
+
+def _of_latents(parts: LatentParts) -> dict[str, Variable]:
+    return {
+        "information": latent(parts.information, "I(x; z_j)", "", "nat"),
+        "information_se": latent(parts.information_se, "standard error of I(x; z_j)", "", "nat"),
+        "marginal_kl": latent(parts.marginal_kl, "KL(q(z_j) || p)", "", "nat"),
+        "marginal_kl_se": latent(
+            parts.marginal_kl_se, "standard error of KL(q(z_j) || p)", "", "nat"
+        ),
+        "bias": latent(
+            parts.bias, "by how much few rows raise KL(q_j || p) and lower I(x; z_j)", "", "nat"
+        ),
+        "active_unit": latent(parts.active, "variance of mu_j above 0.01 (Burda et al. 2016)"),
+        "widened": latent(parts.widened, "rows too narrow for the grid, taken as wide as its step"),
+    }
+
+
+def _of_all(parts: KLParts) -> dict[str, Variable]:
+    from isoprobe.theory.kl_parts import describe
+
+    (low, high), (tc_low, tc_high) = parts.information, parts.total_correlation
+    share = float("nan") if parts.joint is None else parts.joint.own_share
+    numbers = {
+        "kl": (parts.kl.value, "E KL summed over latents"),
+        "kl_se": (parts.kl.se, "its standard error"),
+        "information_sum": (parts.information_sum.value, "sum_j I(x; z_j) = I(x; z) + TC"),
+        "information_sum_se": (parts.information_sum.se, "its standard error"),
+        "marginal_sum": (parts.marginal_sum.value, "sum_j KL(q(z_j) || p)"),
+        "marginal_sum_se": (parts.marginal_sum.se, "its standard error"),
+        "joint_low": (low, "I(x; z) is at least this, two standard errors allowed"),
+        "joint_high": (high, "I(x; z) is at most this, two standard errors allowed"),
+        "tc_low": (tc_low, "total correlation is at least this, two standard errors allowed"),
+        "tc_high": (tc_high, "total correlation is at most this, two standard errors allowed"),
+    }
+    return {
+        **{name: scalar(value, text, "nat") for name, (value, text) in numbers.items()},
+        "own_share": scalar(
+            share, "mean share of a row in q(z) at its own draw: above 0.5 log N bounds I(x; z)"
+        ),
+        "active_units": scalar(int(parts.latents.active.sum()), "latents that count as active"),
+        "rows": scalar(len(parts.latents.rows), "rows compared all with all"),
+        "state": scalar(parts.state, "point, interval, saturated or not estimated"),
+        "line": scalar(describe(parts), "all of it in words"),
+    }
+
+
+@hookimpl
+def isoprobe_analyses() -> list[type[Analysis]]:
+    """Parts of the KL term."""
+    return [KLPartsAnalysis]
