@@ -28,7 +28,7 @@ class Information(Analysis):
     Gap and modularity need two factors or more: one label says nothing of disentanglement.
 
     Args:
-        rows: rows used, evenly spaced.
+        rows: rows used, spread over the data.
     """
 
     name = "information"
@@ -76,7 +76,7 @@ class Information(Analysis):
 
         from isoprobe.theory.information import factor, latent_information
 
-        rows, mean, std = posterior(columns, self.rows)
+        rows, mean, std = posterior(columns, self.rows, context.setup.seed)
         labels = columns("label")[rows]
         table = labels.reshape(len(rows), -1)
         known = np.isfinite(table.astype(float)).all(axis=1)

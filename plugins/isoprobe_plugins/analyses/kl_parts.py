@@ -21,8 +21,8 @@ class KLPartsAnalysis(Analysis):
     """KL_j = I(x; z_j) + KL(q_j || p), and E KL = I(x; z) + TC + sum_j KL(q_j || p).
 
     Args:
-        rows: rows that are compared all with all, evenly spaced. I(x; z) shows at most log(rows),
-            so models are compared at equal numbers.
+        rows: rows that are compared all with all, spread over the data. At most log(rows) can be
+            seen of I(x; z), so models are compared at equal numbers.
     """
 
     name = "kl-parts"
@@ -46,7 +46,7 @@ class KLPartsAnalysis(Analysis):
         """All parts, with standard errors over rows."""
         from isoprobe.theory.kl_parts import kl_parts
 
-        _, mean, std = posterior(columns, self.rows)
+        _, mean, std = posterior(columns, self.rows, context.setup.seed)
         if len(mean) < 2:
             return {"rows": scalar(len(mean), "rows with a finite posterior: too few")}
         parts = kl_parts(mean, std, context.setup.seed)
