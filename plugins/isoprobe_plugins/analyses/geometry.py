@@ -83,7 +83,7 @@ class Geometry(Analysis):
 
         values = chunk["pullback_eigenvalues"].astype(float) + context.beta.value / 2
         return {
-            "log_volume": sample(log_volume(values), "log sqrt det M at mu", "nat"),
+            "log_volume": sample(log_volume(values), "log sqrt det M at mu", units="nat"),
             "condition": sample(condition_number(values), "condition number of M at mu"),
             "relaxed_distortion": sample(
                 relaxed_distortion(values), "variance of M's eigenvalues over their squared mean"
@@ -241,7 +241,10 @@ def _variables(found: Geodesics, **lengths: np.ndarray) -> dict[str, Variable]:
         "paths": Variable(
             ("pair", "node", "latent"), found.points.numpy(), "nodes of the shortest paths"
         ),
-        **{name: scalar(float(value), text) for name, (value, text) in scalars.items()},
+        **{
+            name: scalar(float(value), text, show="tile", form=".3g")
+            for name, (value, text) in scalars.items()
+        },
     }
 
 

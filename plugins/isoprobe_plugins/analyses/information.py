@@ -135,7 +135,10 @@ def _of_several(found: LatentInformation) -> dict[str, Variable]:
         "gap": Variable(("factor",), found.gap, "(largest - second I(v; z_j)) / H(v)"),
         "gap_se": Variable(("factor",), found.gap_se, "standard error of the gap"),
         "modularity": latent(
-            found.modularity, "1 where a latent tells of one factor only, 0 of all alike"
+            found.modularity,
+            "1 where a latent tells of one factor only, 0 of all alike",
+            show="column",
+            form=".2f",
         ),
     }
 

@@ -54,16 +54,22 @@ class KLPartsAnalysis(Analysis):
 
 
 def _of_latents(parts: LatentParts) -> dict[str, Variable]:
+    nats = {
+        "information": (parts.information, "I(x; z_j)", "column"),
+        "information_se": (parts.information_se, "standard error of I(x; z_j)", "none"),
+        "marginal_kl": (parts.marginal_kl, "KL(q(z_j) || p)", "column"),
+        "marginal_kl_se": (parts.marginal_kl_se, "standard error of KL(q(z_j) || p)", "none"),
+        "bias": (
+            parts.bias,
+            "by how much few rows raise KL(q_j || p) and lower I(x; z_j)",
+            "none",
+        ),
+    }
     return {
-        "information": latent(parts.information, "I(x; z_j)", "", "nat"),
-        "information_se": latent(parts.information_se, "standard error of I(x; z_j)", "", "nat"),
-        "marginal_kl": latent(parts.marginal_kl, "KL(q(z_j) || p)", "", "nat"),
-        "marginal_kl_se": latent(
-            parts.marginal_kl_se, "standard error of KL(q(z_j) || p)", "", "nat"
-        ),
-        "bias": latent(
-            parts.bias, "by how much few rows raise KL(q_j || p) and lower I(x; z_j)", "", "nat"
-        ),
+        **{
+            name: latent(values, text, units="nat", show=show, form=".3f")
+            for name, (values, text, show) in nats.items()
+        },
         "active_unit": latent(parts.active, "variance of mu_j above 0.01 (Burda et al. 2016)"),
         "widened": latent(parts.widened, "rows too narrow for the grid, taken as wide as its step"),
     }
@@ -74,20 +80,30 @@ def _of_all(parts: KLParts) -> dict[str, Variable]:
 
     (low, high), (tc_low, tc_high) = parts.information, parts.total_correlation
     share = float("nan") if parts.joint is None else parts.joint.own_share
-    numbers = {
-        "kl": (parts.kl.value, "E KL summed over latents"),
-        "kl_se": (parts.kl.se, "its standard error"),
-        "information_sum": (parts.information_sum.value, "sum_j I(x; z_j) = I(x; z) + TC"),
-        "information_sum_se": (parts.information_sum.se, "its standard error"),
-        "marginal_sum": (parts.marginal_sum.value, "sum_j KL(q(z_j) || p)"),
-        "marginal_sum_se": (parts.marginal_sum.se, "its standard error"),
+    errors = {
+        "kl": (parts.kl, "E KL summed over latents"),
+        "information_sum": (parts.information_sum, "sum_j I(x; z_j) = I(x; z) + TC"),
+        "marginal_sum": (parts.marginal_sum, "sum_j KL(q(z_j) || p)"),
+    }
+    ends = {
         "joint_low": (low, "I(x; z) is at least this, two standard errors allowed"),
         "joint_high": (high, "I(x; z) is at most this, two standard errors allowed"),
         "tc_low": (tc_low, "total correlation is at least this, two standard errors allowed"),
         "tc_high": (tc_high, "total correlation is at most this, two standard errors allowed"),
     }
     return {
-        **{name: scalar(value, text, "nat") for name, (value, text) in numbers.items()},
+        **{
+            name: scalar(bound.value, text, units="nat", show="tile", form=".3f")
+            for name, (bound, text) in errors.items()
+        },
+        **{
+            f"{name}_se": scalar(bound.se, f"standard error of {text}", units="nat")
+            for name, (bound, text) in errors.items()
+        },
+        **{
+            name: scalar(value, text, units="nat", show="tile", form=".2f")
+            for name, (value, text) in ends.items()
+        },
         "own_share": scalar(
             share, "mean share of a row in q(z) at its own draw: above 0.5 log N bounds I(x; z)"
         ),

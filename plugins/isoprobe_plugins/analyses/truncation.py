@@ -190,6 +190,7 @@ def _enough(counts: np.ndarray, distortion: np.ndarray) -> dict[str, Variable]:
         f"latents_{round(100 * share)}": scalar(
             int(counts[min(latents_for(distortion, share), len(counts) - 1)]),
             f"latents that remove {share:.0%} of the distortion which all of them remove",
+            show="tile",
         )
         for share in SHARES
     }
