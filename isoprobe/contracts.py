@@ -251,6 +251,12 @@ class Metric(abc.ABC):
     #: ``logits -> diagonal of G in logit space``, ``(B, *shape)``.
     logits_diagonal: Callable[[Tensor], Tensor] | None = None
 
+    #: ``x -> coordinates``, ``(B, *shape)``, in which the metric is Euclidean: G is the square of
+    #: their derivative, so that arcs have a closed form.
+    flattened: Callable[[Tensor], Tensor] | None = None
+    #: ``logits -> coordinates``: the same from the decoder's logits.
+    logits_flattened: Callable[[Tensor], Tensor] | None = None
+
     #: metrics of one family differ by a factor and a constant only, see :meth:`family_units`
     family: ClassVar[str] = ""
 
