@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: what a report shows beyond the summary
 REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
 #: what a command says beside the settings
-KEPT = ("out", "overwrite", "resume", "command")
+BESIDE = ("data", "out", "overwrite", "resume", "command")
 #: of the options that settings give
 ORDER = (
     *("metric", "beta", "analyses", "adapter", "options", "trust", "samples", "tolerance"),
@@ -115,16 +115,21 @@ def _result(model: Path, settings: dict[str, Any]) -> Result | None:
     from isoprobe.run.processes import Process
 
     process = Process.of(os.environ)
-    more = {name: settings.pop(name) for name in ("data", *KEPT)}
     if process is not None:
-        if more["out"] is None:
+        if settings["out"] is None:
             raise OptionError(
                 "several processes need --out F.h5, in a folder that all of them see."
             )
         settings["device"] = process.device(settings["device"])
-    data = more.pop("data")
-    shown = process is None or process.rank == 0
-    return run_shards(model, data, Settings(**settings), progress=shown, process=process, **more)
+    asked = {name: value for name, value in settings.items() if name not in BESIDE}
+    return run_shards(
+        model,
+        settings["data"],
+        Settings(**asked),
+        **{name: settings[name] for name in BESIDE if name != "data"},
+        progress=process is None or process.rank == 0,
+        process=process,
+    )
 
 
 def _analyze_share(text: str, model: Path, settings: dict[str, Any]) -> None:
