@@ -16,7 +16,7 @@ import torch
 from torch.func import jvp, vmap
 
 from isoprobe.derivatives.tangents import push_stacked
-from isoprobe.errors import CheckpointError
+from isoprobe.errors import CheckpointError, OptionError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,6 +151,19 @@ ROUTES = (
     Route("reverse-twice", push_twice_reversed, note=_NOTE_TWICE),
     Route("rows", push_by_rows, note=_NOTE_ROWS),
 )
+
+
+def named_route(name: str) -> Route:
+    """Return the route of a name, as :func:`choose_route` found it before.
+
+    Raises:
+        OptionError: for a name that no route has.
+    """
+    for route in ROUTES:
+        if route.name == name:
+            return route
+    known = ", ".join(route.name for route in ROUTES)
+    raise OptionError(f"there is no route '{name}' to derivatives; there are {known}")
 
 
 def choose_route(decode: Decoder, z: Tensor) -> Route:

@@ -14,8 +14,8 @@ import numpy as np
 
 from isoprobe.contracts import FORMS, SHOWN, Variable
 from isoprobe.errors import PluginError, ResultError
+from isoprobe.results.columns import Column, stored_dtype
 from isoprobe.results.former import Said, former
-from isoprobe.results.journal import Column, stored_dtype
 
 if TYPE_CHECKING:
     import h5py
@@ -128,16 +128,6 @@ def create_column(
     _describe(data, column, boolean=column.boolean)
     _attach(file, parent, data, column.dims)
     return data
-
-
-def write_arrays(file: h5py.File, group: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays of any names, without dimensions: what a program keeps for itself."""
-    parent = file.create_group(group)
-    for name, values in arrays.items():
-        if values.dtype.kind in "UOS":
-            _create(parent, name, values)
-        else:
-            parent.create_dataset(name, data=values, **_storage(values.shape, values.itemsize))
 
 
 def write_attributes(file: h5py.File, attrs: Mapping[str, Any]) -> None:
@@ -346,26 +336,6 @@ def _former(group: h5py.Group, name: str) -> Said:
     if "show" in group[name].attrs:
         return Said()
     return former(group.name.strip("/"), name)
-
-
-def read_arrays(file: h5py.File, group: str) -> dict[str, np.ndarray]:
-    """Return what :func:`write_arrays` wrote, by the names given then."""
-    import h5py
-
-    names: list[str] = []
-    file[group].visit(names.append)  # follows no links
-    found = {name: file[group][name] for name in names}
-    return {
-        name: _array(data)
-        for name, data in found.items()
-        if isinstance(data, h5py.Dataset) and not (data.external or data.is_virtual)
-    }
-
-
-def _array(data: h5py.Dataset) -> np.ndarray:
-    if data.dtype.kind == "O":
-        return np.asarray(data.asstr()[()]).astype(str)
-    return np.asarray(data[()])
 
 
 def _is_variable(group: h5py.Group, name: str) -> bool:

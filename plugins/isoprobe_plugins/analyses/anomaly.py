@@ -15,6 +15,7 @@ from isoprobe_plugins.analyses.variables import sample, scalar
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from isoprobe.contracts import VAE, Batch, Context, Figure, Metric, Setup
     from isoprobe.probe.untrained import Untrained
@@ -74,17 +75,36 @@ class Anomaly(Analysis):
     def start(self, setup: Setup) -> None:
         """Choose the form of the score; draw the untrained network where rows are labelled."""
         super().start(setup)
+        from isoprobe.probe.objective import Objective, quantities_of
+
         self.transform_metric = _transform_metric(setup.vae)
         self.decomposed = bool(setup.vae.facts.decomposed)
-        if self.decomposed:
-            self.needs = frozenset(
-                {"mean", "std", "x_check", "distortion_transform", "distortion_coding"}
-            )
+        self.needs = quantities_of(setup.vae)
         self.untrained = _untrained(setup) if setup.labelled else None
+        if self.untrained is not None:
+            self.objective = Objective(setup.vae, setup.metric, self.transform_metric)
 
     def update(self, batch: Batch) -> Mapping[str, Variable]:
         """Store the parts of the score that need no beta, and which rows are anomalies."""
-        columns = self._decomposed_parts(batch) if self.decomposed else self._plain_parts(batch)
+        from isoprobe.probe.objective import terms_of
+
+        terms = terms_of(batch, self.setup.vae, self.transform_metric)
+        inner = "x_check" if self.decomposed else "x"
+        columns = {
+            "score_distortion": sample(
+                _array(terms.distortion),
+                f"E_z D({inner}, x_hat)",
+                units="metric",
+                **cite(formulas.two_points),
+            )
+        }
+        if terms.transform is not None:
+            columns["score_transform"] = sample(
+                _array(terms.transform),
+                "w D(x, x_check) with the weight of the decomposed loss",
+                units="metric",
+                **cite(formulas.objective),
+            )
         if batch.labels is not None:
             marks = self._marks(batch.labels)
             columns["anomalous"] = sample(
@@ -92,41 +112,6 @@ class Anomaly(Analysis):
             )
             columns |= self._untrained_parts(batch)
         return columns
-
-    @staticmethod
-    def _plain_parts(batch: Batch) -> dict[str, Variable]:
-        distortion = batch.array("distortion")
-        return {
-            "score_distortion": sample(
-                distortion, "E_z D(x, x_hat)", units="metric", **cite(formulas.two_points)
-            )
-        }
-
-    def _decomposed_parts(self, batch: Batch) -> dict[str, Variable]:
-        from isoprobe.probe.objective import transform_weight
-
-        x_check = batch["x_check"]
-        # The objective has D(x_check, x_hat) itself, which the coding loss is in excess of.
-        least = self.setup.metric.distortion(x_check, x_check).double().cpu().numpy()
-        if self.transform_metric is None:
-            transform = batch.array("distortion_transform")
-        else:
-            differing = self.transform_metric.distortion(batch.x, x_check)
-            transform = differing.double().cpu().numpy()
-        return {
-            "score_distortion": sample(
-                batch.array("distortion_coding") + least,
-                "E_z D(x_check, x_hat)",
-                units="metric",
-                **cite(formulas.two_points),
-            ),
-            "score_transform": sample(
-                transform_weight(self.setup.vae) * transform,
-                "w D(x, x_check) with the weight of the decomposed loss",
-                units="metric",
-                **cite(formulas.objective),
-            ),
-        }
 
     def _marks(self, labels: np.ndarray) -> np.ndarray:
         """Whether each row is an anomaly, ``(B,)`` bool."""
@@ -156,15 +141,14 @@ class Anomaly(Analysis):
             ) from error
 
     def _untrained_parts(self, batch: Batch) -> dict[str, Variable]:
-        from isoprobe.probe.objective import Objective, rates
+        from isoprobe.probe.objective import rates
         from isoprobe.probe.untrained import swapped
 
         module = self.setup.vae.module
         if self.untrained is None or module is None or self.untrained.missing:
             return {}
-        objective = Objective(self.setup.vae, self.setup.metric, self.transform_metric)
         with swapped(module, self.untrained.tensors):
-            terms = objective(batch.x)
+            terms = self.objective(batch.x)
         distortion = terms.distortion.double()
         if terms.transform is not None:
             distortion = distortion + terms.transform.double()
@@ -366,6 +350,11 @@ class Anomaly(Analysis):
         if not np.isfinite(scores).all():
             return None, [f"{left_out}some of its scores are not finite"]
         return scores, []
+
+
+def _array(values: Tensor) -> np.ndarray:
+    array: np.ndarray = values.detach().double().cpu().numpy()
+    return array
 
 
 def _transform_metric(vae: VAE) -> Metric | None:
