@@ -15,9 +15,9 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
+from isoprobe.theory.diagnosis import HOLDS
 
 import isoprobe
-from isoprobe.theory.diagnosis import HOLDS
 
 
 def main() -> None:

@@ -421,6 +421,7 @@ class Beta:
         value: used by every formula.
         source: ``user``, ``declared``, ``recovered``, or ``unknown`` (value is then NaN).
         declared: by the checkpoint or the user; None when unknown.
+        comparable: the declared one is in units of the metric in use.
         recovered: by stationarity, pooled over active dimensions.
         ci95: its 95 % confidence interval.
         recovered_pullback: by the pullback, None where not computed.
@@ -430,6 +431,7 @@ class Beta:
     value: float
     source: str
     declared: float | None = None
+    comparable: bool = True
     recovered: float | None = None
     ci95: tuple[float, float] | None = None
     recovered_pullback: float | None = None
@@ -445,12 +447,14 @@ class Setup:
         metric: the distortion.
         samples: how many will come.
         seed: of everything random.
-        active: dimensions whose mean KL is above :data:`ACTIVE_NATS` over a pilot of the data,
+        active: dimensions that do something in a pilot of the data: means vary, or the decoder
+            answers,
             ``(n,)`` bool (Prop. 3); fixed before the pass so that determinants over active
             dimensions can be taken sample by sample.
         sample: inputs spread evenly over the data, ``count -> (count, *input_shape)``.
         pullback: how the pullback is taken; ``exact`` alone gives more than its diagonal.
         labelled: the data has labels.
+        own_draws: the data are the model's own samples.
     """
 
     vae: VAE
@@ -461,6 +465,7 @@ class Setup:
     sample: Callable[[int], Tensor]
     pullback: str = "exact"
     labelled: bool = False
+    own_draws: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ MOVED = {
     "isoprobe.calibration": "isoprobe.probe.beta",
     "isoprobe.checkpoint": "isoprobe.checkpoints.native",
     "isoprobe.compare": "isoprobe.show.compare",
-    "isoprobe.diagnosis": "isoprobe.theory.diagnosis",
+    "isoprobe.diagnosis": "isoprobe.theory.judge",
     "isoprobe.formulas": "isoprobe.theory.formulas",
     "isoprobe.hdf5": "isoprobe.results.writer",
     "isoprobe.isometric": "isoprobe.theory.isometric",

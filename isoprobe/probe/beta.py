@@ -1,4 +1,4 @@
-"""Beta from the checkpoint's own behaviour: sums over blocks of samples that it is a ratio of."""
+"""Keep sums over blocks of samples, of which beta and everything judged by latent are ratios."""
 
 from __future__ import annotations
 
@@ -8,40 +8,53 @@ import numpy as np
 
 from isoprobe.statistics.moments import BlockSums, Estimate, ratio
 from isoprobe.theory.formulas import decoder_response, unused_variance
+from isoprobe.theory.pooling import pooled_ratio
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Batch
 
+#: columns: 1 - sigma^2; E[sigma eps dD/dz]; 2 sigma^2 g_jj (zero without a pullback); mu; mu^2; 1
+ROOM, STATIONARY, RESPONSE, MEAN, SQUARE, COUNT = range(6)
+
 
 class BetaSums(BlockSums):
-    """Block sums of what beta is a ratio of, for each latent.
-
-    Column 0: 1 - sigma^2; 1: E[sigma eps dD/dz]; 2: 2 sigma^2 g_jj (zero without a pullback).
+    """Block sums of what beta is a ratio of, and of the posterior's moments, for each latent.
 
     Args:
         latents: number of dimensions n.
     """
 
     def __init__(self, latents: int) -> None:
-        super().__init__((latents, 3))
+        super().__init__((latents, 6))
 
     def take(self, batch: Batch) -> None:
-        """Take in a batch that has ``std``, ``stationarity`` and perhaps ``pullback``."""
-        std, response = batch.array("std"), batch.array("stationarity")
+        """Take in a batch that has ``mean``, ``std``, ``stationarity`` and perhaps ``pullback``."""
+        mean, std = batch.array("mean"), batch.array("std")
         pulled = np.zeros_like(std)
         if "pullback" in batch.quantities:
             pulled = decoder_response(std, batch.array("pullback"))
-        self.update(batch.index, np.stack([unused_variance(std**2), response, pulled], axis=2))
+        columns = (
+            unused_variance(std**2),
+            batch.array("stationarity"),
+            pulled,
+            mean,
+            mean**2,
+            np.ones_like(mean),
+        )
+        self.update(batch.index, np.stack(columns, axis=2))
+
+    def column(self, number: int) -> np.ndarray:
+        """Block sums of one column, ``(BLOCKS, n)``."""
+        sums: np.ndarray = self.sums[:, :, number]
+        return sums
 
     def by_latent(self, column: int) -> Estimate:
-        """Beta recovered from each latent alone, ``(n,)``; column 1 or 2."""
-        return ratio(self.sums[:, :, column], self.sums[:, :, 0])
+        """Beta recovered from each latent alone, ``(n,)``; by stationarity or by the response."""
+        return ratio(self.column(column), self.column(ROOM))
 
     def pooled(self, column: int, active: np.ndarray) -> Estimate | None:
-        """Beta recovered from all active latents, a ratio of sums; None when none is active."""
-        if not active.any():
+        """Beta recovered from all active latents, those that disagree counting less; or None."""
+        above = self.column(column)[:, active]
+        if not above.any():
             return None
-        numerator = self.sums[:, active, column].sum(axis=1)
-        if not numerator.any():
-            return None
-        return ratio(numerator, self.sums[:, active, 0].sum(axis=1))
+        return pooled_ratio(above, self.column(ROOM)[:, active])

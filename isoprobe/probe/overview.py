@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 
 from isoprobe.contracts import Analysis, Beta, Variable
+from isoprobe.probe.beta import RESPONSE, STATIONARY
 from isoprobe.probe.shared import PassStatistics
 from isoprobe.theory.formulas import excess, kl_divergence, rate, second_moment, two_points
+from isoprobe.theory.judge import used_latents
 from isoprobe.theory.stated import Source, cite
 
 if TYPE_CHECKING:
@@ -77,7 +79,12 @@ class Overview(Analysis):
         }
 
     def resolve_beta(
-        self, given: float | None, declared: float | None, *, comparable: bool = True
+        self,
+        given: float | None,
+        declared: float | None,
+        *,
+        comparable: bool = True,
+        recover: bool = False,
     ) -> Beta:
         """Choose the beta in force and compare it with what the model shows.
 
@@ -85,16 +92,17 @@ class Overview(Analysis):
             given: by the user, in units of the metric.
             declared: by the checkpoint.
             comparable: the declared beta is in units of the metric in use.
+            recover: take the recovered beta although one is declared.
 
         Returns:
             The choice: the user's, else the declared one, else the recovered one.
         """
         active, sums = self.setup.active, self.statistics.beta
-        stationary, pullback = sums.pooled(1, active), sums.pooled(2, active)
+        stationary, pullback = sums.pooled(STATIONARY, active), sums.pooled(RESPONSE, active)
         recovered = None if stationary is None else float(stationary.value)
         if given is not None:
             value, source = given, "user"
-        elif declared is not None and comparable:
+        elif declared is not None and comparable and not recover:
             value, source = declared, "declared"
         elif recovered is not None and recovered > 0:
             value, source = recovered, "recovered"
@@ -104,6 +112,7 @@ class Overview(Analysis):
             value=value,
             source=source,
             declared=declared,
+            comparable=comparable,
             recovered=recovered,
             ci95=_interval(stationary),
             recovered_pullback=None if pullback is None else float(pullback.value),
@@ -116,9 +125,9 @@ class Overview(Analysis):
             "active": Variable(
                 ("latent",),
                 self.setup.active,
-                "mean KL above the threshold over a pilot (Prop. 3)",
+                "the latent does something: its mean varies, or the decoder answers to it",
                 show="none",
-                **cite(kl_divergence),
+                **cite(used_latents),
             ),
         }
         for name, quantity in _LATENTS.items():

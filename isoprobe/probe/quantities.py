@@ -42,6 +42,8 @@ QUANTITIES: dict[str, str] = {
     "distortion_signs": "D(x, Dec(mu +- s sigma)), random signs s, antithetic means, (B, signs)",
     "distortion_draws": "D(x, Dec(z)) at random z of the posterior, (B, 2 pairs)",
     "stationarity": "E_eps[sigma_j eps_j dD/dz_j], (B, n): beta (1 - sigma_j^2) at an optimum",
+    "draws": "the draws z of the posterior, (B, 2 pairs, n)",
+    "draw_gradients": "dD(x, Dec(z))/dz_j at those draws, (B, 2 pairs, n)",
     "pullback": "g_jj = J_j' G J_j at mu, (B, n) (Eq. 23)",
     "pullback_spread": "estimates of sum_{k != j} (sigma_j sigma_k g_jk)^2, (B, n), by --pullback "
     "probe alone; zero where nothing was drawn for it, and scaled up elsewhere",
@@ -56,7 +58,7 @@ _CHECKED = frozenset({"distortion_checked", "distortion_checked_map", "distortio
 _TWO_POINT = _CHECKED | {"distortion", "distortion_map"}
 #: what needs no decoding of the posterior mean
 _AWAY = frozenset({"mean", "std", "kl", "distortion_self", "distortion", "distortion_map"})
-_DRAWS = frozenset({"stationarity", "distortion_draws"})
+_DRAWS = frozenset({"stationarity", "distortion_draws", "draws", "draw_gradients"})
 #: parts by input may miss their sum by this share of their size, in float32
 _ROUNDING = 1e-4
 _LEFT_OUT = "norms are means with standard errors, and cosines and volumes are left out"
@@ -318,7 +320,7 @@ class Probe:
         # With the decomposed objective sigma acts on D(x_check, x_hat), so that is differentiated.
         reference = quantities["x_check"] if self.vae.facts.decomposed else x
         total = torch.zeros_like(mean)
-        distortions = []
+        distortions, points, gradients = [], [], []
         for epsilon in noise.reshape(-1, pairs, n).unbind(1):
             for signed in (epsilon, -epsilon):
                 shift = std * signed
@@ -328,8 +330,14 @@ class Probe:
                     (gradient,) = torch.autograd.grad(value.sum(), z)
                 total += shift * gradient
                 distortions.append(value.detach())
+                points.append(z.detach())
+                gradients.append(gradient)
         quantities["stationarity"] = total / (2 * pairs)
         quantities["distortion_draws"] = torch.stack(distortions, dim=1)
+        if "draws" in self.needs:
+            quantities["draws"] = torch.stack(points, dim=1)
+        if "draw_gradients" in self.needs:
+            quantities["draw_gradients"] = torch.stack(gradients, dim=1)
 
     def _corners(self, index: np.ndarray, x: Tensor, quantities: dict[str, Tensor]) -> None:
         mean, std = quantities["mean"], quantities["std"]

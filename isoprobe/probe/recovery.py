@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isoprobe.errors import IsoprobeError
-from isoprobe.probe.beta import BetaSums
+from isoprobe.probe.beta import STATIONARY, BetaSums
 from isoprobe.probe.quantities import Probe, ProbeOptions
 
 if TYPE_CHECKING:
@@ -62,16 +62,16 @@ def recover_table(
     for metric in metrics:
         sums = BetaSums(vae.latent_size)
         try:
-            probe = Probe(vae, metric, {"std", "stationarity"}, ProbeOptions(seed=seed))
+            probe = Probe(vae, metric, {"mean", "std", "stationarity"}, ProbeOptions(seed=seed))
             for start in range(0, len(x), probe.plan.batch):
                 part = x[start : start + probe.plan.batch]
                 sums.take(probe(np.arange(start, start + len(part)), part))
         except IsoprobeError:
             continue
-        pooled = sums.pooled(1, active)
+        pooled = sums.pooled(STATIONARY, active)
         if pooled is None or not np.isfinite(pooled.value):
             continue
-        each = sums.by_latent(1).value[active]
+        each = sums.by_latent(STATIONARY).value[active]
         rows.append(
             Recovered(
                 metric.spec(),

@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from isoprobe.contracts import ACTIVE_NATS, Analysis, Context, Setup, Variable
+from isoprobe.contracts import Analysis, Context, Setup, Variable
 from isoprobe.errors import PluginError
 from isoprobe.probe.overview import Overview
+from isoprobe.probe.pilot import active_latents
 from isoprobe.probe.quantities import Probe, ProbeOptions
 from isoprobe.progress import bar, say
 from isoprobe.results.reader import readable
 from isoprobe.run.announce import Trial, announcement, decoding_time, peak_memory
 from isoprobe.run.shards import Columns, planned
-from isoprobe.statistics.moments import Moments
-from isoprobe.theory.formulas import kl_divergence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,6 +75,7 @@ class Run:
         given_beta: by the user, in units of the metric.
         declared_beta: by the checkpoint.
         beta_comparable: the declared beta is in units of the metric.
+        recover_beta: take the recovered beta although one is declared.
         progress: show a bar on stderr.
     """
 
@@ -87,6 +87,7 @@ class Run:
     given_beta: float | None = None
     declared_beta: float | None = None
     beta_comparable: bool = True
+    recover_beta: bool = False
     progress: bool = False
 
     # ------------------------------------------------------------------ gathering
@@ -158,20 +159,12 @@ class Run:
             sample=self._sample,
             pullback=self.options.pullback,
             labelled=self.data.labelled,
+            own_draws=self.data.name.partition(":")[0] == "prior",
         )
 
     def pilot(self) -> np.ndarray:
-        """Dimensions whose mean KL over inputs spread over the data is above the threshold."""
-        rate = Moments((self.vae.latent_size,))
-        if self.vae.encode is not None:
-            for x in self._spread(PILOT):
-                with torch.no_grad():
-                    posterior = self.vae.encode(x)
-                    rates = kl_divergence(posterior.mean, posterior.std)
-                if bool(rates.isfinite().all()):  # else the probe names sample and latent
-                    rate.update(rates.double().cpu().numpy())
-        active: np.ndarray = rate.mean > ACTIVE_NATS
-        return active
+        """Dimensions that do something for inputs spread over the data, ``(n,)`` bool."""
+        return active_latents(self.vae, self.metric, self._spread(PILOT), self.options.seed)
 
     def _sample(self, count: int) -> Tensor:
         return torch.cat(list(self._spread(count)))
@@ -185,7 +178,10 @@ class Run:
     def resolve(self, gathered: Gathered) -> Context:
         """Choose beta, and let every analysis give its results."""
         beta = gathered.overview.resolve_beta(
-            self.given_beta, self.declared_beta, comparable=self.beta_comparable
+            self.given_beta,
+            self.declared_beta,
+            comparable=self.beta_comparable,
+            recover=self.recover_beta,
         )
         statistics = gathered.overview.statistics
         results: dict[str, Mapping[str, Variable]] = {}

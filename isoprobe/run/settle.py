@@ -21,7 +21,7 @@ from isoprobe.probe.recovery import PLAUSIBLE, recover_table
 from isoprobe.probe.selfcheck import SAMPLES, mean_input_distortion
 from isoprobe.run.engine import Run, spread
 from isoprobe.run.settings import Settings, recorded
-from isoprobe.theory.diagnosis import DIFFERS
+from isoprobe.theory.tolerances import TOLERANCES
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Dataset
@@ -113,9 +113,8 @@ class Subject:
             options=probing,
             given_beta=_given(settings.beta),
             declared_beta=declared.value if declared else None,
-            beta_comparable=settings.beta != "auto"
-            and declared is not None
-            and declared.comparable,
+            beta_comparable=declared is None or declared.comparable,
+            recover_beta=settings.beta == "auto",
             progress=progress,
         )
         attrs = _attributes(vae, metric, prepared, steps, settings)
@@ -173,7 +172,9 @@ def _metric_by_beta(
             f"{vae.name} does not say which loss it was trained with, and weights alone cannot "
             f"tell: beta would be {shown}. Give --metric, or the --beta you know."
         )
-    matching = [row for row in rows if abs(row.beta / declared - 1) <= DIFFERS]
+    off = {row.metric: abs(math.log(max(row.beta, 1e-300) / declared)) for row in rows}
+    near = 2 * TOLERANCES["beta"].value
+    matching = sorted((r for r in rows if off[r.metric] <= near), key=lambda r: off[r.metric])
     if not matching:
         raise MetricError(
             f"{vae.name}: no metric gives the declared beta {declared:g}; recovered: {shown}. "

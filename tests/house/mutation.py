@@ -39,8 +39,8 @@ TESTS = {
     "isoprobe/statistics/draws.py": ["tests/statistics/test_randomness.py"],
     "isoprobe/statistics/assisted.py": ["tests/statistics/test_regression.py"],
     "isoprobe/theory/detection.py": ["tests/theory/test_quality.py", TABLE],
-    "isoprobe/theory/diagnosis.py": [
-        "tests/theory/test_rules.py",
+    "isoprobe/theory/judge.py": [
+        "tests/theory/test_judge.py",
         "tests/theory/test_diagnosis.py",
     ],
     "isoprobe/theory/isometric.py": [TABLE, "tests/theory/test_isometric.py"],

@@ -1,142 +1,205 @@
-"""Diagnosis: a plain verdict for the model and each dimension, with its evidence."""
+"""Put the evidence of a run before the judge, and record the verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
-from isoprobe.theory.importance import STATES
-from isoprobe.theory.isometry import decoder_response, recovered_beta
-from isoprobe.theory.stated import cite
 from isoprobe_plugins.analyses.variables import latent, scalar
 
 if TYPE_CHECKING:
-    from isoprobe.contracts import Batch, Context, Setup
-    from isoprobe.statistics.moments import Moments
-    from isoprobe.theory.diagnosis import Evidence
+    from isoprobe.contracts import Batch, Context
+    from isoprobe.theory.judge import Evidence, Finding, Measured, Reading, Verdict
 
-#: other ways a scale head is commonly read, as powers of the sigma in hand
-READINGS = {"read as log variance instead": 0.5, "read as log deviation instead": 2.0}
-#: inputs used for the table of betas under other metrics
+#: inputs on which metrics and readings are tried where a rule needs them
 KEPT = 512
+TRIED = 256
 
 
 class DiagnosisAnalysis(Analysis):
-    """The rules of :mod:`isoprobe.theory.diagnosis` on what the run has seen."""
+    """The rules of :mod:`isoprobe.theory.judge` on what the other analyses found."""
 
     name = "diagnosis"
     summary = "a verdict with its evidence, for the model and for each latent"
-    needs = frozenset({"std", "stationarity"})
-    after = ("importance",)
-
-    def start(self, setup: Setup) -> None:
-        """Prepare accumulators; use the pullback where the metric has a tensor."""
-        from isoprobe.statistics.moments import Moments
-
-        super().start(setup)
-        self.readings: dict[str, tuple[Moments, Moments]] = {}
-        if setup.metric.smooth:
-            self.needs = self.needs | {"pullback"}
-            n = setup.vae.latent_size
-            self.readings = {reading: (Moments((n,)), Moments((n,))) for reading in READINGS}
-        self.accumulators = {
-            f"{reading} {part}": moments
-            for reading, pair in self.readings.items()
-            for part, moments in zip(("norm", "var"), pair, strict=True)
-        }
+    needs = frozenset()
+    after = ("importance", "conditions")
 
     def update(self, batch: Batch) -> None:
-        """Take in what other readings of the scale head would make of a batch."""
-        for reading, (response, variance) in self.readings.items():
-            std = batch.array("std") ** READINGS[reading]
-            response.update(decoder_response(std, batch.array("pullback")))
-            variance.update(std**2)
+        """Take in nothing: the evidence is what others have measured."""
 
     def result(self, context: Context) -> Mapping[str, Variable]:
-        """Verdict, findings with evidence and advice, and a label for each latent."""
+        """Level, findings with evidence and advice, remarks, and a label for each latent."""
         import numpy as np
 
-        from isoprobe.theory.diagnosis import diagnose
+        from isoprobe.theory.judge import Level
 
-        table: dict[str, float] = {}
-
-        def asked() -> Mapping[str, float]:
-            """Recover betas once a rule asks for them: it takes a pass of its own."""
-            table.update(table or self._table())
-            return table
-
-        found, source = diagnose(self._evidence(context, asked)), cite(diagnose)
+        verdict, evidence = self.verdict(context)
+        sound = verdict.level is not Level.NOT_SOUND
         variables = {
-            "verdict": scalar(
-                "sound" if found.sound else found.findings[0].code, "verdict", **source
+            "level": _word(str(verdict.level), "sound, undecided or not sound"),
+            "verdict": _word(
+                str(verdict.level) if sound else verdict.findings[0].code, "verdict in a word"
             ),
+            "meaning": _word(verdict.meaning, "what the numbers mean, in a sentence"),
             "label": latent(
-                np.array(found.labels),
+                np.array(verdict.labels),
                 "verdict on each latent",
+                theory="Verdict",
                 show="column",
                 label="diagnosis",
-                **source,
             ),
+            **_texts("finding", verdict.findings),
+            **_texts("remark", verdict.remarks),
         }
-        if found.findings:
-            variables |= {
-                "finding": _texts("finding", [f.code for f in found.findings], "what is wrong"),
-                "evidence": _texts("finding", [f.evidence for f in found.findings], "evidence"),
-                "advice": _texts("finding", [f.advice for f in found.findings], "what to do"),
-            }
-        if table:
-            variables["metric"] = _texts("metric", list(table), "plausible metrics")
+        variables |= {
+            "condition": _column("condition", [c.name for c in verdict.conditions], "condition"),
+            "answer": _column("condition", [str(c.answer) for c in verdict.conditions], "answer"),
+            "size": _numbers([c.size for c in verdict.conditions], "largest deviation"),
+            "error": _numbers([c.error for c in verdict.conditions], "half width of its interval"),
+            "tolerance": _numbers([c.tolerance for c in verdict.conditions], "tolerance"),
+        }
+        if evidence.betas:
+            variables["metric"] = _column("metric", list(evidence.betas), "plausible metrics")
             variables["metric_beta"] = Variable(
                 ("metric",),
-                np.array(list(table.values())),
+                np.array(list(evidence.betas.values())),
                 "beta recovered under it",
                 units="metric",
-                **cite(recovered_beta),
+                theory="Stationarity (beyond)",
             )
         return variables
 
-    def _evidence(self, context: Context, table: Callable[[], Mapping[str, float]]) -> Evidence:
-        from isoprobe.theory.diagnosis import Evidence
+    def verdict(self, context: Context) -> tuple[Verdict, Evidence]:
+        """Judge; look at other metrics and readings only where the first judgement calls for it."""
+        from dataclasses import replace
 
-        found = context.statistics
-        declared = context.beta.value if context.beta.source == "user" else context.beta.declared
-        return Evidence(
-            active=self.setup.active,
-            mixed=context.results["importance"]["state"].values == STATES.index("mixed"),
-            rate=found.kl.mean,
-            variance=found.variance.mean,
-            stationary=found.stationarity.mean,
-            stationary_se=found.stationarity.se,
-            scaled=found.response.mean if self.readings else None,
-            second_moment=found.second_moment.mean,
-            beta=context.beta.value,
-            declared=declared,
-            metric=self.setup.metric.spec(),
-            readings={
-                reading: (response.mean, variance.mean)
-                for reading, (response, variance) in self.readings.items()
-            },
-            table=table,
-        )
+        from isoprobe.theory.judge import Level, judge
 
-    def _table(self) -> dict[str, float]:
+        evidence = evidence_of(context)
+        verdict = judge(evidence)
+        if verdict.level is not Level.NOT_SOUND or not evidence.used.any():
+            return verdict, evidence
+        codes = {finding.code for finding in verdict.findings}
+        if codes & {"beta", "decoder"}:
+            evidence = replace(evidence, betas=self._betas(evidence))
+        evidence = replace(evidence, trials=self._trials())
+        return judge(evidence), evidence
+
+    def _betas(self, evidence: Evidence) -> dict[str, float]:
         """Beta recovered under each plausible metric, from evenly spread inputs."""
         from isoprobe.probe.recovery import PLAUSIBLE, recover_table
         from isoprobe.registry.lookup import installed
 
-        x = self.setup.sample(KEPT)
         known = installed().names("metric")
         metrics = [installed().metric(s) for s in PLAUSIBLE if s.partition(":")[0] in known]
-        rows = recover_table(self.setup.vae, metrics, x, self.setup.active, self.setup.seed)
+        x = self.setup.sample(KEPT)
+        rows = recover_table(self.setup.vae, metrics, x, evidence.used, self.setup.seed)
         return {row.metric: row.beta for row in rows}
 
+    def _trials(self) -> tuple[Reading, ...]:
+        """The reading in hand and the others, on the same rows, distortions less D(x, x)."""
+        from dataclasses import replace
 
-def _texts(dim: str, texts: list[str], long_name: str) -> Variable:
+        from isoprobe.probe.trials import try_readings
+
+        setup = self.setup
+        x = setup.sample(TRIED)
+        own = float(setup.metric.distortion(x, x).double().mean())
+        tried = try_readings(setup.vae, setup.metric, x, setup.seed)
+        return tuple(replace(trial, distortion=trial.distortion - own) for trial in tried)
+
+
+def evidence_of(context: Context) -> Evidence:
+    """Collect what the rules read."""
     import numpy as np
 
-    return Variable((dim,), np.array(texts), long_name, theory="Verdict")
+    from isoprobe.theory.judge import Evidence, Measured
+
+    results, setup = context.results, context.setup
+    c, overview, importance = results["conditions"], results["overview"], results["importance"]
+
+    def measured(name: str) -> Measured:
+        return Measured.of(c[name].values, c[f"{name}_se"].values)
+
+    beta = context.beta
+    declared = beta.declared if beta.comparable else None
+    variance = overview["variance_mean"].values
+    own = float(c["distortion_self"].values)
+    baseline = float(c["mean_distortion"].values) - own if "mean_distortion" in c else None
+    facts = setup.vae.facts
+    return Evidence(
+        samples=setup.samples,
+        own_draws=setup.own_draws,
+        used=setup.active,
+        mixed=importance["state"].values == 1,
+        spatial=len(setup.vae.latent_shape) > 1,
+        rate=overview["kl_mean"].values,
+        variance=variance,
+        fixed_scale=bool((c["scale_sd"].values < 1e-6).all()) and setup.samples > 1,
+        beta=measured("beta") if "beta" in c else None,
+        beta_each=measured("beta_each"),
+        beta_pullback=measured("beta_pullback") if "beta_pullback" in c else None,
+        declared=beta.value if beta.source == "user" else declared,
+        residual=measured("residual"),
+        answer=measured("answer"),
+        gain=measured("gain"),
+        second=measured("second_moment"),
+        centre=measured("centre"),
+        mixing=measured("mixing") if "mixing" in c else None,
+        turn=measured("turn") if "turn" in c else None,
+        round_trip=c["round_trip"].values if "round_trip" in c else None,
+        expected_trip=c["round_trip_expected"].values
+        if "round_trip" in c
+        else np.ones_like(variance),
+        distortion=measured("distortion"),
+        baseline=baseline,
+        loss=measured("loss") if np.isfinite(c["loss"].values) else Measured.of([]),
+        metric=setup.metric.spec(),
+        families=_families(),
+        objective="decomposed loss" if facts.decomposed else "",
+    )
+
+
+def _families() -> dict[str, str]:
+    from isoprobe.probe.recovery import PLAUSIBLE
+    from isoprobe.registry.lookup import installed
+
+    known = installed().names("metric")
+    specs = [s for s in PLAUSIBLE if s.partition(":")[0] in known]
+    return {spec: installed().metric(spec).family for spec in specs}
+
+
+def _texts(dim: str, findings: tuple[Finding, ...]) -> dict[str, Variable]:
+    if not findings:
+        return {}
+    names = {"finding": ("finding", "evidence", "advice", "causes")}
+    code, evidence, advice, causes = names.get(
+        dim, (dim, f"{dim}_evidence", f"{dim}_advice", f"{dim}_causes")
+    )
+    return {
+        code: _column(dim, [f.code for f in findings], "what was found"),
+        evidence: _column(dim, [f.evidence for f in findings], "evidence"),
+        advice: _column(dim, [f.advice for f in findings], "what to do"),
+        causes: _column(dim, [", ".join(f.causes) for f in findings], "what may lie behind it"),
+    }
+
+
+def _word(text: str, long_name: str) -> Variable:
+    return scalar(text, long_name, theory="Verdict", show="none")
+
+
+def _column(dim: str, texts: list[str], long_name: str) -> Variable:
+    import numpy as np
+
+    return Variable((dim,), np.array(texts, dtype=str), long_name, theory="Verdict")
+
+
+def _numbers(values: list[float], long_name: str) -> Variable:
+    import numpy as np
+
+    return Variable(("condition",), np.array(values, dtype=float), long_name, theory="Verdict")
 
 
 @hookimpl

@@ -1,0 +1,206 @@
+"""Try a model on a few rows in ways that a run does not: its own samples, other readings.
+
+A run measures a model as it was read, on the data that it was given. When something does not fit,
+what is at fault shows only against alternatives: does the encoder know the decoder's own samples;
+does another customary reading of the posterior head fit where this one does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn.functional import softplus
+
+from isoprobe.derivatives.metric_tensor import output_metric
+from isoprobe.errors import IsoprobeError
+from isoprobe.statistics.draws import normal
+from isoprobe.theory.conditions import round_trip
+from isoprobe.theory.judge import AS_READ, Reading
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from isoprobe.contracts import VAE, Metric, Posterior
+
+#: draws that go through decoder and encoder, at least
+DRAWS = 512
+#: beyond this many latents slopes are taken one latent at a time
+PAIRED_LIMIT = 256
+_BATCH = 128
+
+
+@dataclass(frozen=True)
+class OwnSamples:
+    """How a model's own samples come back through its encoder.
+
+    Attributes:
+        slopes: of mu_k(Dec(z)) on z_j, ``(n, n)``, j first; only a diagonal beyond
+            :data:`PAIRED_LIMIT` latents.
+        expected: the diagonal of a model at its optimum, 1 - E[sigma_j(Dec(z))^2], ``(n,)``.
+    """
+
+    slopes: np.ndarray
+    expected: np.ndarray
+
+
+def own_samples(vae: VAE, seed: int = 0) -> OwnSamples | None:
+    """Decode draws of the prior and encode what comes out.
+
+    Args:
+        vae: the model.
+        seed: of the draws.
+
+    Returns:
+        The slopes; None for a model without an encoder, or whose encoder gives no numbers for its
+        own samples.
+    """
+    if vae.encode is None:
+        return None
+    n = vae.latent_size
+    count = DRAWS if n > PAIRED_LIMIT else max(DRAWS, 4 * n)
+    z = normal(seed, "round trip", np.arange(count), n)
+    means, variances = [], []
+    with torch.no_grad():
+        for start in range(0, count, _BATCH):
+            part = torch.as_tensor(z[start : start + _BATCH], dtype=vae.dtype, device=vae.device)
+            posterior = vae.encode(vae.decode(part))
+            means.append(posterior.mean.double().cpu().numpy())
+            variances.append(posterior.std.double().square().cpu().numpy())
+    mean, variance = np.concatenate(means), np.concatenate(variances)
+    if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
+        return None
+    if n > PAIRED_LIMIT:
+        slopes = np.diag((z * mean).mean(axis=0) / (z**2).mean(axis=0))
+    else:
+        slopes = round_trip(z, mean)
+    return OwnSamples(slopes, 1 - variance.mean(axis=0))
+
+
+def pca_distortion(metric: Metric, x: Tensor, components: int) -> float | None:
+    """Distortion of a principal component analysis with as many components as latents.
+
+    Half of the rows are fitted, the others judged; values outside the metric's range are clipped.
+
+    Args:
+        metric: the distortion.
+        x: inputs, ``(N, *input_shape)``.
+        components: how many.
+
+    Returns:
+        Mean distortion; None where there are too few rows for it.
+    """
+    flat = x.flatten(1).double()
+    fitted, judged = flat[::2], flat[1::2]
+    if len(fitted) <= 2 * components:
+        return None
+    centre = fitted.mean(0)
+    _, _, directions = torch.linalg.svd(fitted - centre, full_matrices=False)
+    kept = directions[:components]
+    image = centre + (judged - centre) @ kept.T @ kept
+    if metric.input_range is not None:
+        image = image.clamp(*metric.input_range)
+    with torch.no_grad():
+        d = metric.distortion(x[1::2], image.to(x.dtype).reshape(x[1::2].shape))
+    return float(d.double().mean())
+
+
+Map = Callable[["Tensor", "Tensor"], "tuple[Tensor, Tensor]"]
+
+
+def readings() -> Mapping[str, Map]:
+    """Other customary readings of a posterior, as maps of the (mu, sigma) in hand."""
+    return {
+        "the scale head is a log variance": lambda m, s: (m, s.sqrt()),
+        "the scale head is a log deviation": lambda m, s: (m, s.square()),
+        "the deviation is a softplus of the scale head (read as a log variance)": (
+            lambda m, s: (m, softplus(2 * s.log()))
+        ),
+        "the deviation is a softplus of the scale head (read as a log deviation)": (
+            lambda m, s: (m, softplus(s.log()))
+        ),
+        "the scale head is a log variance (read through softplus)": (
+            lambda m, s: (m, (0.5 * _softplus_inverse(s)).exp())
+        ),
+        "the scale head is a log deviation (read through softplus)": (
+            lambda m, s: (m, _softplus_inverse(s).exp())
+        ),
+        "mean and log variance are exchanged": lambda m, s: (2 * s.log(), (0.5 * m).exp()),
+        "mean and log deviation are exchanged": lambda m, s: (s.log(), m.exp()),
+        "mean and log variance are interleaved": _interleaved,
+        "mean and log variance are two halves": _halved,
+    }
+
+
+def _softplus_inverse(s: Tensor) -> Tensor:
+    return s + torch.log(-torch.expm1(-s))
+
+
+def _interleaved(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    head = torch.cat([mean, 2 * std.log()], dim=1)
+    return head[:, 0::2], (0.5 * head[:, 1::2]).exp()
+
+
+def _halved(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    head = torch.stack([mean, 2 * std.log()], dim=2).flatten(1)
+    n = mean.shape[1]
+    return head[:, :n], (0.5 * head[:, n:]).exp()
+
+
+def try_readings(vae: VAE, metric: Metric, x: Tensor, seed: int = 0) -> list[Reading]:
+    """Try the reading in hand, which comes first, and every other one.
+
+    Args:
+        vae: the model.
+        metric: the distortion.
+        x: inputs, ``(N, *input_shape)``.
+        seed: of the posterior draws.
+
+    Returns:
+        A trial for each reading that gives finite numbers.
+    """
+    if vae.encode is None:
+        return []
+    with torch.no_grad():
+        posterior: Posterior = vae.encode(x)
+    found = [_trial(AS_READ, vae, metric, x, posterior.mean, posterior.std, seed)]
+    for name, read in readings().items():
+        found.append(_trial(name, vae, metric, x, *read(posterior.mean, posterior.std), seed))
+    return [trial for trial in found if trial is not None]
+
+
+def _trial(
+    name: str, vae: VAE, metric: Metric, x: Tensor, mean: Tensor, std: Tensor, seed: int
+) -> Reading | None:
+    """Measure one reading; None where it gives numbers that are none."""
+    if not bool((mean.isfinite() & std.isfinite() & (std > 0)).all()):
+        return None
+    view = output_metric(metric, vae)
+    noise = normal(seed, "readings", np.arange(len(x)), mean.shape[1])
+    epsilon = torch.as_tensor(noise, dtype=mean.dtype, device=mean.device)
+    total = torch.zeros_like(mean)
+    try:
+        with torch.no_grad():
+            distortion = view.distortion(x, view.decode(mean))
+        for shift in (std * epsilon, -std * epsilon):
+            z = (mean + shift).requires_grad_()
+            with torch.enable_grad():
+                value = view.distortion(x, view.decode(z)).sum()
+                (gradient,) = torch.autograd.grad(value, z)
+            total += 0.5 * shift * gradient
+    except (IsoprobeError, RuntimeError):
+        return None
+    answer, variance = total.double().mean(0), std.double().square().mean(0)
+    used = mean.double().var(0) > 0.01
+    room = (1 - variance)[used]
+    if not bool(used.any()) or not bool(answer.isfinite().all()) or not float(room.sum()) > 0:
+        return None
+    beta = float(answer[used].sum() / room.sum())
+    if not beta > 0:
+        return None
+    off = (answer[used] / beta - room).abs().sum() / room.abs().sum()
+    moment = ((mean.double().square().mean(0) + variance)[used] - 1).abs().mean()
+    return Reading(name, float(distortion.double().mean()), float(off), float(moment), beta)

@@ -1,0 +1,219 @@
+"""The judge: three answers by size, rules that read what they name, sentences that follow."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from isoprobe.theory.judge import (
+    CODES,
+    RULES,
+    Answer,
+    Evidence,
+    Level,
+    Measured,
+    Reading,
+    judge,
+    used_latents,
+    weigh,
+)
+from isoprobe.theory.tolerances import TOLERANCES
+
+N = 3
+
+
+def latents(value: float, se: float = 0.005) -> Measured:
+    return Measured.of(np.full(N, value), se)
+
+
+def sound(**changes: object) -> Evidence:
+    variance = np.array([0.05, 0.1, 0.2])
+    evidence = Evidence(
+        samples=2000,
+        own_draws=False,
+        used=np.ones(N, dtype=bool),
+        mixed=np.zeros(N, dtype=bool),
+        spatial=False,
+        rate=np.full(N, 2.0),
+        variance=variance,
+        fixed_scale=False,
+        beta=Measured.of(1.0, 0.005),
+        beta_each=latents(1.0),
+        beta_pullback=Measured.of(1.02, 0.005),
+        declared=1.0,
+        residual=latents(0.01),
+        answer=Measured.of(1 - variance, 0.005),
+        gain=latents(0.01),
+        second=latents(1.02),
+        centre=latents(0.02),
+        mixing=Measured.of(np.zeros((N, N)), np.full((N, N), 0.002)),
+        turn=Measured.of(np.zeros((N, N)), np.full((N, N), 0.002)),
+        round_trip=np.diag(1 - variance),
+        expected_trip=1 - variance,
+        distortion=Measured.of(10.0, 0.1),
+        baseline=40.0,
+        loss=Measured.of(16.0, 0.1),
+        metric="sse",
+        families={"sse": "square", "gaussian": "square", "l1": "", "bce": ""},
+    )
+    return replace(evidence, **changes)
+
+
+def codes(evidence: Evidence) -> list[str]:
+    return [finding.code for finding in judge(evidence).findings]
+
+
+def test_sound_is_sound() -> None:
+    verdict = judge(sound())
+    assert verdict.level is Level.SOUND
+    assert verdict.findings == ()
+    assert all(c.answer is Answer.HOLDS for c in verdict.conditions)
+
+
+@pytest.mark.parametrize(("size", "error"), [(0.0, 0.05), (0.19, 0.0), (0.3, 0.01), (0.25, 0.06)])
+def test_size_decides_and_not_significance(size: float, error: float) -> None:
+    answer = weigh("residual", Measured.of(size, error), 63, samples=500).answer
+    width, tolerance = 2 * error, TOLERANCES["residual"].value
+    expected = (
+        Answer.FAILS
+        if size - width > tolerance
+        else Answer.HOLDS
+        if size + width <= tolerance
+        else Answer.CANNOT_TELL
+    )
+    assert answer is expected
+
+
+def test_what_cannot_be_told_says_how_many_rows_would() -> None:
+    condition = weigh("residual", Measured.of(0.1, 0.1), 63, samples=100)
+    assert condition.answer is Answer.CANNOT_TELL
+    again = Measured.of(0.1, 0.1 * (100 / condition.needed) ** 0.5)
+    assert weigh("residual", again, 63, samples=condition.needed).answer is Answer.HOLDS
+
+
+def test_few_rows_are_undecided_and_accuse_nobody() -> None:
+    wide = sound(
+        samples=20, residual=latents(0.15, 0.2), gain=latents(0.1, 0.1), second=latents(1.3, 0.4)
+    )
+    verdict = judge(wide)
+    assert verdict.level is Level.UNDECIDED
+    assert "20 rows cannot tell" in verdict.meaning
+
+
+DEFECTS = {
+    "beta": {"declared": 2.0},
+    "metric": {"declared": 2.0, "betas": {"sse": 1.0, "l1": 1.97, "gaussian": 2.0}},
+    "data": {"distortion": Measured.of(60.0, 0.5), "second": latents(2.5)},
+    "reconstruction": {"distortion": Measured.of(60.0, 0.5)},
+    "decoder": {"gain": latents(0.4)},
+    "prior": {"second": latents(4.0)},
+    "encoder-mismatched": {"residual": Measured.of([0.01, 0.02, -0.9], 0.005)},
+    "disagreement": {"residual": Measured.of([0.5, -0.6, 0.9], 0.005)},
+    "fixed-scale": {"residual": Measured.of([0.5, -0.6, 0.9], 0.005), "fixed_scale": True},
+    "collapsed": {"used": np.zeros(N, dtype=bool), "rate": np.zeros(N)},
+    "own-samples": {"round_trip": 0.3 * np.eye(N), "second": latents(2.5)},
+    "rotated": {"mixing": Measured.of(0.5 * (1 - np.eye(N)), 0.01)},
+    "turned": {"turn": Measured.of(0.5 * np.tri(N, k=-1) - 0.5 * np.tri(N, k=-1).T, 0.01)},
+    "scale-head": {
+        "residual": Measured.of([0.5, -0.6, 0.9], 0.005),
+        "trials": (
+            Reading("as read", 10.0, 0.6, 0.5, 3.0),
+            Reading("the scale head is a log variance", 10.0, 0.03, 0.03, 1.0),
+        ),
+    },
+}
+
+
+@pytest.mark.parametrize("code", DEFECTS)
+def test_each_defect_is_named(code: str) -> None:
+    verdict = judge(sound(**DEFECTS[code]))
+    assert verdict.level is Level.NOT_SOUND
+    assert [f.code for f in verdict.findings] == [code.replace("turned", "rotated")]
+    assert all(f.evidence and f.advice and f.code in CODES for f in verdict.findings)
+
+
+def test_a_zeroed_column_is_dead_and_labelled() -> None:
+    trip, answer = np.diag([0.95, 0.9, 0.0]), np.array([0.95, 0.9, 0.0])
+    verdict = judge(
+        sound(
+            round_trip=trip,
+            answer=Measured.of(answer, 0.005),
+            residual=Measured.of([0.0, 0.0, -0.8], 0.005),
+        )
+    )
+    assert [f.code for f in verdict.findings] == ["decoder-dead"]
+    assert verdict.labels == ("active", "active", "decoder-dead")
+
+
+def test_structure_silences_beta() -> None:
+    assert codes(sound(declared=10.0, distortion=Measured.of(60.0, 0.5))) == ["reconstruction"]
+
+
+def test_the_nearest_metric_is_named_and_none_of_the_same_family() -> None:
+    betas = {"sse": 1.0, "gaussian": 2.0, "l1": 1.7, "bce": 1.98}
+    (finding,) = judge(sound(declared=2.0, betas=betas)).findings
+    assert "--metric bce" in finding.advice
+    assert "gaussian" not in finding.advice
+    assert "either beta is off" in finding.advice
+
+
+def test_own_samples_are_no_evidence_on_data() -> None:
+    verdict = judge(sound(own_draws=True, second=latents(3.0), centre=latents(2.0)))
+    assert verdict.level is Level.SOUND
+
+
+def test_spatial_latents_are_not_judged_by_moments() -> None:
+    spatial = sound(spatial=True, second=latents(1.9), mixing=None)
+    assert judge(spatial).level is Level.SOUND
+
+
+def test_idle_latents_stay_out() -> None:
+    used = np.array([True, True, False])
+    idle = sound(
+        used=used, residual=Measured.of([0.0, 0.0, -0.5], 0.005), gain=Measured.of([0, 0, 9.0], 0.1)
+    )
+    verdict = judge(idle)
+    assert verdict.level is Level.SOUND
+    assert verdict.labels[2] == "collapsed"
+
+
+def test_used_is_what_moves_or_what_the_decoder_answers_to() -> None:
+    spread = Measured.of([0.5, 0.0, 0.0, 0.012], [0.01, 0.0, 0.0, 0.01])
+    answer = Measured.of([0.9, 0.0, 0.3, 0.0], 0.01)
+    assert used_latents(spread, answer).tolist() == [True, False, True, False]
+
+
+def test_a_bent_decoder_is_a_remark_and_no_defect() -> None:
+    verdict = judge(sound(beta_pullback=Measured.of(1.6, 0.01)))
+    assert verdict.level is Level.SOUND
+    assert [remark.code for remark in verdict.remarks] == ["curved"]
+
+
+class Watched:
+    """Evidence that notes which keys are read."""
+
+    def __init__(self, evidence: Evidence, read: set[str]) -> None:
+        self.__dict__.update(_evidence=evidence, _read=read)
+
+    def __getattr__(self, name: str) -> object:
+        if name in {field.name for field in fields(Evidence)}:
+            self.__dict__["_read"].add(name)
+        return getattr(self.__dict__["_evidence"], name)
+
+
+COMMON = {"samples", "used", "spatial", "own_draws"}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_every_rule_names_the_evidence_it_reads(rule) -> None:
+    read: set[str] = set()
+    for changes in [{}, *(defect for code, defect in DEFECTS.items() if code != "collapsed")]:
+        rule.apply(Watched(sound(**changes), read))
+    assert read - COMMON <= set(rule.keys)
+    assert set(rule.keys) <= {field.name for field in fields(Evidence)}
+
+
+def test_every_tolerance_says_what_it_was_set_on() -> None:
+    assert all(t.value > 0 and t.words and t.source for t in TOLERANCES.values())
