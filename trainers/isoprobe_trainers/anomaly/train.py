@@ -103,7 +103,7 @@ def train(
     tables = [load(recipe.name, seed) for seed in seeds]
     splits = [split(t, seed) for t, seed in zip(tables, seeds, strict=True)]
     (out / "tenths").mkdir(parents=True, exist_ok=True)
-    ensemble = AnomalyEnsemble(recipe, seeds, tables, splits, device)
+    ensemble = _kind(device)(recipe, seeds, tables, splits, device)
     progress = _restored(ensemble, recipe, seeds, resume_file, resume=resume)
     log = JsonLog(out / f"{recipe.name}_log.jsonl", progress.epoch + 1)
     _run(ensemble, recipe, seeds, progress, log, resume_file)
@@ -113,6 +113,14 @@ def train(
             shutil.copyfile(kept_path(out, recipe.name, seed, taken), partial)
     resume_file.unlink(missing_ok=True)
     return paths
+
+
+def _kind(device: torch.device) -> type[AnomalyEnsemble]:
+    if device.type != "cuda":
+        return AnomalyEnsemble
+    from isoprobe_trainers.anomaly_recorded import RecordedEnsemble
+
+    return RecordedEnsemble
 
 
 def best_tenth(objectives: Sequence[float]) -> int:

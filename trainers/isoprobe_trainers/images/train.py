@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 #: seconds between resume files
 SAVE_EVERY = 30.0
 ALONE = Team()
-_WEIGHTS, _FIRST_ORDER, _FIRST_NOISE = 0, 1, 1 << 40
+_WEIGHTS, _FIRST_ORDER, FIRST_NOISE = 0, 1, 1 << 40
 
 
 @dataclass(frozen=True)
@@ -141,19 +141,23 @@ class Trainer:
         x = self.rows(self.team.share(self._chosen()))
         noise = torch.randn(
             (self.run.batch, math.prod(self.networks.latent_shape)),
-            generator=generator(self.run.seed, _FIRST_NOISE + self.step),
+            generator=generator(self.run.seed, FIRST_NOISE + self.step),
         )
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.parts(x, self.team.share(noise).to(self.device))
         torch.autograd.backward(torch.stack(list(parts.values())).sum())
         means = self.team.average(list(self.module.parameters()), parts)
         self.optimizer.step()
+        self._project()
+        self.step += 1
+        return means
+
+    def _project(self) -> None:
+        """Put parameters that a step took beyond their bounds back onto them."""
         for part in self.module.modules():
             project = getattr(part, "project", None)
             if callable(project):
                 project()
-        self.step += 1
-        return means
 
     def parts(self, x: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Parts of L_x / beta averaged over a batch (Eq. 3, or Section 5.2's decomposed loss).
@@ -243,7 +247,7 @@ def train(
     if path.exists() and not (overwrite or resume):
         raise CheckpointError(f"{path} exists already; choose another folder or overwrite")
     with joined(device) as team:
-        trainer = Trainer(run, rows, count, device, team)
+        trainer = _trainer(run, rows, count, device, team)
         out.mkdir(parents=True, exist_ok=True)
         spent = _restored(trainer, resume_file) if resume else 0.0
         started = time.monotonic()
@@ -266,13 +270,23 @@ def _advance(trainer: Trainer, out: Path, save: Callable[[], None]) -> None:
     saved, hidden = time.monotonic(), None if leads else True
     with tqdm(total=run.iterations, initial=trainer.step, desc=run.name, disable=hidden) as bar:
         while trainer.step < run.iterations:
+            begun = trainer.step
             parts = trainer.advance()
             _check_finite(run, trainer.step, parts)
-            _count(trainer, parts, log)
-            bar.update()
+            _count(trainer, parts, trainer.step - begun, log)
+            bar.update(trainer.step - begun)
             if leads and time.monotonic() - saved > SAVE_EVERY:
                 save()
                 saved = time.monotonic()
+
+
+def _trainer(run: Run, rows: Rows, count: int, device: torch.device, team: Team) -> Trainer:
+    """A card that one process has to itself takes an epoch at a time."""
+    if device.type == "cuda" and team.count == 1:
+        from isoprobe_trainers.iterations_recorded import RecordedTrainer
+
+        return RecordedTrainer(run, rows, count, device)
+    return Trainer(run, rows, count, device, team)
 
 
 def _drawn(run: Run) -> Networks:
@@ -300,10 +314,12 @@ def _check_finite(run: Run, step: int, parts: Mapping[str, float]) -> None:
         )
 
 
-def _count(trainer: Trainer, parts: Mapping[str, float], log: JsonLog | None) -> None:
-    """Sum the parts over an epoch, and log their means at its end."""
+def _count(
+    trainer: Trainer, parts: Mapping[str, float], taken: int, log: JsonLog | None
+) -> None:
+    """Sum the parts, means over the steps taken, over an epoch, and log their means at its end."""
     for name, value in parts.items():
-        trainer.totals[name] = trainer.totals.get(name, 0.0) + value
+        trainer.totals[name] = trainer.totals.get(name, 0.0) + taken * value
     epoch, place = divmod(trainer.step, trainer.per_epoch)
     steps = place or trainer.per_epoch
     if place == 0 or trainer.step == trainer.run.iterations:

@@ -179,8 +179,9 @@ class Ensemble:
         alike: dict[tuple[Any, ...], list[Member]] = defaultdict(list)
         for m in members:
             alike[m.latent_size, m.objective, data[m.data].shape].append(m)
+        kind = _group_class(device)
         self.groups = [
-            Group(part, data, schedule, compile_step=compile_step)
+            kind(part, data, schedule, compile_step=compile_step)
             for same in alike.values()
             for part in _partition(same, self.workers, device)
         ]
@@ -213,6 +214,14 @@ class Ensemble:
         """Go on from saved states of the members, in whatever groups they were."""
         for group in self.groups:
             group.restore(states)
+
+
+def _group_class(device: torch.device) -> type[Group]:
+    if device.type != "cuda":
+        return Group
+    from isoprobe_trainers.ensemble_recorded import RecordedGroup
+
+    return RecordedGroup
 
 
 @contextmanager
