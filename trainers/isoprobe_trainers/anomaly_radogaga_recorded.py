@@ -16,7 +16,7 @@ from isoprobe_trainers.anomaly_recipes import BATCH
 from isoprobe_trainers.anomaly_recorded import Batches, Pool, draws_of
 from isoprobe_trainers.batched import BatchedMLP
 from isoprobe_trainers.dagmm import SETTINGS, Mixture, numbered
-from isoprobe_trainers.graphs import adam, recorded, set_rate
+from isoprobe_trainers.graphs import adam, recorded, set_rate, together
 from isoprobe_trainers.training import generator
 
 if TYPE_CHECKING:
@@ -67,9 +67,10 @@ class RadogagaEnsemble:
         self.scale = recipe.scale(inputs)
         self.optimizer = adam(self.parameters(), recipe.rate, device)
         self.draws = draws_of(seeds, device)
-        shape = self.batches.share.shape
+        shape = self.batches.shape
         self.noise = torch.zeros(*shape, n, device=device)
         self.kept = torch.zeros(*shape, _HIDDEN, device=device)
+        self._together = together(self.batches.steps)
         self._take: Callable[[], None] | None = None
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
@@ -84,13 +85,16 @@ class RadogagaEnsemble:
             epoch: counted from 0, for the learning rate.
         """
         set_rate(self.optimizer, self.recipe.schedule.rate(epoch))
-        self.batches.shuffle(self.draws)
+        self.batches.begin(self._draw, self.draws)
+        if self._take is None:
+            touched = [self.batches.place]
+            self._take = recorded(self._one, self.optimizer, touched, self._together)
+        for _ in range(self.batches.steps // self._together):
+            self._take()
+
+    def _draw(self) -> None:
         self.noise.normal_(generator=self.draws)
         self.kept.bernoulli_(0.5, generator=self.draws)
-        if self._take is None:
-            self._take = recorded(self._one, self.optimizer, [self.batches.place])
-        for _ in range(self.batches.steps):
-            self._take()
 
     def loss(self, x: Tensor, share: Tensor, noise: Tensor, kept: Tensor) -> Tensor:
         """Objectives of the members' batches.

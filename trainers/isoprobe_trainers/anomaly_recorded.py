@@ -13,7 +13,7 @@ import torch
 
 from isoprobe_trainers.anomaly_ensemble import AnomalyEnsemble
 from isoprobe_trainers.anomaly_recipes import BATCH
-from isoprobe_trainers.graphs import adam, load_adam, recorded, set_rate
+from isoprobe_trainers.graphs import adam, load_adam, recorded, set_rate, together
 from isoprobe_trainers.training import generator
 
 if TYPE_CHECKING:
@@ -25,24 +25,29 @@ if TYPE_CHECKING:
     from isoprobe_trainers.tabular import Split, Table
 
 _DRAWS = 30
+#: steps drawn ahead at least
+_AHEAD = 64
 
 
 class Batches:
-    """Row numbers of every step of an epoch, ``(steps, E, B)``, at one place in memory.
+    """Row numbers of every step of some epochs, ``(steps, E, B)``, at one place in memory.
 
     Args:
         rows: numbers of each member's rows, ``(N_e,)``.
-        starts: for each member where each step begins among its rows, and where the last ends.
+        starts: for each member where each step of an epoch begins among its rows, and where the
+            last ends.
 
     Attributes:
-        chosen: row numbers; 0 where a member has fewer rows than others.
-        share: weight of each in a mean over the member's batch; 0 there.
-        place: which step is next, ``(1,)``.
+        steps: of an epoch.
+        epochs: drawn at once, so many that few short ones are drawn alone.
+        share: weight of each row in a mean over its batch, ``(steps, E, B)``; 0 where a member has
+            fewer rows than others.
     """
 
     def __init__(self, rows: Sequence[Tensor], starts: Sequence[Sequence[int]]) -> None:
         device = rows[0].device
         self.steps = len(starts[0]) - 1
+        self.epochs = -(-_AHEAD // self.steps)
         bounds = torch.tensor(starts, device=device)
         sizes = bounds.diff(dim=1)
         place = torch.arange(int(sizes.max()), device=device)
@@ -54,22 +59,63 @@ class Batches:
         self._rows = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
         counts = torch.tensor([len(r) for r in rows], device=device)
         self._missing = torch.arange(self._rows.shape[1], device=device) >= counts[:, None]
-        self.chosen = torch.zeros(self.share.shape, dtype=torch.int64, device=device)
+        shape = (self.epochs * self.steps, *self.share.shape[1:])
+        self._chosen = torch.zeros(shape, dtype=torch.int64, device=device)
         self.place = torch.zeros(1, dtype=torch.int64, device=device)
+        self._left = 0
+        self._before: Tensor | None = None
 
-    def shuffle(self, draws: torch.Generator) -> None:
-        """Draw an order for every member, and begin an epoch."""
-        keys = torch.rand(self._rows.shape, generator=draws, device=self._rows.device)
-        order = keys.masked_fill_(self._missing, 2.0).argsort(1)
-        numbers = self._rows.gather(1, order.gather(1, self._slots))
-        self.chosen.copy_(numbers.unflatten(1, (self.steps, -1)).movedim(0, 1))
-        self.place.zero_()
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(steps, E, B)``, the steps being those of all epochs drawn at once."""
+        steps, members, rows = self._chosen.shape
+        return steps, members, rows
+
+    def begin(self, draw: Callable[[], None], draws: torch.Generator) -> None:
+        """Begin an epoch; where none is left, shuffle for the next ones and draw what they need.
+
+        Args:
+            draw: fills the other tensors that the steps read.
+            draws: stream of the orders.
+        """
+        if self._left == 0:
+            self._before = draws.get_state()
+            keys = (self.epochs, *self._rows.shape)
+            drawn = torch.rand(keys, generator=draws, device=self._rows.device)
+            order = drawn.masked_fill_(self._missing, 2.0).argsort(-1)
+            places = order.gather(-1, self._slots.expand(self.epochs, -1, -1))
+            numbers = self._rows.expand(self.epochs, -1, -1).gather(-1, places)
+            split = numbers.unflatten(-1, (self.steps, -1)).movedim(2, 1)
+            self._chosen.copy_(split.flatten(0, 1))
+            draw()
+            self.place.zero_()
+            self._left = self.epochs
+        self._left -= 1
+
+    def state(self, draws: torch.Generator) -> dict[str, Any]:
+        """What is needed to go on: the stream before the last draw, and the epochs left of it."""
+        drawn = self._before is not None
+        before = self._before if drawn else draws.get_state()
+        return {"draws": before, "drawn": drawn, "left": self._left}
+
+    def restore(
+        self, state: Mapping[str, Any], draw: Callable[[], None], draws: torch.Generator
+    ) -> None:
+        """Draw again what was drawn last, and go on where it was left."""
+        draws.set_state(state["draws"])
+        self._left = 0
+        if state["drawn"]:
+            self.begin(draw, draws)
+            self._left = int(state["left"])
+            begun = (self.epochs - self._left) * self.steps
+            self.place.fill_(begun % len(self._chosen))
 
     def next(self, *others: Tensor) -> list[Tensor]:
         """This step's numbers and shares ``(E, B)``, and slices of others; goes on to the next."""
-        found = [t.index_select(0, self.place)[0] for t in (self.chosen, self.share, *others)]
-        self.place += 1
-        return found
+        share = self.share.index_select(0, self.place.remainder(self.steps))[0]
+        chosen, *found = [t.index_select(0, self.place)[0] for t in (self._chosen, *others)]
+        self.place.add_(1).remainder_(len(self._chosen))
+        return [chosen, share, *found]
 
 
 class Pool:
@@ -116,7 +162,8 @@ class RecordedEnsemble(AnomalyEnsemble):
         self.batches = Batches(self.train, _fixed(list(map(len, self.train)), BATCH))
         self.pool = Pool(self.rows)
         self.draws = draws_of(seeds, device)
-        self.noise_of = torch.zeros(*self.batches.share.shape, recipe.latents, device=device)
+        self.noise_of = torch.zeros(*self.batches.shape, recipe.latents, device=device)
+        self._together = together(self.batches.steps)
         self._take: Callable[[], None] | None = None
 
     def run_epoch(self, epoch: int) -> None:
@@ -126,12 +173,15 @@ class RecordedEnsemble(AnomalyEnsemble):
             epoch: counted from 0, for the learning rate.
         """
         set_rate(self.optimizer, self.recipe.schedule.rate(epoch))
-        self.batches.shuffle(self.draws)
-        self.noise_of.normal_(generator=self.draws)
+        self.batches.begin(self._draw, self.draws)
         if self._take is None:
-            self._take = recorded(self._one, self.optimizer, [self.batches.place])
-        for _ in range(self.batches.steps):
+            touched = [self.batches.place]
+            self._take = recorded(self._one, self.optimizer, touched, self._together)
+        for _ in range(self.batches.steps // self._together):
             self._take()
+
+    def _draw(self) -> None:
+        self.noise_of.normal_(generator=self.draws)
 
     def _one(self) -> None:
         chosen, share, noise = self.batches.next(self.noise_of)
@@ -142,14 +192,14 @@ class RecordedEnsemble(AnomalyEnsemble):
 
     def state(self) -> dict[str, Any]:
         """What is needed to go on."""
-        return {**super().state(), "draws": self.draws.get_state()}
+        return {**super().state(), "batches": self.batches.state(self.draws)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state."""
         for parameter, saved in zip(self.parameters(), state["weights"], strict=True):
             parameter.data.copy_(saved)
         load_adam(self.optimizer, state["adam"], self.device)
-        self.draws.set_state(state["draws"])
+        self.batches.restore(state["batches"], self._draw, self.draws)
         self._take = None
 
 

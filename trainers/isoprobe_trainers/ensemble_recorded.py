@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from isoprobe_trainers.ensemble import Group
-from isoprobe_trainers.graphs import adam, recorded, set_rate
+from isoprobe_trainers.graphs import adam, recorded, set_rate, together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +47,7 @@ class RecordedGroup(Group):
         self._noise_of = torch.zeros(*shape, latents, device=self.device)
         self._place = torch.zeros(1, dtype=torch.int64, device=self.device)
         self._total = torch.zeros_like(self.objective.weights)
+        self._together = together(self.batches)
         self._take: Callable[[], None] | None = None
 
     def run_epoch(self, epoch: int) -> Tensor:
@@ -54,11 +55,12 @@ class RecordedGroup(Group):
         self._chosen.copy_(self._by_step(self._shuffled()))
         self._noise_of.copy_(self._by_step(self._drawn_noise()))
         if self._take is None:
-            self._take = recorded(self._one, self.optimizer, [self._place, self._total])
+            touched = [self._place, self._total]
+            self._take = recorded(self._one, self.optimizer, touched, self._together)
         set_rate(self.optimizer, self.schedule.rate(epoch))
         self._place.zero_()
         self._total.zero_()
-        for _ in range(self.batches):
+        for _ in range(self.batches // self._together):
             self._take()
         return self._total / self.batches
 
@@ -81,4 +83,4 @@ class RecordedGroup(Group):
         torch.autograd.backward(self.objective.total(parts).sum())
         self.optimizer.step()
         self._total += parts.detach()
-        self._place += 1
+        self._place.add_(1).remainder_(self.batches)

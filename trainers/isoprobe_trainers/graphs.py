@@ -8,7 +8,8 @@ tested without one.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,8 +19,29 @@ if TYPE_CHECKING:
 
 #: calls before a recording, in which libraries choose their kernels and make room
 _WARM_UP = 3
+#: steps of a recording at most: a graph of too many kernels takes long to make
+_LONGEST = 48
 #: a recording must be alone among the threads that train on one card
 _ALONE = threading.Lock()
+
+
+@contextmanager
+def alone(*, tf32: bool = False) -> Iterator[None]:
+    """Keep recordings of other threads waiting, with or without TF32 in convolutions.
+
+    For work that depends on what all threads share: that setting, and the generators of torch.
+
+    Args:
+        tf32: let convolutions round their inputs to 10 bits, as torch does by itself; analyses
+            compare derivatives more closely than that.
+    """
+    with _ALONE:
+        before = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = tf32
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
 
 
 def adam(parameters: Iterable[Tensor], rate: float, device: torch.device) -> torch.optim.Adam:
@@ -43,7 +65,9 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float | Tensor) -> None:
     """Write the rate of every group into its tensor."""
     for group in optimizer.param_groups:
         if isinstance(rate, float):
-            group["lr"].fill_(rate)
+            if group.get("written") != rate:
+                group["lr"].fill_(rate)
+                group["written"] = rate
         else:
             group["lr"].copy_(rate)
 
@@ -64,32 +88,45 @@ def load_adam(
         group.update(lr=rate.to(device), capturable=device.type == "cuda")
 
 
-def recorded(
-    step: Callable[[], None], optimizer: torch.optim.Optimizer, touched: Sequence[Tensor] = ()
-) -> Callable[[], None]:
-    """Return a step that a card takes as one graph; off a card, the step itself.
+def together(steps: int) -> int:
+    """How many of an epoch's steps to record as one graph: the largest divisor up to a limit."""
+    return max(k for k in range(1, min(steps, _LONGEST) + 1) if steps % k == 0)
 
-    The optimiser is to have the state it will go on from: parameters, moments and ``touched`` are
-    given back as they were, for the recording takes steps of its own. The first call of the
-    optimiser may come later than that.
+
+def recorded(
+    step: Callable[[], None],
+    optimizer: torch.optim.Optimizer,
+    touched: Sequence[Tensor] = (),
+    count: int = 1,
+) -> Callable[[], None]:
+    """Return what takes ``count`` steps as one graph on a card; off a card, one after another.
+
+    The recording takes steps of its own; parameters, moments and ``touched`` are given back as
+    they were.
 
     Args:
         step: one step of training: gradients set to None, a backward pass, the optimiser's step.
         optimizer: from :func:`adam`.
         touched: other tensors that a step changes in place.
+        count: steps of a call.
 
     Returns:
-        What takes a step on the current stream.
+        What takes the steps on the current stream.
     """
+
+    def steps() -> None:
+        for _ in range(count):
+            step()
+
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     device = parameters[0].device
     if device.type != "cuda":
-        return step
-    with _ALONE, torch.no_grad():
+        return steps
+    with alone(tf32=True), torch.no_grad():
         changed = [*parameters, *touched]
         kept = [tensor.detach().clone() for tensor in changed]
         moments = {p: _copied(state) for p, state in optimizer.state.items()}
-        graph = _record(step, device)
+        graph = _record(step, steps, device)
         for tensor, value in zip(changed, kept, strict=True):
             tensor.copy_(value)
         for parameter, state in optimizer.state.items():
@@ -99,13 +136,17 @@ def recorded(
                     value.copy_(before[name])
                 else:
                     value.zero_()
-        torch.cuda.synchronize(device)
+        torch.cuda.current_stream(device).synchronize()
     replay: Callable[[], None] = graph.replay
     return replay
 
 
-def _record(step: Callable[[], None], device: torch.device) -> torch.cuda.CUDAGraph:
-    here, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+def _record(
+    step: Callable[[], None], steps: Callable[[], None], device: torch.device
+) -> torch.cuda.CUDAGraph:
+    here = torch.cuda.current_stream(device)
+    # the default stream cannot be recorded; any other can, and torch has few of them to give
+    side = torch.cuda.Stream(device) if here == torch.cuda.default_stream(device) else here
     side.wait_stream(here)
     with torch.cuda.stream(side), torch.enable_grad():
         for _ in range(_WARM_UP):
@@ -116,7 +157,7 @@ def _record(step: Callable[[], None], device: torch.device) -> torch.cuda.CUDAGr
         torch.enable_grad(),
         torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"),
     ):
-        step()
+        steps()
     here.wait_stream(side)
     return graph
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from isoprobe_trainers.graphs import adam, load_adam, recorded, set_rate
+from isoprobe_trainers.graphs import adam, load_adam, recorded, set_rate, together
 from isoprobe_trainers.iterations import FIRST_NOISE, Run, Trainer
 from isoprobe_trainers.training import generator
 
@@ -44,16 +44,19 @@ class RecordedTrainer(Trainer):
         self._rates = torch.zeros(self.per_epoch, device=device)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
         self._sums: dict[str, Tensor] = {}
-        self._take: Callable[[], None] | None = None
+        self._together = together(self.per_epoch)
+        self._takes: tuple[Callable[[], None], Callable[[], None]] | None = None
 
     def advance(self) -> dict[str, float]:
         """Take the steps that are left of an epoch; return the parts of the loss, averaged."""
         place = self.step % self.per_epoch
         steps = min(self.per_epoch - place, self.run.iterations - self.step)
-        take = self._take or self._recorded()
+        many, single = self._takes or self._recorded()
         self._fill(steps)
-        for _ in range(steps):
-            take()
+        for _ in range(steps // self._together):
+            many()
+        for _ in range(steps % self._together):
+            single()
         self.step += steps
         return {name: total.item() / steps for name, total in self._sums.items()}
 
@@ -62,9 +65,9 @@ class RecordedTrainer(Trainer):
         self.module.load_state_dict(state["weights"])
         load_adam(self.optimizer, state["adam"], self.device)
         self.step, self.totals = int(state["step"]), dict(state["totals"])
-        self._take = None
+        self._takes = None
 
-    def _recorded(self) -> Callable[[], None]:
+    def _recorded(self) -> tuple[Callable[[], None], Callable[[], None]]:
         self._fill(1)
         with torch.no_grad():
             x = self.rows(self._orders[0])
@@ -73,8 +76,9 @@ class RecordedTrainer(Trainer):
                 for name in self.parts(x, self._noise[0])
             }
         touched = [self._place, *self._sums.values()]
-        self._take = recorded(self._one, self.optimizer, touched)
-        return self._take
+        many = recorded(self._one, self.optimizer, touched, self._together)
+        self._takes = many, recorded(self._one, self.optimizer, touched)
+        return self._takes
 
     def _fill(self, steps: int) -> None:
         """Put order, noise and rates of the next steps where the recorded step reads them."""
@@ -104,4 +108,4 @@ class RecordedTrainer(Trainer):
         self._project()
         for name, value in parts.items():
             self._sums[name] += value.detach()
-        self._place += 1
+        self._place.add_(1).remainder_(len(self._orders))

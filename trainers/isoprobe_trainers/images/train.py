@@ -257,7 +257,7 @@ def train(
 
         _advance(trainer, out, lambda: save_state(resume_file, trainer.state(seconds())))
         if team.leads:
-            _write(trainer, path, seconds())
+            write(trainer, path, seconds())
             resume_file.unlink(missing_ok=True)
     return path
 
@@ -329,7 +329,14 @@ def _count(
         trainer.totals = {}
 
 
-def _write(trainer: Trainer, path: Path, seconds: float) -> None:
+def write(trainer: Trainer, path: Path, seconds: float) -> None:
+    """Write the checkpoint of a training as it stands.
+
+    Args:
+        trainer: the training.
+        path: file, replaced if it is there.
+        seconds: spent on it.
+    """
     run = trainer.run
     manifest = Manifest(
         format_version=FORMAT_VERSION,
@@ -346,6 +353,7 @@ def _write(trainer: Trainer, path: Path, seconds: float) -> None:
         input_range=(0.0, 1.0),
         training={
             "iterations": run.iterations,
+            **({"steps": trainer.step} if trainer.step < run.iterations else {}),
             "batch": run.batch,
             "lr": run.rate,
             "decay": run.decay,
