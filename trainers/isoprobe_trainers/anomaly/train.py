@@ -118,7 +118,7 @@ def train(
 def _kind(device: torch.device) -> type[AnomalyEnsemble]:
     if device.type != "cuda":
         return AnomalyEnsemble
-    from isoprobe_trainers.anomaly_recorded import RecordedEnsemble
+    from isoprobe_trainers.anomaly.recorded import RecordedEnsemble
 
     return RecordedEnsemble
 

@@ -283,7 +283,7 @@ def _advance(trainer: Trainer, out: Path, save: Callable[[], None]) -> None:
 def _trainer(run: Run, rows: Rows, count: int, device: torch.device, team: Team) -> Trainer:
     """A card that one process has to itself takes an epoch at a time."""
     if device.type == "cuda" and team.count == 1:
-        from isoprobe_trainers.iterations_recorded import RecordedTrainer
+        from isoprobe_trainers.images.recorded import RecordedTrainer
 
         return RecordedTrainer(run, rows, count, device)
     return Trainer(run, rows, count, device, team)
@@ -314,9 +314,7 @@ def _check_finite(run: Run, step: int, parts: Mapping[str, float]) -> None:
         )
 
 
-def _count(
-    trainer: Trainer, parts: Mapping[str, float], taken: int, log: JsonLog | None
-) -> None:
+def _count(trainer: Trainer, parts: Mapping[str, float], taken: int, log: JsonLog | None) -> None:
     """Sum the parts, means over the steps taken, over an epoch, and log their means at its end."""
     for name, value in parts.items():
         trainer.totals[name] = trainer.totals.get(name, 0.0) + taken * value

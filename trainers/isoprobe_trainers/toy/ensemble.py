@@ -219,7 +219,7 @@ class Ensemble:
 def _group_class(device: torch.device) -> type[Group]:
     if device.type != "cuda":
         return Group
-    from isoprobe_trainers.ensemble_recorded import RecordedGroup
+    from isoprobe_trainers.toy.recorded import RecordedGroup
 
     return RecordedGroup
 

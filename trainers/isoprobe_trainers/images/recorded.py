@@ -1,4 +1,4 @@
-"""Take the steps of :class:`~isoprobe_trainers.iterations.Trainer` an epoch at a time, on a card.
+"""Take the steps of :class:`~isoprobe_trainers.images.train.Trainer` an epoch at a time, on a card.
 
 Order and noise of every step are those that the plain trainer draws, so that both train the same
 model, up to the order of additions.
@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from isoprobe_trainers.graphs import adam, load_adam, recorded, set_rate, together
-from isoprobe_trainers.iterations import FIRST_NOISE, Run, Trainer
-from isoprobe_trainers.training import generator
+from isoprobe_trainers.common.graphs import adam, load_adam, recorded, set_rate, together
+from isoprobe_trainers.common.training import generator
+from isoprobe_trainers.images.train import FIRST_NOISE, Run, Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
-    from isoprobe_trainers.iterations import Rows
+    from isoprobe_trainers.images.train import Rows
 
 
 class RecordedTrainer(Trainer):
@@ -37,9 +37,7 @@ class RecordedTrainer(Trainer):
         super().__init__(run, rows, count, device)
         self.optimizer = adam(self.module.parameters(), run.rate, device)
         latents = math.prod(self.networks.latent_shape)
-        self._orders = torch.zeros(
-            self.per_epoch, run.batch, dtype=torch.int64, device=device
-        )
+        self._orders = torch.zeros(self.per_epoch, run.batch, dtype=torch.int64, device=device)
         self._noise = torch.zeros(self.per_epoch, run.batch, latents, device=device)
         self._rates = torch.zeros(self.per_epoch, device=device)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
@@ -72,8 +70,7 @@ class RecordedTrainer(Trainer):
         with torch.no_grad():
             x = self.rows(self._orders[0])
             self._sums = {
-                name: torch.zeros((), device=self.device)
-                for name in self.parts(x, self._noise[0])
+                name: torch.zeros((), device=self.device) for name in self.parts(x, self._noise[0])
             }
         touched = [self._place, *self._sums.values()]
         many = recorded(self._one, self.optimizer, touched, self._together)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from isoprobe_trainers.ensemble import Group
-from isoprobe_trainers.graphs import adam, recorded, set_rate, together
+from isoprobe_trainers.common.graphs import adam, recorded, set_rate, together
+from isoprobe_trainers.toy.ensemble import Group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
-    from isoprobe_trainers.members import Member
-    from isoprobe_trainers.training import Schedule
+    from isoprobe_trainers.common.training import Schedule
+    from isoprobe_trainers.toy.members import Member
 
 
 class RecordedGroup(Group):
@@ -37,7 +37,7 @@ class RecordedGroup(Group):
         data: Mapping[str, Tensor],
         schedule: Schedule,
         *,
-        compile_step: bool = False,  # noqa: ARG002
+        compile_step: bool = False,
     ) -> None:
         super().__init__(members, data, schedule)
         self.optimizer = adam(self.parameters(), schedule.lr, self.device)
@@ -72,7 +72,8 @@ class RecordedGroup(Group):
     def _by_step(self, rows: Tensor) -> Tensor:
         """``(E, N, ...) -> (steps, E, B, ...)``, rows that fill no batch left out."""
         kept = rows[:, : self.batches * self.schedule.batch]
-        return kept.unflatten(1, (self.batches, self.schedule.batch)).movedim(0, 1)
+        steps = kept.reshape(len(kept), self.batches, self.schedule.batch, *kept.shape[2:])
+        return steps.movedim(0, 1)
 
     def _one(self) -> None:
         chosen = self._chosen.index_select(0, self._place)[0]

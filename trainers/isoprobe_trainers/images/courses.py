@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import isoprobe
-from isoprobe_trainers.graphs import alone
-from isoprobe_trainers.iterations import write
-from isoprobe_trainers.latent_experiments import USED, measure
+from isoprobe_trainers.common.graphs import alone
+from isoprobe_trainers.images.experiments import USED, measure
+from isoprobe_trainers.images.train import write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
 
-    from isoprobe_trainers.iterations import Trainer
+    from isoprobe_trainers.images.train import Trainer
 
 
 def milestones(iterations: int, per_epoch: int, points: int) -> list[int]:

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from isoprobe_trainers.anomaly_ensemble import AnomalyEnsemble
-from isoprobe_trainers.anomaly_recipes import BATCH
-from isoprobe_trainers.graphs import adam, load_adam, recorded, set_rate, together
-from isoprobe_trainers.training import generator
+from isoprobe_trainers.anomaly.ensemble import AnomalyEnsemble
+from isoprobe_trainers.anomaly.recipes import BATCH
+from isoprobe_trainers.common.graphs import adam, load_adam, recorded, set_rate, together
+from isoprobe_trainers.common.training import generator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
-    from isoprobe_trainers.anomaly_recipes import Recipe
-    from isoprobe_trainers.tabular import Split, Table
+    from isoprobe_trainers.anomaly.recipes import Recipe
+    from isoprobe_trainers.anomaly.tables import Split, Table
 
 _DRAWS = 30
 #: steps drawn ahead at least
@@ -85,7 +85,7 @@ class Batches:
             order = drawn.masked_fill_(self._missing, 2.0).argsort(-1)
             places = order.gather(-1, self._slots.expand(self.epochs, -1, -1))
             numbers = self._rows.expand(self.epochs, -1, -1).gather(-1, places)
-            split = numbers.unflatten(-1, (self.steps, -1)).movedim(2, 1)
+            split = numbers.reshape(*numbers.shape[:2], self.steps, -1).movedim(2, 1)
             self._chosen.copy_(split.flatten(0, 1))
             draw()
             self.place.zero_()

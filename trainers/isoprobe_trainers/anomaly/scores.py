@@ -5,25 +5,26 @@ For tables of many equal rows and for models by the hundred; a test holds that b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
 import isoprobe
-from isoprobe.formulas import kl_divergence
-from isoprobe.untrained import swapped, untrained
-from isoprobe_trainers.anomaly_ensemble import TRANSFORMS
-from isoprobe_trainers.anomaly_quality import Quality, quality
+from isoprobe.probe.untrained import swapped, untrained
+from isoprobe.theory.formulas import kl_divergence
+from isoprobe_trainers.anomaly.ensemble import TRANSFORMS
+from isoprobe_trainers.anomaly.quality import Quality, quality
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from isoprobe.contracts import VAE
-    from isoprobe_trainers.anomaly_recipes import Recipe
-    from isoprobe_trainers.tabular import Split, Table
+    from isoprobe.contracts import VAE, Posterior
+    from isoprobe_trainers.anomaly.recipes import Recipe
+    from isoprobe_trainers.anomaly.tables import Split, Table
 
 #: rows at once
 _ROWS = 16_384
@@ -41,13 +42,12 @@ def scores(vae: VAE, recipe: Recipe, rows: Tensor) -> Tensor:
     Returns:
         ``(N,)`` float64.
     """
-    if vae.encode is None:
-        raise AssertionError("every checkpoint of these trainers has an encoder")
+    encode = cast("Callable[[Tensor], Posterior]", vae.encode)  # as every native checkpoint has
     factor = recipe.scale(rows.shape[1])
     lambda1, lambda2 = recipe.lambda1 * factor, recipe.lambda2 * factor
     found = []
-    for x in rows.split(_ROWS):
-        posterior = vae.encode(x)
+    for x in torch.split(rows, _ROWS):
+        posterior = encode(x)
         mean, std = posterior.mean, posterior.std
         x_check, above, below = (vae.decode(z) for z in (mean, mean + std, mean - std))
         coding = ((x_check - above).square().sum(1) + (x_check - below).square().sum(1)) / 2
@@ -80,9 +80,8 @@ def qualities(
         Figures of the trained model, and of the untrained one where asked for.
     """
     vae = isoprobe.load(checkpoint)
-    if vae.module is None:
-        raise AssertionError("a native checkpoint is a module")
-    vae.module.to(device)
+    module = cast("nn.Module", vae.module)
+    module.to(device)
     numbers, places = np.unique(table.groups[halves.test], return_inverse=True)
     rows = torch.from_numpy(table.distinct[numbers]).to(device)
     marks = table.anomalous[halves.test]
@@ -94,5 +93,5 @@ def qualities(
     trained = judged()
     if not twin:
         return trained, None
-    with swapped(vae.module, untrained(vae.module, 0).tensors):
+    with swapped(module, untrained(module, 0).tensors):
         return trained, judged()

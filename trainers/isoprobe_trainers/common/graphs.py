@@ -56,9 +56,7 @@ def adam(parameters: Iterable[Tensor], rate: float, device: torch.device) -> tor
         The optimiser.
     """
     held = torch.tensor(rate, device=device)
-    return torch.optim.Adam(
-        list(parameters), lr=held, fused=True, capturable=device.type == "cuda"
-    )
+    return torch.optim.Adam(list(parameters), lr=held, fused=True, capturable=device.type == "cuda")
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float | Tensor) -> None:
@@ -146,7 +144,9 @@ def _record(
 ) -> torch.cuda.CUDAGraph:
     here = torch.cuda.current_stream(device)
     # the default stream cannot be recorded; any other can, and torch has few of them to give
-    side = torch.cuda.Stream(device) if here == torch.cuda.default_stream(device) else here
+    side = here
+    if here == torch.cuda.default_stream(device):
+        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     side.wait_stream(here)
     with torch.cuda.stream(side), torch.enable_grad():
         for _ in range(_WARM_UP):

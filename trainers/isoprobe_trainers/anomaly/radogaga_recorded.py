@@ -1,6 +1,6 @@
 """Train RaDOGAGA(d) for the splits of many seeds together on a card, by one recorded step.
 
-The networks, losses and batches are those of :mod:`isoprobe_trainers.anomaly_radogaga`, row by row.
+The networks, losses and batches are those of :mod:`isoprobe_trainers.anomaly.radogaga`, row by row.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from isoprobe_trainers.anomaly_ensemble import NETWORKS, TRANSFORMS
-from isoprobe_trainers.anomaly_radogaga import WEIGHT_STREAM, Radogaga, judged
-from isoprobe_trainers.anomaly_recipes import BATCH
-from isoprobe_trainers.anomaly_recorded import Batches, Pool, draws_of
-from isoprobe_trainers.batched import BatchedMLP
-from isoprobe_trainers.dagmm import SETTINGS, Mixture, numbered
-from isoprobe_trainers.graphs import adam, recorded, set_rate, together
-from isoprobe_trainers.training import generator
+from isoprobe_trainers.anomaly.dagmm import SETTINGS, Mixture, numbered
+from isoprobe_trainers.anomaly.ensemble import NETWORKS, TRANSFORMS
+from isoprobe_trainers.anomaly.radogaga import WEIGHT_STREAM, Radogaga, judged
+from isoprobe_trainers.anomaly.recipes import BATCH
+from isoprobe_trainers.anomaly.recorded import Batches, Pool, draws_of
+from isoprobe_trainers.common.batched import BatchedMLP
+from isoprobe_trainers.common.graphs import adam, recorded, set_rate, together
+from isoprobe_trainers.common.training import generator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
 
-    from isoprobe_trainers.anomaly_recipes import Recipe
-    from isoprobe_trainers.tabular import Split, Table
+    from isoprobe_trainers.anomaly.recipes import Recipe
+    from isoprobe_trainers.anomaly.tables import Split, Table
 
 #: width of the estimation network
 _HIDDEN = 10
@@ -116,7 +116,8 @@ class RadogagaEnsemble:
         coding = (x_check - x_hat).square().sum(-1)
         mixture = Mixture.fitted(noisy, self._memberships(noisy, kept), share)
         rows = mixture.energy(noisy) + lambda1 * transform + lambda2 * coding
-        return (rows * share.double()).sum(1)
+        total: Tensor = (rows * share.double()).sum(1)
+        return total
 
     def scores(self) -> Iterator[np.ndarray]:
         """-log P(z) of the test rows of each member in turn, in nats."""
