@@ -52,13 +52,14 @@ def plan(works: Iterable[Work]) -> str:
         cuda = cpu / ASSUMED_CUDA[work.kind]
         totals = [totals[0] + cpu, totals[1] + cuda]
         done = len(work.seconds) - len(missing)
-        rows.append([work.item, str(len(missing)), str(done), _span(cpu), _span(cuda)])
-    rows.append(["all", "", "", _span(totals[0]), _span(totals[1])])
+        rows.append([work.item, str(len(missing)), str(done), span(cpu), span(cuda)])
+    rows.append(["all", "", "", span(totals[0]), span(totals[1])])
     header = ["item", "to train", "there or shared", "one core", "cuda, a guess"]
     return f"{render(header, rows)}\n\nestimates, of the training alone"
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """A time in its largest unit, such as ``2.4 h``."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.1f} {unit}"
