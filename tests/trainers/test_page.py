@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from isoprobe.cli.main import main
+from isoprobe_trainers.commands.reproduce import reproduce
 from isoprobe_trainers.page import anomaly, images
 from isoprobe_trainers.page.paired import paired
 from isoprobe_trainers.page.records import column, of, records
@@ -25,13 +25,13 @@ def test_the_committed_page_is_the_generated_one() -> None:
 
 
 def test_the_command_prints_it() -> None:
-    result = CliRunner().invoke(main, ["reproduce", "page"])
+    result = CliRunner().invoke(reproduce, ["page"])
     assert result.exit_code == 0
     assert result.output == page()
 
 
 def test_the_page_stands_alone_on_the_command_line() -> None:
-    result = CliRunner().invoke(main, ["reproduce", "page", "table1"])
+    result = CliRunner().invoke(reproduce, ["page", "table1"])
     assert result.exit_code != 0
     assert "stands alone" in result.output
 

@@ -19,6 +19,7 @@ from isoprobe.errors import CheckpointError, OptionError
 from isoprobe_plugins.architectures.mlp import Mlp
 from isoprobe_trainers.anomaly.ensemble import AnomalyEnsemble
 from isoprobe_trainers.anomaly.recipes import BATCH, KEPT
+from isoprobe_trainers.anomaly.recorded import RecordedEnsemble
 from isoprobe_trainers.anomaly.source import data_spec
 from isoprobe_trainers.anomaly.tables import load, split
 from isoprobe_trainers.common.training import JsonLog, load_state, save_state, versions, whole
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from isoprobe_trainers.anomaly.recipes import Recipe
+from isoprobe_trainers.anomaly.recipes import Recipe
 
 #: seconds between resume files
 SAVE_EVERY = 30.0
@@ -116,11 +117,7 @@ def train(
 
 
 def _kind(device: torch.device) -> type[AnomalyEnsemble]:
-    if device.type != "cuda":
-        return AnomalyEnsemble
-    from isoprobe_trainers.anomaly.recorded import RecordedEnsemble
-
-    return RecordedEnsemble
+    return AnomalyEnsemble if device.type != "cuda" else RecordedEnsemble
 
 
 def best_tenth(objectives: Sequence[float]) -> int:

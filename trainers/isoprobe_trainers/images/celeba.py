@@ -9,7 +9,8 @@ import torch
 
 from isoprobe.errors import OptionError
 from isoprobe_trainers.images.celeba_source import FacesSource
-from isoprobe_trainers.images.train import Run, train
+from isoprobe_trainers.images.train import train
+from isoprobe_trainers.images.trainer import Run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from isoprobe_trainers.images.train import Trainer
+    from isoprobe_trainers.images.trainer import Trainer
 
 
 def milestones(iterations: int, per_epoch: int, points: int) -> list[int]:

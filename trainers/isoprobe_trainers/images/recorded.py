@@ -1,4 +1,4 @@
-"""Take the steps of :class:`~isoprobe_trainers.images.train.Trainer` an epoch at a time, on a card.
+"""Take the steps of a :class:`~isoprobe_trainers.images.trainer.Trainer` an epoch at a time.
 
 Order and noise of every step are those that the plain trainer draws, so that both train the same
 model, up to the order of additions.
@@ -13,14 +13,14 @@ import torch
 
 from isoprobe_trainers.common.graphs import adam, load_adam, recorded, set_rate, together
 from isoprobe_trainers.common.training import generator
-from isoprobe_trainers.images.train import FIRST_NOISE, Run, Trainer
+from isoprobe_trainers.images.trainer import FIRST_NOISE, Run, Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
-    from isoprobe_trainers.images.train import Rows
+    from isoprobe_trainers.images.trainer import Rows
 
 
 class RecordedTrainer(Trainer):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from isoprobe_trainers.common.graphs import adam, recorded, set_rate, together
-from isoprobe_trainers.toy.ensemble import Group
+from isoprobe_trainers.toy.group import Group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
