@@ -13,16 +13,16 @@ from functools import partial
 
 import numpy as np
 import torch
-from isoprobe.memory import plan
-from isoprobe.pullback import exact_pullback
-from isoprobe.random_pullback import random_pullback
-from isoprobe.routes import Route, choose_route
-from isoprobe.tensors import OutputMetric
 from torch import Tensor
 
 from benchmarks.measuring import ratio
 from benchmarks.networks import Shape, shapes
 from isoprobe.contracts import VAE
+from isoprobe.derivatives.exact import exact_pullback
+from isoprobe.derivatives.memory import plan
+from isoprobe.derivatives.metric_tensor import OutputMetric
+from isoprobe.derivatives.routes import Route, choose_route
+from isoprobe.derivatives.sampled import random_pullback
 from isoprobe_plugins.metrics.square import SumSquaredError
 
 _MEMORY = 1 << 30
