@@ -23,34 +23,16 @@ from isoprobe_trainers.common.graphs import adam, set_rate, together
 from isoprobe_trainers.common.training import Schedule
 from isoprobe_trainers.images.courses import milestones, point
 from isoprobe_trainers.images.recorded import RecordedTrainer
-from isoprobe_trainers.images.trainer import Run, Trainer
+from isoprobe_trainers.images.trainer import Trainer
 from isoprobe_trainers.toy.data import generate
 from isoprobe_trainers.toy.group import Group
 from isoprobe_trainers.toy.members import Member
 from isoprobe_trainers.toy.recorded import RecordedGroup
 from isoprobe_trainers.toy.source import parse
+from tests.trainers.test_mnist_training import BCE, PICTURES, SSIM, VALUES, rows
 
 CPU = torch.device("cpu")
-DENSE = {
-    "input_shape": [6],
-    "encoder_widths": [8],
-    "decoder_widths": [8],
-    "latent_size": 2,
-    "activation": "tanh",
-    "output": "sigmoid",
-}
-IMAGES = {
-    "input_shape": [1, 8, 8],
-    "latent_size": 2,
-    "channels": 3,
-    "kernels": [3, 3],
-    "encoder_widths": [8],
-    "decoder_widths": [8],
-}
-BCE = Run("bce", "mlp", DENSE, "bce", 0.5, "none", 23, 4, decay=0.5)
-SSIM = Run("ssim", "gdn", IMAGES, "ssim:window=3", 0.01, "none", 9, 4, decomposed=True)
-VALUES = torch.rand(30, 6, generator=torch.Generator().manual_seed(0))
-PICTURES = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+FALLING, DECOMPOSED = replace(BCE, decay=0.5), replace(SSIM, iterations=9)
 TINY = Recipe("thyroid", (6, 4), 2, "leaky_relu", "l2", 60.0, 30.0, 10, 0.1)
 
 
@@ -67,28 +49,28 @@ def finished(trainer):
 # --------------------------------------------------------------------------- images
 
 
-@pytest.mark.parametrize(("run", "data"), [(BCE, VALUES), (SSIM, PICTURES)])
+@pytest.mark.parametrize(("run", "data"), [(FALLING, VALUES), (DECOMPOSED, PICTURES)])
 def test_an_epoch_at_a_time_ends_in_the_plain_trainers_weights(run, data):
-    plain = Trainer(run, lambda chosen: data[chosen], 30, CPU)
-    fast = RecordedTrainer(run, lambda chosen: data[chosen], 30, CPU)
+    plain = Trainer(run, rows(data), 30, CPU)
+    fast = RecordedTrainer(run, rows(data), 30, CPU)
     for expected, found in zip(finished(plain), finished(fast), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_parts_are_means_over_the_steps_taken():
-    plain = Trainer(BCE, lambda chosen: VALUES[chosen], 30, CPU)
+    plain = Trainer(FALLING, rows(VALUES), 30, CPU)
     each = [plain.advance() for _ in range(7)]
-    found = RecordedTrainer(BCE, lambda chosen: VALUES[chosen], 30, CPU).advance()
+    found = RecordedTrainer(FALLING, rows(VALUES), 30, CPU).advance()
     for name, value in found.items():
         assert value == pytest.approx(np.mean([parts[name] for parts in each]), rel=1e-5)
 
 
 def test_a_training_goes_on_from_the_plain_trainers_state():
-    expected = Trainer(BCE, lambda chosen: VALUES[chosen], 30, CPU)
-    begun = Trainer(BCE, lambda chosen: VALUES[chosen], 30, CPU)
+    expected = Trainer(FALLING, rows(VALUES), 30, CPU)
+    begun = Trainer(FALLING, rows(VALUES), 30, CPU)
     for _ in range(9):  # in the middle of an epoch
         begun.advance()
-    fast = RecordedTrainer(BCE, lambda chosen: VALUES[chosen], 30, CPU)
+    fast = RecordedTrainer(FALLING, rows(VALUES), 30, CPU)
     fast.restore(deepcopy(begun.state(0.0)))
     for plain, found in zip(finished(expected), finished(fast), strict=True):
         torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-6)
@@ -96,7 +78,7 @@ def test_a_training_goes_on_from_the_plain_trainers_state():
 
 def test_a_course_is_the_public_analysis_and_changes_nothing():
     run = replace(BCE, iterations=7, dataset="none")
-    trainer = RecordedTrainer(run, lambda chosen: VALUES[chosen], 30, CPU)
+    trainer = RecordedTrainer(run, rows(VALUES), 30, CPU)
     trainer.advance()
     before = weights(trainer.module)
     found = point(trainer, VALUES.numpy())
@@ -167,8 +149,8 @@ def test_every_row_is_taken_once_an_epoch(small):
             for e in range(2):
                 taken[e].append(chosen[e][share[e] > 0])
         for e in range(2):
-            rows = torch.cat(taken[e])
-            assert torch.equal(rows.sort().values, ensemble.train[e].sort().values)
+            every = torch.cat(taken[e])
+            assert torch.equal(every.sort().values, ensemble.train[e].sort().values)
         orders.append(torch.cat(taken[0]))
     assert not any(torch.equal(orders[0], other) for other in orders[1:])
 
@@ -209,10 +191,10 @@ def test_radogaga_together_has_the_losses_of_each_alone(transform):
     found = ensemble.loss(x, share, torch.zeros(shape), torch.full((*chosen.shape, 10), 0.5))
     for e in range(2):
         model, there = ensemble.member(e).eval(), share[e] > 0
-        rows, weight = x[e][there], share[e][there]
-        z = model.encoder(rows)
+        own, weight = x[e][there], share[e][there]
+        z = model.encoder(own)
         x_check = model.decoder(z)
-        difference = rows - x_check
+        difference = own - x_check
         distance = difference.norm(dim=1) if transform == "l2" else difference.square().sum(1)
         mixture = Mixture.fitted(z, model.estimator(z), weight)
         expected = (mixture.energy(z) + recipe.lambda1 * distance) @ weight.double()

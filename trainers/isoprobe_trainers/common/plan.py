@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-#: how many cores of that machine such a card stands for, by kind of work; 20 splits trained together
+#: cores of that machine that such a card stands for, by kind of work; 20 splits train together
 CARD = {"toy": 5.0, "mnist": 12.0, "celeba": 13.0, "anomaly": 20.0}
 
 
