@@ -33,16 +33,19 @@ def digits() -> str:
     groups = [row for record in records for row in _groups(record)]
     header = ["model", "schedule", "rate", "latents", "number", "E[sigma^-2]", "norm"]
     header += ["norm + sigma^2 - 1: mean", "SD", "range"]
-    betas = [
+    whole = [
         [
             _name(r),
             f"{r.values['beta']:.4f}",
             f"{r.values['beta_recovered']:.4f}",
             f"{r.values['rate']:.1f}",
+            f"{r.values['cosine']:.3f}",
+            _ends(r.values.get("eigenvalues")),
         ]
         for r in records
     ]
-    recovered = render(["model", "beta", "recovered by stationarity", "rate, nats"], betas)
+    names = ["model", "beta", "recovered by stationarity", "rate, nats", "mean |cos|"]
+    recovered = render([*names, "eigenvalues, mean by rank: ends"], whole)
     return f"{render(header, groups)}\n\n{recovered}"
 
 
@@ -122,6 +125,10 @@ def _rate(record: Record) -> str:
     if not record.decay:
         return f"{record.rate:g}"
     return f"{record.rate:g}, to 0 over the last {record.decay:.0%}"
+
+
+def _ends(values: Sequence[float] | None) -> str:
+    return "-" if values is None else f"{max(values):.2f} to {min(values):.2f}"
 
 
 def _number(value: float | None, form: str) -> str:

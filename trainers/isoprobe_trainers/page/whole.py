@@ -28,7 +28,9 @@ table overlap, so that their p is too small rather than too large."""
 _DIGITS = """## Figure 28
 
 Norms and residuals on training rows; the paper has norms close to 1 where E[sigma^-2] is above 10.
-Spreads are over latents."""
+Spreads are over latents. Beyond the paper: cosines between the columns of used latents, and the
+eigenvalues of (2/beta) S^(1/2) J'GJ S^(1/2) over them. These equal 1 - sigma^2 only where columns
+are orthogonal; norms of 1 alone do not make an isometry."""
 
 _FACES = """## Figures 4 to 6: CelebA
 
