@@ -44,7 +44,7 @@ def digits() -> str:
         ]
         for r in records
     ]
-    names = ["model", "beta", "recovered by stationarity", "rate, nats", "mean |cos|"]
+    names = ["model", "beta", "recovered by stationarity", "rate, nats", "mean abs. cosine"]
     recovered = render([*names, "eigenvalues, mean by rank: ends"], whole)
     return f"{render(header, groups)}\n\n{recovered}"
 
