@@ -189,6 +189,7 @@ _SHOWN: dict[str, _Display] = {
     "variance_mean": {"show": "column", "label": "E[sigma^2]"},
     "inverse_variance_mean": {"show": "column", "label": "E[sigma^-2]"},
     "distortion_mean": {"show": "tile", "label": "distortion"},
+    "distortion_coding_mean": {"show": "tile", "label": "coding loss"},
 }
 _GIVEN: Source = {"equation": "", "formula": "", "theory": "Setting"}
 _LOSSES = {

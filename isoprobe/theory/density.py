@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @stated("Density")
 def gaussian_log_normaliser(size: float, beta: float) -> float:
-    """Log of the integral of exp(-|x|^2 / beta) over ``size`` dimensions: (size/2) log(pi beta)."""
+    """Log of the integral of exp(-x'x / beta) over ``size`` dimensions: (size/2) log(pi beta)."""
     return size / 2 * math.log(math.pi * beta)
 
 

@@ -180,10 +180,10 @@ def cosines(gram: Array) -> Array:
 
 @stated("Isometry", "Eq. 14")
 def mean_absolute_cosine(cosine: Array, active: Array) -> float:
-    """Mean |cos| over pairs of active columns, 0 without a pair (Eq. 14).
+    """Mean absolute cosine over pairs of active columns, 0 without a pair (Eq. 14).
 
     Args:
-        cosine: mean |cos| of each pair, ``(n, n)``.
+        cosine: mean absolute cosine of each pair, ``(n, n)``.
         active: which latents count, ``(n,)`` bool.
 
     Returns:

@@ -54,7 +54,7 @@ def bits(nats: Real) -> Real:
 
     Examples:
         >>> import math
-        >>> bits(math.log(8))
+        >>> round(bits(math.log(8)), 12)
         3.0
     """
     number: Real = nats * NATS_TO_BITS
