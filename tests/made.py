@@ -211,11 +211,22 @@ def anomaly(*, labelled: bool) -> dict[str, Variable]:
 
 def diagnosis(finding: str | None) -> dict[str, Variable]:
     labels = np.array(["active", "active", "mixed", "collapsed"])
+    level = finding if finding in {None, "undecided"} else "not sound"
+    conditions = {
+        "condition": np.array(["residual", "second", "gain"]),
+        "answer": np.array(["holds", "holds", "cannot tell"]),
+        "size": np.array([0.05, 0.1, 0.08]),
+        "error": np.array([0.02, 0.04, 0.05]),
+        "tolerance": np.array([0.2, 0.4, 0.1]),
+    }
     found = {
+        "level": Variable((), np.array(level or "sound"), "level"),
+        "meaning": Variable((), np.array("3 of 4 latents are used."), "meaning"),
+        **{k: Variable(("condition",), v, k) for k, v in conditions.items()},
         "verdict": Variable((), np.array(finding or "sound"), "verdict"),
         "label": Variable(("latent",), labels, "label"),
     }
-    if finding is None:
+    if level != "not sound":
         return found
     texts = {"finding": finding, "evidence": f"evidence of {finding}", "advice": f"mend {finding}"}
     return found | {k: Variable(("finding",), np.array([v]), k) for k, v in texts.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,9 @@ from isoprobe.errors import ResultError
 from isoprobe.show.matching import Matching, match
 from isoprobe.show.shown import columns, number, said, tiles
 from isoprobe.show.summary import to_json
-from isoprobe.show.verdict import AGREE
 from isoprobe.show.voice import voice
 from isoprobe.theory.formulas import bits, excess, water_level
+from isoprobe.theory.tolerances import TOLERANCES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -262,7 +263,7 @@ def _predictions(first: Model, second: Model, pairs: tuple[Pair, ...]) -> Iterat
     """Say whether the dimensions lost at another beta are those water-filling drowns (Eq. 92)."""
     if not first.beta or not second.beta or any(pair.stays is None for pair in pairs):
         return
-    if abs(second.beta / first.beta - 1) <= AGREE:
+    if abs(math.log(second.beta / first.beta)) <= TOLERANCES["beta"].value:
         return
     expected = {pair.reference for pair in pairs if not pair.stays}
     gone = {pair.reference for pair in pairs if pair.other is None}

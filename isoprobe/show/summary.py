@@ -101,6 +101,7 @@ def to_json(result: Readable) -> dict[str, Any]:
             "meaning": judged.meaning,
             "trusted": list(judged.trusted),
             "doubts": list(judged.doubts),
+            "findings": [asdict(finding) for finding in judged.findings],
         },
         "diagnosis": _diagnosis(result, judged),
         "anomaly": _anomaly(result),
@@ -166,7 +167,7 @@ class _Text:
         for line in self._totals():
             yield click.wrap_text(line, self.width, "", "  ")
         yield from self._others()
-        verdict = [click.style(f"{judged.headline}.", fg=_LEVELS[judged.level])]
+        verdict = [click.style(f"{judged.headline}.", fg=_LEVELS[judged.manner])]
         verdict += [f"{f.code}: {f.evidence}. Do: {f.advice}." for f in judged.findings]
         yield from self._paragraph("Verdict", verdict)
         found = _anomaly(self.result)

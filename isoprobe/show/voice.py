@@ -1,24 +1,26 @@
 """Speaks for a result: one level, one headline and what stands behind them.
 
-Whatever prints a verdict (terminal, JSON, page, comparison) repeats what is said here.
+The judge's words are stored in the result (:mod:`isoprobe.theory.judge`); whatever prints a verdict
+(terminal, JSON, page, comparison, notebook) repeats them from here, and adds nothing of its own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.show.shown import column, number, plain
-from isoprobe.show.verdict import AGREE, ISOMETRIC, ORTHOGONAL, Reading, verdict
+from isoprobe.theory.tolerances import TOLERANCES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from isoprobe.show.shown import Readable
+    from isoprobe.show.shown import Readable, Shelf
 
 #: correlation of the two density estimates from which they count as agreeing
 DENSITIES_AGREE = 0.9
+#: level -> class of the page and colour of the terminal
+MANNERS = {"sound": "good", "undecided": "care", "not sound": "bad", "not judged": "care"}
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,11 @@ class Voice:
     """What is said of a result.
 
     Attributes:
-        level: ``good``, ``care`` or ``bad``.
+        level: ``sound``, ``undecided``, ``not sound`` or ``not judged``.
         headline: the verdict in a few words.
         meaning: what the numbers mean together, a sentence or two.
         findings: what is wrong; empty also where nothing looked for it.
-        trusted: what the evidence supports, a sentence each.
+        trusted: what holds, each with its size, error and tolerance.
         doubts: what to distrust, a sentence each.
     """
 
@@ -56,9 +58,14 @@ class Voice:
     trusted: tuple[str, ...]
     doubts: tuple[str, ...]
 
+    @property
+    def manner(self) -> str:
+        """How it is drawn: ``good``, ``care`` or ``bad``."""
+        return MANNERS[self.level]
+
 
 def voice(result: Readable) -> Voice:
-    """Judge a result, in words.
+    """Repeat what the judge said of a result.
 
     Args:
         result: a complete result.
@@ -66,12 +73,35 @@ def voice(result: Readable) -> Voice:
     Returns:
         What everyone who speaks of it repeats.
     """
-    read, diagnosed = _reading(result), "diagnosis" in result.groups()
-    findings = tuple(_findings(result)) if diagnosed else ()
-    said = verdict(read, diagnosed=diagnosed)
-    level, headline = _status(read, findings, said.doubts)
-    trusted = tuple(_trusted(result, read, settled=diagnosed and not findings))
-    return Voice(level, headline, said.meaning, findings, trusted, tuple(said.doubts))
+    if "diagnosis" not in result.groups() or "level" not in result["diagnosis"]:
+        return _unjudged(result)
+    group = result["diagnosis"]
+    level, meaning = (str(group[name].values) for name in ("level", "meaning"))
+    findings = tuple(_texts(group, ("finding", "evidence", "advice")))
+    remarks = _texts(group, ("remark", "remark_evidence", "remark_advice"))
+    doubts = [*_inputs(result), *(f"{r.evidence}. {_sentence(r.advice)}" for r in remarks)]
+    return Voice(
+        level=level,
+        headline=f"Not sound: {findings[0].code}" if findings else level.capitalize(),
+        meaning=meaning,
+        findings=findings,
+        trusted=tuple(_held(result)),
+        doubts=tuple(_sentence(doubt) for doubt in doubts),
+    )
+
+
+def _unjudged(result: Readable) -> Voice:
+    """Count latents, and say that nobody judged; older files hold a verdict without a level."""
+    active = column(result, "overview/active")
+    said = f"{sum(map(bool, active))} of {len(active)} latents are used."
+    judged = "diagnosis" in result.groups()
+    group: Shelf | dict[str, Any] = result["diagnosis"] if judged else {}
+    findings = tuple(_texts(group, ("finding", "evidence", "advice")))
+    if findings:
+        return Voice("not sound", f"Not sound: {findings[0].code}", said, findings, (), ())
+    if group:
+        return Voice("sound", "Sound", said, (), (), tuple(_inputs(result)))
+    return Voice("not judged", "Not judged", said, (), (), tuple(_inputs(result)))
 
 
 def known_beta(attrs: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,67 +125,39 @@ def known_beta(attrs: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _status(read: Reading, findings: tuple[Finding, ...], doubts: list[str]) -> tuple[str, str]:
-    if not read.active:
-        return "bad", "Nothing learnt"
-    if findings:
-        return "bad", f"Not sound: {findings[0].code}"
-    return ("care", "Usable, with care") if doubts else ("good", "Sound")
+def _texts(group: Shelf | dict[str, Any], names: tuple[str, str, str]) -> Iterator[Finding]:
+    if all(name in group for name in names):
+        columns = (group[name].values for name in names)
+        for code, evidence, advice in zip(*columns, strict=True):
+            yield Finding(str(code), str(evidence), str(advice))
 
 
-def _findings(result: Readable) -> Iterator[Finding]:
+def _inputs(result: Readable) -> Iterator[str]:
+    """Say where the inputs are no data."""
+    if str(result.attrs.get("data")).partition(":")[0] == "prior":
+        yield (
+            "No data was used: the inputs are decoded from the prior, so every figure describes "
+            "the model's own samples. Give --data for the real ones."
+        )
+
+
+def _held(result: Readable) -> Iterator[str]:
+    """Say what holds, and by how much."""
     group = result["diagnosis"]
-    parts = [group[name].values for name in ("finding", "evidence", "advice") if name in group]
-    for code, evidence, advice in zip(*parts, strict=True):
-        yield Finding(str(code), str(evidence), str(advice))
-
-
-def _reading(result: Readable) -> Reading:
-    """The numbers a verdict rests on."""
-    active = column(result, "overview/active")
-
-    def finite(place: str) -> tuple[float, ...]:
-        values = zip(column(result, place), active, strict=True)
-        return tuple(value for value, used in values if used and value is not None)
-
-    return Reading(
-        active=sum(map(bool, active)),
-        latents=len(active),
-        residuals=finite("isometry/residual_mean"),
-        stationary_residuals=finite("isometry/stationary_residual_mean"),
-        betas=finite("isometry/beta_recovered"),
-        beta=known_beta(result.attrs),
-        cosine=number(result, "isometry/cosine_mean_abs"),
-        data=str(result.attrs.get("data")),
-        samples=int(plain(result.attrs.get("samples")) or 0),
-        distortion=number(result, "overview/distortion_transform_mean"),
-        baseline=plain(result.attrs.get("mean_input_distortion")),
-    )
-
-
-def _trusted(result: Readable, read: Reading, *, settled: bool) -> Iterator[str]:
-    if settled and read.active:
-        yield "Convergence: rate, sigma and decoder fit each other as at an optimum."
-    if read.active and read.residuals and _mean_abs(read.residuals) <= ISOMETRIC:
-        yield (
-            "Importance and shares: norm + sigma^2 is 1 to within "
-            f"{_mean_abs(read.residuals):.2f} on average over active latents."
-        )
-    stationary = read.stationary_residuals
-    if read.active and stationary and _mean_abs(stationary) <= ISOMETRIC:
-        yield (
-            "Convergence: stationarity gives norm + sigma^2 = 1 to within "
-            f"{_mean_abs(stationary):.2f}, with no expansion involved."
-        )
-    declared, recovered = read.beta["declared"], read.beta["recovered"]
-    if declared and recovered and abs(declared / recovered - 1) <= AGREE:
-        yield f"beta: declared {declared:.4g}, and the weights show {recovered:.4g}."
-    if read.active > 1 and read.cosine is not None and read.cosine <= ORTHOGONAL:
-        yield f"Latents act in separate directions: mean |cosine| {read.cosine:.2f}."
+    names = ("condition", "answer", "size", "error", "tolerance")
+    if all(name in group for name in names):
+        for name, answer, size, error, tolerance in zip(
+            *(group[key].values for key in names), strict=True
+        ):
+            known = TOLERANCES.get(str(name))
+            if answer == "holds" and known is not None:
+                words = _sentence(known.words).removesuffix(".")
+                yield f"{words}: {size:.2g} (+-{error:.1g}) at most, within {tolerance:.2g}."
     agreement = number(result, "density/estimator_correlation")
     if agreement is not None and agreement >= DENSITIES_AGREE:
-        yield f"Ranking by density: two independent estimates correlate at {agreement:.2f}."
+        yield f"Ranking by density: two estimates correlate at {agreement:.2f}."
 
 
-def _mean_abs(values: tuple[float, ...]) -> float:
-    return fmean(map(abs, values))
+def _sentence(text: str) -> str:
+    text = text if text.endswith(".") else f"{text}."
+    return text[:1].upper() + text[1:]

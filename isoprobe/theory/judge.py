@@ -103,6 +103,8 @@ class Evidence:
         mixing: share of a decoder column that another latent holds in excess, ``(n, n)``.
         turn: how far pairs of latents are turned in their plane, as a cosine, ``(n, n)``.
         round_trip: slope of mu_k(Dec(z)) on z_j, ``(n, n)``.
+        eigenvalues: of the scaled pullback, mean by rank, ``(n,)``.
+        isometric: what these are for an isometric embedding, 1 - sigma^2 in descending order.
         distortion: mean D(x, Dec(mu)) less D(x, x).
         baseline: the same of the mean input.
         loss: mean L_x at the recovered beta, less D(x, x).
@@ -136,6 +138,8 @@ class Evidence:
     turn: Measured | None
     round_trip: np.ndarray | None
     expected_trip: np.ndarray
+    eigenvalues: Measured | None
+    isometric: np.ndarray | None
     distortion: Measured
     baseline: float | None
     loss: Measured
@@ -648,6 +652,8 @@ def _responses(e: Evidence) -> tuple[list[Condition], list[Finding]]:
     mask[e.used] = failing("residual", deviation, e.degrees())
     if e.fixed_scale:
         return [condition], [_fixed_scale(e, mask)]
+    if _reordered(e):
+        return [condition], [_exchanged(e, mask)]
     if mask.sum() <= e.used.sum() / 2 and mask.sum() < e.used.sum():
         return [condition], [_odd(e, mask)]
     return [condition], [_disagreement(e, mask)]
@@ -658,6 +664,37 @@ def _residual_words(e: Evidence, mask: np.ndarray) -> str:
     return (
         f"norm + sigma^2 - 1 is off in {int(mask.sum())} of {int(e.used.sum())} used latents, by "
         f"{e.residual.value[worst]:+.2g} (+-{2 * e.residual.se[worst]:.1g}) in latent {worst}"
+    )
+
+
+def _reordered(e: Evidence) -> bool:
+    """Whether the decoder calls for the deviations in hand in another order."""
+    # at an optimum sigma^2 = 1 / (1 + norm / sigma^2); compared in the order given, and sorted
+    given, answer = e.variance[e.used], e.answer.value[e.used]
+    if len(given) < 3 or not (answer > 0).all():
+        return False
+    called = 1 / (1 + answer / given)
+    scale = np.exp(
+        np.median(
+            np.log(np.sort(given) / (1 - np.sort(given)).clip(1e-6))
+            - np.log(np.sort(called) / (1 - np.sort(called)))
+        )
+    )
+    called = scale * called / (1 - called + scale * called)
+    in_order = np.abs(np.log(called / given)).mean()
+    reordered = np.abs(np.log(np.sort(called) / np.sort(given))).mean()
+    return bool(in_order > TOLERANCES["order"].value and reordered < in_order / 3)
+
+
+def _exchanged(e: Evidence, mask: np.ndarray) -> Finding:
+    return Finding(
+        "encoder-mismatched",
+        ("mismatch", "permuted"),
+        f"{_residual_words(e, mask)}, but the same deviations in another order fit: scale heads "
+        "are exchanged between latents",
+        "outputs of the scale head are permuted against those of the mean: compare their order "
+        "with the training code",
+        tuple(int(i) for i in np.flatnonzero(mask)),
     )
 
 
@@ -800,10 +837,11 @@ def _gains(e: Evidence) -> tuple[list[Condition], list[Finding]]:
         return [condition], [_rotated(e)]
     causes: tuple[str, ...] = ("decoder", "data") if not e.own_draws else ("decoder",)
     advice = "the decoder is read in another way (an activation, batch norm, a layer, a column)"
-    other, off = _other_metric(e), _beta_off(e)
-    if other or off:
+    others, off = _other_metrics(e), _beta_off(e)
+    if others or off:
         causes = (*causes, "metric", "beta")
-        advice += f", or the metric is {other}" if other else f", or the metric is not {e.metric}"
+        named = " or ".join(others)
+        advice += f", or the metric is {named}" if others else f", or the metric is not {e.metric}"
         words += "" if not off else f"; {off}"
     if not e.own_draws:
         advice += ", or the inputs differ from the training's (noise, scale, a part of them)"
@@ -912,15 +950,17 @@ def _declared(e: Evidence) -> tuple[list[Condition], list[Finding]]:
         f"beta {e.declared:.3g} is declared; under {e.metric} the weights show "
         f"{e.beta.value[0]:.3g} (+-{2 * e.beta.se[0]:.1g}), {ratio:.3g} times as much"
     )
-    other = _other_metric(e)
-    if other:
+    others = _other_metrics(e)
+    if others:
+        under = ", ".join(f"{spec} {e.betas[spec]:.3g}" for spec in others)
+        use = " or ".join(f"--metric {spec}" for spec in others)
         return [condition], [
             Finding(
                 "metric",
                 ("metric", "beta"),
-                f"{shown}; under {other} they show {e.betas[other]:.3g}",
-                f"either beta is off by {ratio:.2g}, or the metric is {other} (use --metric "
-                f"{other}): the weights cannot tell the two apart",
+                f"{shown}; under other metrics they show: {under}",
+                f"either beta is off by {ratio:.2g}, or the metric is {' or '.join(others)} "
+                f"({use}): the weights cannot tell these apart",
             )
         ]
     return [condition], [
@@ -944,18 +984,18 @@ def _beta_off(e: Evidence) -> str:
     return f"beta {e.declared:.3g} is declared, {e.beta.value[0]:.3g} shown under {e.metric}"
 
 
-def _other_metric(e: Evidence) -> str:
-    """The metric of another family whose beta lies nearest to the declared one, if near enough."""
+def _other_metrics(e: Evidence) -> list[str]:
+    """Metrics of other families whose beta lies near the declared one, the nearest first."""
     if e.declared is None:
-        return ""
+        return []
     ours = e.families.get(e.metric, "")
-    near = {
-        spec: abs(np.log(beta / e.declared))
+    off = {
+        spec: abs(float(np.log(beta / e.declared)))
         for spec, beta in e.betas.items()
         if beta > 0 and spec != e.metric and not (ours and e.families.get(spec) == ours)
     }
-    spec = min(near, key=lambda name: near[name], default="")
-    return spec if spec and near[spec] <= 2 * TOLERANCES["beta"].value else ""
+    near = [spec for spec in off if off[spec] <= 2 * TOLERANCES["beta"].value]
+    return sorted(near, key=lambda spec: off[spec])
 
 
 # ----- remarks and words
@@ -987,8 +1027,9 @@ def _collapsed(e: Evidence) -> Finding:
         (*causes, "objective", "idle") if idle else causes,
         f"the rate is {e.rate.sum():.3g} nats over {len(e.used)} latents, and no latent's mean "
         f"moves: {told}",
-        "check the preprocessing and the reading of the scale head; if those are right, beta was "
-        "too large for the data's variance (above 2 Var(y)), or training fell into collapse"
+        "check the preprocessing and the reading of the scale head ('isoprobe doctor MODEL --data "
+        "SPEC' tries readings); if those are right, beta was too large for the data's variance "
+        "(above 2 Var(y)), or training fell into collapse"
         + (", held off the prior by a capacity or free-bits term" if idle else ""),
     )
 
@@ -1009,7 +1050,26 @@ def _meaning(e: Evidence, level: Level, conditions: list[Condition]) -> str:
         names = ", ".join(TOLERANCES[c.name].words for c in open_)
         more = f"about {_rounded(needed):,} rows" if needed < 10**8 else "many more rows"
         return f"{said}; {sizes}. {e.samples:,} rows cannot tell about {names}: {more} would."
-    return f"{said}; {sizes}."
+    return f"{said}; {sizes}.{_isometry(e)}"
+
+
+def _isometry(e: Evidence) -> str:
+    """Say whether importance reads like PCA's variances: by eigenvalues, not by norms."""
+    if e.eigenvalues is None or e.isometric is None:
+        return ""
+    count = int(e.used.sum())
+    found, expected = e.eigenvalues.value[:count], e.isometric[:count]
+    off = float(np.abs(found - expected).max())
+    if off <= TOLERANCES["isometric"].value:
+        return (
+            f" Eigenvalues of the scaled pullback are those of an isometric embedding to within "
+            f"{off:.0%}: importance reads like PCA's variances."
+        )
+    return (
+        f" Eigenvalues of the scaled pullback run from {found.max():.2f} to {found.min():.2f}, of "
+        f"an isometric embedding from {expected.max():.2f} to {expected.min():.2f}: importances "
+        "are those of single latents, whose directions mix."
+    )
 
 
 def _rounded(count: int) -> int:

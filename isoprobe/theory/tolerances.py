@@ -43,7 +43,9 @@ TOLERANCES: dict[str, Tolerance] = {
     "reading_ratio": Tolerance(0.4, "another reading of the head", "beside the one in hand"),
     "strong": Tolerance(0.3, "1 - sigma^2", "below it a latent is too weak to be judged by gain"),
     "idle_rate": Tolerance(0.3, "the rate", "nats; beyond it idle latents rest off the prior"),
+    "order": Tolerance(0.6, "the order of the deviations", "mean log ratio; optima have 0"),
     "dead": Tolerance(0.05, "the decoder's answer", "a zeroed column answers 0"),
     "odd_variance": Tolerance(1e-4, "sigma^2", "below it sigma, not the decoder, is at fault"),
+    "isometric": Tolerance(0.15, "the eigenvalues", "linear and toy models stay below it"),
     "curved": Tolerance(1.3, "beta by the pullback over stationarity", f"{_BENCH}: 0.87 to 1.37"),
 }

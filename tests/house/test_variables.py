@@ -48,8 +48,10 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Variable]:
     found: dict[str, Variable] = {}
     analyses = plugins()["analysis"]
     for options in ({}, {"pullback": "probe", "beta": 9.0}):
+        # geometry and what it needs ask for all of J'GJ, which a few products do not give
+        chosen = [name for name in analyses if not options or name != "geometry"]
         with isoprobe.analyze(
-            MODEL, f"{marked}:x,y", analyses=analyses, samples=None, seed=0, **options
+            MODEL, f"{marked}:x,y", analyses=chosen, samples=None, seed=0, **options
         ) as result:
             found |= {f"{g}/{name}": v for g in result.groups() for name, v in result[g].items()}
     return found

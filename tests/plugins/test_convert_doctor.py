@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from isoprobe import api
 from isoprobe.checkpoints.native import write_checkpoint
 from isoprobe.checkpoints.source import Source
+from isoprobe.cli.group import cli
 from isoprobe.errors import CheckpointError
 from isoprobe_plugins.adapters.declared.declaration import parse_declaration
 from isoprobe_plugins.adapters.weights.state import read_state
@@ -28,7 +29,9 @@ VAE2 = "shagunuppal+Riemannian_Geometry_of_Deep_Generative_Models/MNIST/vae2.pth
 
 
 def run(command, *arguments):
-    return CliRunner().invoke(command, [str(a) for a in arguments], catch_exceptions=False)
+    return CliRunner().invoke(
+        cli, [str(command.name), *(str(a) for a in arguments)], catch_exceptions=False
+    )
 
 
 @pytest.mark.shared

@@ -14,6 +14,7 @@ from sklearn.linear_model import LinearRegression
 
 import isoprobe
 from isoprobe.cli.compare import compare as command
+from isoprobe.cli.group import cli
 from isoprobe.contracts import VAE, Posterior
 from isoprobe.errors import ResultError
 from isoprobe.show.compare import compare
@@ -200,7 +201,9 @@ def test_rotated_latents_are_told_from_lost_ones(stack, tmp_path):
 
 
 def run(*arguments):
-    return CliRunner().invoke(command, [str(a) for a in arguments], catch_exceptions=False)
+    return CliRunner().invoke(
+        cli, [str(command.name), *(str(a) for a in arguments)], catch_exceptions=False
+    )
 
 
 def test_the_command_prints_tables(trainings):

@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 
 import isoprobe
-from isoprobe.cli.compare import compare
+from isoprobe.cli.group import cli
 from isoprobe_trainers.common.training import Schedule
 from isoprobe_trainers.toy.members import Member
 from isoprobe_trainers.toy.train import train
@@ -40,7 +40,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def compared(folder: Path, *names: str) -> dict[str, Any]:
     files = [str(folder / f"{name}.h5") for name in names]
-    done = CliRunner().invoke(compare, [*files, "--json"], catch_exceptions=False)
+    done = CliRunner().invoke(cli, ["compare", *files, "--json"], catch_exceptions=False)
     document: dict[str, Any] = json.loads(done.stdout)
     return document
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from isoprobe.cli.group import cli
 from isoprobe.cli.report import report as command
 from isoprobe.errors import ResultError
 from isoprobe.show import report
@@ -144,9 +145,11 @@ def test_the_table_has_every_latent_most_important_first():
 
 def test_trust_is_earned_by_numbers():
     with made_result(None, groups=("isometry", "importance")) as result:
-        assert len(voice(result).trusted) == 3  # isometry, convergence, beta
-    with made_result(None, beta_recovered=2.0) as result:
-        assert not any("declared" in said for said in voice(result).trusted)
+        assert voice(result).trusted == ()  # nobody judged
+    with made_result(None) as result:
+        trusted = voice(result).trusted
+        assert len([said for said in trusted if "within 0.2" in said or "within 0.4" in said]) == 2
+        assert not any("gain" in said for said in trusted)  # it could not be told
 
 
 @pytest.mark.parametrize(
@@ -199,7 +202,9 @@ def test_vectors_keep_their_values():
 
 
 def run(*arguments):
-    return CliRunner().invoke(command, [str(a) for a in arguments], catch_exceptions=False)
+    return CliRunner().invoke(
+        cli, [str(command.name), *(str(a) for a in arguments)], catch_exceptions=False
+    )
 
 
 def test_the_command_writes_beside_the_result_and_overwrites_nothing(tmp_path):

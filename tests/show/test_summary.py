@@ -13,7 +13,6 @@ import pytest
 
 from isoprobe.contracts import Variable
 from isoprobe.show.summary import MAX_ROWS, to_json, to_text
-from isoprobe.show.verdict import Reading, verdict
 from tests.made import shown as told
 
 
@@ -165,65 +164,3 @@ def test_notes_and_output_are_passed_on() -> None:
     summary = text(made(3, output="run.h5"))
     assert "values read as they are" in summary
     assert summary.endswith("Result: run.h5")
-
-
-# ------------------------------------------------------------------ the verdict
-
-
-def reading(**changes: Any) -> Reading:
-    fields: dict[str, Any] = {
-        "active": 3,
-        "latents": 4,
-        "residuals": (0.01, -0.02, 0.03),
-        "stationary_residuals": (0.0, 0.01, 0.0),
-        "betas": (4.0, 4.1, 3.9),
-        "beta": {"declared": 4.0, "recovered": 4.02, "source": "declared"},
-        "cosine": 0.01,
-        "data": "x.npy",
-        "samples": 10_000,
-    }
-    return Reading(**{**fields, **changes})
-
-
-def beta(declared: float | None, recovered: float | None) -> dict[str, Any]:
-    return {"declared": declared, "recovered": recovered, "source": "declared"}
-
-
-def test_a_sound_model_raises_no_doubt() -> None:
-    found = verdict(reading())
-    assert "norm + sigma^2 = 1" in found.meaning
-    assert found.doubts == []
-
-
-@pytest.mark.parametrize(
-    ("changes", "meaning"),
-    [
-        ({"active": 0, "residuals": (), "betas": ()}, "No latent carries information"),
-        ({"residuals": (0.4, 0.5, 0.3)}, "trust the stationary figures"),
-        (
-            {"residuals": (0.4, 0.5, 0.3), "stationary_residuals": (0.4, 0.3, 0.3)},
-            "neither test of isometry holds",
-        ),
-        ({"residuals": (), "stationary_residuals": ()}, "3 of 4 latents carry the information."),
-    ],
-)
-def test_meanings(changes: dict[str, Any], meaning: str) -> None:
-    assert meaning in verdict(reading(**changes)).meaning
-
-
-@pytest.mark.parametrize(
-    ("changes", "doubt"),
-    [
-        ({"data": "prior"}, "No data was used"),
-        ({"data": "prior:500"}, "No data was used"),
-        ({"samples": 100}, "100 samples are few"),
-        ({"cosine": 0.4}, "not orthogonal"),
-        ({"betas": (2.0, 4.0, 6.0)}, "disagree about beta"),
-        ({"beta": beta(1.0, 4.02)}, "agree on beta 4.02, not on the declared 1"),
-        ({"beta": beta(None, 4.02)}, "the metric itself cannot be told"),
-        ({"beta": beta(None, None)}, "beta is not known"),
-        ({"beta": beta(1.0, -0.3)}, "not positive"),
-    ],
-)
-def test_doubts(changes: dict[str, Any], doubt: str) -> None:
-    assert any(doubt in found for found in verdict(reading(**changes)).doubts)

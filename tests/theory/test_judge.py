@@ -52,6 +52,8 @@ def sound(**changes: object) -> Evidence:
         turn=Measured.of(np.zeros((N, N)), np.full((N, N), 0.002)),
         round_trip=np.diag(1 - variance),
         expected_trip=1 - variance,
+        eigenvalues=Measured.of(1 - variance, 0.005),
+        isometric=1 - variance,
         distortion=Measured.of(10.0, 0.1),
         baseline=40.0,
         loss=Measured.of(16.0, 0.1),
@@ -147,6 +149,13 @@ def test_a_zeroed_column_is_dead_and_labelled() -> None:
     assert verdict.labels == ("active", "active", "decoder-dead")
 
 
+def test_isometry_is_said_of_eigenvalues_alone() -> None:
+    assert "like PCA's variances" in judge(sound()).meaning
+    mixed = judge(sound(eigenvalues=Measured.of([2.5, 0.9, 0.1], 0.005))).meaning
+    assert "like PCA's variances" not in mixed
+    assert "2.50 to 0.10" in mixed
+
+
 def test_structure_silences_beta() -> None:
     assert codes(sound(declared=10.0, distortion=Measured.of(60.0, 0.5))) == ["reconstruction"]
 
@@ -154,7 +163,7 @@ def test_structure_silences_beta() -> None:
 def test_the_nearest_metric_is_named_and_none_of_the_same_family() -> None:
     betas = {"sse": 1.0, "gaussian": 2.0, "l1": 1.7, "bce": 1.98}
     (finding,) = judge(sound(declared=2.0, betas=betas)).findings
-    assert "--metric bce" in finding.advice
+    assert "--metric bce or --metric l1" in finding.advice
     assert "gaussian" not in finding.advice
     assert "either beta is off" in finding.advice
 
@@ -172,7 +181,9 @@ def test_spatial_latents_are_not_judged_by_moments() -> None:
 def test_idle_latents_stay_out() -> None:
     used = np.array([True, True, False])
     idle = sound(
-        used=used, residual=Measured.of([0.0, 0.0, -0.5], 0.005), gain=Measured.of([0, 0, 9.0], 0.1)
+        used=used,
+        residual=Measured.of([0.0, 0.0, -0.5], 0.005),
+        gain=Measured.of([0, 0, 9.0], [0.005, 0.005, 0.1]),
     )
     verdict = judge(idle)
     assert verdict.level is Level.SOUND

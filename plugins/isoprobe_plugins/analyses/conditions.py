@@ -18,7 +18,7 @@ from isoprobe.theory.conditions import (
     shift_error,
     turning,
 )
-from isoprobe.theory.formulas import excess, objective, residual, second_moment
+from isoprobe.theory.formulas import excess, objective, residual
 from isoprobe.theory.judge import used_latents
 from isoprobe.theory.pooling import pooled_ratio
 from isoprobe.theory.stated import cite
@@ -132,18 +132,6 @@ class Conditions(Analysis):
         return {
             **_with_error(
                 "spread", jackknife(_variance, count, mean, square), used_latents, "Var(mu_j)"
-            ),
-            **_with_error(
-                "second_moment",
-                jackknife(lambda c, s, r: (s - r) / c + 1, count, square, room),
-                second_moment,
-                "E[mu_j^2 + sigma_j^2], 1 at an optimum",
-            ),
-            **_with_error(
-                "centre",
-                jackknife(lambda c, m: m / c, count, mean),
-                shift_error,
-                "E[mu_j], 0 at an optimum",
             ),
             **_with_error(
                 "answer",

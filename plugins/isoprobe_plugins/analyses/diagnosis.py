@@ -123,6 +123,11 @@ def evidence_of(context: Context) -> Evidence:
     def measured(name: str) -> Measured:
         return Measured.of(c[name].values, c[f"{name}_se"].values)
 
+    def mean_of(name: str) -> Measured:
+        values, errors = overview[f"{name}_mean"].values, overview[f"{name}_se"].values
+        one = setup.samples < 2  # a single row says nothing of its error
+        return Measured.of(values, np.full_like(errors, np.inf) if one else errors)
+
     beta = context.beta
     declared = beta.declared if beta.comparable else None
     variance = overview["variance_mean"].values
@@ -145,14 +150,16 @@ def evidence_of(context: Context) -> Evidence:
         residual=measured("residual"),
         answer=measured("answer"),
         gain=measured("gain"),
-        second=measured("second_moment"),
-        centre=measured("centre"),
+        second=mean_of("second_moment"),
+        centre=mean_of("posterior_mean"),
         mixing=measured("mixing") if "mixing" in c else None,
         turn=measured("turn") if "turn" in c else None,
         round_trip=c["round_trip"].values if "round_trip" in c else None,
         expected_trip=c["round_trip_expected"].values
         if "round_trip" in c
         else np.ones_like(variance),
+        eigenvalues=measured("eigenvalue") if "eigenvalue" in c else None,
+        isometric=c["eigenvalue_expected"].values if "eigenvalue" in c else None,
         distortion=measured("distortion"),
         baseline=baseline,
         loss=measured("loss") if np.isfinite(c["loss"].values) else Measured.of([]),
