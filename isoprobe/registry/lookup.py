@@ -132,6 +132,8 @@ class Registry:
             CheckpointError: when none matches.
             PluginError: when several do.
         """
+        if source.refusal is not None:
+            raise CheckpointError(source.refusal)
         if name is not None:
             adapter: Adapter = self.plugin("adapter", name)()
             return adapter

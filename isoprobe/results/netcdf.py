@@ -19,6 +19,8 @@ from isoprobe.results.journal import Column, stored_dtype
 if TYPE_CHECKING:
     import h5py
 
+    from isoprobe.files.hdf5 import Hdf5File
+
 SHARED = ("sample", "latent")
 #: HDF5 keeps an attribute in its object's header, which holds 64 KiB
 ATTRIBUTE_BYTES = 60_000
@@ -30,6 +32,8 @@ _BARE = "This is a netCDF dimension but not a netCDF variable. "
 #: names of a data set's axes once more: the scales' own bookkeeping lies on HDF5's global heap
 _AXES = "axes"
 _JSON = "json_attributes"
+#: what a data set's attributes tell of it
+_TOLD = {_AXES, "dtype", "long_name", "units", "equation"}
 LONG = "long_attributes"
 
 
@@ -165,6 +169,7 @@ def _storage(shape: tuple[int, ...], itemsize: int) -> dict[str, Any]:
         "compression": "gzip",
         "compression_opts": 1,
         "shuffle": True,
+        "fletcher32": True,  # a flipped bit is damage, never a number
     }
 
 
@@ -230,16 +235,18 @@ def _text(value: object) -> str:
 # --------------------------------------------------------------------------- reading
 
 
-def read_attributes(file: h5py.File) -> dict[str, Any]:
+def read_attributes(opened: Hdf5File) -> dict[str, Any]:
     """Return the root attributes as they were given to :func:`write_attributes`.
 
     Raises:
         ResultError: if one that should be JSON is not.
     """
-    raw = {name: file.attrs[name] for name in file.attrs}
+    file = opened.file
+    raw = opened.attributes(file)
     encoded = json.loads(_unset(raw.pop(_JSON, "[]")))
-    if LONG in file:
-        raw |= {name: data.asstr()[()] for name, data in file[LONG].items()}
+    long = opened.child(file, LONG)
+    if long is not None:
+        raw |= {name: opened.read(opened.child(long, name)).item() for name in opened.names(long)}
     attrs: dict[str, Any] = {}
     for name, value in raw.items():
         attrs[name] = _unset(value)
@@ -247,7 +254,7 @@ def read_attributes(file: h5py.File) -> dict[str, Any]:
             try:
                 attrs[name] = json.loads(attrs[name])
             except (ValueError, TypeError) as error:
-                raise ResultError(f"attribute '{name}' of {file.filename} is no JSON") from error
+                raise ResultError(f"attribute '{name}' of {opened.path} is no JSON") from error
     return attrs
 
 
@@ -258,64 +265,63 @@ def _unset(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def variable_names(group: h5py.Group) -> list[str]:
-    """Return the variables of a group: data sets of its own, without bare dimensions."""
-    return [name for name in group if _is_variable(group, name)]
+def variable_names(opened: Hdf5File, group: h5py.Group) -> list[str]:
+    """Return the variables of a group: data sets of its own, without bare dimensions.
+
+    Raises:
+        ResultError: if one of them does not lie in the file.
+    """
+    return [name for name in opened.names(group) if _is_variable(opened, group, name)]
 
 
 def read_variable(
-    group: h5py.Group, name: str, start: int = 0, stop: int | None = None
+    opened: Hdf5File, group: h5py.Group, name: str, start: int = 0, stop: int | None = None
 ) -> Variable:
     """Return a variable, or rows ``[start, stop)`` of it.
 
     Raises:
         ResultError: if it is too long to be read whole.
     """
-    data = group[name]
-    rows = slice(start, stop) if data.shape else ()
+    data = opened.child(group, name)
+    rows = slice(start, stop) if data.shape else None
     length = len(range(*rows.indices(data.shape[0]))) if isinstance(rows, slice) else 1
     row = data.dtype.itemsize * int(np.prod(data.shape[1:], dtype=np.float64))
     if length * row > WHOLE_BYTES:
         raise ResultError(f"'{data.name}' holds {length * row >> 30} GiB; read it in slices")
-    values = np.asarray(data.asstr()[rows] if data.dtype.kind == "O" else data[rows])
-    if _unset(data.attrs.get("dtype")) == "bool":
+    values = opened.read(data, rows)
+    told = {key: _unset(opened.attribute(data, key)) for key in _TOLD if key in data.attrs}
+    if told.get("dtype") == "bool":
         values = values.astype(bool)
     return Variable(
-        dims=tuple(str(_unset(data.attrs[_AXES])).split()),
+        dims=tuple(str(told[_AXES]).split()),
         values=values,
-        long_name=str(_unset(data.attrs.get("long_name", name))),
-        units=str(_unset(data.attrs.get("units", "1"))),
-        equation=str(_unset(data.attrs.get("equation", ""))),
+        long_name=str(told.get("long_name", name)),
+        units=str(told.get("units", "1")),
+        equation=str(told.get("equation", "")),
     )
 
 
-def read_arrays(file: h5py.File, group: str) -> dict[str, np.ndarray]:
-    """Return what :func:`write_arrays` wrote, by the names given then."""
-    import h5py
+def read_arrays(opened: Hdf5File, group: str) -> dict[str, np.ndarray]:
+    """Return what :func:`write_arrays` wrote, by the names given then.
 
-    names: list[str] = []
-    file[group].visit(names.append)  # follows no links
-    found = {name: file[group][name] for name in names}
+    Raises:
+        ResultError: if there is no such group, or an array of it does not lie in the file.
+    """
+    parent = opened.child(opened.file, group)
+    if parent is None:
+        raise ResultError(f"{opened.path} has no group '{group}'")
     return {
-        name: _array(data)
-        for name, data in found.items()
-        if isinstance(data, h5py.Dataset) and not (data.external or data.is_virtual)
+        name: values.astype(str) if values.dtype.kind == "O" else values
+        for name, data in opened.walk(parent)
+        for values in [opened.read(data)]
     }
 
 
-def _array(data: h5py.Dataset) -> np.ndarray:
-    if data.dtype.kind == "O":
-        return np.asarray(data.asstr()[()]).astype(str)
-    return np.asarray(data[()])
-
-
-def _is_variable(group: h5py.Group, name: str) -> bool:
+def _is_variable(opened: Hdf5File, group: h5py.Group, name: str) -> bool:
     import h5py
 
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        return False  # a link could lead into another file
-    data = group[name]
-    if not isinstance(data, h5py.Dataset) or data.external or data.is_virtual:
-        return False  # as could external storage
-    label = data.attrs.get("NAME", b"")
+    data = opened.child(group, name)
+    if not isinstance(data, h5py.Dataset):
+        return False
+    label = opened.attribute(data, "NAME", b"")
     return not bytes(label).startswith(_BARE.encode()) if isinstance(label, bytes) else True

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from isoprobe.errors import IsoprobeError, ResultError, nearest
+from isoprobe.files.hdf5 import Hdf5File
 from isoprobe.results import netcdf
 
 if TYPE_CHECKING:
@@ -63,16 +64,16 @@ class Attributes(dict[str, Any]):
 class Group(Mapping[str, "Variable"]):
     """The variables of one group, each read when asked for."""
 
-    def __init__(self, group: h5py.Group) -> None:
-        self._group = group
-        self._names = netcdf.variable_names(group)
+    def __init__(self, file: Hdf5File, group: h5py.Group) -> None:
+        self._file, self._group = file, group
+        self._names = netcdf.variable_names(file, group)
 
     def __getitem__(self, name: str) -> Variable:
         if name not in self._names:
-            where = f"{self._group.file.filename} has no '{self._group.name}/{name}'"
+            where = f"{self._file.path} has no '{self._group.name}/{name}'"
             raise MissingVariableError(f"{where}{nearest(name, self._names)}")
-        with readable(self._group.file.filename):
-            return netcdf.read_variable(self._group, name)
+        with readable(self._file.path):
+            return netcdf.read_variable(self._file, self._group, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -99,7 +100,7 @@ class Result:
     form: ClassVar[str] = FORMAT
 
     def __init__(
-        self, file: h5py.File, path: Path, temporary: TemporaryDirectory[str] | None = None
+        self, file: Hdf5File, path: Path, temporary: TemporaryDirectory[str] | None = None
     ) -> None:
         self._file = file
         self._temporary = temporary
@@ -132,7 +133,7 @@ class Result:
         with readable(path):
             if not h5py.is_hdf5(path):
                 raise ResultError(f"{path} is no HDF5 file; a result is what 'analyze' wrote")
-            file = h5py.File(path, "r")
+            file = Hdf5File(path)
             try:
                 _check_format(file, path, cls.form)
                 return cls(file, path, temporary)
@@ -146,12 +147,11 @@ class Result:
 
         if self._names is None:
             with readable(self.path):
+                root = self._file.file
                 self._names = [
                     name
-                    for name in self._file
-                    if isinstance(self._file.get(name, getlink=True), h5py.HardLink)
-                    and isinstance(self._file[name], h5py.Group)
-                    and name != netcdf.LONG
+                    for name in self._file.names()
+                    if isinstance(self._file.child(root, name), h5py.Group) and name != netcdf.LONG
                 ]
         return list(self._names)
 
@@ -173,7 +173,8 @@ class Result:
                 f" {', '.join(known)}. Run that analysis first"
             )
         with readable(self.path):
-            return self._groups.setdefault(group, Group(self._file[group]))
+            found = Group(self._file, self._file.child(self._file.file, group))
+            return self._groups.setdefault(group, found)
 
     def samples(
         self, start: int = 0, stop: int | None = None, names: Sequence[str] | None = None
@@ -208,15 +209,16 @@ class Result:
                     f"{self.path} has no per-sample column '{name}'{nearest(name, list(columns))}"
                 )
         with readable(self.path):
-            group = self._file[_SAMPLES]
+            group = self._file.child(self._file.file, _SAMPLES)
             chosen = list(columns) if names is None else names
-            return {n: netcdf.read_variable(group, n, start, stop) for n in chosen}
+            return {n: netcdf.read_variable(self._file, group, n, start, stop) for n in chosen}
 
     @property
     def sizes(self) -> dict[str, int]:
         """Lengths of the dimensions ``sample`` and ``latent``."""
         with readable(self.path):
-            return {dim: len(self._file[dim]) for dim in netcdf.SHARED}
+            root = self._file.file
+            return {dim: len(self._file.child(root, dim)) for dim in netcdf.SHARED}
 
     def close(self) -> None:
         """Close the file; remove it if it was temporary."""
@@ -237,7 +239,7 @@ class Result:
         self.close()
 
     def __repr__(self) -> str:
-        if not self._file:
+        if not self._file.file:
             return f"<Result {self.path} (closed)>"
         sizes = self.sizes
         lines = [f"<Result {self.path}: {sizes['sample']} samples, {sizes['latent']} latents>"]
@@ -245,7 +247,7 @@ class Result:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        if not self._file:
+        if not self._file.file:
             return f"<p>{escape(repr(self))}</p>"
         rows = "".join(
             f"<tr><th style='text-align:left'>{escape(name)}</th>"
@@ -268,7 +270,7 @@ def _check_path(path: Path) -> None:
         raise ResultError(f"{path} is not a file; a result is what 'analyze --out' wrote")
 
 
-def _check_format(file: h5py.File, path: Path, form: str) -> None:
+def _check_format(file: Hdf5File, path: Path, form: str) -> None:
     attrs = netcdf.read_attributes(file)
     found = attrs.get("format")
     if found == SHARD and form == FORMAT:

@@ -28,6 +28,7 @@ MAY_IMPORT = {
 ROOMS = {
     "isoprobe": """
         errors moved progress
+        files
         contracts hookspecs
         statistics
         theory
@@ -56,8 +57,8 @@ ROOMS = {
         adapters.declared
         adapters.objects
         adapters.keras
-        adapters.onnx
         adapters.programs
+        adapters.onnx
         adapters.diffusers
         adapters.pythae
         adapters.native

@@ -85,7 +85,7 @@ def damage(path, how):
     [
         ("text", "no HDF5 file"),
         ("empty", "no HDF5 file"),
-        ("truncated", "cannot read"),
+        ("truncated", "no whole HDF5 file"),
         ("folder", "not a file"),
         ("missing", "does not exist"),
         ("unfinished", "--resume"),

@@ -12,6 +12,7 @@ import numpy as np
 
 from isoprobe.data.files import first_bytes
 from isoprobe.errors import DataError
+from isoprobe.files.meter import Meter
 from isoprobe_plugins.data.streams import runs
 
 #: lines between two entries of the index
@@ -68,7 +69,9 @@ class Lines:
 
     def _index(self, visit: Callable[[int, str], None]) -> int:
         count, offset = 0, 0
+        meter = Meter(self._path, self._path.stat().st_size)  # blank lines pack best of all
         while line := self._read():
+            meter.check(offset, "its text")
             if line.strip():
                 if count % BLOCK == 0:
                     self._offsets.append(offset)

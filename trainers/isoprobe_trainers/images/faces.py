@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from isoprobe.checkpoints.headers import ZIP_ERRORS
 from isoprobe.errors import DataError
+from isoprobe.files.archives import ZIP_ERRORS
 from isoprobe_trainers.common.files import FILES, VARIABLE, locate
 
 if TYPE_CHECKING:

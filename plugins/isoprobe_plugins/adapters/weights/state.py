@@ -72,7 +72,7 @@ def _open(source: Source) -> State:
 
 
 def _from_records(source: Source) -> State:
-    from isoprobe_plugins.adapters.weights.records import Record
+    from isoprobe.checkpoints.records import Record
     from isoprobe_plugins.adapters.weights.storages import load_records, module_state
 
     tree = load_records(source)
@@ -92,7 +92,7 @@ def _from_records(source: Source) -> State:
 
 def module_classes(record: Any, place: str = "") -> dict[str, str]:
     """Return the class of every module inside a pickled module, by its place."""
-    from isoprobe_plugins.adapters.weights.records import Record
+    from isoprobe.checkpoints.records import Record
 
     if not isinstance(record, Record):
         return {}
