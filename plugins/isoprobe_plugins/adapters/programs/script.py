@@ -162,11 +162,27 @@ class _Functions:
     def __init__(self, graphs: Mapping[str, Any], source: Source) -> None:
         self._graphs, self._source = graphs, source
         self._costs: dict[str, int | None] = {}
+        #: arguments that say how often a loop of the function runs
+        self._counts: set[tuple[str, int]] = set()
+        self._current = ""
 
     def check(self) -> None:
         for name in self._graphs:
             if self._cost(name) > NODES:
                 refuse(self._source, name, f"runs over {NODES} steps")
+        for name, graph in self._graphs.items():
+            self._current = name
+            for call in [*graph.findAllNodes("prim::CallFunction"), *_methods_called(graph)]:
+                self._check_call(call)
+
+    def _check_call(self, call: Any) -> None:
+        """Refuse a call that lets a loop of the callee run without end."""
+        callee = _callee(call)
+        for place, value in enumerate(call.inputs()):
+            # a function stands before its arguments; of a method, the object is the first of them
+            index = place - (call.kind() == "prim::CallFunction")
+            if (callee, index) in self._counts and self._times(value) is None:
+                refuse(self._source, "prim::Loop", "may run without end")
 
     def _cost(self, name: str) -> int:
         if name not in self._costs:
@@ -174,7 +190,9 @@ class _Functions:
             graph = self._graphs.get(name)
             if graph is None:
                 refuse(self._source, name, "is not in the file")
+            before, self._current = self._current, name
             self._costs[name] = 0 if graph is None else self._block(graph)
+            self._current = before
         cost = self._costs[name]
         if cost is None:
             refuse(self._source, name, "calls itself")
@@ -191,10 +209,8 @@ class _Functions:
         inside = sum(self._block(block) for block in node.blocks())
         if name == "Loop":
             return self._passes(node) * (1 + inside)
-        if name == "CallFunction":
-            return 1 + self._cost(str(node.inputsAt(0).type()))
-        if name == "CallMethod":
-            return 1 + self._cost(f"{node.inputsAt(0).type()}.{node.s('name')}")
+        if name in {"CallFunction", "CallMethod"}:
+            return 1 + self._cost(_callee(node))
         return self._growth(node, name) + inside
 
     def _growth(self, node: Any, name: str) -> int:
@@ -213,15 +229,35 @@ class _Functions:
         return 1
 
     def _passes(self, node: Any) -> int:
-        trips = node.inputsAt(0).node()
-        if trips.kind() == "prim::Constant" and trips.hasAttribute("value"):
-            count = trips.i("value")
-            if count <= PASSES:
-                return max(0, int(count))
-        elif _is_counted(trips, 8):
+        times = self._times(node.inputsAt(0))
+        if times is None:
+            refuse(self._source, "prim::Loop", "may run without end")
+        return times or 0
+
+    def _times(self, value: Any) -> int | None:
+        """Return how often a loop runs at most that runs so many times; None if unknown."""
+        node = value.node()
+        if node.kind() == "prim::Constant":
+            count = node.i("value") if node.hasAttribute("value") else PASSES + 1
+            return max(0, int(count)) if count <= PASSES else None
+        if node.kind() == "prim::Param":
+            names = [v.debugName() for v in self._graphs[self._current].inputs()]
+            if value.debugName() not in names:
+                return None
+            self._counts.add((self._current, names.index(value.debugName())))
             return _LISTED
-        refuse(self._source, "prim::Loop", "may run without end")
-        return 0
+        return _LISTED if _is_counted(node, 8) else None
+
+
+def _methods_called(graph: Any) -> list[Any]:
+    found: list[Any] = graph.findAllNodes("prim::CallMethod")
+    return found
+
+
+def _callee(call: Any) -> str:
+    """Return the full name of the function that a node calls."""
+    kind = str(call.inputsAt(0).type())
+    return kind if call.kind() == "prim::CallFunction" else f"{kind}.{call.s('name')}"
 
 
 def _is_counted(node: Any, depth: int) -> bool:
