@@ -154,7 +154,7 @@ def virtual(file, other, secret):
 
 def long_text(file, other, secret):
     parent = file.require_group("long_attributes")
-    parent.create_dataset("notes", (), "S64", external=[(str(secret), 0, 64)])
+    parent.create_dataset("notes", (1,), "S64", external=[(str(secret), 0, 64)])
 
 
 @pytest.mark.parametrize("way", [link, soft, group, raw, virtual, long_text])

@@ -32,13 +32,15 @@ if TYPE_CHECKING:
 #: passes of a loop, and nodes that a call may run in all
 PASSES, NODES = 10_000, 1_000_000
 #: passes counted for a loop over a list
-_LISTED = 1024
+_LISTED = 64
 #: members that running the graph does not need: examples of inputs, places in source files
 _LEFT_OUT = re.compile(r"(^|/)traced_inputs(\.pkl|/)|\.debug_pkl$")
 #: what torch would run, or build in C++, while it loads
 _RUN_BY_LOADING = (b"__setstate__", b"__getstate__", b"torch.classes", b"torch.distributed")
 #: lists that a call may join; each may double what there is
 _JOINED = 8
+#: elements that a call may append to lists
+_APPENDED = 4096
 #: types of the first argument with which sums and products are numbers
 _NUMBERS = ("Tensor", "int", "float", "bool", "number", "Scalar", "complex")
 #: what a loop's passes may be counted from
@@ -165,6 +167,8 @@ class _Functions:
         #: arguments that say how often a loop of the function runs
         self._counts: set[tuple[str, int]] = set()
         self._current = ""
+        #: True inside a loop over a list
+        self._listing = False
 
     def check(self) -> None:
         for name in self._graphs:
@@ -206,9 +210,9 @@ class _Functions:
         allowed = {"aten": SCRIPT_ATEN, "prim": SCRIPT_PRIM}.get(space, frozenset())
         if name not in allowed:
             refuse(self._source, node.kind())
-        inside = sum(self._block(block) for block in node.blocks())
         if name == "Loop":
-            return self._passes(node) * (1 + inside)
+            return self._loop(node)
+        inside = sum(self._block(block) for block in node.blocks())
         if name in {"CallFunction", "CallMethod"}:
             return 1 + self._cost(_callee(node))
         return self._growth(node, name) + inside
@@ -221,16 +225,28 @@ class _Functions:
                 refuse(self._source, node.kind(), f"on a {first} grows without bound")
             return NODES // _JOINED
         if name == "append":
-            return NODES // _LISTED
+            return NODES // _APPENDED
         if name == "format":
             uses = [use.user.kind() for output in node.outputs() for use in output.uses()]
             if any(kind not in {"prim::RaiseException", "aten::warn"} for kind in uses):
                 refuse(self._source, node.kind())
         return 1
 
+    def _loop(self, node: Any) -> int:
+        """Return what a loop counts for; one over a list holds no other, nor a call of any."""
+        passes = self._passes(node)
+        outer = self._listing
+        self._listing = outer or node.inputsAt(0).node().kind() != "prim::Constant"
+        if self._listing:
+            self._costs = {k: v for k, v in self._costs.items() if v is None}  # looked at anew
+        inside = sum(self._block(block) for block in node.blocks())
+        self._listing = outer
+        return passes * (1 + inside)
+
     def _passes(self, node: Any) -> int:
         times = self._times(node.inputsAt(0))
-        if times is None:
+        listed = node.inputsAt(0).node().kind() != "prim::Constant"
+        if times is None or (listed and self._listing):
             refuse(self._source, "prim::Loop", "may run without end")
         return times or 0
 
