@@ -97,6 +97,24 @@ class Source:
         """One line for people: ``a torch zip archive holding 34 tensors``."""
         return self.kind.value + self._detail()
 
+    @property
+    def integrity(self) -> str:
+        """Whether damage to the file would be noticed, in words."""
+        if self.is_folder:
+            return "of each file in it, its own form says whether damage is noticed"
+        if self._members:
+            return "damage is noticed: every member has a checksum, which is verified"
+        if self.kind is FileKind.SAFETENSORS and self._has_hash():
+            return "damage is noticed: it holds a hash of its tensors, which is verified"
+        return "damage to its numbers would not be noticed: it holds no checksum of them"
+
+    def _has_hash(self) -> bool:
+        try:
+            told = self.header.get("__metadata__", {}).get("isoprobe", "")
+        except CheckpointError:
+            return False
+        return '"tensors_sha256":"' in told
+
     # ------------------------------------------------------------------ bytes
 
     def head(self, count: int = 512) -> bytes:

@@ -20,11 +20,12 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from isoprobe.errors import PluginError, ResultError
+from isoprobe.results.whole import LOCK, hold_folder, new_beside
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Variable
 
-RUN, COLUMNS, STATE, LOCK = "run.json", "columns.json", "state.npz", "lock"
+RUN, COLUMNS, STATE = "run.json", "columns.json", "state.npz"
 _NEXT = "next_index"
 _DAMAGED = "{} is damaged; start over with --overwrite"
 
@@ -103,7 +104,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock = _lock(folder)
+        self._lock = hold_folder(folder)
         self._files: dict[str, IO[bytes]] = {}
         self.columns: dict[str, Column] = {}
 
@@ -286,32 +287,6 @@ def is_held(folder: Path) -> bool:
     return False
 
 
-def _lock(folder: Path) -> IO[bytes]:
-    """Return a file that holds the folder until it is closed or the process dies.
-
-    Raises:
-        ResultError: if another process holds it.
-    """
-    import fcntl
-
-    while True:
-        folder.mkdir(exist_ok=True)
-        file = (folder / LOCK).open("ab")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.close()
-            raise ResultError(
-                f"{folder} is being written by another process; wait for it, or choose another"
-                " output"
-            ) from error
-        # a run that ended between the opening and the locking took the file away with it
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), (folder / LOCK).stat()):
-                return file
-        file.close()
-
-
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
     """Write to a temporary name beside ``path``, then put it in its place at once.
@@ -319,7 +294,7 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
     Yields:
         The file to write to.
     """
-    temporary = path.with_name(path.name + ".new")
+    temporary = new_beside(path)
     try:
         with temporary.open("wb") as out:
             yield out

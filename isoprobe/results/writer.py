@@ -15,6 +15,7 @@ from isoprobe.errors import IsoprobeError, ResultError
 from isoprobe.results import netcdf
 from isoprobe.results.journal import Journal, difference, saved_record
 from isoprobe.results.reader import FORMAT, FORMAT_VERSION, SHARD, Result
+from isoprobe.results.whole import check_place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -269,16 +270,9 @@ def _check_target(path: Path) -> Path:
     Raises:
         ResultError: if no file can come to lie there.
     """
-    try:
-        target = path.expanduser().resolve()
-    except RuntimeError as error:  # a link to itself, or the home of nobody
-        raise ResultError(f"{path} leads nowhere: {error}; name another file") from error
-    if not target.parent.is_dir():
-        raise ResultError(f"{path}: there is no folder {target.parent}; make it first")
-    if target.exists() and not target.is_file():
-        raise ResultError(f"{path} is not a regular file; name a file to write, such as result.h5")
+    target = check_place(path, overwrite=True)  # whether it may be replaced, the journal tells
     partial = _partial(target)
-    if partial.exists() and not partial.is_dir():
+    if partial.is_symlink() or (partial.exists() and not partial.is_dir()):
         raise ResultError(f"{partial} is in the way; it would hold the unfinished run. Move it")
     return target
 

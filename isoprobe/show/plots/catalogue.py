@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isoprobe.errors import OptionError, nearest
+from isoprobe.results.whole import replacing
 from isoprobe.show.plots import anomalies, densities, latents, losses, walks
 from isoprobe.show.plots.style import BLUE, INK, styled
 
@@ -214,7 +215,8 @@ def save(result: Result, folder: Path, names: list[str], kind: str) -> list[Path
         with styled():
             # no time stamp: the same result gives the same bytes
             metadata = {_STAMPS[kind]: None} if kind in _STAMPS else {}
-            drawn.savefig(path, dpi=_DPI, facecolor="white", metadata=metadata)
+            with replacing(path) as partial:
+                drawn.savefig(partial, format=kind, dpi=_DPI, facecolor="white", metadata=metadata)
         paths.append(path)
     return paths
 

@@ -152,6 +152,15 @@ def _widen(state: State) -> State:
     """Turn half precision into float32, which every operator on the CPU has."""
     import torch
 
+    def is_odd(tensor: Tensor) -> bool:
+        return tensor.is_complex() or (tensor.is_floating_point() and tensor.itemsize < 2)
+
+    odd = next((name for name, tensor in state.tensors.items() if is_odd(tensor)), None)
+    if odd is not None:
+        raise CheckpointError(
+            f"tensor {odd!r} has type {str(state.tensors[odd].dtype).removeprefix('torch.')}; "
+            "expected real numbers of 16 bits or more: convert it before"
+        )
     half = {torch.float16, torch.bfloat16}
     if not any(t.dtype in half for t in state.tensors.values()):
         return state
