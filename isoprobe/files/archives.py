@@ -6,10 +6,11 @@ matters; a file that means one thing to one and another to the next is refused.
 
 from __future__ import annotations
 
+import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -163,6 +164,15 @@ class Archive:
             part = "" if name is None else f": member {name!r}"
             reason = " ".join(str(error).split()) or "it ends at once"
             raise FileError(f"{self.path}{part} is damaged ({reason}); fetch it again") from error
+
+
+def packed(members: Mapping[str, bytes]) -> bytes:
+    """Return a zip archive of members, each stored as it is."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return stream.getvalue()
 
 
 def has_zip_directory(path: Path, size: int) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -250,6 +251,22 @@ class Hdf5File:
 
     def _damaged(self, place: object, error: BaseException) -> FileError:
         return FileError(f"{self.path}: {place} is damaged ({_line(error)}); fetch it again")
+
+
+@contextmanager
+def created(path: Path) -> Iterator[h5py.File]:
+    """Open a new HDF5 file for writing.
+
+    Args:
+        path: the file to be.
+
+    Yields:
+        The file.
+    """
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        yield file
 
 
 def _place(group: h5py.Group, name: str) -> str:

@@ -75,7 +75,7 @@ def check_group(name: str, variables: Mapping[str, Variable], sizes: Mapping[str
                 )
 
 
-def write_scales(file: h5py.File, sizes: Mapping[str, int]) -> None:
+def write_scales(file: h5py.Group, sizes: Mapping[str, int]) -> None:
     """Write the shared dimensions with their coordinates 0, 1, 2, ..."""
     for dim, size in sizes.items():
         scale = file.create_dataset(dim, (size,), "<i8", **_storage((size,), 8))
@@ -86,7 +86,7 @@ def write_scales(file: h5py.File, sizes: Mapping[str, int]) -> None:
         scale.make_scale(dim)
 
 
-def write_group(file: h5py.File, name: str, variables: Mapping[str, Variable]) -> None:
+def write_group(file: h5py.Group, name: str, variables: Mapping[str, Variable]) -> None:
     """Write checked variables (see :func:`check_group`) into a new group."""
     group = file.create_group(name)
     # a variable named as its dimension is that dimension's coordinate, so it comes first
@@ -102,7 +102,7 @@ def write_group(file: h5py.File, name: str, variables: Mapping[str, Variable]) -
 
 
 def create_column(
-    file: h5py.File, group: str, name: str, column: Column, rows: int
+    file: h5py.Group, group: str, name: str, column: Column, rows: int
 ) -> h5py.Dataset:
     """Return a new, empty per-sample data set of full length, to be filled in slices."""
     parent = file.require_group(group)
@@ -114,7 +114,7 @@ def create_column(
     return data
 
 
-def write_arrays(file: h5py.File, group: str, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(file: h5py.Group, group: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays of any names, without dimensions: what a program keeps for itself."""
     parent = file.create_group(group)
     for name, values in arrays.items():
@@ -124,7 +124,7 @@ def write_arrays(file: h5py.File, group: str, arrays: Mapping[str, np.ndarray]) 
             parent.create_dataset(name, data=values, **_storage(values.shape, values.itemsize))
 
 
-def write_attributes(file: h5py.File, attrs: Mapping[str, Any]) -> None:
+def write_attributes(file: h5py.Group, attrs: Mapping[str, Any]) -> None:
     """Write root attributes: text, numbers and lists of numbers as such, all else as JSON.
 
     The names of those in JSON are listed in the attribute ``json_attributes``. A text too long for
@@ -197,7 +197,7 @@ def _describe(data: h5py.Dataset, source: Variable | Column, *, boolean: bool) -
         _set(data, "dtype", "bool")  # as xarray writes and reads it
 
 
-def _attach(file: h5py.File, group: h5py.Group, data: h5py.Dataset, dims: tuple[str, ...]) -> None:
+def _attach(file: h5py.Group, group: h5py.Group, data: h5py.Dataset, dims: tuple[str, ...]) -> None:
     for axis, dim in enumerate(dims):
         if dim in group:
             scale = group[dim]

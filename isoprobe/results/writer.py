@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.errors import IsoprobeError, ResultError
+from isoprobe.files.hdf5 import created
 from isoprobe.results import netcdf
 from isoprobe.results.journal import Journal, difference, saved_record
 from isoprobe.results.reader import FORMAT, FORMAT_VERSION, SHARD, Result
@@ -234,10 +235,8 @@ class ResultWriter:
     def _assemble(
         self, path: Path, attrs: Mapping[str, Any], state: Mapping[str, np.ndarray] | None
     ) -> None:
-        import h5py
-
         rows = self._sizes["sample"]
-        with h5py.File(path, "w") as file:
+        with created(path) as file:
             netcdf.write_scales(file, self._sizes)
             for name, column in self._journal.columns.items():
                 data = netcdf.create_column(file, SAMPLES, name, column, rows)

@@ -11,14 +11,13 @@ from __future__ import annotations
 import io
 import re
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.checkpoints.records import ITEM_SIZES, Record, StoredTensor, read_records
 from isoprobe.checkpoints.source import FileKind
 from isoprobe.errors import CheckpointError
-from isoprobe.files.archives import Archive
+from isoprobe.files.archives import Archive, packed
 from isoprobe_plugins.adapters.programs.allowed import (
     SCRIPT_ATEN,
     SCRIPT_PRIM,
@@ -95,27 +94,25 @@ def _looked_at(source: Source) -> bytes:
     Raises:
         CheckpointError: for what loading would run, and for damage.
     """
-    stream = io.BytesIO()
-    with Archive(source.path) as archive, zipfile.ZipFile(stream, "w") as copy:
-        sizes = {}
+    kept: dict[str, bytes] = {}
+    with Archive(source.path) as archive:
         for name in (name for name in archive.names if not _LEFT_OUT.search(name)):
             data = archive.read(name)
-            sizes[name] = len(data)
+            kept[name] = data
             mentioned = next((word for word in _RUN_BY_LOADING if word in data), None)
             if mentioned is not None and "/data/" not in f"/{name}":
                 refuse(source, mentioned.decode(), "in its code runs while it is loaded")
-            copy.writestr(name, data)
-        for name in sizes:
+        for name in kept:
             if name.endswith(".pkl"):
-                _check_pickle(archive, name, sizes, source)
-    return stream.getvalue()
+                _check_pickle(archive, name, kept, source)
+    return packed(kept)
 
 
-def _check_pickle(archive: Archive, name: str, sizes: Mapping[str, int], source: Source) -> None:
+def _check_pickle(archive: Archive, name: str, kept: Mapping[str, bytes], source: Source) -> None:
     """Refuse a pickle whose tensors reach beyond their storages, or that builds too much."""
     folder = name.removesuffix(".pkl")
     try:
-        tree = read_records(io.BytesIO(archive.read(name)), archive.meter)
+        tree = read_records(io.BytesIO(kept[name]), archive.meter)
         for tensor in _stored(tree, set()):
             last = tensor.offset + sum(
                 (n - 1) * s for n, s in zip(tensor.size, tensor.stride, strict=True)
@@ -124,7 +121,7 @@ def _check_pickle(archive: Archive, name: str, sizes: Mapping[str, int], source:
             count = width
             for length in tensor.size:
                 count *= length
-            held = sizes.get(f"{folder}/{tensor.key}", 0)
+            held = len(kept.get(f"{folder}/{tensor.key}", b""))
             if count and ((last + 1) * width > held or count > held):
                 raise ValueError("a tensor reaches beyond its storage")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
