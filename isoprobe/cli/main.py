@@ -23,6 +23,7 @@ from click.shell_completion import shell_complete
 from isoprobe.cli.doors import shown, shown_streams
 from isoprobe.cli.group import COMMAND_LINE, DEBUG, cli
 from isoprobe.errors import IsoprobeError
+from isoprobe.files.meter import VARIABLE
 
 INTERRUPTED = 130
 #: a defect of ours, as sysexits.h has it
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return shell_complete(cli, {}, "isoprobe", COMPLETE, os.environ[COMPLETE])
     given = list(sys.argv[1:] if arguments is None else arguments)
     meta: dict[str, object] = {}
+    limit = os.environ.get(VARIABLE)
     with warnings.catch_warnings(), shown_streams():
         warnings.showwarning = _show_warning
         try:
@@ -60,6 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return getattr(error, "code", INTERRUPTED)
         except Exception as error:
             return _unforeseen(error, debug=_debug(meta))
+        finally:
+            _restore(limit)
+
+
+def _restore(limit: str | None) -> None:
+    """Give the variable that ``--file-limit`` sets back as it was."""
+    if limit is None:
+        os.environ.pop(VARIABLE, None)
+    else:
+        os.environ[VARIABLE] = limit
 
 
 class Ended(KeyboardInterrupt):

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from isoprobe.errors import ResultError
+from isoprobe.errors import FileError
 
 #: lies in every working folder: a folder without it is not ours, and is left as it is
 LOCK = "lock"
@@ -35,7 +35,7 @@ def check_place(path: Path, *, overwrite: bool = False, inputs: Iterable[object]
         The path, links followed.
 
     Raises:
-        ResultError: when it exists and may not be replaced, is no regular file or an input of the
+        FileError: when it exists and may not be replaced, is no regular file or an input of the
             run, or has no folder.
     """
     try:
@@ -43,18 +43,18 @@ def check_place(path: Path, *, overwrite: bool = False, inputs: Iterable[object]
         there = _status(target)
         folder = _status(target.parent)
     except (OSError, RuntimeError, ValueError) as error:  # a link to itself, the home of nobody
-        raise ResultError(f"{path} leads nowhere: {error}; name another file") from error
+        raise FileError(f"{path} leads nowhere: {error}; name another file") from error
     if folder is None or not stat.S_ISDIR(folder.st_mode):
-        raise ResultError(f"{path}: there is no folder {target.parent}; make it first")
+        raise FileError(f"{path}: there is no folder {target.parent}; make it first")
     if there is None:
         return target
     if not stat.S_ISREG(there.st_mode):
-        raise ResultError(f"{path} is not a regular file; name a file to write")
+        raise FileError(f"{path} is not a regular file; name a file to write")
     for source in inputs:
         if _is_in(target, there, source):
-            raise ResultError(f"{path} is read by this very run ({source}); name another file")
+            raise FileError(f"{path} is read by this very run ({source}); name another file")
     if not overwrite:
-        raise ResultError(f"{path} exists already; add --overwrite to replace it")
+        raise FileError(f"{path} exists already; add --overwrite to replace it")
     return target
 
 
@@ -69,7 +69,7 @@ def replacing(path: Path) -> Iterator[Path]:
         Where to write: an empty file, made for this alone.
 
     Raises:
-        ResultError: when the place holds something else than a file, or another run writes there.
+        FileError: when the place holds something else than a file, or another run writes there.
     """
     target = check_place(path, overwrite=True)
     with held(target):
@@ -108,12 +108,12 @@ def held(target: Path) -> Iterator[None]:
         Nothing.
 
     Raises:
-        ResultError: when another run holds it.
+        FileError: when another run holds it.
     """
     path = target.with_name(f".{target.name}.lock")
     lock = _locked(path, shared=False)
     if lock is None:
-        raise ResultError(
+        raise FileError(
             f"{target} is being written by another process; wait for it, or choose another output"
         )
     try:
@@ -134,7 +134,7 @@ def hold_folder(folder: Path, *, shared: bool = False) -> IO[bytes]:
         Its lock, which holds it until it is closed or the process dies.
 
     Raises:
-        ResultError: when another run holds it, or it is not ours.
+        FileError: when another run holds it, or it is not ours.
     """
     while True:
         with contextlib.suppress(FileExistsError):
@@ -142,11 +142,11 @@ def hold_folder(folder: Path, *, shared: bool = False) -> IO[bytes]:
         status = folder.lstat()
         entries = {p.name for p in folder.iterdir()} if stat.S_ISDIR(status.st_mode) else {"a file"}
         if entries and LOCK not in entries:
-            raise ResultError(f"{folder} is in the way, and no run of ours made it. Move it")
+            raise FileError(f"{folder} is in the way, and no run of ours made it. Move it")
         with contextlib.suppress(FileNotFoundError):  # removed since by a run that ended
             lock = _locked(folder / LOCK, shared=shared)
             if lock is None:
-                raise ResultError(
+                raise FileError(
                     f"{folder} is being written by another process; wait for it, or choose another"
                     " output"
                 )

@@ -22,7 +22,9 @@ SOUND = "crc_good.pt"
 pytestmark = pytest.mark.skipif(not NAMES, reason="the shared folder is not beside the checkout")
 
 
-def limited(arguments: list[str], folder: Path) -> tuple[subprocess.CompletedProcess[str], float, int]:
+def limited(
+    arguments: list[str], folder: Path
+) -> tuple[subprocess.CompletedProcess[str], float, int]:
     """Run a command, and tell the processor time and the memory it took beyond torch's own."""
     code = (
         "import resource, sys, torch;"
