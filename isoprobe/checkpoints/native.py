@@ -257,7 +257,7 @@ def refuse_types(header: Mapping[str, Any], where: str) -> None:
         CheckpointError: for complex numbers and those of 8 bits and fewer, naming the tensor.
     """
     for name, entry in header.items():
-        if name != "__metadata__" and entry["dtype"].startswith(("C", "F8", "F6", "F4")):
+        if name != "__metadata__" and entry["dtype"].startswith(("C", "F8_", "F6_", "F4")):
             raise CheckpointError(
                 f"{where}: tensor {name!r} has type {entry['dtype']}; expected real numbers of 16 "
                 "bits or more: convert it before"

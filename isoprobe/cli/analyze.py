@@ -99,9 +99,7 @@ REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
     help="Antithetic pairs of posterior draws a sample.",
 )
 @shared.memory
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random draws."
-)
+@click.option("--seed", type=types.SEED, default=0, show_default=True, help="Of all random draws.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -18,6 +18,10 @@ _SHAPE = re.compile(r"[1-9]\d{0,8}(?:x[1-9]\d{0,8}){0,7}")
 _PIXELS = re.compile(r"([1-9]\d{0,5})(?:x([1-9]\d{0,5}))?")
 
 
+#: what torch and numpy take for a seed
+SEED = click.IntRange(0, 2**63 - 1)
+
+
 def auto_or_positive(_: click.Context, __: click.Parameter, text: str | None) -> float | str | None:
     """Return ``auto``, or a positive number; None when not given.
 

@@ -42,7 +42,9 @@ def check_place(path: Path, *, overwrite: bool = False, inputs: Iterable[object]
         target = path.expanduser().resolve()
         there = _status(target)
         folder = _status(target.parent)
-    except (OSError, RuntimeError, ValueError) as error:  # a link to itself, the home of nobody
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror or error}") from error
+    except (RuntimeError, ValueError) as error:  # a link to itself, the home of nobody
         raise FileError(f"{path} leads nowhere: {error}; name another file") from error
     if folder is None or not stat.S_ISDIR(folder.st_mode):
         raise FileError(f"{path}: there is no folder {target.parent}; make it first")
