@@ -116,7 +116,7 @@ def read_records(stream: BinaryIO, meter: Meter) -> Any:
             return machine.finished()
         try:
             machine.step(opcode.name, argument)
-        except (IndexError, KeyError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError, StopIteration) as error:
             raise ValueError(f"opcode {opcode.name} does not fit: {error}") from error
     raise ValueError("the pickle has no end")
 

@@ -23,7 +23,7 @@ DIRECTORY_LIMIT = 16 << 20
 #: a deflated byte stands for at most so many
 _DEFLATE = 1032
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-_ENCRYPTED = 0x1
+_ENCRYPTED, _UTF8 = 0x1, 0x800
 
 #: zipfile believes what a directory claims; these are what it raises on forged entries
 ZIP_ERRORS = (
@@ -60,6 +60,8 @@ class Archive:
         try:
             self.members = {info.filename: info for info in self._zip.infolist()}
             self._check(self._zip.infolist(), size)
+            with self._blamed(), path.open("rb") as stream:
+                self._compare(stream)
         except BaseException:
             self._zip.close()
             raise
@@ -152,6 +154,20 @@ class Archive:
                 )
         if sum(info.compress_size for info in infos) > size:
             raise FileError(f"{self.path}: its members overlap; it is damaged or hostile")
+
+    def _compare(self, stream: IO[bytes]) -> None:
+        """Refuse an archive whose directory calls a member otherwise than the member itself."""
+        for info in self.members.values():
+            stream.seek(info.header_offset)
+            begun = stream.read(30)
+            (length,) = struct.unpack_from("<H", begun, 26)
+            name = stream.read(length)
+            coding = "utf-8" if info.flag_bits & _UTF8 else "cp437"
+            if not begun.startswith(b"PK\x03\x04") or name != info.orig_filename.encode(coding):
+                raise FileError(
+                    f"{self.path}: member {info.filename!r} is called otherwise in the directory; "
+                    "it is damaged or hostile"
+                )
 
     @contextmanager
     def _blamed(self, name: str | None = None) -> Iterator[None]:

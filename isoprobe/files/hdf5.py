@@ -114,7 +114,11 @@ class Hdf5File:
             raise FileError(f"{self.path}: its groups lie deeper than {_DEPTH} levels")
         for name in self.names(group):
             node = self.child(group, name)
-            if node is None or (key := h5py.h5o.get_info(node.id).addr) in seen:
+            try:
+                key = None if node is None else h5py.h5o.get_info(node.id).addr
+            except HDF5_ERRORS as error:
+                raise self._damaged(_place(group, name), error) from error
+            if key is None or key in seen:
                 continue
             seen.add(key)
             if isinstance(node, h5py.Group):
