@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
+from mmap import ACCESS_READ, mmap
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.checkpoints.pickles import SCAN_BYTES
@@ -42,10 +43,10 @@ def _described(source: Source, meter: Meter) -> Any:
     """The file's objects with tensors described, not read; None when damaged."""
     try:
         if source.kind is FileKind.TORCH_LEGACY:
-            with source.path.open("rb") as stream:
+            with source.path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as held:
                 for _ in range(3):
-                    read_records(stream, meter)
-                return read_records(stream, meter)
+                    read_records(held, meter)
+                return read_records(held, meter)
         name = next(n for n in source.names() if n.rsplit("/", 1)[-1] == "data.pkl")
         return read_records(io.BytesIO(source.read(name, SCAN_BYTES)), meter)
     # damaged anywhere: what it holds is then not known

@@ -10,7 +10,8 @@ from __future__ import annotations
 import pickletools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from mmap import mmap
+from typing import Any, BinaryIO, cast
 
 from isoprobe.checkpoints.pickles import SCAN_OPCODES
 from isoprobe.files.meter import OBJECT, Meter
@@ -95,7 +96,7 @@ _IGNORED = {"PROTO", "FRAME"}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-def read_records(stream: BinaryIO, meter: Meter) -> Any:
+def read_records(stream: BinaryIO | mmap, meter: Meter) -> Any:
     """Interpret the pickle at a stream's position.
 
     Args:
@@ -109,7 +110,7 @@ def read_records(stream: BinaryIO, meter: Meter) -> Any:
         ValueError: when the pickle is damaged or uses an opcode torch never writes.
     """
     machine = _Machine(meter)
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(cast("BinaryIO", stream))):
         if count > SCAN_OPCODES:
             raise ValueError("the pickle is too long")
         if opcode.name == "STOP":

@@ -8,8 +8,10 @@ a data set that does not lie in its own file, row for row, is refused.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -26,6 +28,8 @@ HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryErr
 #: bytes of one chunk, which is unpacked whole
 CHUNK_LIMIT = 256 << 20
 _DEPTH = 32
+#: how a heap of objects of any length begins
+_HEAP = b"GCOL\x01\0\0\0"
 
 
 class Hdf5File:
@@ -48,6 +52,7 @@ class Hdf5File:
             self.size = path.stat().st_size if size is None else size
             self.meter = Meter(path, self.size)
             self.file = h5py.File(path if stream is None else stream, "r")
+            self._stream, self._heaps = stream, False
         except HDF5_ERRORS as error:
             raise FileError(
                 f"{path} is no whole HDF5 file ({_line(error)}); fetch it again"
@@ -151,6 +156,11 @@ class Hdf5File:
             found = h5py.h5a.open(node.id, name.encode())
             if found.get_type().get_class() in {h5py.h5t.REFERENCE, h5py.h5t.VLEN}:
                 return default  # HDF5's own bookkeeping, which lies elsewhere in the file
+            if (
+                found.get_type().get_class() == h5py.h5t.STRING
+                and found.get_type().is_variable_str()
+            ):
+                self._check_heaps()
             size = math.prod(found.shape) * found.get_type().get_size()
             if size > self.size:
                 raise FileError(f"{self.path}: attribute {name!r} is longer than the file")
@@ -177,6 +187,7 @@ class Hdf5File:
         self.check_whole(data)
         try:
             if data.dtype.kind == "O":
+                self._check_heaps()
                 return self._texts(data, chosen)
             if rows is None:
                 self.meter.check(data.nbytes, str(data.name))
@@ -253,8 +264,45 @@ class Hdf5File:
             )
         self.meter.check(size if chunked else 0, str(data.name))
 
+    def _check_heaps(self) -> None:
+        """Walk the heaps on which texts of any length lie: HDF5 goes round in a damaged one."""
+        if self._heaps:
+            return
+        self._heaps = True
+        if self._stream is not None:
+            place = self._stream.tell()
+            self._stream.seek(0)
+            check_heaps(self._stream.read(), self.path)
+            self._stream.seek(place)
+        else:
+            with self.path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as held:
+                check_heaps(held, self.path)
+
     def _damaged(self, place: object, error: BaseException) -> FileError:
         return FileError(f"{self.path}: {place} is damaged ({_line(error)}); fetch it again")
+
+
+def check_heaps(data: bytes | mmap, path: Path) -> None:
+    """Refuse a file whose global heaps hold an object without a length, or beyond their end.
+
+    Args:
+        data: the file's bytes.
+        path: the file, for the error.
+
+    Raises:
+        FileError: for such a heap.
+    """
+    start = data.find(_HEAP)
+    while start >= 0:
+        (size,) = struct.unpack("<Q", data[start + 8 : start + 16].ljust(8, b"\0"))
+        end, place = min(start + size, len(data)), start + 16
+        while place + 16 <= end:
+            number, _, length = struct.unpack("<HH4xQ", data[place : place + 16])
+            step = length if number == 0 else 16 + length + -length % 8
+            if step < 16 or place + step > end:
+                raise FileError(f"{path}: its heap of texts is damaged; fetch it again")
+            place += step
+        start = data.find(_HEAP, start + 8)
 
 
 @contextmanager
@@ -269,7 +317,8 @@ def created(path: Path) -> Iterator[h5py.File]:
     """
     import h5py
 
-    with h5py.File(path, "w") as file:
+    # from version 1.8 on HDF5 keeps checksums of what it says of each data set
+    with h5py.File(path, "w", libver=("v108", "v108")) as file:
         yield file
 
 

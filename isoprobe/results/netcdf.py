@@ -7,6 +7,7 @@ every group finds them; other dimensions lie in the group that uses them.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ _BARE = "This is a netCDF dimension but not a netCDF variable. "
 #: names of a data set's axes once more: the scales' own bookkeeping lies on HDF5's global heap
 _AXES = "axes"
 _JSON = "json_attributes"
+#: checksum of a number that lies in no chunk
+_SUM = "crc32"
 #: what a data set's attributes tell of it
 _TOLD = {_AXES, "dtype", "long_name", "units", "equation"}
 LONG = "long_attributes"
@@ -154,7 +157,10 @@ def _create(group: h5py.Group, key: str, values: np.ndarray) -> h5py.Dataset:
         return group.create_dataset(key, data=text, dtype=h5py.string_dtype("utf-8"))
     dtype = stored_dtype(values.dtype)
     numbers = np.ascontiguousarray(values, dtype=dtype).reshape(values.shape)
-    return group.create_dataset(key, data=numbers, **_storage(values.shape, dtype.itemsize))
+    data = group.create_dataset(key, data=numbers, **_storage(values.shape, dtype.itemsize))
+    if not data.chunks:  # HDF5 keeps checksums of chunks alone
+        data.attrs[_SUM] = np.uint32(zlib.crc32(numbers.tobytes()))
+    return data
 
 
 def _storage(shape: tuple[int, ...], itemsize: int) -> dict[str, Any]:
@@ -289,6 +295,9 @@ def read_variable(
     if length * row > WHOLE_BYTES:
         raise ResultError(f"'{data.name}' holds {length * row >> 30} GiB; read it in slices")
     values = opened.read(data, rows)
+    told_sum = opened.attribute(data, _SUM)
+    if told_sum is not None and told_sum != zlib.crc32(np.ascontiguousarray(values).tobytes()):
+        raise ResultError(f"{opened.path}: '{data.name}' is damaged; run 'analyze' again")
     told = {key: _unset(opened.attribute(data, key)) for key in _TOLD if key in data.attrs}
     if told.get("dtype") == "bool":
         values = values.astype(bool)

@@ -29,6 +29,7 @@ from isoprobe.checkpoints.source import Source
 from isoprobe.errors import IsoprobeError
 from isoprobe.registry.lookup import installed
 from isoprobe.results.reader import Result
+from isoprobe.run.opening import load
 from isoprobe_plugins.adapters.declared.declaration import read_declaration
 from tests import bad_files
 from tests.made import made_result
@@ -42,9 +43,8 @@ HUGE = 1 << 40
 
 def checkpoint(adapter: str, **options: str) -> Callable[[Path], None]:
     def read(path: Path) -> None:
-        source = Source(path)
-        tensor_shapes(source)
-        vae = installed().adapter_for(source, adapter).load(source, options)
+        tensor_shapes(Source(path))
+        vae = load(path, adapter=adapter, options=options)
         vae.decode(torch.zeros(1, vae.latent_size))
 
     return read

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO
+from mmap import ACCESS_READ, mmap
+from typing import TYPE_CHECKING, Any
 
 from isoprobe.checkpoints.pickles import SCAN_BYTES
 from isoprobe.checkpoints.records import ITEM_SIZES, Record, StoredTensor, read_records
@@ -39,8 +40,9 @@ def load_records(source: Source) -> Any:
     meter = Meter(source.path, source.size)
     try:
         if source.kind is FileKind.TORCH_LEGACY:
-            with source.path.open("rb") as stream:
-                return _read_legacy(stream, meter)
+            # a mapped file reads no more than it has, whatever length is asked of it
+            with source.path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as held:
+                return _read_legacy(held, meter)
         with Archive(source.path, meter) as archive:
             return _read_zip(archive)
     except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -66,7 +68,7 @@ def _read_zip(archive: Archive) -> Any:
     return _Tensors(elements, archive.meter).of(tree)
 
 
-def _read_legacy(stream: BinaryIO, meter: Meter) -> Any:
+def _read_legacy(stream: mmap, meter: Meter) -> Any:
     """Read magic, version and machine, the object, the keys, and then the storages in order."""
     for _ in range(3):
         read_records(stream, meter)
