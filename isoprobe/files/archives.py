@@ -24,6 +24,8 @@ DIRECTORY_LIMIT = 16 << 20
 _DEFLATE = 1032
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ENCRYPTED, _UTF8 = 0x1, 0x800
+#: stands for a number of members that is told elsewhere
+_MANY = 0xFFFF
 
 #: zipfile believes what a directory claims; these are what it raises on forged entries
 ZIP_ERRORS = (
@@ -62,6 +64,7 @@ class Archive:
             self._check(self._zip.infolist(), size)
             with self._blamed(), path.open("rb") as stream:
                 self._compare(stream)
+                self._count(stream, size)
         except BaseException:
             self._zip.close()
             raise
@@ -154,6 +157,18 @@ class Archive:
                 )
         if sum(info.compress_size for info in infos) > size:
             raise FileError(f"{self.path}: its members overlap; it is damaged or hostile")
+
+    def _count(self, stream: IO[bytes], size: int) -> None:
+        """Refuse an archive whose directory has another number of members than it says."""
+        span = min(size, (1 << 16) + 22)
+        stream.seek(size - span)
+        tail = stream.read(span)
+        (told,) = struct.unpack_from("<H", tail, tail.rfind(b"PK\x05\x06") + 10)
+        if told not in {len(self.members), _MANY}:
+            raise FileError(
+                f"{self.path}: its directory lists {len(self.members)} members and counts {told}; "
+                "it is damaged"
+            )
 
     def _compare(self, stream: IO[bytes]) -> None:
         """Refuse an archive whose directory calls a member otherwise than the member itself."""

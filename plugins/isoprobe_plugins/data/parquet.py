@@ -95,9 +95,15 @@ class ParquetDataset(Dataset):
         """Chosen rows of each row group that holds some, in order."""
         groups = np.searchsorted(self._starts, indices, side="right") - 1
         return [
-            self._read_group(int(group)).take(indices[groups == group] - self._starts[group])
+            self._rows_of(int(group), indices[groups == group] - self._starts[group])
             for group in np.unique(groups)
         ]
+
+    def _rows_of(self, group: int, rows: np.ndarray) -> Any:
+        table = self._read_group(group)
+        if len(rows) and int(rows.max()) >= table.num_rows:
+            raise DataError(f"{self._path} is damaged: its group {group} has {table.num_rows} rows")
+        return table.take(rows)
 
     def _read_group(self, group: int) -> Any:
         if self._group[0] != group:
