@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -317,21 +316,12 @@ def check_heaps(data: bytes | mmap, path: Path) -> None:
         start = data.find(_HEAP, start + 8)
 
 
-@contextmanager
-def created(path: Path) -> Iterator[h5py.File]:
-    """Open a new HDF5 file for writing.
-
-    Args:
-        path: the file to be.
-
-    Yields:
-        The file.
-    """
+def create(path: Path) -> h5py.File:
+    """Open a new HDF5 file for writing; whoever asked for it closes it."""
     import h5py
 
     # from version 1.10 on HDF5 keeps checksums of what it says of each data set and its chunks
-    with h5py.File(path, "w", libver=("v110", "v110")) as file:
-        yield file
+    return h5py.File(path, "w", libver=("v110", "v110"))
 
 
 def _place(group: h5py.Group, name: str) -> str:

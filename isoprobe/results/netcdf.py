@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isoprobe.contracts import Variable
+from isoprobe.contracts import FORMS, SHOWN, Variable
 from isoprobe.errors import PluginError, ResultError
-from isoprobe.results.journal import Column, stored_dtype
+from isoprobe.results.columns import Column, stored_dtype
+from isoprobe.results.former import Said, former
 
 if TYPE_CHECKING:
     import h5py
@@ -36,7 +37,9 @@ _JSON = "json_attributes"
 #: checksum of a number that lies in no chunk
 _SUM = "crc32"
 #: what a data set's attributes tell of it
-_TOLD = {_AXES, "dtype", "long_name", "units", "equation"}
+_TOLD = {
+    _AXES, "dtype", "long_name", "units", "equation", "formula", "theory", "show", "label", "form"
+}  # fmt: skip
 LONG = "long_attributes"
 
 
@@ -69,6 +72,7 @@ def check_group(name: str, variables: Mapping[str, Variable], sizes: Mapping[str
             )
         if values.dtype.kind not in "fiubUOS":
             raise PluginError(f"{where} needs numbers or text; it holds {values.dtype}")
+        _check_shown(where, variable)
         if any(dim == key for dim in variable.dims) and values.ndim > 1:
             raise PluginError(f"{where} is named as one of its dimensions, so it needs one axis")
         for dim, length in zip(variable.dims, values.shape, strict=True):
@@ -76,6 +80,24 @@ def check_group(name: str, variables: Mapping[str, Variable], sizes: Mapping[str
                 raise PluginError(
                     f"{where} has {length} along '{dim}' where {lengths[dim]} were expected"
                 )
+
+
+def _check_shown(where: str, variable: Variable) -> None:
+    """Refuse a variable that cannot be shown as it asks to be.
+
+    Raises:
+        PluginError: naming it.
+    """
+    needs = {"column": ("latent",), "tile": ()}
+    if variable.shown not in SHOWN:
+        raise PluginError(f"{where}: show is one of {', '.join(SHOWN)}; found '{variable.show}'")
+    if variable.shown in needs and tuple(variable.dims) != needs[variable.shown]:
+        raise PluginError(
+            f"{where} is to be a {variable.shown}, which has dims {needs[variable.shown]}; it has"
+            f" {variable.dims}. Set show='none'"
+        )
+    if not FORMS.fullmatch(variable.form):
+        raise PluginError(f"{where}: form is such as '.3g', '.1%' or 'd'; found '{variable.form}'")
 
 
 def write_scales(file: h5py.Group, sizes: Mapping[str, int]) -> None:
@@ -115,16 +137,6 @@ def create_column(
     _describe(data, column, boolean=column.boolean)
     _attach(file, parent, data, column.dims)
     return data
-
-
-def write_arrays(file: h5py.Group, group: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays of any names, without dimensions: what a program keeps for itself."""
-    parent = file.create_group(group)
-    for name, values in arrays.items():
-        if values.dtype.kind in "UOS":
-            _create(parent, name, values)
-        else:
-            parent.create_dataset(name, data=values, **_storage(values.shape, values.itemsize))
 
 
 def write_attributes(file: h5py.Group, attrs: Mapping[str, Any]) -> None:
@@ -195,10 +207,15 @@ def _set(item: h5py.HLObject, name: str, value: Any) -> None:
 
 def _describe(data: h5py.Dataset, source: Variable | Column, *, boolean: bool) -> None:
     _set(data, _AXES, " ".join(source.dims))
-    for key in ("long_name", "units", "equation"):
+    for key in ("long_name", "units", "equation", "formula", "theory"):
         value = getattr(source, key)
         if value:
             _set(data, key, _text(value))
+    if isinstance(source, Variable):
+        shown = {"show": source.shown, "label": source.label, "form": source.form}
+        for key, value in shown.items():
+            if value:
+                _set(data, key, _text(value))
     if boolean:
         _set(data, "dtype", "bool")  # as xarray writes and reads it
 
@@ -271,6 +288,14 @@ def _unset(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
+def find_group(opened: Hdf5File, name: str) -> h5py.Group | None:
+    """Return a group of variables that a file holds itself, None where there is none."""
+    import h5py
+
+    node = None if name == LONG else opened.child(opened.file, name)
+    return node if isinstance(node, h5py.Group) else None
+
+
 def variable_names(opened: Hdf5File, group: h5py.Group) -> list[str]:
     """Return the variables of a group: data sets of its own, without bare dimensions.
 
@@ -301,29 +326,36 @@ def read_variable(
     told = {key: _unset(opened.attribute(data, key)) for key in _TOLD if key in data.attrs}
     if told.get("dtype") == "bool":
         values = values.astype(bool)
+    old = _former(opened, group, name)
+
+    def said(attribute: str, otherwise: str = "") -> str:
+        return str(told.get(attribute, otherwise))
+
     return Variable(
         dims=tuple(str(told[_AXES]).split()),
         values=values,
-        long_name=str(told.get("long_name", name)),
-        units=str(told.get("units", "1")),
-        equation=str(told.get("equation", "")),
+        long_name=said("long_name", name),
+        units=said("units", "1"),
+        equation=said("equation"),
+        formula=said("formula"),
+        theory=said("theory"),
+        show=said("show", old.show),
+        label=said("label", old.label),
+        form=said("form", old.form),
     )
 
 
-def read_arrays(opened: Hdf5File, group: str) -> dict[str, np.ndarray]:
-    """Return what :func:`write_arrays` wrote, by the names given then.
+def shown(opened: Hdf5File, group: h5py.Group, name: str) -> str:
+    """Return how a variable is shown, without reading its values."""
+    how = opened.attribute(opened.child(group, name), "show")
+    return _former(opened, group, name).show if how is None else str(_unset(how))
 
-    Raises:
-        ResultError: if there is no such group, or an array of it does not lie in the file.
-    """
-    parent = opened.child(opened.file, group)
-    if parent is None:
-        raise ResultError(f"{opened.path} has no group '{group}'")
-    return {
-        name: values.astype(str) if values.dtype.kind == "O" else values
-        for name, data in opened.walk(parent)
-        for values in [opened.read(data)]
-    }
+
+def _former(opened: Hdf5File, group: h5py.Group, name: str) -> Said:
+    """How it is shown where the file does not say."""
+    if opened.attribute(opened.child(group, name), "show") is not None:
+        return Said()
+    return former(group.name.strip("/"), name)
 
 
 def _is_variable(opened: Hdf5File, group: h5py.Group, name: str) -> bool:

@@ -15,13 +15,13 @@ from isoprobe.checkpoints.source import Source
 from isoprobe.contracts import VAE, Dataset
 from isoprobe.errors import CheckpointError, DataError, IsoprobeError, OptionError, nearest
 from isoprobe.registry.lookup import installed
-from isoprobe.results.writer import ResultWriter
-from isoprobe.run.settle import Job, Settings, Subject
+from isoprobe.run.settle import Subject
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from isoprobe.registry.lookup import Registry
+    from isoprobe.run.settings import Opening
 
 _DTYPES = ("float32", "float64", "bfloat16", "float16")
 
@@ -67,7 +67,7 @@ def load(
 def opened(
     model: VAE | str | Path,
     data: str | Dataset | Tensor | np.ndarray | None,
-    settings: Settings,
+    settings: Opening,
 ) -> Iterator[Subject]:
     """Load a model, put it in its place, and open its data.
 
@@ -91,20 +91,6 @@ def opened(
         yield Subject(registry, vae, dataset, notes)
     finally:
         dataset.close()
-
-
-def begin(
-    job: Job, out: str | Path | None, *, overwrite: bool = False, resume: bool = False
-) -> ResultWriter:
-    """Begin the result of a job, or go on with it."""
-    return ResultWriter.open(
-        None if out is None else Path(out),
-        samples=job.run.data.samples,
-        latent=job.run.vae.latent_size,
-        overwrite=overwrite,
-        resume=resume,
-        identity=job.identity,
-    )
 
 
 # --------------------------------------------------------------------------- the model
@@ -161,6 +147,18 @@ def _device(name: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@contextmanager
+def processor_threads(count: int | None) -> Iterator[None]:
+    """Run with so many processor threads, and give back what was set."""
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 # --------------------------------------------------------------------------- data

@@ -42,7 +42,11 @@ def _commands(group: click.Group, before: str) -> Iterator[tuple[str, Any]]:
             max(p.opts, key=len) for p in command.params if isinstance(p, click.Option)
         )
         arguments = [p.name for p in command.params if isinstance(p, click.Argument)]
-        with click.Context(command, info_name=f"isoprobe {path}", terminal_width=100) as own:
+        # a command keeps the help option it makes first, so it is made as the group would
+        names = ["-h", "--help"]
+        with click.Context(
+            command, info_name=f"isoprobe {path}", terminal_width=100, help_option_names=names
+        ) as own:
             text = command.get_help(own)
         yield path, {"options": options, "arguments": arguments, "help": text.splitlines()}
 

@@ -7,6 +7,7 @@ above it in the list of its package.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -70,6 +71,7 @@ ROOMS = {
         toy
         images
         anomaly
+        page
         commands
     """,
 }
@@ -152,7 +154,8 @@ def borrowed(tree: ast.AST, module: str) -> Iterator[str]:
             continue
         if node.module.split(".")[0] not in PACKAGES or room(node.module) == room(module):
             continue
-        yield from (f"{node.module}.{a.name}" for a in node.names if a.name.startswith("_"))
+        private = (a.name for a in node.names if re.match(r"_(?!_)", a.name))
+        yield from (f"{node.module}.{name}" for name in private)
 
 
 def cycle(edges: Mapping[str, set[str]]) -> list[str]:

@@ -13,7 +13,7 @@ from isoprobe import api
 from isoprobe.checkpoints.source import FileKind, Source
 from isoprobe.errors import CheckpointError
 from isoprobe.registry.lookup import installed
-from tests import test_adapters_keras as made  # skips without Keras
+from tests.plugins import test_adapters_keras as made  # skips without Keras
 
 pytestmark = pytest.mark.filterwarnings("ignore:::keras")
 

@@ -71,7 +71,7 @@ def exported(folder: Path) -> Whole:
 
 
 def onnx(folder: Path) -> Whole:
-    from tests import test_adapters_onnx as made  # skips without onnx
+    from tests.plugins import test_adapters_onnx as made  # skips without onnx
 
     decoder = folder / "decoder.onnx"
     made.export(made.Decoder().eval(), torch.randn(2, 3), decoder)
@@ -80,7 +80,7 @@ def onnx(folder: Path) -> Whole:
 
 def keras(suffix: str) -> Callable[[Path], Whole]:
     def make(folder: Path) -> Whole:
-        from tests import test_adapters_keras as made  # skips without Keras
+        from tests.plugins import test_adapters_keras as made  # skips without Keras
 
         layers, model = made.keras.layers, made.keras.Model
         x, z = made.keras.Input((4,)), made.keras.Input((2,))

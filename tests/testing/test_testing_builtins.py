@@ -297,7 +297,7 @@ def onnx(folder: Path) -> Case:
 
 
 def keras(folder: Path) -> Case:
-    from tests import test_adapters_keras as made  # skips without Keras
+    from tests.plugins import test_adapters_keras as made  # skips without Keras
 
     layers = made.keras.layers
     x = made.keras.Input((4,))

@@ -18,13 +18,13 @@ from isoprobe.errors import CheckpointError, IsoprobeError, OptionError
 from isoprobe.registry.lookup import installed
 from isoprobe_trainers.common.batched import BatchedMLP
 from isoprobe_trainers.common.training import Clock, Schedule, generator, load_state, pick_device
+from isoprobe_trainers.toy import bench, ensemble
 from isoprobe_trainers.toy import train as toy
 from isoprobe_trainers.toy.data import generate
 from isoprobe_trainers.toy.ensemble import Ensemble
 from isoprobe_trainers.toy.members import Member
 from isoprobe_trainers.toy.objectives import OBJECTIVES, Radogaga
 from isoprobe_trainers.toy.source import parse
-from isoprobe_trainers.toy.train import bench, ensemble
 
 CPU = torch.device("cpu")
 DATA = "toy/mix:seed=0,samples=260"

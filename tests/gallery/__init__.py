@@ -1,0 +1,1 @@
+"""Models as other people write and save them, with right answers found without isoprobe."""

@@ -1,0 +1,145 @@
+"""Recurrent decoders, by the way in which z reaches them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tests.gallery import own
+from tests.gallery.layouts.nets import as_sse
+from tests.gallery.layouts.shelf import layout
+from tests.gallery.own import Own
+
+TWO = "two layers, mean and log variance"
+SEQUENCE = {"head": TWO, "output": "linear"}
+
+
+class Repeated(nn.Module):
+    """z is the input of every step of an LSTM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder_lstm = nn.LSTM(2, 20, batch_first=True)
+        self.fc_mu = nn.Linear(20, 3)
+        self.fc_logvar = nn.Linear(20, 3)
+        self.decoder_lstm = nn.LSTM(3, 20, batch_first=True)
+        self.output_layer = nn.Linear(20, 2)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.encoder_lstm(x)[1][0][-1]
+        return self.fc_mu(h), self.fc_logvar(h)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.output_layer(self.decoder_lstm(z[:, None].expand(-1, 12, -1))[0])
+
+
+class FirstState(nn.Module):
+    """A layer turns z into the first state of a GRU whose inputs are zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder_rnn = nn.GRU(2, 20, batch_first=True)
+        self.hidden2mean = nn.Linear(20, 3)
+        self.hidden2logv = nn.Linear(20, 3)
+        self.latent2hidden = nn.Linear(3, 20)
+        self.decoder_rnn = nn.GRU(2, 20, batch_first=True)
+        self.outputs2features = nn.Linear(20, 2)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.encoder_rnn(x)[1][-1]
+        return self.hidden2mean(h), self.hidden2logv(h)
+
+    def decode(self, z: Tensor) -> Tensor:
+        first = torch.tanh(self.latent2hidden(z))[None]
+        return self.outputs2features(self.decoder_rnn(z.new_zeros(len(z), 12, 2), first)[0])
+
+
+class EachStep(nn.Module):
+    """At each step an LSTM cell gets z beside what it gave at the step before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder_lstm = nn.LSTM(2, 20, batch_first=True)
+        self.fc_mu = nn.Linear(20, 3)
+        self.fc_logvar = nn.Linear(20, 3)
+        self.decoder_cell = nn.LSTMCell(2 + 3, 20)
+        self.fc_out = nn.Linear(20, 2)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.encoder_lstm(x)[1][0][-1]
+        return self.fc_mu(h), self.fc_logvar(h)
+
+    def decode(self, z: Tensor) -> Tensor:
+        step, state, steps = z.new_zeros(len(z), 2), None, []
+        for _ in range(12):
+            state = self.decoder_cell(torch.cat([step, z], 1), state)
+            step = self.fc_out(state[0])
+            steps.append(step)
+        return torch.stack(steps, 1)
+
+
+def _sequence(network: nn.Module, path: Path) -> Own:
+    reading = as_sse(network, own.series(), 0.5)
+    own.fit(network, reading, steps=500, rate=1e-2, batch=60)
+    torch.save(network.state_dict(), path)
+    return reading
+
+
+@layout(
+    "lstm_repeated.pt", "series.npy", "LSTM decoder with z as the input of every step",
+    encoder="lstm, last state", decoder="lstm, z repeated", **SEQUENCE,
+)  # fmt: skip
+def lstm_repeated(folder: Path) -> Own:
+    own.seed("lstm_repeated")
+    return _sequence(Repeated(), folder / "lstm_repeated.pt")
+
+
+@layout(
+    "gru_first_state.pt", "series.npy",
+    "GRU decoder, tanh(latent2hidden(z)) its first state, zeros its inputs",
+    encoder="gru, last state", decoder="gru, z the first state", **SEQUENCE,
+)  # fmt: skip
+def gru_first_state(folder: Path) -> Own:
+    own.seed("gru_first_state")
+    return _sequence(FirstState(), folder / "gru_first_state.pt")
+
+
+@layout(
+    "lstm_each_step.pt", "series.npy",
+    "LSTM cell that gets z and its own last output at each step",
+    encoder="lstm, last state", decoder="lstm cell, z beside the step before", **SEQUENCE,
+)  # fmt: skip
+def lstm_each_step(folder: Path) -> Own:
+    own.seed("lstm_each_step")
+    return _sequence(EachStep(), folder / "lstm_each_step.pt")
+
+
+@layout(
+    "sentence_vae.pt", "series.npy",
+    "teacher forcing: the decoder reads the true sequence, z its first state",
+    head=TWO, refused=(("autoregressive", "teacher", "previous", "own inputs"),),
+    next_step="a function that builds the model, with x as the condition of the decoder",
+    wrong="the decoder run on zeros, which it never saw",
+)  # fmt: skip
+def sentence_vae(folder: Path) -> Own:
+    own.seed("sentence_vae")
+    network = FirstState()
+    network.word_dropout = nn.Parameter(torch.zeros(2))
+    x = own.series()
+
+    def decode(z: Tensor, truth: Tensor) -> Tensor:
+        first = torch.tanh(network.latent2hidden(z))[None]
+        before = functional.pad(truth[:, :-1], (0, 0, 1, 0))
+        return network.outputs2features(network.decoder_rnn(before, first)[0])
+
+    def posterior(rows: Tensor, _c: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = network.encode(rows)
+        return mean, (0.5 * log_variance).exp()
+
+    reading = Own(posterior, decode, own.sse, "sse", 0.1, x, x)
+    own.fit(network, reading, steps=500, rate=1e-2, batch=60)
+    torch.save(network.state_dict(), folder / "sentence_vae.pt")
+    return reading

@@ -1,0 +1,56 @@
+"""Keep the list of layouts: what each entry is called, which data it takes, what is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.gallery.own import Own
+
+Maker = Callable[[Path], Own]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One checkpoint: its file, its data, how it is read, and what may be said of it."""
+
+    name: str
+    file: str
+    data: str
+    like: str
+    make: Maker
+    reading: dict[str, str] = field(default_factory=dict)
+    refused: tuple[tuple[str, ...], ...] = ()  # of each group one word must be in the refusal
+    next_step: str = ""
+    kl_tolerance: float = 2e-3
+    wrong: str = ""  # what a wrong result would be mistaken for
+
+    @property
+    def command(self) -> str:
+        """What a newcomer types first."""
+        return f"isoprobe analyze {self.file} --data {self.data}"
+
+
+LAYOUTS: dict[str, Layout] = {}
+
+
+def layout(file: str, data: str, like: str, **facts: Any) -> Callable[[Maker], Maker]:
+    """Put a function on the shelf: it trains a network, writes `file` and tells its own reading.
+
+    Args:
+        file: name of the file or folder, below the folder of layouts.
+        data: data SPEC as a newcomer types it.
+        like: the layout in words, and who uses it.
+        facts: the other fields of `Layout`; head, encoder, decoder, output are the reading.
+    """
+    parts = ("head", "encoder", "decoder", "output", "note")
+    reading = {key: facts.pop(key) for key in parts if key in facts}
+
+    def put(make: Maker) -> Maker:
+        name = make.__name__
+        LAYOUTS[name] = Layout(name, file, data, like, make, reading, **facts)
+        return make
+
+    return put

@@ -1,0 +1,258 @@
+"""The same kind of network, its state dict under other keys, prefixes, files and counters."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tests.gallery import own
+from tests.gallery.layouts.nets import Mlp, as_bce, digits_mlp, table_mlp
+from tests.gallery.layouts.shelf import layout
+from tests.gallery.own import Own
+
+RELU = {"encoder": "relu", "decoder": "relu", "head": "two layers, mean and log variance"}
+BCE = {**RELU, "output": "sigmoid"}
+SSE = {**RELU, "output": "linear"}
+
+
+@layout("data_parallel.pt", "digits.npy", "'module.' before every name (DataParallel)", **BCE)
+def data_parallel(folder: Path) -> Own:
+    network, reading = digits_mlp("data_parallel")
+    torch.save(nn.DataParallel(network).state_dict(), folder / "data_parallel.pt")
+    return reading
+
+
+@layout("compiled.pt", "table.csv", "'_orig_mod.' before every name (torch.compile)", **SSE)
+def compiled(folder: Path) -> Own:
+    network, reading = table_mlp("compiled")
+    names = torch.compile(network, backend="eager").state_dict()
+    torch.save(names, folder / "compiled.pt")
+    return reading
+
+
+@layout(
+    "compiled_parts.pt", "table.csv",
+    "encoder and decoder compiled and wrapped one by one, prefixes inside the names", **SSE,
+)  # fmt: skip
+def compiled_parts(folder: Path) -> Own:
+    network, reading = table_mlp("compiled_parts")
+    wrapped = copy.deepcopy(network)
+    wrapped.encoder = torch.compile(wrapped.encoder, backend="eager")
+    wrapped.decoder = nn.DataParallel(wrapped.decoder)
+    torch.save(wrapped.state_dict(), folder / "compiled_parts.pt")
+    return reading
+
+
+@layout("net_key.tar", "digits.npy", "weights under 'net', beside accuracy and epoch", **BCE)
+def net_key(folder: Path) -> Own:
+    network, reading = digits_mlp("net_key")
+    torch.save({"net": network.state_dict(), "acc": 0.0, "epoch": 12}, folder / "net_key.tar")
+    return reading
+
+
+@layout("state_key.pth", "table.csv", "weights under 'state'", **SSE)
+def state_key(folder: Path) -> Own:
+    network, reading = table_mlp("state_key", 0.5)
+    torch.save({"state": network.state_dict(), "step": 1500}, folder / "state_key.pth")
+    return reading
+
+
+@layout("params_key.pth", "digits.npy", "weights under 'params', two levels down", **BCE)
+def params_key(folder: Path) -> Own:
+    network, reading = digits_mlp("params_key")
+    torch.save({"vae": {"params": network.state_dict()}}, folder / "params_key.pth")
+    return reading
+
+
+def _averaged(network: Mlp, reading: Own, steps: int = 300) -> Mlp:
+    """Train on, roughly, and return the mean of the weights on the way; the network moves off."""
+    average = torch.optim.swa_utils.AveragedModel(network)
+    optimizer = torch.optim.SGD(network.parameters(), lr=2e-3)
+    for _ in range(steps):
+        rows = torch.randint(len(reading.x), (50,))
+        optimizer.zero_grad()
+        reading.objective(reading.x[rows], None).mean().backward()
+        optimizer.step()
+        average.update_parameters(network)
+    with torch.no_grad():  # the raw weights of an unlucky last step
+        for weight in network.parameters():
+            weight.add_(0.3 * weight.std() * torch.randn_like(weight) if weight.ndim > 1 else 0)
+    return average.module
+
+
+@layout(
+    "ema_beside.pt", "digits.npy", "two state dicts of the same names, 'model' and 'ema'",
+    wrong="the raw weights taken without a word", **BCE,
+)  # fmt: skip
+def ema_beside(folder: Path) -> Own:
+    network, reading = digits_mlp("ema_beside")
+    ema = _averaged(network, reading)
+    checkpoint = {"model": network.state_dict(), "ema": ema.state_dict(), "step": 1800}
+    torch.save(checkpoint, folder / "ema_beside.pt")
+    return as_bce(ema, reading.x)
+
+
+@layout(
+    "ema_flat.pt", "table.csv",
+    "ema-pytorch: 'online_model.' and 'ema_model.' with counters in one state dict",
+    wrong="the online weights taken without a word", **SSE,
+)  # fmt: skip
+def ema_flat(folder: Path) -> Own:
+    network, reading = table_mlp("ema_flat")
+    ema = _averaged(network, reading)
+    state = {"initted": torch.tensor(True), "step": torch.tensor(300)}
+    state.update({f"online_model.{k}": v for k, v in network.state_dict().items()})
+    state.update({f"ema_model.{k}": v for k, v in ema.state_dict().items()})
+    torch.save(state, folder / "ema_flat.pt")
+    return Own(
+        lambda x, _c: _posterior(ema, x), lambda z, _c: ema.decode(z), own.sse, "sse", 1.0,
+        reading.x,
+    )  # fmt: skip
+
+
+def _posterior(network: Mlp, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    mean, logvar = network.encode(x)
+    return mean, (0.5 * logvar).exp()
+
+
+@layout("swa.pt", "digits.npy", "AveragedModel: 'module.' and a counter n_averaged", **BCE)
+def swa(folder: Path) -> Own:
+    network, reading = digits_mlp("swa")
+    average = torch.optim.swa_utils.AveragedModel(network)
+    average.update_parameters(network)
+    torch.save(average.state_dict(), folder / "swa.pt")
+    return reading
+
+
+@layout("split_keys.pt", "digits.npy", "encoder and decoder under separate keys", **BCE)
+def split_keys(folder: Path) -> Own:
+    own.seed("split_keys")
+    encoder = _Encoder()
+    decoder = nn.Sequential(nn.Linear(5, 32), nn.ReLU(), nn.Linear(32, 64), nn.Sigmoid())
+    reading = _in_two(encoder, decoder)
+    torch.save(
+        {"encoder": encoder.state_dict(), "decoder": decoder.state_dict()},
+        folder / "split_keys.pt",
+    )
+    return reading
+
+
+@layout("split_files", "digits.npy", "vae_encoder.pth and vae_decoder.pth in one folder", **BCE)
+def split_files(folder: Path) -> Own:
+    own.seed("split_files")
+    encoder = _Encoder()
+    decoder = nn.Sequential(nn.Linear(5, 32), nn.ReLU(), nn.Linear(32, 64), nn.Sigmoid())
+    reading = _in_two(encoder, decoder)
+    (folder / "split_files").mkdir(exist_ok=True)
+    torch.save(encoder.state_dict(), folder / "split_files/vae_encoder.pth")
+    torch.save(decoder.state_dict(), folder / "split_files/vae_decoder.pth")
+    return reading
+
+
+class _Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(64, 32)
+        self.linear2 = nn.Linear(32, 5)
+        self.linear3 = nn.Linear(32, 5)
+
+    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        h = torch.relu(self.linear1(x))
+        return self.linear2(h), self.linear3(h)
+
+
+def _in_two(encoder: _Encoder, decoder: nn.Module) -> Own:
+    reading = Own(
+        lambda x, _c: _posterior(encoder, x), lambda z, _c: decoder(z), own.bce, "bce", 1.0,
+        own.digits()[0], others={"sse": own.sse},
+    )  # fmt: skip
+    both = nn.ModuleList([encoder, decoder])
+    own.fit(both, reading)
+    return reading
+
+
+@layout("weight_norm_old.pt", "table.csv", "weight norm as weight_g and weight_v", **SSE)
+def weight_norm_old(folder: Path) -> Own:
+    network, reading = table_mlp("weight_norm_old", 0.5)
+    state = {}
+    for name, value in network.state_dict().items():
+        if name.endswith("weight") and name.startswith(("encoder", "decoder")):
+            length = value.norm(dim=1, keepdim=True)
+            state[name + "_g"], state[name + "_v"] = length, value / length * 1.7
+        else:
+            state[name] = value
+    torch.save(state, folder / "weight_norm_old.pt")
+    return reading
+
+
+@layout(
+    "weight_norm.pt", "digits.npy", "weight norm as parametrizations.weight.original0 and 1",
+    **BCE,
+)  # fmt: skip
+def weight_norm(folder: Path) -> Own:
+    own.seed("weight_norm")
+    network = Mlp()
+    for part in (network.encoder[0], network.decoder[0], network.decoder[2], network.fc_mu):
+        nn.utils.parametrizations.weight_norm(part)
+    reading = as_bce(network, own.digits()[0])
+    own.fit(network, reading)
+    torch.save(network.state_dict(), folder / "weight_norm.pt")
+    return reading
+
+
+@layout(
+    "numpy_names.npz", "table.csv",
+    "arrays W1, b1 ... of shape (inputs, outputs), as JAX and numpy code keeps them", **SSE,
+)  # fmt: skip
+def numpy_names(folder: Path) -> Own:
+    import numpy as np
+
+    network, reading = table_mlp("numpy_names")
+    layers = {
+        "enc_1": network.encoder[0], "enc_mu": network.fc_mu, "enc_logvar": network.fc_var,
+        "dec_1": network.decoder[0], "dec_2": network.decoder[2],
+    }  # fmt: skip
+    arrays = {}
+    for name, layer in layers.items():
+        arrays[f"{name}_W"] = layer.weight.detach().numpy().T
+        arrays[f"{name}_b"] = layer.bias.detach().numpy()
+    np.savez(folder / "numpy_names.npz", **arrays)
+    return reading
+
+
+@layout(
+    "transposed.pt", "digits.npy", "torch tensors kernel and bias, (inputs, outputs), from Flax",
+    **BCE,
+)  # fmt: skip
+def transposed(folder: Path) -> Own:
+    network, reading = digits_mlp("transposed")
+    layers = {
+        "encoder.fc1": network.encoder[0], "encoder.fc2_mean": network.fc_mu,
+        "encoder.fc2_logvar": network.fc_var, "decoder.fc1": network.decoder[0],
+        "decoder.fc2": network.decoder[2],
+    }  # fmt: skip
+    state = {}
+    for name, layer in layers.items():
+        state[f"{name}.kernel"] = layer.weight.detach().T.contiguous()
+        state[f"{name}.bias"] = layer.bias.detach()
+    torch.save(state, folder / "transposed.pt")
+    return reading
+
+
+@layout(
+    "config_folder", "table.csv", "a folder of model.safetensors and config.json, as on a hub",
+    **SSE,
+)  # fmt: skip
+def config_folder(folder: Path) -> Own:
+    from safetensors.torch import save_file
+
+    network, reading = table_mlp("config_folder", 0.7)
+    (folder / "config_folder").mkdir(exist_ok=True)
+    save_file(network.state_dict(), folder / "config_folder/model.safetensors")
+    config = {"input_dim": 12, "hidden_dim": 24, "latent_dim": 4, "kl_weight": 0.7, "loss": "sse"}
+    (folder / "config_folder/config.json").write_text(json.dumps(config, indent=2) + "\n")
+    return reading
