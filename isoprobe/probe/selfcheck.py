@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from isoprobe.theory.stated import stated
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -17,6 +19,7 @@ FEW = 16
 SAMPLES = 512
 
 
+@stated("Verdict")
 def mean_input_distortion(metric: Metric, x: Tensor) -> float | None:
     """Distortion of a model that knows nothing but the mean input.
 

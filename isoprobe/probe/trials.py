@@ -20,6 +20,7 @@ from isoprobe.errors import IsoprobeError
 from isoprobe.statistics.draws import normal
 from isoprobe.theory.conditions import round_trip
 from isoprobe.theory.judge import AS_READ, Reading
+from isoprobe.theory.stated import stated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +48,7 @@ class OwnSamples:
     expected: np.ndarray
 
 
+@stated("Verdict")
 def own_samples(vae: VAE, seed: int = 0) -> OwnSamples | None:
     """Decode draws of the prior and encode what comes out.
 
@@ -80,6 +82,7 @@ def own_samples(vae: VAE, seed: int = 0) -> OwnSamples | None:
     return OwnSamples(slopes, 1 - variance.mean(axis=0))
 
 
+@stated("Verdict")
 def pca_distortion(metric: Metric, x: Tensor, components: int) -> float | None:
     """Distortion of a principal component analysis with as many components as latents.
 

@@ -113,8 +113,8 @@ class Result:
         self._names: list[str] | None = None
         self._groups: dict[str, Group] = {}  # looked through once: the file does not change
         if temporary is not None:
-            # a result dropped without close() takes its folder with it, without a warning
-            weakref.finalize(self, temporary.cleanup)
+            # dropped without close(), the folder goes with the last who reads: a result or a group
+            weakref.finalize(file, temporary.cleanup)
         self.path = path
         self.attrs = Attributes(netcdf.read_attributes(file), path)
 

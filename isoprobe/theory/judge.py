@@ -286,6 +286,7 @@ def failing(name: str, measured: Measured, degrees: int) -> np.ndarray:
 # --------------------------------------------------------------------------- the judgement
 
 
+@stated("Verdict")
 def judge(e: Evidence) -> Verdict:
     """Apply the rules.
 

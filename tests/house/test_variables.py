@@ -32,7 +32,7 @@ GIVEN = {
         for part in ("mean", "sd", "se")
     ),
     *(f"traversal/{name}" for name in ("base", "z", "images", "images_equal_y")),
-    *(f"diagnosis/{name}" for name in ("finding", "evidence", "advice", "metric")),
+    "conditions/scale_sd",
     *(f"anomaly/{name}" for name in ("prevalence", "notes", "untrained_notes")),
 }
 #: the paper's equations, or a proposition, section or appendix of it

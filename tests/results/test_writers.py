@@ -127,22 +127,22 @@ def test_a_folder_that_is_not_ours_is_never_emptied(folder) -> None:
 # --------------------------------------------------------------------------- two runs, one target
 
 
-def _hold(path: str, ready, done) -> None:
+def _hold(path: str, ready) -> None:
     with held(Path(path)):
         ready.set()
-        done.wait(30)
+        time.sleep(60)
 
 
 @pytest.fixture
 def holder(folder):
     """Another process that writes to ``page.html``."""
     spawn = multiprocessing.get_context("spawn")
-    ready, done = spawn.Event(), spawn.Event()
-    process = spawn.Process(target=_hold, args=(str(folder / "page.html"), ready, done))
+    ready = spawn.Event()
+    process = spawn.Process(target=_hold, args=(str(folder / "page.html"), ready))
     process.start()
     assert ready.wait(60)
     yield process
-    done.set()
+    process.kill()  # it may be dead already, so nothing is said to it
     process.join()
 
 

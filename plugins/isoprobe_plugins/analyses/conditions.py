@@ -270,12 +270,18 @@ class Conditions(Analysis):
             )
         x = setup.sample(TRIED)
         reached = pca_distortion(setup.metric, x, int(used.sum())) if used.any() else None
-        for name, value, text in (
-            ("mean_distortion", mean_input_distortion(setup.metric, x), "D of the mean input"),
-            ("pca_distortion", reached, "D of a PCA with as many components as used latents"),
+        mean = mean_input_distortion(setup.metric, x)
+        for name, value, text, formula in (
+            ("mean_distortion", mean, "D of the mean input", mean_input_distortion),
+            (
+                "pca_distortion",
+                reached,
+                "D of a PCA with as many components as used latents",
+                pca_distortion,
+            ),
         ):
             if value is not None:
-                variables[name] = scalar(value, text, units="metric", show="none", theory="Verdict")
+                variables[name] = scalar(value, text, units="metric", **cite(formula))
         return variables
 
 

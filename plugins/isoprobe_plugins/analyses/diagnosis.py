@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
-from isoprobe_plugins.analyses.variables import latent, scalar
+from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Batch, Context
@@ -29,6 +29,7 @@ class DiagnosisAnalysis(Analysis):
     def update(self, batch: Batch) -> None:
         """Take in nothing: the evidence is what others have measured."""
 
+    @sourced("isoprobe.theory.judge.judge", "Verdict")
     def result(self, context: Context) -> Mapping[str, Variable]:
         """Level, findings with evidence and advice, remarks, and a label for each latent."""
         import numpy as np

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
-from isoprobe_plugins.analyses.variables import sample, scalar
+from isoprobe_plugins.analyses.variables import sample, scalar, sourced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,6 +60,7 @@ class Geometry(Analysis):
                 f"{setup.pullback} gives its diagonal alone; use --pullback exact."
             )
 
+    @sourced("isoprobe.theory.geodesics.geodesics", "Distances (beyond)")
     def update(self, batch: Batch) -> Mapping[str, Variable]:
         """Store the eigenvalues of J'GJ at each sample."""
         from isoprobe.theory.tensors import gram_eigenvalues
@@ -71,10 +72,12 @@ class Geometry(Analysis):
             )
         }
 
+    @sourced("isoprobe.theory.geodesics.geodesics", "Distances (beyond)")
     def result(self, context: Context) -> Mapping[str, Variable]:
         """Nothing yet."""
         return {}
 
+    @sourced("isoprobe.theory.geodesics.geodesics", "Distances (beyond)")
     def finish_samples(
         self, chunk: Mapping[str, np.ndarray], context: Context
     ) -> Mapping[str, Variable]:
@@ -90,6 +93,7 @@ class Geometry(Analysis):
             ),
         }
 
+    @sourced("isoprobe.theory.geodesics.geodesics", "Distances (beyond)")
     def conclude(
         self, columns: Callable[[str], np.ndarray], context: Context
     ) -> Mapping[str, Variable]:

@@ -9,7 +9,7 @@ from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
 from isoprobe_plugins.analyses.rows import checked_rows, posterior
-from isoprobe_plugins.analyses.variables import latent, scalar
+from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,10 +64,12 @@ class Information(Analysis):
                 f"{batch.labels.dtype}. Write each class as a number."
             )
 
+    @sourced("isoprobe.theory.information.factor", "Latents against factors (beyond)")
     def result(self, context: Context) -> Mapping[str, Variable]:
         """Nothing yet."""
         return {}
 
+    @sourced("isoprobe.theory.information.factor", "Latents against factors (beyond)")
     def conclude(
         self, columns: Callable[[str], np.ndarray], context: Context
     ) -> Mapping[str, Variable]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
 from isoprobe_plugins.analyses.rows import checked_rows, posterior
-from isoprobe_plugins.analyses.variables import latent, scalar
+from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,10 +36,12 @@ class KLPartsAnalysis(Analysis):
     def update(self, batch: Batch) -> None:
         """Nothing: posteriors are stored by every run."""
 
+    @sourced("isoprobe.theory.kl_parts.kl_parts", "The KL in parts (beyond)")
     def result(self, context: Context) -> Mapping[str, Variable]:
         """Nothing yet."""
         return {}
 
+    @sourced("isoprobe.theory.kl_parts.kl_parts", "The KL in parts (beyond)")
     def conclude(
         self, columns: Callable[[str], np.ndarray], context: Context
     ) -> Mapping[str, Variable]:

@@ -10,7 +10,7 @@ from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
 from isoprobe_plugins.analyses.rows import checked_rows
 from isoprobe_plugins.analyses.traversal import AXES
-from isoprobe_plugins.analyses.variables import scalar
+from isoprobe_plugins.analyses.variables import scalar, sourced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +49,7 @@ class Truncation(Analysis):
     def update(self, batch: Batch) -> None:
         """Nothing: rows are decoded once their order of importance is known."""
 
+    @sourced("isoprobe.theory.truncation.curve", "Truncation (beyond)")
     def result(self, context: Context) -> Mapping[str, Variable]:
         """The curve, what importance predicts, and the k that keep most."""
         import numpy as np

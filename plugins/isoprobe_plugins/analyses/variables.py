@@ -5,12 +5,17 @@ Built-in analyses hold many arrays, so theirs are shown only where they say so w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar, Unpack
 
 from isoprobe.contracts import Variable
 
 if TYPE_CHECKING:
     import numpy as np
+
+Method = TypeVar("Method", bound=Callable[..., "Mapping[str, Variable] | None"])
 
 
 class Metadata(TypedDict):
@@ -42,6 +47,33 @@ def scalar(
     import numpy as np
 
     return Variable((), np.asarray(value), long_name, **_quiet(metadata))
+
+
+def sourced(formula: str, theory: str) -> Callable[[Method], Method]:
+    """Decorate a method that returns variables: those that name no formula of their own get this.
+
+    Args:
+        formula: dotted name of the function that most of them come from.
+        theory: heading of the page on theory.
+
+    Returns:
+        The decorator.
+    """
+
+    def mark(method: Method) -> Method:
+        @functools.wraps(method)
+        def marked(*arguments: Any) -> Mapping[str, Variable] | None:
+            found = method(*arguments)
+            if found is None:
+                return None
+            return {
+                name: v if v.formula else replace(v, formula=formula, theory=v.theory or theory)
+                for name, v in found.items()
+            }
+
+        return marked  # type: ignore[return-value]
+
+    return mark
 
 
 def _quiet(metadata: Metadata) -> Metadata:
