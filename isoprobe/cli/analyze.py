@@ -30,6 +30,7 @@ REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
         "isoprobe analyze model.safetensors --report report.html",
         "isoprobe analyze model.safetensors --samples auto --tolerance 0.02 --pullback probe",
         "isoprobe analyze folder/ --data mnist.npz:x_train --resize 32 --json | jq .beta",
+        "isoprobe analyze vae.pt --class net.py:VAE --data images.npy --metric bce",
         "isoprobe analyze w.pt --adapter factory --option target=models.py:build --metric sse",
         "torchrun --nproc-per-node=4 -m isoprobe analyze model.safetensors --out result.h5",
         "isoprobe analyze model.safetensors --out result.h5 --shard 2/4",
@@ -60,7 +61,10 @@ REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
 )
 @shared.adapter
 @shared.adapter_options
+@shared.own_class
+@shared.class_arguments
 @shared.trust
+@shared.allow_random
 @click.option(
     "--samples",
     metavar="all|auto|N",
@@ -130,6 +134,8 @@ def analyze(
     report: Path | None,
     as_json: bool,
     shard: str | None,
+    own_class: str | None,
+    class_arguments: tuple[str, ...],
     **settings: Any,
 ) -> None:
     """Analyse the latent space of a checkpoint, in one pass over the data.
@@ -143,6 +149,7 @@ def analyze(
     from isoprobe.registry.specs import parse_options
 
     settings["options"] = parse_options(options, of="--option")
+    shared.with_class(settings, own_class, class_arguments)
     settings["analyses"] = analyses or _default_analyses(reported=report is not None)
     _refuse_page(report, overwrite=settings["overwrite"])
     settings["command"] = click.get_current_context().meta.get(COMMAND_LINE, "")

@@ -66,7 +66,10 @@ if TYPE_CHECKING:
 )
 @shared.adapter
 @shared.adapter_options
+@shared.own_class
+@shared.class_arguments
 @shared.trust
+@shared.allow_random
 @click.option(
     "--samples",
     metavar="all|N",
@@ -95,6 +98,8 @@ def score(
     resume: bool,
     options: tuple[str, ...],
     by_input: bool,
+    own_class: str | None,
+    class_arguments: tuple[str, ...],
     **settings: Any,
 ) -> None:
     """Score new rows of data as anomalies, as many as there are, in flat memory.
@@ -108,6 +113,7 @@ def score(
 
     check_out(out, overwrite=overwrite, by_input=by_input, resume=resume)
     settings |= {"options": parse_options(options, of="--option"), "by_input": by_input}
+    shared.with_class(settings, own_class, class_arguments)
     with open_scoring(model, data, reference, **settings) as scoring:
         for note in scoring.data.notes:
             click.echo(note, err=True)

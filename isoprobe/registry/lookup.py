@@ -146,6 +146,27 @@ class Registry:
         found: Adapter = matching[0].plugin()
         return found
 
+    def adapter_of(self, model: object) -> Adapter:
+        """The adapter that reads an object in memory.
+
+        Raises:
+            OptionError: when none takes it.
+            PluginError: when several do.
+        """
+        matching = self._accepting("adapter", "takes", model)
+        if len(matching) > 1:
+            raise PluginError(
+                f"a {type(model).__name__} is read by both adapters {_both(matching)}; uninstall "
+                "one of them"
+            )
+        if not matching:
+            raise OptionError(
+                f"expected a path, a torch module or an isoprobe.VAE; found a "
+                f"{type(model).__name__}, which no adapter reads"
+            )
+        found: Adapter = matching[0].plugin()
+        return found
+
     def data(self, spec: str, vae: VAE | None = None) -> Dataset:
         """Return the data a spec names, opened.
 
@@ -204,11 +225,14 @@ class Registry:
         return offers[0] if offers else None
 
     def _matching(self, kind: str, what: Source | str) -> list[Offer]:
-        """Plugins of a kind that match; one that fails to say is reported, the others count."""
+        return self._accepting(kind, "matches", what)
+
+    def _accepting(self, kind: str, question: str, what: object) -> list[Offer]:
+        """Plugins of a kind that say yes; one that fails to say is reported, the others count."""
         matching = []
         for offer in self._offers(kind):
             try:
-                if offer.plugin().matches(what):
+                if getattr(offer.plugin(), question)(what):
                     matching.append(offer)
             except Exception as error:
                 reason = f"'{offer.name}' fails to match: {type(error).__name__}: {error}"

@@ -48,6 +48,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resize: int | tuple[int, int] | None
     scale: tuple[float, float] | None
     memory: int
+    allow_random: bool = False
 
     @classmethod
     def of(cls, model: object, data: object, settings: Settings) -> Request | None:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
+from torch import nn
 
 from isoprobe.checkpoints.source import Source
-from isoprobe.contracts import VAE, Dataset
+from isoprobe.contracts import VAE, Dataset, FirstRows, Live, Metric
+from isoprobe.data.batches import first_rows
+from isoprobe.data.held import hold
 from isoprobe.errors import CheckpointError, DataError, OptionError, nearest
 from isoprobe.registry.lookup import installed
 from isoprobe.results.writer import ResultWriter
+from isoprobe.run.lending import lent
 from isoprobe.run.settle import Job, Settings, Subject
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from isoprobe.contracts import Adapter
     from isoprobe.registry.lookup import Registry
 
 _DTYPES = ("float32", "float64", "bfloat16", "float16")
@@ -49,39 +52,90 @@ def load(
         OptionError: for an unknown adapter or a wrong option.
     """
     source = Source(Path(path), trusted=trust)
-    vae = installed().adapter_for(source, adapter).load(source, options or {})
-    vae.path = str(path)
+    return _loaded(installed().adapter_for(source, adapter), source, options or {})
+
+
+def _loaded(adapter: Adapter, source: Source, options: Mapping[str, str]) -> VAE:
+    vae = adapter.load(source, options)
+    if vae.module is not None:
+        vae.module.eval().requires_grad_(requires_grad=False)
+    vae.path = str(source.path)
     return vae
 
 
 @contextmanager
-def opened(
-    model: VAE | str | Path,
-    data: str | Dataset | Tensor | np.ndarray | None,
-    settings: Settings,
-) -> Iterator[Subject]:
-    """Load a model, put it in its place, and open its data.
+def opened(model: Any, data: Any, settings: Settings) -> Iterator[Subject]:
+    """Load a model or borrow the caller's, put it in its place, and open its data.
 
     Args:
-        model: as :func:`analyze` takes it.
-        data: as :func:`analyze` takes it.
+        model: as :func:`isoprobe.analyze` takes it.
+        data: as :func:`isoprobe.analyze` takes it.
         settings: adapter, device and floating type.
 
     Yields:
-        Model and data; the data is closed afterwards.
+        Model and data; the data is closed and a caller's model given back as it was afterwards.
     """
     registry = installed()
-    if not isinstance(model, VAE):
-        model = load(
-            model, adapter=settings.adapter, options=settings.options, trust=settings.trust
-        )
-    vae = place(model, settings.device, settings.dtype)
-    notes: list[str] = []
-    dataset = open_data(registry, data, vae, notes)
-    try:
+    with ExitStack() as stack:
+        found = _found(registry, model, settings)
+        module = getattr(found, "module", None) if isinstance(found, VAE) else found.model
+        stack.enter_context(lent(module if isinstance(module, nn.Module) else None))
+        notes: list[str] = []
+        if isinstance(found, VAE):
+            vae = place(found, settings.device, settings.dtype)
+            dataset = open_data(registry, data, vae, notes)
+            stack.callback(dataset.close)
+        else:
+            dataset = _rows_for(registry, found, data)
+            stack.callback(dataset.close)
+            vae = _read(registry, found, dataset, settings)
         yield Subject(registry, vae, dataset, notes)
-    finally:
-        dataset.close()
+
+
+def _found(registry: Registry, model: Any, settings: Settings) -> VAE | Live:
+    """A model that is ready, or an object that has to be tried on rows first."""
+    if isinstance(model, VAE | Live):
+        return model
+    if not isinstance(model, str | Path):
+        return Live(model, settings.options or {})
+    source = Source(Path(model), trusted=settings.trust)
+    adapter = registry.adapter_for(source, settings.adapter)
+    built = adapter.build(source, settings.options or {})
+    return _loaded(adapter, source, settings.options or {}) if built is None else built
+
+
+def _rows_for(registry: Registry, live: Live, data: Any) -> Dataset:
+    """Open the rows that a live model is tried on.
+
+    Raises:
+        DataError: where there are none: its shapes come from the data.
+    """
+    if data is None or (isinstance(data, str) and data == "prior"):
+        raise DataError(
+            f"a {type(live.model).__name__} is read by trying it on rows, and no data was given: "
+            "isoprobe.analyze(model, x, metric=...), or --data SPEC"
+        )
+    if isinstance(data, Dataset):
+        return data
+    return registry.data(str(data)) if isinstance(data, str | Path) else hold(data)
+
+
+def _read(registry: Registry, live: Live, dataset: Dataset, settings: Settings) -> VAE:
+    """Let the adapter that takes an object read it on the first rows, and put it in its place."""
+    wanted = settings.metric
+    metric = registry.metric(wanted) if isinstance(wanted, str) and wanted != "auto" else None
+    metric = wanted if isinstance(wanted, Metric) else metric
+    adapter = registry.adapter_of(live.model)
+    if isinstance(live.model, nn.Module):
+        blank = VAE(decode=_nothing, encode=None, input_shape=(), latent_shape=())
+        blank.module, blank.name = live.model, live.name or type(live.model).__name__
+        place(blank, settings.device, settings.dtype)
+    x = first_rows(dataset, resize=settings.resize, scale=settings.scale)
+    return place(adapter.read(live, FirstRows(x, metric)), settings.device, settings.dtype)
+
+
+def _nothing(z: Tensor) -> Tensor:
+    return z
 
 
 def begin(
@@ -157,31 +211,9 @@ def _device(name: str) -> str:
 # --------------------------------------------------------------------------- data
 
 
-class _Rows(Dataset):
-    """Rows already in memory."""
-
-    def __init__(self, rows: np.ndarray) -> None:
-        self.name = "array in memory"
-        self.rows = rows
-        self.shape = tuple(rows.shape[1:])
-        self.dtype = rows.dtype.name
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def read(self, indices: np.ndarray) -> np.ndarray:
-        """Rows at the indices."""
-        rows: np.ndarray = self.rows[indices]
-        return rows
-
-    def fingerprint(self) -> str:
-        """Hash of all bytes."""
-        return hashlib.sha256(np.ascontiguousarray(self.rows).tobytes()).hexdigest()[:16]
-
-
 def open_data(
     registry: Registry,
-    data: str | Dataset | Tensor | np.ndarray | None,
+    data: Any,
     vae: VAE,
     notes: list[str],
 ) -> Dataset:
@@ -201,7 +233,7 @@ def open_data(
     if isinstance(data, str | Path):
         return registry.data(str(data), vae)
     if data is not None:
-        return _Rows(data.detach().cpu().numpy() if isinstance(data, torch.Tensor) else data)
+        return hold(data)
     named = vae.facts.dataset
     if named is None:
         notes.append("no data was given and the checkpoint names none: probed with prior samples")

@@ -18,8 +18,9 @@ from isoprobe.errors import CheckpointError, MetricError, OptionError, ResultErr
 from isoprobe.probe.objective import Objective, Parts, parts
 from isoprobe.registry.lookup import installed
 from isoprobe.results.reader import Result, readable
-from isoprobe.run.opening import load, open_data, place
-from isoprobe.run.settle import model_attributes
+from isoprobe.run.opening import opened
+from isoprobe.run.settle import Settings as Opening
+from isoprobe.run.settle import model_attributes, tried
 from isoprobe.theory.detection import conformal_p_values, upper_threshold
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Settings(TypedDict, total=False):
     resize: int | tuple[int, int] | None
     scale: tuple[float, float] | None
     memory: int
+    allow_random: bool
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,7 @@ def open_scoring(
     resize: int | tuple[int, int] | None = None,
     scale: tuple[float, float] | None = None,
     memory: int = 1 << 30,
+    allow_random: bool = False,
 ) -> Iterator[Scoring]:
     """Prepare to score new rows; use it in a ``with`` statement and iterate over what it gives.
 
@@ -268,6 +271,7 @@ def open_scoring(
         resize: images to this height and width.
         scale: data values that stand for the ends of the model's input range.
         memory: bytes that layers may take at once.
+        allow_random: go on with a model that answers the same row differently.
 
     Yields:
         The rows to be scored.
@@ -281,31 +285,41 @@ def open_scoring(
     if not 0 < alpha < 1:
         raise OptionError(f"--alpha lies between 0 and 1; found {alpha:g}.")
     against = Reference.read(reference, contamination)
-    if not isinstance(model, VAE):
-        model = load(model, adapter=adapter, options=options, trust=trust)
-    against.check_model(model)
     chosen = against.metric(metric)
-    vae = place(model, device, dtype or str(against.attrs["dtype"]))
-    transform = vae.facts.transform_metric
-    objective = Objective(
-        vae,
-        chosen,
-        None if transform is None else installed().metric(transform),
-        by_input=by_input,
+    asked = Opening(
+        metric=chosen,
+        adapter=adapter,
+        options=options,
+        trust=trust,
+        device=device,
+        dtype=dtype or str(against.attrs["dtype"]),
+        resize=resize,
+        scale=scale,
+        allow_random=allow_random,
     )
-    dataset = open_data(installed(), data, vae, [])
-    try:
+    with opened(model, data, asked) as subject:
+        vae = subject.vae
+        against.check_model(vae)
+        fitted = prepare(
+            subject.dataset, vae, samples=samples, resize=resize, scale=scale, metric=chosen
+        )
+        vae = tried(vae, chosen, fitted, asked, [], differentiated=False)
+        transform = vae.facts.transform_metric
+        objective = Objective(
+            vae,
+            chosen,
+            None if transform is None else installed().metric(transform),
+            by_input=by_input,
+        )
         yield Scoring(
             vae=vae,
             objective=objective,
-            data=prepare(dataset, vae, samples=samples, resize=resize, scale=scale, metric=chosen),
+            data=fitted,
             reference=against,
             alpha=alpha,
             batch=batch_size or _planned_batch(vae, objective, memory),
             by_latent=by_latent,
         )
-    finally:
-        dataset.close()
 
 
 def score(
