@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,40 +114,14 @@ def hold(data: Any) -> Dataset:
     Raises:
         DataError: when they are masked, ragged, no numbers, or of a kind that is not known.
     """
-    kind = type(data)
-    name = f"{kind.__name__} in memory"
-    if isinstance(data, np.ma.MaskedArray):
-        return _of_masked(data)
-    if isinstance(data, np.ndarray):
-        return Held(_table(data, "array in memory"))
-    if _is_tensor(data):
-        return Held(_table(_numbers(data, "tensor in memory"), "tensor in memory"))
-    origins = {part.__module__.partition(".")[0] for part in kind.__mro__}
-    if origins & {"pandas", "polars"}:
-        return _of_frame(data, name)
-    if "xarray" in origins:
-        return _of_xarray(data, name)
-    if "anndata" in origins or (hasattr(data, "obs_names") and hasattr(data, "X")):
-        return _of_anndata(data, name)
-    if hasattr(data, "tocsr") and hasattr(data, "toarray"):
-        return Held(_table(data.toarray(), name), name, ("sparse rows filled with zeros",))
-    if "torch" in origins and hasattr(data, "dataset") and hasattr(data, "batch_sampler"):
-        return _of_loader(data, name)
-    if hasattr(data, "column_names") and hasattr(data, "with_format"):
-        return _of_hugging_face(data, name)
-    if isinstance(data, list | tuple):
-        return Held(_of_list(data), "list in memory")
-    if "torch" in origins and isinstance(getattr(data, "tensors", None), tuple):
-        return Held(_table(_numbers(data.tensors[0], name), name), name)
-    if hasattr(data, "__array__"):
-        return Held(_table(np.asarray(data), name), name)
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Mapping):
-        if len(data) == 0:
-            raise DataError(f"{name} has no rows; expected at least one")
-        return Items(data, name)
+    name = f"{type(data).__name__} in memory"
+    origins = {part.__module__.partition(".")[0] for part in type(data).__mro__}
+    for is_such, read in _KINDS:
+        if is_such(data, origins):
+            return read(data, name)
     raise DataError(
         f"expected rows as an array, tensor, list, data frame, torch Dataset or DataLoader; found "
-        f"a {kind.__name__}: give its inputs as one array (N, ...)"
+        f"a {type(data).__name__}: give its inputs as one array (N, ...)"
     )
 
 
@@ -194,7 +168,7 @@ def _of_masked(data: Any) -> Dataset:
     return Held(_table(np.ma.getdata(data), "array in memory"))
 
 
-def _of_list(data: Any) -> np.ndarray:
+def _of_list(data: Any) -> Dataset:
     if not data:
         raise DataError("list in memory has no rows; expected at least one")
     rows = [_numbers(row, f"row {place} of the list") for place, row in enumerate(data)]
@@ -204,7 +178,7 @@ def _of_list(data: Any) -> np.ndarray:
             f"row {odd} of the list has shape {rows[odd].shape}, the first {rows[0].shape}; "
             "expected rows of one shape"
         )
-    return _table(np.stack(rows), "list in memory")
+    return Held(_table(np.stack(rows), "list in memory"), "list in memory")
 
 
 def _of_frame(data: Any, name: str) -> Dataset:
@@ -236,7 +210,7 @@ def _of_frame(data: Any, name: str) -> Dataset:
 
 
 def _missing(value: Any) -> bool:
-    return value is None or type(value).__name__ in {"NAType", "NaTType"} or value != value
+    return value is None or type(value).__name__ in {"NAType", "NaTType"}
 
 
 def _of_xarray(data: Any, name: str) -> Dataset:
@@ -258,7 +232,8 @@ class _Lazy:
     def __getitem__(self, index: int) -> np.ndarray:
         row = self.matrix[index : index + 1]
         row = row.toarray() if hasattr(row, "toarray") else np.asarray(row)
-        return np.asarray(row)[0]
+        first: np.ndarray = np.asarray(row)[0]
+        return first
 
 
 def _of_anndata(data: Any, name: str) -> Dataset:
@@ -319,3 +294,58 @@ def _input_of(item: Any, key: str | None, name: str) -> tuple[Any, str | None]:
     if isinstance(item, tuple | list) and item and not np.isscalar(item[0]):
         return item[0], None
     return item, None
+
+
+def _of_array(data: Any, name: str) -> Dataset:
+    name = "array in memory" if isinstance(data, np.ndarray) else name
+    return Held(_table(np.asarray(data), name), name)
+
+
+def _of_tensor(data: Any, name: str) -> Dataset:
+    return Held(_table(_numbers(data, name), name), name)
+
+
+def _of_sparse(data: Any, name: str) -> Dataset:
+    return Items(_Lazy(data.tocsr()), name, ("sparse rows filled with zeros",))
+
+
+def _of_tensors(data: Any, name: str) -> Dataset:
+    return Held(_table(_numbers(data.tensors[0], name), name), name)
+
+
+def _of_items(data: Any, name: str) -> Dataset:
+    if len(data) == 0:
+        raise DataError(f"{name} has no rows; expected at least one")
+    return Items(data, name)
+
+
+def _has(data: Any, *names: str) -> bool:
+    return all(hasattr(data, name) for name in names)
+
+
+#: what an object is, told by the packages of its class and by what it has, and how it is read
+_KINDS: tuple[tuple[Callable[[Any, set[str]], bool], Callable[[Any, str], Dataset]], ...] = (
+    (lambda data, _: isinstance(data, np.ma.MaskedArray), lambda data, _: _of_masked(data)),
+    (lambda data, _: isinstance(data, np.ndarray), _of_array),
+    (lambda data, _: _is_tensor(data), _of_tensor),
+    (lambda _, origins: bool(origins & {"pandas", "polars"}), _of_frame),
+    (lambda _, origins: "xarray" in origins, _of_xarray),
+    (lambda data, _: _has(data, "obs_names", "X"), _of_anndata),
+    (lambda data, _: _has(data, "tocsr", "toarray"), _of_sparse),
+    (lambda data, _: _has(data, "dataset", "batch_sampler"), _of_loader),
+    (lambda data, _: _has(data, "column_names", "with_format"), _of_hugging_face),
+    (
+        lambda data, origins: "torch" in origins and isinstance(_tensors_of(data), tuple),
+        _of_tensors,
+    ),
+    (lambda data, _: isinstance(data, list | tuple), lambda data, _: _of_list(data)),
+    (lambda data, _: _has(data, "__array__"), _of_array),
+    (
+        lambda data, _: _has(data, "__getitem__", "__len__") and not isinstance(data, Mapping),
+        _of_items,
+    ),
+)
+
+
+def _tensors_of(data: Any) -> Any:
+    return getattr(data, "tensors", None)

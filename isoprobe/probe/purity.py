@@ -172,16 +172,14 @@ def _alike(first: Sequence[Tensor], second: Sequence[Tensor], *, exact: bool = F
     """Compare tensors one by one: all bits, or up to the rounding of their type."""
     if len(first) != len(second):
         return False
-    for a, b in zip(first, second, strict=True):
-        if a.shape != b.shape:
-            return False
-        if not torch.equal(a.isnan(), b.isnan()):
-            return False
-        a, b = torch.nan_to_num(a), torch.nan_to_num(b)
-        if exact:
-            if not torch.equal(a, b):
-                return False
-        elif a.is_floating_point() and a.numel():
-            if bool((a - b).abs().max() > _ROUNDING.get(a.dtype, 1e-4) * a.abs().max()):
-                return False
-    return True
+    return all(_equal(a, b, exact=exact) for a, b in zip(first, second, strict=True))
+
+
+def _equal(a: Tensor, b: Tensor, *, exact: bool) -> bool:
+    if a.shape != b.shape or not torch.equal(a.isnan(), b.isnan()):
+        return False
+    a, b = torch.nan_to_num(a), torch.nan_to_num(b)
+    if exact or not a.is_floating_point() or not a.numel():
+        return torch.equal(a, b)
+    slack = _ROUNDING.get(a.dtype, 1e-4) * a.abs().max()
+    return bool((a - b).abs().max() <= slack)

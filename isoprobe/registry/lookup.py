@@ -147,7 +147,10 @@ class Registry:
         return found
 
     def adapter_of(self, model: object) -> Adapter:
-        """The adapter that reads an object in memory.
+        """Return the adapter that reads an object in memory.
+
+        Returns:
+            The only one that takes it.
 
         Raises:
             OptionError: when none takes it.

@@ -137,15 +137,15 @@ def _flat(holder: Any) -> list[Any]:
 @contextmanager
 def _generators() -> Iterator[None]:
     """Give the random number generators back as they were."""
-    cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
+    cuda = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     on_torch = torch.get_rng_state()
     on_cuda = torch.cuda.get_rng_state_all() if cuda else []
-    on_numpy, on_python = np.random.get_state(), random.getstate()  # noqa: NPY002 - the caller's
+    on_numpy, on_python = np.random.get_state(), random.getstate()
     try:
         yield
     finally:
         torch.set_rng_state(on_torch)
         if cuda:
             torch.cuda.set_rng_state_all(on_cuda)
-        np.random.set_state(on_numpy)  # noqa: NPY002
+        np.random.set_state(on_numpy)
         random.setstate(on_python)

@@ -107,6 +107,9 @@ def _found(registry: Registry, model: Any, settings: Settings) -> VAE | Live:
 def _rows_for(registry: Registry, live: Live, data: Any) -> Dataset:
     """Open the rows that a live model is tried on.
 
+    Returns:
+        The opened data set.
+
     Raises:
         DataError: where there are none: its shapes come from the data.
     """

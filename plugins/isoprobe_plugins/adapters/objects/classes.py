@@ -65,6 +65,9 @@ class OwnClass(Adapter):
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Read the class without data, on rows of the shape that the option ``input_shape`` says.
 
+        Returns:
+            The model.
+
         Raises:
             OptionError: where the shape is not said.
         """

@@ -121,7 +121,8 @@ def _mappings(saved: Any, place: str, depth: int = 4) -> Iterator[tuple[str, dic
         if isinstance(key, str) and "optim" not in key.lower():
             inside = list(_mappings(value, f"{place}.{key}" if place else key, depth - 1))
             yield from inside
-            inner.update({key: tensors for where, tensors in inside[:1] if where.endswith(key)})
+            if inside and inside[0][0].endswith(key):
+                inner[key] = inside[0][1]
     if len(inner) > 1:  # encoder and decoder under keys of their own
         joined = {f"{key}.{n}": t for key, ts in inner.items() for n, t in ts.items()}
         yield f"{place} ({', '.join(inner)} together)".strip(), joined

@@ -65,7 +65,7 @@ class Ways:
 
 
 def shapes_of(x: Tensor) -> Iterator[tuple[Tensor, str]]:
-    """Yield rows in the shapes that a model may take: as held, flat, with a channel, channels moved.
+    """Yield rows in the shapes that a model may take: as held, flat, with a channel, moved.
 
     Args:
         x: rows as the data holds them, ``(B, *shape)``.
@@ -90,6 +90,9 @@ def bare(model: Any) -> tuple[Any, list[str]]:
 
     Returns:
         The model that can be called, and what was taken off, a sentence each.
+
+    Raises:
+        OptionError: where several submodules could be the VAE.
     """
     notes: list[str] = []
     while True:
@@ -240,7 +243,7 @@ def _draw_of_forward(model: Any, ways: Ways) -> None:
     means = [leaf.tensor for leaf in ways.first if leaf.name in ways.constant]
     for drawing in (False, True):
         try:
-            _, at_zero, draws = run(model, ways.x, 0.0, drawing=drawing)
+            _, at_zero, _ = run(model, ways.x, 0.0, drawing=drawing)
             _, at_one, _ = run(model, ways.x, 1.0, drawing=drawing)
         except Exception:  # noqa: S112 - forward may need more than x; then it shows nothing
             continue
@@ -374,11 +377,11 @@ def _decoder(
     def decode(z: Tensor, rows: Tensor = dummy) -> Tensor:
         latents = z.reshape(len(z), *whole.taken.shape[1:])
         with replaced(modules, latents):
-            answer = model(rows.expand(len(z), *rows.shape[1:]))
+            answer = model(rows if len(rows) == len(z) else rows.expand(len(z), *rows.shape[1:]))
         return _output(next(leaf.tensor for leaf in leaves(answer) if leaf.name == name), shape)
 
     with torch.no_grad():
-        again, other = decode(mean), decode(mean, x[-1:].clone())
+        again, other = decode(mean, x), decode(mean)
         flat = right.reshape(len(x), -1)
         if not close(again.flatten(1), flat, 1e-4):
             raise OptionError("the latent put into forward does not give its reconstruction again")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
 
 #: a drawn z gives sigma to this relative error
 EXACT = 2e-3
-#: a reading whose stationarity is off by less fits; one off by twice as much does not
+#: a reading whose stationarity is off by less may be the right one
 FITS = 0.3
+#: misfits below this are those of a few hundred rows and draws
+NOISE = 0.05
+#: a gap between two misfits that is no chance
+CLEAR = 0.03
 #: forms that a model without a draw is tried for, the most usual first
 USUAL = ("logvar", "logstd", "softplus-std", "std", "variance", "softplus-variance")
 #: orders within one output of 2n, the most usual first
@@ -74,11 +79,17 @@ class Reading:
 
     def apply(self, found: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return mu and sigma, each ``(B, n, ...)``, from the leaves of an answer."""
-        if self.layout is not None:
-            mean, raw = split_head(self.layout, found[self.mean])
-        else:
-            mean, raw = found[self.mean], found[self.scale]
+        mean, raw = self._parts(found)
         return mean, to_std(self.form, raw)
+
+    def raw(self, found: dict[str, Tensor]) -> Tensor:
+        """Return the scale as the network gives it."""
+        return self._parts(found)[1]
+
+    def _parts(self, found: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        if self.layout is not None:
+            return split_head(self.layout, found[self.mean])
+        return found[self.mean], found[self.scale]
 
 
 def named_form(name: str) -> str | None:
@@ -108,6 +119,10 @@ def close(a: Tensor, b: Tensor, tolerance: float = EXACT) -> bool:
     return bool(((a - b).abs() <= tolerance * b.abs() + 1e-6).all())
 
 
+#: forms whose network gives a positive number itself
+POSITIVE = frozenset({"std", "variance"})
+
+
 def forms_of(std: Tensor, raw: Tensor) -> list[str]:
     """Return the forms under which a raw scale is the deviation that the model draws with."""
     return [form for form in HEADS if close(to_std(form, raw), std)]
@@ -135,7 +150,7 @@ def misfit(view: OutputMetric, x: Tensor, mean: Tensor, std: Tensor, seed: int =
     total = torch.zeros_like(mean)
     pairs = 4
     for pair in range(pairs):
-        noise = normal(seed + pair, "reading", _rows(len(x)), mean.shape[1])
+        noise = normal(seed + pair, "reading", np.arange(len(x)), mean.shape[1])
         epsilon = torch.as_tensor(noise, dtype=mean.dtype, device=mean.device)
         for shift in (std * epsilon, -std * epsilon):
             try:
@@ -146,7 +161,8 @@ def misfit(view: OutputMetric, x: Tensor, mean: Tensor, std: Tensor, seed: int =
             except (IsoprobeError, RuntimeError):
                 return None
             total += 0.5 / pairs * shift * gradient
-    answer, variance = total.double().mean(0), std.double().square().mean(0)
+    each, wanted = total.double(), 1 - std.double().square()
+    answer, variance = each.mean(0), 1 - wanted.mean(0)
     used = mean.double().var(0) > 0.05
     room = (1 - variance)[used]
     if not bool(used.any()) or not bool(answer.isfinite().all()) or not float(room.sum()) > 0:
@@ -155,21 +171,23 @@ def misfit(view: OutputMetric, x: Tensor, mean: Tensor, std: Tensor, seed: int =
     if not beta > 0:
         return None
     off = float((answer[used] / beta - room).abs().sum() / room.abs().sum())
+    # the network sets sigma at each x: what is left is no function of sigma either
+    shade = std.double().log()
+    shade = (shade - shade.mean(0)) / shade.std(0).clamp_min(1e-6)
+    tilt = ((each / beta - wanted) * shade).mean(0)[used]
+    off += float(tilt.abs().sum() / room.abs().sum())
     # mu has a prior of its own: E[mu^2 + sigma^2] = 1 at an optimum of the encoder's scale
     moment = mean.double().square().mean(0)[used] + variance[used]
     return off + 0.5 * float((moment - 1).abs().mean())
-
-
-def _rows(count: int):  # type: ignore[no-untyped-def]
-    import numpy as np
-
-    return np.arange(count)
 
 
 def best(
     candidates: Sequence[Reading], measure: Callable[[Reading], float | None]
 ) -> tuple[Reading | None, dict[str, float]]:
     """Return the reading with the least misfit where no other comes near, else None.
+
+    Which outputs are mean and scale is told first; among the forms of those the usual one, which is
+    listed first, wins where it fits as well as any.
 
     Args:
         candidates: readings to try, the expected one first: it wins where it fits as well.
@@ -180,21 +198,29 @@ def best(
     """
     tried = [(measure(candidate), candidate) for candidate in candidates]
     known = [(off, candidate) for off, candidate in tried if off is not None]
-    said = {_words(c): off for off, c in known}
+    said = {words(c): off for off, c in known}
     if not known:
         return None, said
     least, winner = min(known, key=lambda pair: pair[0])
-    first = next((off for off, c in known if c is candidates[0]), None)
-    if first is not None and (first <= FITS or first <= 1.2 * least):
-        near = first <= 1.5 * least or first <= 0.5 * FITS
-        if near:
-            return candidates[0], said
-    rivals = [off for off, c in known if c is not winner]
-    if least <= FITS and (not rivals or min(rivals) >= 1.5 * least):
+    places = (winner.mean, winner.layout)
+    group = [(off, c) for off, c in known if (c.mean, c.layout) == places]
+    elsewhere = [off for off, c in known if (c.mean, c.layout) != places]
+    if places != (candidates[0].mean, candidates[0].layout) and not _clear(least, elsewhere):
+        return None, said
+    usual = next(c for c in candidates if (c.mean, c.layout) == places)
+    first = next((off for off, c in group if c is usual), float("inf"))
+    if first <= FITS and (first <= 1.5 * least or first <= NOISE):
+        return usual, said
+    if _clear(least, [off for off, c in group if c is not winner]):
         return winner, said
     return None, said
 
 
-def _words(reading: Reading) -> str:
+def _clear(least: float, rivals: Sequence[float]) -> bool:
+    return least <= 2 * NOISE and min(rivals, default=1.0) >= max(1.75 * least, least + CLEAR)
+
+
+def words(reading: Reading) -> str:
+    """Say what a reading is, in short."""
     order = "" if reading.layout is None else f"{reading.layout} "
     return f"{order}{reading.form} of {reading.scale or 'the output'}"

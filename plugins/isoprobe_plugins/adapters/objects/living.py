@@ -293,6 +293,8 @@ def _least(
     view = output_metric(metric, trial)
 
     def measure(reading: Reading) -> float | None:
+        if reading.form in forms.POSITIVE and not bool((reading.raw(found) > 0).all()):
+            return None
         mean, std = reading.apply(found)
         shape = mean.shape[1:]
         decode = lambda z: ways.decode(z.reshape(len(z), *shape))  # noqa: E731
@@ -300,12 +302,12 @@ def _least(
 
     chosen, said = forms.best(candidates, measure)
     if chosen is not None:
-        off = said.get(forms._words(chosen))
-        rivals = [v for k, v in said.items() if k != forms._words(chosen)]
+        off = said.get(forms.words(chosen))
+        rivals = [v for k, v in said.items() if k != forms.words(chosen)]
         other = f", the next {min(rivals):.2g}" if rivals else ""
         return replace(chosen, why=f"its stationarity is off by {off:.2g}{other}")
     if spoken:
-        why = "by its name alone: no form fits the gradients of the metric"
+        why = "by its name; the gradients of the metric do not settle it"
         return replace(candidates[0], why=why)
     tried = ", ".join(f"{name} {off:.2g}" for name, off in list(said.items())[:4]) or "none"
     raise OptionError(
