@@ -127,7 +127,7 @@ BAD = {
     "one axis": (lambda: X[:, 0], "shape"),
     "objects": (lambda: np.array([[object()]]), "numbers"),
     "iterator": (lambda: iter(X), "iterator"),
-    "nothing": (lambda: object(), "object"),
+    "nothing": (object, "object"),
 }
 
 

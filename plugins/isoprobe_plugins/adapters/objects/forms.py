@@ -148,7 +148,7 @@ def misfit(view: OutputMetric, x: Tensor, mean: Tensor, std: Tensor, seed: int =
     if not bool((mean.isfinite() & std.isfinite() & (std > 0)).all()):
         return None
     total = torch.zeros_like(mean)
-    pairs = 4
+    pairs = 16
     for pair in range(pairs):
         noise = normal(seed + pair, "reading", np.arange(len(x)), mean.shape[1])
         epsilon = torch.as_tensor(noise, dtype=mean.dtype, device=mean.device)
@@ -217,7 +217,7 @@ def best(
 
 
 def _clear(least: float, rivals: Sequence[float]) -> bool:
-    return least <= 2 * NOISE and min(rivals, default=1.0) >= max(1.75 * least, least + CLEAR)
+    return least <= FITS and min(rivals, default=1.0) >= max(1.75 * least, least + CLEAR)
 
 
 def words(reading: Reading) -> str:
