@@ -165,6 +165,8 @@ class Live:
         options: of the adapter that reads it.
         name: short name for summaries; that of the class where empty.
         sha256: of the file that its weights were read from, where there is one.
+        notes: what was found on the way to it, a sentence each.
+        adapter: that built it.
     """
 
     model: Any
@@ -172,6 +174,7 @@ class Live:
     name: str = ""
     sha256: str = ""
     notes: tuple[str, ...] = ()
+    adapter: str = "live"
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class OwnClass(Adapter):
             )
         named = {k.removeprefix(ARGUMENT): v for k, v in arguments.items()}
         module, notes = filled(target, source, named, weights)
-        return Live(module, given, source.path.stem, source.sha256(), tuple(notes))
+        return Live(module, given, source.path.stem, source.sha256(), tuple(notes), self.name)
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Read the class without data, on rows of the shape that the option ``input_shape`` says.

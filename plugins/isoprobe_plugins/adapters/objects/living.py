@@ -360,7 +360,7 @@ def _as_vae(
         module=live.model if isinstance(live.model, nn.Module) else None,
         facts=facts,
         name=live.name or type(live.model).__name__,
-        adapter="live",
+        adapter=live.adapter,
         sha256=live.sha256,
     )
 
