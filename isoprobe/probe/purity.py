@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: rows that the trial is made on
 ROWS = 8
+#: fewest rows of a batch: norms of a single row are none
+FEW = 2
 #: a matrix product may round differently with the number of rows: parts of the largest value
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.2}
 
@@ -99,9 +101,9 @@ def _check(
             f"{_blame(layers, layers_again)}. A draw from the posterior, noise or dropout has to "
             f"be off in eval mode and {part} has to return what it draws from; {_GO_ON}"
         )
-    if len(rows) > 1:
-        alone = run(rows[:1])
-        company = tuple(part[:1] for part in first)
+    if len(rows) > FEW:
+        alone = run(rows[:FEW])
+        company = tuple(part[:FEW] for part in first)
         turned = tuple(part.flip(0) for part in run(rows.flip(0)))
         if not (_alike(company, alone) and _alike(first, turned)):
             raise CheckpointError(
@@ -157,10 +159,10 @@ def _blame_company(
     module: nn.Module | None, run: Callable[[Tensor], tuple[Tensor, ...]], rows: Tensor
 ) -> str:
     _, many = _watched(module, run, rows)
-    _, one = _watched(module, run, rows[:1])
+    _, one = _watched(module, run, rows[:FEW])
     for (name, taken, given), (_, taken_alone, given_alone) in zip(many, one, strict=False):
-        before = [t[:1] for t in taken], taken_alone
-        after = [t[:1] for t in given], given_alone
+        before = [t[:FEW] for t in taken], taken_alone
+        after = [t[:FEW] for t in given], given_alone
         if not _alike(*before):
             return f": what goes into layer '{name}' does already" if name else ""
         if not _alike(*after):

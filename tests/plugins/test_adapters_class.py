@@ -1,4 +1,4 @@
-"""A class of the user's own is filled with a file's weights, all of them, or the file is refused."""
+"""A class of the user's own is filled with all of a file's weights, or the file is refused."""
 
 from __future__ import annotations
 
