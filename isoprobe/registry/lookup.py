@@ -118,12 +118,15 @@ class Registry:
         architecture: Architecture = self.plugin("architecture", name)()
         return architecture
 
-    def adapter_for(self, source: Source, name: str | None = None) -> Adapter:
+    def adapter_for(
+        self, source: Source, name: str | None = None, data: str | None = None
+    ) -> Adapter:
         """The adapter that reads a checkpoint.
 
         Args:
             source: the checkpoint.
             name: adapter the user names, which then is not asked whether it matches.
+            data: data spec the user typed, for the commands that an error names.
 
         Returns:
             The only adapter that matches.
@@ -142,7 +145,9 @@ class Registry:
                 "--adapter NAME"
             )
         if not matching:
-            raise CheckpointError(_unread(source, self.names("adapter")))
+            from isoprobe.registry.unread import unread  # errors only
+
+            raise CheckpointError(unread(source, data))
         found: Adapter = matching[0].plugin()
         return found
 
@@ -270,38 +275,6 @@ def _clashes(offers: Sequence[Offer]) -> dict[str, str]:
         for name, rivals in by_name.items()
         if len(rivals) > 1
     }
-
-
-def _unread(source: Source, tried: Sequence[str]) -> str:
-    """What the file is, who was asked, and what to do, for a file no adapter reads."""
-    from isoprobe.checkpoints.source import WEIGHT_KINDS, FileKind
-
-    factory = (
-        "name a function that builds the model: --adapter factory --option target=module:function"
-    )
-    trust = "if you trust whoever wrote it, let that code run with --trust"
-    declare = (
-        f"describe its layers in {source.path.with_suffix('.toml').name} beside it, which "
-        "'isoprobe doctor' helps to find out"
-    )
-    if source.kind is FileKind.LFS_POINTER:
-        remedy = "fetch the file itself with 'git lfs pull'"
-    elif source.kind in WEIGHT_KINDS and source.pickle is not None and source.pickle.foreign:
-        remedy = (
-            f"unpickling it would run code, so {declare}: its tensors are then read without; or "
-            f"save its state_dict() where its class is at hand, {factory}, or {trust}"
-        )
-    elif source.pickle is not None and source.pickle.foreign:
-        remedy = (
-            "unpickling it would run code, so save its state_dict() where its class is at hand, "
-            f"then {factory}; or {trust}"
-        )
-    elif source.kind in WEIGHT_KINDS:
-        remedy = f"{declare}, or {factory}"
-    else:
-        remedy = factory
-    asked = ", ".join(tried) or "none is installed"
-    return f"{source.path} is {source.description}, which no adapter reads ({asked}); {remedy}"
 
 
 def _both(offers: Sequence[Offer]) -> str:

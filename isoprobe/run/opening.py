@@ -77,7 +77,7 @@ def opened(model: Any, data: Any, settings: Settings) -> Iterator[Subject]:
     """
     registry = installed()
     with ExitStack() as stack:
-        found = _found(registry, model, settings)
+        found = _found(registry, model, data, settings)
         module = getattr(found, "module", None) if isinstance(found, VAE) else found.model
         stack.enter_context(lent(module if isinstance(module, nn.Module) else None))
         notes: list[str] = []
@@ -92,14 +92,15 @@ def opened(model: Any, data: Any, settings: Settings) -> Iterator[Subject]:
         yield Subject(registry, vae, dataset, notes)
 
 
-def _found(registry: Registry, model: Any, settings: Settings) -> VAE | Live:
+def _found(registry: Registry, model: Any, data: Any, settings: Settings) -> VAE | Live:
     """A model that is ready, or an object that has to be tried on rows first."""
     if isinstance(model, VAE | Live):
         return model
     if not isinstance(model, str | Path):
         return Live(model, settings.options or {})
     source = Source(Path(model), trusted=settings.trust)
-    adapter = registry.adapter_for(source, settings.adapter)
+    typed = str(data) if isinstance(data, str | Path) else None
+    adapter = registry.adapter_for(source, settings.adapter, typed)
     built = adapter.build(source, settings.options or {})
     return _loaded(adapter, source, settings.options or {}) if built is None else built
 

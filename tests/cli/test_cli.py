@@ -266,7 +266,7 @@ BAD_INPUT = {
     "truncated safetensors": (["analyze", "cut.safetensors"], "cut.safetensors.*(cut|short|end)"),
     "foreign safetensors": (
         ["analyze", "foreign.safetensors"],
-        "no adapter reads.*native.*--adapter factory --option target=module:function",
+        "no adapter reads.*isoprobe doctor foreign.safetensors.*--class FILE.py:CLASS",
     ),
     "LFS pointer": (["analyze", "pointer.safetensors"], "Git LFS pointer.*git lfs pull"),
     "pickled module": (["analyze", "module.pt"], "torch.nn.modules.linear.Linear.*state_dict"),

@@ -89,7 +89,7 @@ def read_live(live: Live, rows: FirstRows) -> VAE:
         output, outputs = _logits(ways, options, rows.metric)
         reading = _reading(ways, options, output, rows.metric)
     except OptionError as error:
-        raise OptionError(f"{name}: {error}\n{_paste()}") from error
+        raise OptionError(f"{name}: {error}; say how it is called:\n{_PASTE}") from error
     return _as_vae(live, ways, reading, options, [*live.notes, *notes, *outputs])
 
 
@@ -100,14 +100,12 @@ def _tensors(model: Any) -> Any:
     return (t for t in every if t.is_floating_point())
 
 
-def _paste() -> str:
-    return (
-        "say how it is called:\n"
-        "    vae = isoprobe.wrap(model, head='logvar',\n"
-        "        encode=lambda x: (mean_of(x), logvar_of(x)),  # each (B, n), from your layers\n"
-        "        decode=lambda z: image_of(z))\n"
-        "    result = isoprobe.analyze(vae, x, metric='bce')"
-    )
+#: lines to paste where nothing else helps
+_PASTE = """\
+    vae = isoprobe.wrap(model, head='logvar',
+        encode=lambda x: (mean_of(x), logvar_of(x)),  # each (B, n), from your layers
+        decode=lambda z: image_of(z))
+    result = isoprobe.analyze(vae, x, metric='bce')"""
 
 
 # --------------------------------------------------------------------------- logits
