@@ -1,10 +1,12 @@
 # One command for each chore. Each makes its own environment first: nothing but make and Python is needed.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench reproduce docs coverage mutation nightly clean
+.PHONY: help demo test lint format bench truth reproduce docs coverage mutation nightly clean
 
 # The first Python on the path that is new enough; override with `make PYTHON=...`.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$name" && break; done)
+# Half of the bench of truth: the first is for work on the verdict, each run of the second is logged.
+HALF ?= both
 READY := .venv/.installed
 BIN := .venv/bin
 # Test processes run side by side; more threads in each would only contend.
@@ -32,9 +34,8 @@ coverage: $(READY)  ## run the tests and print the coverage by branch
 	@$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --fail-under=92
 
-mutation: $(READY)  ## change the formulas one by one; a test must fail each time
-	$(BIN)/python -m pip install --quiet -c constraints.txt mutmut
-	$(BIN)/mutmut run
+mutation: $(READY)  ## change formulas, statistics and analyses one by one; a test must fail each time
+	$(BIN)/python -m tests.house.mutation
 
 nightly: $(READY)  ## kills, wrong commands and generated files at full length
 	ISOPROBE_KILLS=100 ISOPROBE_BAD_INPUTS=all ISOPROBE_FUZZ=nightly $(BIN)/python -m pytest \
@@ -54,6 +55,10 @@ bench: $(READY)  ## print times, ratios and memory beside their bars
 	@for script in benchmarks/bench_score.py benchmarks/bench_start.py; do \
 		echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 	$(BIN)/python -m isoprobe_trainers.toy.bench
+
+truth: $(READY)  ## judge models whose fault is known (HALF=first, second or both)
+	$(BIN)/python -m benchmarks.truth.run --half $(HALF)
+	$(BIN)/python -m benchmarks.truth.coverage
 
 reproduce: $(READY)  ## train the toy models and compare with the paper's tables
 	$(BIN)/isoprobe reproduce table1 table2 table4 --quick --out out/reproduce

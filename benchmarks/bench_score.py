@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 import isoprobe
 from isoprobe.checkpoints.native import FORMAT_VERSION, Manifest, Objective, write_checkpoint
 from isoprobe.run.scoring import Scoring, open_scoring
-from isoprobe.run.tables import open_out
+from isoprobe.run.tables import write_scores
 from isoprobe_plugins.architectures.mlp import Mlp
 
 #: name, features, hidden widths, latents, and rows as a share of those asked for
@@ -71,20 +72,14 @@ def plain(scoring: Scoring, *, reading: bool) -> None:
             vae.decode(vae.encode(x).mean)
 
 
-def written(scoring: Scoring, out: Path) -> None:
-    """Score every row into a file."""
-    with open_out(out, scoring, overwrite=True) as sink:
-        for columns in scoring:
-            sink.write(columns)
-
-
 def work(scoring: Scoring, folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     """What is timed; the first is what the others are compared with."""
     yield "encode and decode, rows in memory", lambda: plain(scoring, reading=False)
     yield "encode and decode, rows read", lambda: plain(scoring, reading=True)
     yield "score", lambda: sum(len(columns["score"]) for columns in scoring)
     for suffix in (".h5", ".csv"):
-        yield f"score into {suffix}", lambda s=suffix: written(scoring, folder / f"out{s}")
+        out = folder / f"out{suffix}"
+        yield f"score into {suffix}", partial(write_scores, scoring, out, overwrite=True)
 
 
 def main(rows: int) -> None:

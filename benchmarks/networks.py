@@ -15,6 +15,7 @@ from torch.nn import functional
 import isoprobe
 from isoprobe.checkpoints.native import vae_from_networks
 from isoprobe.contracts import VAE, Facts
+from isoprobe.theory.formulas import kl_divergence
 from isoprobe_plugins.architectures.mlp import Mlp
 
 #: real data and checkpoints, beside the checkout
@@ -108,7 +109,7 @@ def trained(images: np.ndarray) -> VAE:
         x = torch.from_numpy(images[generator.integers(0, len(images), _BATCH)])
         mean, std = encoder(x)
         logits = decoder.logits(mean + std * torch.randn_like(std))
-        kl = 0.5 * (mean.square() + std.square() - 2 * std.log() - 1).sum()
+        kl = kl_divergence(mean, std).sum()
         loss = functional.binary_cross_entropy_with_logits(logits, x, reduction="sum")
         optimizer.zero_grad(set_to_none=True)
         ((loss + _BETA * kl) / _BATCH).backward()

@@ -75,12 +75,11 @@ for. Colours are Okabe and Ito's; every curve also has a marker or dash of its o
 def _section(name: str, folder: Path) -> str:
     from isoprobe.show import plots
 
-    function = getattr(
-        plots, plots.CATALOGUE[name].draw.__name__ if name in plots.CATALOGUE else name
-    )
+    known = plots.catalogue()
+    function = getattr(plots, known[name].draw.__name__ if name in known else name)
     said = inspect.getdoc(function).partition("\n")[0]
     image = f"![{said}]({name}.svg)" if (folder / f"{name}.svg").exists() else ""
-    caption = plots.CATALOGUE[name].caption if name in plots.CATALOGUE else ""
+    caption = known[name].caption if name in known else ""
     return f"## `plots.{function.__name__}`\n\n{said}\n\n{image}\n\n{caption}".rstrip()
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from isoprobe.contracts import DEFAULT_ANALYSES, Live
-from isoprobe.results.writer import unfinished
-from isoprobe.run.enough import Attempts
-from isoprobe.run.opening import begin, load, opened
-from isoprobe.run.settle import Settings
+from isoprobe.errors import ResultError
+from isoprobe.run.merging import run_shards
+from isoprobe.run.opening import load
+from isoprobe.run.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,7 @@ def analyze(
     adapter: str | None = None,
     options: Mapping[str, str] | None = None,
     trust: bool = False,
+    allow_random: bool = False,
     samples: int | Literal["auto"] | None = 10_000,
     tolerance: float | None = None,
     batch_size: int | None = None,
@@ -43,7 +45,7 @@ def analyze(
     resize: int | tuple[int, int] | None = None,
     scale: tuple[float, float] | None = None,
     memory: int = 1 << 30,
-    allow_random: bool = False,
+    threads: int | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -66,7 +68,9 @@ def analyze(
         adapter: name of the adapter for a path.
         options: of the adapter.
         trust: let code inside the checkpoint run, as for :func:`load`.
-        samples: at most this many, evenly spaced; None for all; ``auto`` for the first round number
+        allow_random: go on with a model that answers the same row differently, each time or beside
+            other rows.
+        samples: at most this many, spread evenly; None for all; ``auto`` for the first round number
             that gives every reported mean to within ``tolerance``.
         tolerance: relative standard error that is enough for ``auto``; 0.01 when None.
         batch_size: samples at once; planned from ``memory`` when None.
@@ -79,11 +83,11 @@ def analyze(
         resize: images to this height and width.
         scale: data values that stand for the ends of the model's input range.
         memory: bytes that tangents may take at once.
-        allow_random: go on with a model that answers the same row differently, each time or beside
-            other rows.
+        threads: processor threads, which change the last digits; as many as PyTorch takes when
+            None. The caller's number is set again afterwards.
         out: result file; a temporary one when None.
         overwrite: replace an existing result.
-        resume: go on with an unfinished result.
+        resume: go on with an unfinished result, of which the shards that are done are kept.
         progress: show a bar on stderr.
         command: the command line that asks for this, kept in the result; a call from Python has
             none.
@@ -93,40 +97,23 @@ def analyze(
 
     Raises:
         IsoprobeError: whatever does not fit, in one line.
+        ResultError: if the result cannot be written, or exists already.
     """
-    settings = Settings(
-        metric=metric,
-        beta=beta,
-        analyses=analyses,
-        adapter=adapter,
-        options=options,
-        trust=trust,
-        samples=samples,
-        tolerance=tolerance,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-        pullback=pullback,
-        pairs=pairs,
-        seed=seed,
-        resize=resize,
-        scale=scale,
-        memory=memory,
-        allow_random=allow_random,
+    given = locals()
+    asked = Settings(**{f.name: given[f.name] for f in fields(Settings)})
+    result = run_shards(
+        model,
+        data,
+        asked,
+        out=out,
+        overwrite=overwrite,
+        resume=resume,
+        progress=progress,
+        command=command,
     )
-    with opened(model, data, settings) as subject:
-        earlier = unfinished(Path(out)) if resume and out is not None else None
-        attempts = Attempts(settings, len(subject.dataset), earlier)
-        while True:
-            job = subject.job(attempts.settings(), progress=progress)
-            job.identity.update(attempts.identity)
-            with begin(job, out, overwrite=overwrite, resume=resume) as writer:
-                gathered = job.run.gather(writer)
-                context = job.run.resolve(gathered)
-                if attempts.enough(context.results, gathered.setup.active):
-                    job.notes.extend(attempts.notes)
-                    return job.run.conclude(writer, gathered, context, job.labels(command, out))
-                writer.abort(keep=False)
+    if result is None:
+        raise ResultError("another process took the working folder away; run it again")
+    return result
 
 
 def wrap(

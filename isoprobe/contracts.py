@@ -6,6 +6,7 @@ Nothing here imports torch, so that a plugin can be listed without loading it.
 from __future__ import annotations
 
 import abc
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,9 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from matplotlib.axes import Axes
     from torch import Tensor, nn
 
     from isoprobe.checkpoints.source import Source
+    from isoprobe.probe.shared import PassStatistics
+    from isoprobe.results.reader import Result
     from isoprobe.statistics.moments import Accumulator
 
 
@@ -293,6 +297,12 @@ class Metric(abc.ABC):
     #: ``logits -> diagonal of G in logit space``, ``(B, *shape)``.
     logits_diagonal: Callable[[Tensor], Tensor] | None = None
 
+    #: ``x -> coordinates``, ``(B, *shape)``, in which the metric is Euclidean: G is the square of
+    #: their derivative, so that arcs have a closed form.
+    flattened: Callable[[Tensor], Tensor] | None = None
+    #: ``logits -> coordinates``: the same from the decoder's logits.
+    logits_flattened: Callable[[Tensor], Tensor] | None = None
+
     #: metrics of one family differ by a factor and a constant only, see :meth:`family_units`
     family: ClassVar[str] = ""
 
@@ -377,16 +387,30 @@ class DataSource(abc.ABC):
 # --------------------------------------------------------------------------- analyses
 
 
+#: ways a variable may be shown: one cell for each latent, one number at the top, not at all
+SHOWN = ("column", "tile", "none")
+#: what ``form`` of a variable may be
+FORMS = re.compile(r"|[+]?d|[+]?(\.\d)?[efg%]|[\w -]+(\|[\w -]+)+")
+
+
 @dataclass(frozen=True)
 class Variable:
-    """A named array of a result.
+    """A named array of a result, and what summary, ``--json``, report and compare show of it.
 
     Attributes:
         dims: name of each axis: ``sample``, ``latent``, or the analysis' own.
         values: the array.
         long_name: what it is, in words.
         units: ``1`` when dimensionless.
-        equation: equation number or source.
+        equation: equation number or source, ``Eq. 23`` for the paper's.
+        formula: dotted name of the function that gives the values.
+        theory: heading of the page on theory that explains it.
+        show: ``column`` (a value for each latent), ``tile`` (a single value) or ``none``; empty
+            for what its shape allows: a column, a tile for a number, else none.
+        label: what stands over the column or beside the tile; empty for the variable's name with
+            spaces.
+        form: Python format of its numbers, such as ``.3f`` or ``+.1%``, or words for the codes
+            0, 1, 2, such as ``low|middle|high``; empty for three digits.
     """
 
     dims: tuple[str, ...]
@@ -394,6 +418,45 @@ class Variable:
     long_name: str
     units: str = "1"
     equation: str = ""
+    formula: str = field(default="", kw_only=True)
+    theory: str = field(default="", kw_only=True)
+    show: str = field(default="", kw_only=True)
+    label: str = field(default="", kw_only=True)
+    form: str = field(default="", kw_only=True)
+
+    @property
+    def shown(self) -> str:
+        """How it is shown, one of :data:`SHOWN`: as it says, else as its shape allows."""
+        if self.show:
+            return self.show
+        if tuple(self.dims) == ("latent",):
+            return "column"
+        import numpy as np
+
+        number = np.asarray(self.values).dtype.kind in "fiub"
+        return "tile" if number and not self.dims else "none"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that an analysis offers of its results, for the report and ``report --figures``.
+
+    Attributes:
+        name: as users ask for it, and its file's name: letters, digits, ``-`` and ``_``.
+        draw: takes a :class:`~isoprobe.results.reader.Result` and matplotlib Axes, returns nothing.
+        title: over the figure.
+        caption: how to read it, plain text.
+        needs: variable without finite values of which there is nothing to draw, ``group/name``;
+            per-sample columns are in the group ``samples``.
+        size: width and height in inches.
+    """
+
+    name: str
+    draw: Callable[[Result, Axes], None]
+    title: str
+    caption: str
+    needs: str
+    size: tuple[float, float] = (5.0, 3.0)
 
 
 @dataclass(frozen=True)
@@ -404,7 +467,7 @@ class Beta:
         value: used by every formula.
         source: ``user``, ``declared``, ``recovered``, or ``unknown`` (value is then NaN).
         declared: by the checkpoint or the user; None when unknown.
-        recovered: by stationarity, pooled over active dimensions (THEORY: 2b).
+        recovered: by stationarity, pooled over active dimensions.
         ci95: its 95 % confidence interval.
         recovered_pullback: by the pullback, None where not computed.
         ci95_pullback: its 95 % confidence interval.
@@ -478,11 +541,13 @@ class Context:
     Attributes:
         setup: as at the start.
         beta: the KL weight in force.
+        statistics: means and spreads over all samples, which no analysis need keep again.
         results: finished analyses by name, in the order they ran.
     """
 
     setup: Setup
     beta: Beta
+    statistics: PassStatistics
     results: Mapping[str, Mapping[str, Variable]] = field(default_factory=dict)
 
 
@@ -502,6 +567,11 @@ class Analysis(abc.ABC):
     needs: frozenset[str]
     #: analyses whose results this one reads; they are run too
     after: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """Figures of what this analysis stores; import what draws them here, not above."""
+        return ()
 
     def __init__(self) -> None:
         self.accumulators: dict[str, Accumulator] = {}

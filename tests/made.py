@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from isoprobe.contracts import Variable
+from isoprobe.results.former import former
 from isoprobe.results.writer import ResultWriter
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ def made_result(
         }
         for name, variables in contents.items():
             if groups is None or name in groups or name == "overview":
-                writer.write_group(name, variables)
+                writer.write_group(name, shown(name, variables))
         return writer.finish(
             {
                 "model": "made by hand",
@@ -82,6 +84,14 @@ def made_result(
                 **attrs,
             }
         )
+
+
+def shown(group: str, variables: dict[str, Variable]) -> dict[str, Variable]:
+    """Say of each variable what the built-in analysis says of it."""
+    return {
+        name: replace(variable, **former(group, name)._asdict())
+        for name, variable in variables.items()
+    }
 
 
 def latent(values: np.ndarray) -> Variable:
@@ -164,7 +174,6 @@ def rate_distortion(beta: float) -> dict[str, Variable]:
         "predicted_rate": Variable(over, np.linspace(4, 0, 5), "rate", "nat"),
         "predicted_distortion": Variable(over, betas, "distortion"),
         "rate_bits": scalar(3.0),
-        "coding_loss": scalar(0.7),
         "coding_loss_expected": scalar(0.75),
         "distortion": scalar(2.0),
     }
@@ -179,7 +188,6 @@ def traversal(walks: np.ndarray | None) -> dict[str, Variable]:
     z = np.tile(np.linspace(-2, 2, steps), (ranks, 1))
     return {
         "latents": Variable(("rank",), ORDER[:ranks], "latents"),
-        "inverse_variance": Variable(("rank",), np.array([20.0, 5.0, 2.0])[:ranks], "inverse"),
         "images": Variable((*grid, *axes), walks, "walks"),
         "images_equal_y": Variable((*grid, *axes), walks, "walks"),
         **{name: Variable(grid, z, name) for name in ("z", "y", "z_equal_y", "y_equal_y")},

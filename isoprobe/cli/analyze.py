@@ -9,17 +9,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isoprobe.cli import options as shared
-from isoprobe.cli import types
 from isoprobe.cli.examples import examples
 from isoprobe.cli.group import COMMAND_LINE
 from isoprobe.contracts import DEFAULT_ANALYSES
 from isoprobe.errors import OptionError, ResultError
+from isoprobe.run.settings import Settings
 
 if TYPE_CHECKING:
     from isoprobe.results.reader import Result
 
 #: what a report shows beyond the summary
 REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
+#: what a command says beside the settings
+BESIDE = ("data", "out", "overwrite", "resume", "command")
+#: of the options that settings give
+ORDER = (
+    *("metric", "beta", "analyses", "adapter", "options", "trust"),
+    *("allow_random", "samples", "tolerance"),
+    *("batch_size", "resize", "scale", "device", "dtype", "pullback", "pairs", "memory", "threads"),
+    "seed",
+)
 
 
 @click.command(
@@ -42,70 +51,9 @@ REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
     metavar="SPEC",
     help="File, .npz:array, .h5:/dataset, folder or prior. [default: the checkpoint's, or prior]",
 )
-@click.option(
-    "--metric", metavar="NAME[:k=v,...]", help="Distortion. [default: the checkpoint's own]"
-)
-@click.option(
-    "--beta",
-    metavar="auto|FLOAT",
-    callback=types.auto_or_positive,
-    help="KL weight in units of the metric; auto recovers it. [default: the checkpoint's, or auto]",
-)
-@click.option(
-    "--analysis",
-    "analyses",
-    metavar="NAME[:k=v,...]",
-    multiple=True,
-    help=f"Analysis to run; repeatable. [default: {', '.join(DEFAULT_ANALYSES)}; with --report "
-    f"also {', '.join(REPORTED_ANALYSES)}]",
-)
-@shared.adapter
-@shared.adapter_options
 @shared.own_class
 @shared.class_arguments
-@shared.trust
-@shared.allow_random
-@click.option(
-    "--samples",
-    metavar="all|auto|N",
-    callback=types.all_auto_or_count,
-    default="10000",
-    show_default=True,
-    help="Samples to use, evenly spaced over the data; auto takes as many as --tolerance needs.",
-)
-@click.option(
-    "--tolerance",
-    type=float,
-    metavar="T",
-    help="Relative standard error of every mean that is enough for --samples auto. [default: 0.01]",
-)
-@shared.batch_size
-@shared.resize
-@shared.scale
-@shared.device
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float64"]),
-    help="Floating type of the run. [default: the checkpoint's own]",
-)
-@click.option(
-    "--pullback",
-    type=click.Choice(["exact", "probe", "finite-difference"]),
-    default="exact",
-    show_default=True,
-    help="How the decoder is differentiated; probe costs the same for any number of latents.",
-)
-@click.option(
-    "--pairs",
-    type=click.IntRange(min=1),
-    default=2,
-    show_default=True,
-    help="Antithetic pairs of posterior draws a sample.",
-)
-@shared.memory
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random draws."
-)
+@shared.from_settings(Settings, *ORDER, reported=", ".join(REPORTED_ANALYSES))
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -170,14 +118,25 @@ def analyze(
 
 def _result(model: Path, settings: dict[str, Any]) -> Result | None:
     """The result; None in all processes but the first."""
-    from isoprobe.api import analyze
-    from isoprobe.run.merging import analyze_together
+    from isoprobe.run.merging import run_shards
     from isoprobe.run.processes import Process
 
     process = Process.of(os.environ)
-    if process is None:
-        return analyze(model, progress=True, **settings)
-    return analyze_together(process, model, progress=True, **settings)
+    if process is not None:
+        if settings["out"] is None:
+            raise OptionError(
+                "several processes need --out F.h5, in a folder that all of them see."
+            )
+        settings["device"] = process.device(settings["device"])
+    asked = {name: value for name, value in settings.items() if name not in BESIDE}
+    return run_shards(
+        model,
+        settings["data"],
+        Settings(**asked),
+        **{name: settings[name] for name in BESIDE if name != "data"},
+        progress=process is None or process.rank == 0,
+        process=process,
+    )
 
 
 def _analyze_share(text: str, model: Path, settings: dict[str, Any]) -> None:
@@ -186,10 +145,9 @@ def _analyze_share(text: str, model: Path, settings: dict[str, Any]) -> None:
 
     part, out = Part.parse(text), settings["out"]
     if out is None:
-        raise OptionError("--shard needs --out F.h5; the shard is written beside it.")
-    path = analyze_shard(part, model, progress=True, **settings)
-    every = out.with_name(f"{out.stem}.shard-*-of-{part.count}{out.suffix}")
-    click.echo(f"{path} is written; with all {part.count}: isoprobe merge {out} {every}", err=True)
+        raise OptionError("--shard needs --out F.h5; the shards are written beside it.")
+    folder = analyze_shard(part, model, progress=True, **settings)
+    click.echo(f"part {part} is in {folder}; when all are: isoprobe merge {out}", err=True)
 
 
 def _default_analyses(*, reported: bool) -> tuple[str, ...]:

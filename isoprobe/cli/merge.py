@@ -10,18 +10,19 @@ import click
 from isoprobe.cli import options as shared
 from isoprobe.cli.examples import examples
 from isoprobe.cli.group import COMMAND_LINE
+from isoprobe.run.settings import Settings
 
 
 @click.command(
     short_help="Put the shards of a job array together.",
     epilog=examples(
-        "isoprobe merge result.h5 result.shard-*-of-4.h5",
-        "isoprobe merge result.h5 shards/*.h5 --model /new/place/model.safetensors",
-        "isoprobe merge result.h5 s1.h5 s2.h5 --adapter factory --option target=models.py:build",
+        "isoprobe merge result.h5",
+        "isoprobe merge result.h5 here/ there/ --model /new/place/model.safetensors",
+        "isoprobe merge result.h5 --adapter factory --option target=models.py:build",
     ),
 )
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
-@click.argument("shards", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("shards", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--model",
     type=click.Path(path_type=Path),
@@ -29,10 +30,7 @@ from isoprobe.cli.group import COMMAND_LINE
     help="The checkpoint, where it has moved. [default: as the shards were made]",
 )
 @click.option("--data", metavar="SPEC", help="The data, where it has moved.")
-@shared.adapter
-@shared.adapter_options
-@shared.trust
-@shared.device
+@shared.from_settings(Settings, "adapter", "options", "trust", "device")
 @click.option("--overwrite", is_flag=True, help="Replace an existing result.")
 @shared.as_json
 def merge(
@@ -45,8 +43,9 @@ def merge(
 ) -> None:
     """Make of SHARDS, written by 'isoprobe analyze --shard K/N', the one result OUT.
 
-    The result is that of a single process: shards hold sums and rows, and everything that rests on
-    all samples is derived here. An adapter that was named for the shards is named again, since no
+    SHARDS are files or folders; by default the working folder beside OUT, OUT.partial. The result
+    is that of a single process: shards hold sums and rows, and everything that rests on all samples
+    is derived here. An adapter that was named for the shards is named again, since no
     file may say which code is run.
     """
     from isoprobe.registry.specs import parse_options
@@ -54,5 +53,6 @@ def merge(
 
     settings["options"] = parse_options(options, of="--option")
     settings["command"] = click.get_current_context().meta.get(COMMAND_LINE, "")
-    with merge_files(shards, out, progress=True, **settings) as result:
+    given = shards or (out.with_name(f"{out.name}.partial"),)
+    with merge_files(given, out, progress=True, **settings) as result:
         shared.show(result, as_json=as_json)

@@ -5,22 +5,65 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import Field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from isoprobe.cli import types
+from isoprobe.run.settings import Opening, form
 
 if TYPE_CHECKING:
     from isoprobe.results.reader import Result
 
-adapter = click.option("--adapter", metavar="NAME", help="Adapter. [default: the one that matches]")
-adapter_options = click.option(
-    "--option",
-    "options",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Option of the adapter; repeatable.",
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def from_settings(kind: type[Opening], *names: str, **shown: str) -> Callable[[Command], Command]:
+    """Return a decorator that adds the options of a command's settings, each as its field says.
+
+    Args:
+        kind: the dataclass of the settings.
+        names: which fields, in the order of the help; all but those of the command's own when
+            none is named.
+        shown: what stands for words in braces in a help.
+    """
+    known = {f.name: f for f in fields(kind)}
+
+    def decorate(command: Command) -> Command:
+        for name in reversed(names or tuple(known)):
+            command = _option(known[name], shown)(command)
+        return command
+
+    return decorate
+
+
+def _option(field: Field[Any], shown: Mapping[str, str]) -> Callable[[Command], Command]:
+    said = form(field)
+    more: dict[str, Any] = {"help": said.help.format(**shown)}
+    if isinstance(field.default, bool):
+        more["is_flag"] = True
+    elif said.choices:
+        more["type"] = click.Choice(said.choices)
+    elif said.least is not None:
+        more["type"] = click.IntRange(min=said.least)
+    elif said.parse is not None:
+        more["callback"] = getattr(types, said.parse)
+    elif "float" in str(field.type):
+        more["type"] = float
+    if said.typed is not None:
+        more |= {"default": said.typed, "show_default": True}
+    if said.metavar is not None:
+        more["metavar"] = said.metavar
+    if "repeatable" in said.help:
+        more["multiple"] = True
+    flag = said.flag or "--" + field.name.replace("_", "-")
+    return click.option(flag, field.name, **more)
+
+
+adapter, adapter_options, trust, device, memory = (
+    from_settings(Opening, name) for name in ("adapter", "options", "trust", "device", "memory")
 )
 own_class = click.option(
     "--class",
@@ -35,50 +78,6 @@ class_arguments = click.option(
     metavar="NAME=VALUE",
     multiple=True,
     help="Argument of the class; repeatable. [default: read from the file or off its shapes]",
-)
-trust = click.option(
-    "--trust",
-    is_flag=True,
-    help="Let code inside the checkpoint run, as you, where only that can build the model.",
-)
-allow_random = click.option(
-    "--allow-random",
-    is_flag=True,
-    help="Go on with a model that answers the same row differently, by chance or by its batch.",
-)
-batch_size = click.option(
-    "--batch-size",
-    metavar="auto|N",
-    callback=types.auto_or_count,
-    default="auto",
-    show_default=True,
-    help="Samples at once; auto keeps to --memory.",
-)
-memory = click.option(
-    "--memory",
-    metavar="SIZE",
-    callback=types.size_in_bytes,
-    default="1GiB",
-    show_default=True,
-    help="Limit of what layers and derivatives may take at once.",
-)
-resize = click.option(
-    "--resize",
-    metavar="PIXELS",
-    callback=types.height_and_width,
-    help="Resize images, as in 32 or 28x32.",
-)
-scale = click.option(
-    "--scale",
-    metavar="LOW:HIGH",
-    callback=types.low_and_high,
-    help="Data values that stand for the ends of the model's input range, as in 0:255.",
-)
-device = click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="cpu, cuda, cuda:1, mps; auto takes an accelerator where there is one.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON instead of the summary.")
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from isoprobe.cli import options as shared
-from isoprobe.cli import types
 from isoprobe.cli.examples import examples
+from isoprobe.run.settings import ScoreSettings
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from isoprobe.run.scoring import Scoring
+#: of the options that settings give
+ORDER = (
+    *("alpha", "contamination", "by_latent", "by_input", "metric", "adapter", "options", "trust"),
+    *("allow_random", "samples", "batch_size", "resize", "scale", "device", "dtype"),
+    *("memory", "threads"),
+)
 
 
 @click.command(
@@ -44,50 +45,9 @@ if TYPE_CHECKING:
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished .h5 file.")
-@click.option(
-    "--alpha",
-    type=float,
-    default=0.05,
-    show_default=True,
-    help="False alarms accepted: flag conformal p-values up to this.",
-)
-@click.option(
-    "--contamination",
-    type=float,
-    metavar="SHARE",
-    help="Share of the reference's rows that are anomalies. [default: as in the reference]",
-)
-@click.option("--parts", "by_latent", is_flag=True, help="Give the rate of each latent too.")
-@click.option(
-    "--map", "by_input", is_flag=True, help="Give the distortion by input too; needs --out F.h5."
-)
-@click.option(
-    "--metric", metavar="NAME[:k=v,...]", help="Has to be the reference's. [default: that one]"
-)
-@shared.adapter
-@shared.adapter_options
 @shared.own_class
 @shared.class_arguments
-@shared.trust
-@shared.allow_random
-@click.option(
-    "--samples",
-    metavar="all|N",
-    callback=types.all_or_count,
-    default="all",
-    show_default=True,
-    help="Rows to score, evenly spaced over the data.",
-)
-@shared.batch_size
-@shared.resize
-@shared.scale
-@shared.device
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float64"]),
-    help="Floating type of the run. [default: the reference's]",
-)
-@shared.memory
+@shared.from_settings(ScoreSettings, *ORDER)
 def score(
     *,
     model: Path,
@@ -109,7 +69,7 @@ def score(
     """
     from isoprobe.registry.specs import parse_options
     from isoprobe.run.scoring import open_scoring
-    from isoprobe.run.tables import check_out, csv_to, open_out
+    from isoprobe.run.tables import check_out, csv_to, write_batches, write_scores
 
     check_out(out, overwrite=overwrite, by_input=by_input, resume=resume)
     settings |= {"options": parse_options(options, of="--option"), "by_input": by_input}
@@ -118,31 +78,7 @@ def score(
         for note in scoring.data.notes:
             click.echo(note, err=True)
         if out is None:
-            write = csv_to(sys.stdout)
-            for columns in _shown(scoring):
-                write(columns)
+            write_batches(scoring, csv_to(sys.stdout), progress=True)
             return
-        with open_out(out, scoring, overwrite=overwrite, resume=resume) as sink:
-            for columns in _shown(scoring, sink.done):
-                sink.write(columns)
+        write_scores(scoring, out, overwrite=overwrite, resume=resume, progress=True)
         click.echo(f"{scoring.rows:,} rows scored: {out}", err=True)
-
-
-def _shown(scoring: Scoring, done: int = 0) -> Iterable[dict[str, np.ndarray]]:
-    """The batches after the rows already done, with a bar on stderr when that is a terminal."""
-    from tqdm import tqdm
-
-    bar = tqdm(
-        total=scoring.rows,
-        initial=done,
-        desc="scoring",
-        unit="row",
-        delay=2,
-        file=sys.stderr,
-        leave=False,
-        disable=None,
-    )
-    with bar:
-        for columns in scoring.batches(done):
-            yield columns
-            bar.update(len(columns["score"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isoprobe.data.fitting import Fit, Limit, Range, fit_shape, fit_values, resized_shape
+from isoprobe.data.order import Order, round_numbers
 from isoprobe.errors import DataError, OptionError
 
 if TYPE_CHECKING:
@@ -51,7 +53,27 @@ class Prepared:
 
     def indices(self, start: int, stop: int) -> np.ndarray:
         """Row numbers in the data set of samples start to stop, ``(stop - start,)`` int64."""
-        return np.arange(start, stop, dtype=np.int64) * len(self.dataset) // self.samples
+        return self.order.at(start, stop)
+
+    @cached_property
+    def order(self) -> Order:
+        """Which row each sample is."""
+        return Order(len(self.dataset), self.samples)
+
+    def spread(self, count: int) -> list[range]:
+        """Positions of about ``count`` samples spread over the data, in short runs.
+
+        Files read runs faster than rows. Of a run that a longer one may extend these are the same
+        whatever its length.
+
+        Returns:
+            Ranges of positions, in order.
+        """
+        within = self.samples if self.order.whole else min(self.samples, next(round_numbers()))
+        wanted = min(within, count)
+        runs = max(wanted // 256, 1)
+        starts = np.unique(np.arange(runs) * within // runs).tolist()
+        return [range(a, min(a + math.ceil(wanted / runs), within)) for a in starts]
 
     def batch(
         self, start: int, stop: int, device: torch.device | str, dtype: torch.dtype
@@ -72,13 +94,21 @@ class Prepared:
                 metric accept.
         """
         rows = self.indices(start, stop)
+        place = np.argsort(rows)  # data sets read upwards; a batch may reach into the next stage
+        x, labels = self._read(rows[place])
+        if (np.diff(rows) < 0).any():
+            back = np.argsort(place)
+            x, labels = x[back], None if labels is None else labels[back]
+        return x.to(dtype).to(device).contiguous(), labels
+
+    def _read(self, rows: np.ndarray) -> tuple[Tensor, np.ndarray | None]:
+        """Inputs in double precision and labels of ascending rows."""
         x = _finite(self.dataset.read(rows), rows, self.name)
         for fit in self.fits:
             x = fit.apply(x)
         for limit in self.limits:
             x = limit.clip(x, rows, self.name)
-        labels = self.dataset.labels(rows) if self.labelled else None
-        return x.to(dtype).to(device).contiguous(), labels
+        return x, self.dataset.labels(rows) if self.labelled else None
 
 
 def prepare(
@@ -98,7 +128,7 @@ def prepare(
     Args:
         dataset: the data as stored.
         vae: the model.
-        samples: how many rows to use, evenly spaced over the data; None: all.
+        samples: how many rows to use, spread evenly over the data; None: all.
         resize: height and width (one number: both) to resize images to, bilinearly.
         scale: stored values (low, high) mapped linearly to the ends of the model's input range,
             or to 0..1 where that is unknown.

@@ -55,6 +55,11 @@ class OutputMetric:
             return self.metric.diagonal(output)
         return None
 
+    @property
+    def flattened(self) -> Callable[[Tensor], Tensor] | None:
+        """From the output to coordinates in which the metric is Euclidean, where it gives some."""
+        return self.metric.logits_flattened if self.logits else self.metric.flattened
+
     def action(self, output: Tensor, v: Tensor) -> Tensor:
         """G v at the output, for ``v (..., B, *shape)`` with any leading tangent axis."""
         weights = self.weights(output)

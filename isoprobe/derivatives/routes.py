@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.func import jvp, vmap
 
 from isoprobe.derivatives.tangents import push_stacked
-from isoprobe.errors import CheckpointError
+from isoprobe.errors import CheckpointError, OptionError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,12 +51,13 @@ class Route:
 
     @contextmanager
     def kernels(self) -> Iterator[None]:
-        """Choose kernels that can be differentiated.
+        """Choose kernels that can be differentiated, and that keep every digit of float32.
 
         Yields:
             Nothing.
         """
         with ExitStack() as stack:
+            stack.enter_context(_without_tf32())
             if self.plain_attention:
                 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -64,6 +65,21 @@ class Route:
             if self.plain_kernels:
                 stack.enter_context(_without_onednn())
             yield
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    # a card's matrix units round float32 to 10 bits; for convolutions torch lets them unless told
+    cudnn: Any = torch.backends.cudnn  # its parts are unknown to type checkers
+    parts: tuple[Any, ...] = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)
+    before = [part.fp32_precision for part in parts]
+    try:
+        for part in parts:
+            part.fp32_precision = "ieee"
+        yield
+    finally:
+        for part, precision in zip(parts, before, strict=True):
+            part.fp32_precision = precision
 
 
 @contextmanager
@@ -151,6 +167,19 @@ ROUTES = (
     Route("reverse-twice", push_twice_reversed, note=_NOTE_TWICE),
     Route("rows", push_by_rows, note=_NOTE_ROWS),
 )
+
+
+def named_route(name: str) -> Route:
+    """Return the route of a name, as :func:`choose_route` found it before.
+
+    Raises:
+        OptionError: for a name that no route has.
+    """
+    for route in ROUTES:
+        if route.name == name:
+            return route
+    known = ", ".join(route.name for route in ROUTES)
+    raise OptionError(f"there is no route '{name}' to derivatives; there are {known}")
 
 
 def choose_route(decode: Decoder, z: Tensor) -> Route:

@@ -1,17 +1,16 @@
-"""Beta from the checkpoint's own behaviour, and the overview every run ends with."""
+"""Beta from the checkpoint's own behaviour: sums over blocks of samples that it is a ratio of."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isoprobe.contracts import Analysis, Beta, Variable
-from isoprobe.statistics.moments import BlockSums, Estimate, Moments, ratio
+from isoprobe.statistics.moments import BlockSums, Estimate, ratio
+from isoprobe.theory.formulas import decoder_response, unused_variance
 
 if TYPE_CHECKING:
-    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.contracts import Batch
 
 
 class BetaSums(BlockSums):
@@ -28,13 +27,11 @@ class BetaSums(BlockSums):
 
     def take(self, batch: Batch) -> None:
         """Take in a batch that has ``std``, ``stationarity`` and perhaps ``pullback``."""
-        variance = batch.array("std") ** 2
-        pullback = np.zeros_like(variance)
+        std, response = batch.array("std"), batch.array("stationarity")
+        pulled = np.zeros_like(std)
         if "pullback" in batch.quantities:
-            pullback = 2 * variance * batch.array("pullback")
-        self.update(
-            batch.index, np.stack([1 - variance, batch.array("stationarity"), pullback], axis=2)
-        )
+            pulled = decoder_response(std, batch.array("pullback"))
+        self.update(batch.index, np.stack([unused_variance(std**2), response, pulled], axis=2))
 
     def by_latent(self, column: int) -> Estimate:
         """Beta recovered from each latent alone, ``(n,)``; column 1 or 2."""
@@ -48,150 +45,3 @@ class BetaSums(BlockSums):
         if not numerator.any():
             return None
         return ratio(numerator, self.sums[:, active, 0].sum(axis=1))
-
-
-def _interval(estimate: Estimate | None) -> tuple[float, float] | None:
-    return None if estimate is None else (float(estimate.low), float(estimate.high))
-
-
-class Overview(Analysis):
-    """What every run records: rates, distortions, and beta by stationarity and by pullback.
-
-    Beta by stationarity is E[sigma_j eps_j dD/dz_j] / E[1 - sigma_j^2] with no expansion, beyond
-    the paper; by pullback 2 E[sigma_j^2 g_jj] / E[1 - sigma_j^2], from Lemma 1.
-    """
-
-    name = "overview"
-    summary = "rate, distortion and beta"
-    needs = frozenset(
-        {
-            "mean",
-            "std",
-            "kl",
-            "stationarity",
-            "distortion",
-            "distortion_self",
-            "distortion_transform",
-            "distortion_coding",
-        }
-    )
-
-    def start(self, setup: Setup) -> None:
-        """Prepare accumulators."""
-        super().start(setup)
-        n = setup.vae.latent_size
-        self.beta_sums = BetaSums(n)
-        self.latents = {name: Moments((n,)) for name in ("mean", "kl", "variance", "inverse")}
-        self.scalars = {name: Moments() for name in _SCALARS}
-        self.accumulators = {"beta": self.beta_sums, **self.latents, **self.scalars}
-
-    def update(self, batch: Batch) -> Mapping[str, Variable]:
-        """Take in a batch; store posterior and distortion parts of each sample."""
-        self.beta_sums.take(batch)
-        mean, std, kl = batch.array("mean"), batch.array("std"), batch.array("kl")
-        values = {"mean": mean, "kl": kl, "variance": std**2, "inverse": std**-2}
-        for name, accumulator in self.latents.items():
-            accumulator.update(values[name])
-        columns = {
-            "mean": Variable(("sample", "latent"), mean, "posterior mean mu"),
-            "std": Variable(("sample", "latent"), std, "posterior standard deviation sigma"),
-            "kl": Variable(("sample",), kl.sum(axis=1), "rate, KL summed over latents", "nat", "2"),
-        }
-        for name, (long_name, equation) in _SCALARS.items():
-            value = kl.sum(axis=1) if name == "rate" else batch.array(name)
-            self.scalars[name].update(value)
-            if name != "rate":
-                columns[name] = Variable(("sample",), value, long_name, "metric", equation)
-        if batch.labels is not None and batch.labels.dtype.kind in "fiub":
-            columns["label"] = Variable(("sample",), batch.labels, "label given with the data")
-        dtype = np.float64 if batch.x.element_size() == 8 else np.float32
-        return {
-            name: Variable(v.dims, _stored(v.values, dtype), v.long_name, v.units, v.equation)
-            for name, v in columns.items()
-        }
-
-    def resolve_beta(
-        self, given: float | None, declared: float | None, *, comparable: bool = True
-    ) -> Beta:
-        """Choose the beta in force and compare it with what the model shows.
-
-        Args:
-            given: by the user, in units of the metric.
-            declared: by the checkpoint.
-            comparable: the declared beta is in units of the metric in use.
-
-        Returns:
-            The choice: the user's, else the declared one, else the recovered one.
-        """
-        active = self.setup.active
-        stationary = self.beta_sums.pooled(1, active)
-        pullback = self.beta_sums.pooled(2, active)
-        recovered = None if stationary is None else float(stationary.value)
-        if given is not None:
-            value, source = given, "user"
-        elif declared is not None and comparable:
-            value, source = declared, "declared"
-        elif recovered is not None and recovered > 0:
-            value, source = recovered, "recovered"
-        else:
-            value, source = float("nan"), "unknown"
-        return Beta(
-            value=value,
-            source=source,
-            declared=declared,
-            recovered=recovered,
-            ci95=_interval(stationary),
-            recovered_pullback=None if pullback is None else float(pullback.value),
-            ci95_pullback=_interval(pullback),
-        )
-
-    def result(self, context: Context) -> Mapping[str, Variable]:
-        """Means over samples of rates, variances and distortions."""
-        latent = ("latent",)
-        variables = {
-            "active": Variable(
-                latent,
-                self.setup.active,
-                "mean KL above the threshold over a pilot",
-                "1",
-                "Prop. 3",
-            ),
-        }
-        for name, (key, long_name, units, equation) in _LATENT_MEANS.items():
-            moments = self.latents[key]
-            variables[f"{name}_mean"] = Variable(
-                latent, moments.mean, f"mean of {long_name}", units, equation
-            )
-            variables[f"{name}_sd"] = Variable(
-                latent, moments.sd, f"standard deviation over samples of {long_name}", units
-            )
-            variables[f"{name}_se"] = Variable(
-                latent, moments.se, f"standard error of the mean of {long_name}", units
-            )
-        for name, (long_name, equation) in _SCALARS.items():
-            units = "nat" if name == "rate" else "metric"
-            moments = self.scalars[name]
-            for suffix, value in (("mean", moments.mean), ("sd", moments.sd), ("se", moments.se)):
-                variables[f"{name}_{suffix}"] = Variable(
-                    (), np.asarray(value), f"{suffix} of {long_name}", units, equation
-                )
-        return variables
-
-
-_SCALARS = {
-    "rate": ("KL summed over latents", "2"),
-    "distortion": ("E_z D(x, x_hat) by the points mu + sigma and mu - sigma", "A.6"),
-    "distortion_self": ("D(x, x)", "100"),
-    "distortion_transform": ("transform loss D(x, x_check)", "9"),
-    "distortion_coding": ("coding loss D(x_check, x_hat) - D(x_check, x_check)", "9"),
-}
-_LATENT_MEANS = {
-    "posterior_mean": ("mean", "mu", "1", ""),
-    "kl": ("kl", "KL_j", "nat", "2"),
-    "variance": ("variance", "sigma^2", "1", ""),
-    "inverse_variance": ("inverse", "sigma^-2", "1", "22"),
-}
-
-
-def _stored(values: np.ndarray, dtype: type) -> np.ndarray:
-    return values.astype(dtype) if values.dtype.kind == "f" else values

@@ -10,22 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-from isoprobe.derivatives.metric_tensor import output_metric
-from isoprobe.errors import CheckpointError, MetricError
-from isoprobe.theory.formulas import kl_divergence
+from isoprobe.errors import CheckpointError
+from isoprobe.probe.quantities import Probe, ProbeOptions, distortion_by_input
+from isoprobe.theory.formulas import kl_divergence, objective, weighted_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
     from torch import Tensor
 
-    from isoprobe.contracts import VAE, Metric
-
-#: parts by input may miss their sum by this share of their size, in float32
-_ROUNDING = 1e-4
+    from isoprobe.contracts import VAE, Batch, Metric
 
 
 @dataclass(frozen=True)
@@ -64,9 +59,9 @@ class Parts:
     @property
     def score(self) -> np.ndarray:
         """L_x, ``(B,)``: the sum of the parts, from the left, the rates summed first."""
-        total = self.distortion if self.transform is None else self.distortion + self.transform
-        score: np.ndarray = total + self.rate.sum(axis=1)
-        return score
+        return objective(
+            self.distortion, self.rate, 0.0 if self.transform is None else self.transform
+        )
 
 
 class Objective:
@@ -77,6 +72,7 @@ class Objective:
         metric: the distortion.
         transform_metric: distortion D_t of the decomposed loss; None for the same as ``metric``.
         by_input: give the distortions by input too, where they are sums over inputs.
+        batch_size: rows that will come at once.
 
     Raises:
         CheckpointError: when the model has no encoder.
@@ -89,19 +85,18 @@ class Objective:
         transform_metric: Metric | None = None,
         *,
         by_input: bool = False,
+        batch_size: int | None = None,
     ) -> None:
         if vae.encode is None:
             raise CheckpointError(
                 f"{vae.name} has no encoder with a variance; a score needs a posterior."
             )
-        self._encode = vae.encode
-        self.view = output_metric(metric, vae)
+        self.vae = vae
         self.transform_metric = transform_metric
-        self.decomposed = bool(vae.facts.decomposed)
-        self.weight = transform_weight(vae)
         self.by_input = by_input
+        options = ProbeOptions(batch_size=batch_size, checked=False)
+        self.probe = Probe(vae, metric, quantities_of(vae, by_input=by_input), options)
 
-    @torch.no_grad()
     def __call__(self, x: Tensor) -> Terms:
         """Terms of each input, ``x (B, *input_shape)``.
 
@@ -111,66 +106,42 @@ class Objective:
         Raises:
             MetricError: when parts by input are asked of a metric that is no sum over inputs.
         """
-        posterior = self._encode(x)
-        mean, std = posterior.mean, posterior.std
-        if not self.decomposed:
-            distortion, by_input = self._expected(x, mean, std)
-            return Terms(mean, std, distortion, by_input=by_input)
-        output = self.view.decode(mean)
-        x_check = self.view.mean(output)
-        distortion, by_input = self._expected(x_check, mean, std)
-        if self.transform_metric is None:
-            transform, moved = self._measured(self.view.distortion, x, output)
-        else:
-            transform, moved = self._measured(self.transform_metric.distortion, x, x_check)
-        if by_input is not None and moved is not None:
-            by_input = by_input + self.weight * moved
-        return Terms(mean, std, distortion, self.weight * transform, by_input)
-
-    def _expected(
-        self, reference: Tensor, mean: Tensor, std: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """Mean distortion over the two points, and the same by input where asked for."""
-        measure, decode = self.view.distortion, self.view.decode
-        above, above_map = self._measured(measure, reference, decode(mean + std))
-        below, below_map = self._measured(measure, reference, decode(mean - std))
-        if above_map is None or below_map is None:
-            return 0.5 * (above + below), None
-        return 0.5 * (above + below), 0.5 * (above_map + below_map)
-
-    def _measured(
-        self, measure: Callable[[Tensor, Tensor], Tensor], x: Tensor, output: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        distortion = measure(x, output)
-        return distortion, distortion_by_input(measure, x, output) if self.by_input else None
+        return terms_of(self.probe(np.arange(len(x)), x), self.vae, self.transform_metric)
 
 
-def distortion_by_input(
-    measure: Callable[[Tensor, Tensor], Tensor], x: Tensor, output: Tensor
-) -> Tensor:
-    """Parts of a distortion that is a sum over inputs, each input taken as a sample of its own.
+def quantities_of(vae: VAE, *, by_input: bool = False) -> frozenset[str]:
+    """Names of the probe's quantities that L_x of a model is made of."""
+    distortions = {"distortion"}
+    if vae.facts.decomposed:
+        distortions = {"distortion_checked", "distortion_transform"}
+    maps = {f"{name}_map" for name in distortions} if by_input else set()
+    return frozenset({"mean", "std"} | distortions | maps)
+
+
+def terms_of(batch: Batch, vae: VAE, transform_metric: Metric | None) -> Terms:
+    """What a batch's objective is made of: the one place that says so.
 
     Args:
-        measure: the distortion, ``(B, *shape), (B, *shape) -> (B,)``.
-        x: inputs, ``(B, *shape)``.
-        output: what stands for the reconstructions, ``(B, *shape)``.
+        batch: with the quantities of :func:`quantities_of`.
+        vae: the model.
+        transform_metric: distortion D_t of the decomposed loss; None for the metric of the batch.
 
     Returns:
-        ``(B, *shape)``, summing to the distortion of each sample.
-
-    Raises:
-        MetricError: when the parts do not sum to it, as for a mean, a norm or SSIM.
+        The terms.
     """
-    refusal = "this metric is no sum over inputs, so its distortion has no parts by input."
-    try:
-        pieces = measure(x.reshape(-1, 1), output.reshape(-1, 1)).reshape(x.shape)
-    except MetricError as error:
-        raise MetricError(refusal) from error
-    whole = measure(x, output)
-    size = pieces.abs().flatten(1).sum(1)
-    if bool(((pieces.flatten(1).sum(1) - whole).abs() > _ROUNDING * size).any()):
-        raise MetricError(refusal)
-    return pieces
+    mean, std, found = batch["mean"], batch["std"], batch.quantities
+    if not vae.facts.decomposed:
+        return Terms(mean, std, batch["distortion"], by_input=found.get("distortion_map"))
+    weight, moved = transform_weight(vae), found.get("distortion_transform_map")
+    transform = batch["distortion_transform"]
+    if transform_metric is not None:
+        transform = transform_metric.distortion(batch.x, batch["x_check"])
+        if moved is not None:
+            moved = distortion_by_input(transform_metric.distortion, batch.x, batch["x_check"])
+    by_input = found.get("distortion_checked_map")
+    if by_input is not None and moved is not None:
+        by_input = by_input + weight * moved
+    return Terms(mean, std, batch["distortion_checked"], weight * transform, by_input)
 
 
 def transform_weight(vae: VAE) -> float:
@@ -193,7 +164,7 @@ def parts(terms: Terms, beta: float) -> Parts:
     return Parts(
         distortion.double().cpu().numpy(),
         None if transform is None else transform.double().cpu().numpy(),
-        beta * rates(terms.mean, terms.std),
+        weighted_rate(rates(terms.mean, terms.std), beta),
     )
 
 
@@ -205,5 +176,5 @@ def rates(mean: Tensor | np.ndarray, std: Tensor | np.ndarray) -> np.ndarray:
 
 def _double(values: Tensor | np.ndarray) -> Tensor:
     if isinstance(values, torch.Tensor):
-        return values.double().cpu()
+        return values.detach().double().cpu()
     return torch.tensor(values, dtype=torch.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,9 @@ from isoprobe.contracts import Batch
 from isoprobe.derivatives.exact import METHODS, Pullback, exact_pullback, finite_difference_pullback
 from isoprobe.derivatives.memory import Plan, plan
 from isoprobe.derivatives.metric_tensor import OutputMetric, output_metric, require_tensor
-from isoprobe.derivatives.routes import Route, choose_route
+from isoprobe.derivatives.routes import Route, choose_route, named_route
 from isoprobe.derivatives.sampled import COLUMN_LIMIT, COLUMNS, random_pullback
-from isoprobe.errors import CheckpointError, OptionError, PluginError
+from isoprobe.errors import CheckpointError, MetricError, OptionError, PluginError
 from isoprobe.probe.finite import first_bad_layer, require_finite
 from isoprobe.statistics.draws import normal, signs
 from isoprobe.theory import formulas
@@ -34,6 +34,10 @@ QUANTITIES: dict[str, str] = {
     "distortion_self": "D(x, x), (B,): zero except for BCE and its like",
     "distortion_transform": "D(x, x_check), (B,) (Lemma 1)",
     "distortion": "E_z D(x, x_hat) by the points mu + sigma and mu - sigma, (B,) (A.6)",
+    "distortion_checked": "E_z D(x_check, x_hat) by the same two points, (B,) (Section 5.3)",
+    "distortion_map": "parts of distortion by input, (B, *input_shape), where it is their sum",
+    "distortion_checked_map": "parts of distortion_checked by input, likewise",
+    "distortion_transform_map": "parts of distortion_transform by input, likewise",
     "distortion_coding": "D(x_check, x_hat) - D(x_check, x_check), two points, (B,) (Lemma 1)",
     "distortion_signs": "D(x, Dec(mu +- s sigma)), random signs s, antithetic means, (B, signs)",
     "distortion_draws": "D(x, Dec(z)) at random z of the posterior, (B, 2 pairs)",
@@ -48,8 +52,13 @@ QUANTITIES: dict[str, str] = {
 }
 _SAMPLED = frozenset({"pullback_spread", "pullback_drawn"})
 _TENSOR = _SAMPLED | {"pullback", "gram", "euclidean_gram"}
-_TWO_POINT = frozenset({"distortion", "distortion_coding"})
+_CHECKED = frozenset({"distortion_checked", "distortion_checked_map", "distortion_coding"})
+_TWO_POINT = _CHECKED | {"distortion", "distortion_map"}
+#: what needs no decoding of the posterior mean
+_AWAY = frozenset({"mean", "std", "kl", "distortion_self", "distortion", "distortion_map"})
 _DRAWS = frozenset({"stationarity", "distortion_draws"})
+#: parts by input may miss their sum by this share of their size, in float32
+_ROUNDING = 1e-4
 _LEFT_OUT = "norms are means with standard errors, and cosines and volumes are left out"
 _NOTE_COLUMNS = (
     f"the pullback was estimated from {COLUMNS} random columns a sample, with a fit on the"
@@ -72,6 +81,8 @@ class ProbeOptions:
         seed: of those draws.
         memory: bytes that tangents may take.
         batch_size: samples at once; planned from memory when None.
+        route: name of the way to the decoder's derivatives; found by trying when None.
+        checked: refuse a batch with a number that is not finite.
     """
 
     pullback: str = "exact"
@@ -80,6 +91,8 @@ class ProbeOptions:
     seed: int = 0
     memory: int = 1 << 30
     batch_size: int | None = None
+    route: str | None = None
+    checked: bool = True
 
 
 class Probe:
@@ -126,6 +139,8 @@ class Probe:
         """How the decoder is differentiated; None where only its values are used."""
         if not self.needs & _TENSOR or self.options.pullback == "finite-difference":
             return None
+        if self.options.route is not None:
+            return named_route(self.options.route)
         drawn = torch.randn(2, self.vae.latent_size, generator=torch.Generator().manual_seed(0))
         trial = drawn.to(self.vae.device, self.vae.dtype)
         try:
@@ -179,7 +194,7 @@ class Probe:
         """
         quantities = self._posterior(index, x)
         output = self._pull_back(index, quantities)
-        first = {**quantities, "output": output}
+        first = {**quantities, **({} if output is None else {"output": output})}
         self._require_finite(first, index, quantities["mean"])
         if self.needs - quantities.keys():
             self._distortions(x, output, quantities)
@@ -194,7 +209,8 @@ class Probe:
     def _require_finite(
         self, quantities: Mapping[str, Tensor], index: np.ndarray, z: Tensor
     ) -> None:
-        require_finite(quantities, index, self.vae, self.view.decode, z)
+        if self.options.checked:
+            require_finite(quantities, index, self.vae, self.view.decode, z)
 
     def _posterior(self, index: np.ndarray, x: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -204,7 +220,7 @@ class Probe:
             ("mean", mean, mean.isfinite()),
             ("standard deviation", std, std.isfinite() & (std > 0)),
         ):
-            if not bool(good.all()):
+            if self.options.checked and not bool(good.all()):
                 row, latent = (int(i) for i in (~good).nonzero()[0])
                 raise CheckpointError(
                     f"{self.vae.name}: the posterior {name} of latent {latent} at sample "
@@ -214,9 +230,11 @@ class Probe:
                 )
         return {"mean": mean, "std": std, "kl": formulas.kl_divergence(mean, std)}
 
-    def _pull_back(self, index: np.ndarray, quantities: dict[str, Tensor]) -> Tensor:
+    def _pull_back(self, index: np.ndarray, quantities: dict[str, Tensor]) -> Tensor | None:
         """Decoder output at mu; the pullback comes with it where it is needed."""
         z = quantities["mean"]
+        if self.needs <= _AWAY:
+            return None
         if not self.needs & _TENSOR:
             with torch.no_grad():
                 return self.view.decode(z)
@@ -259,26 +277,38 @@ class Probe:
             quantities["pullback_drawn"] = pulled.drawn
         return pulled.output
 
-    def _distortions(self, x: Tensor, output: Tensor, quantities: dict[str, Tensor]) -> None:
-        view = self.view
+    def _distortions(self, x: Tensor, output: Tensor | None, quantities: dict[str, Tensor]) -> None:
+        view, needs = self.view, self.needs
         with torch.no_grad():
-            x_check = view.mean(output)
-            quantities["x_check"] = x_check
-            quantities["distortion_transform"] = view.distortion(x, output)
-            if "distortion_self" in self.needs:
+            if output is not None:
+                quantities["x_check"] = view.mean(output)
+                self._measure("distortion_transform", x, (output,), quantities)
+            if "distortion_self" in needs:
                 quantities["distortion_self"] = view.metric.distortion(x, x)
-            if self.needs & _TWO_POINT:
-                mean, std = quantities["mean"], quantities["std"]
-                points = (view.decode(mean + std), view.decode(mean - std))
-                quantities["distortion"] = self._mean_distortion(x, points)
-                if "distortion_coding" in self.needs:
-                    own = view.distortion(x_check, output)
-                    coding = self._mean_distortion(x_check, points) - own
-                    quantities["distortion_coding"] = coding
+            if not needs & _TWO_POINT:
+                return
+            mean, std = quantities["mean"], quantities["std"]
+            points = (view.decode(mean + std), view.decode(mean - std))
+            self._measure("distortion", x, points, quantities)
+            if output is not None and needs & _CHECKED:
+                x_check = quantities["x_check"]
+                self._measure("distortion_checked", x_check, points, quantities)
+                own = view.distortion(x_check, output)
+                coding = formulas.excess(quantities["distortion_checked"], own)
+                quantities["distortion_coding"] = coding
 
-    def _mean_distortion(self, x: Tensor, outputs: tuple[Tensor, Tensor]) -> Tensor:
-        above, below = (self.view.distortion(x, output) for output in outputs)
-        return 0.5 * (above + below)
+    def _measure(
+        self, name: str, x: Tensor, outputs: Sequence[Tensor], quantities: dict[str, Tensor]
+    ) -> None:
+        """Mean distortion from ``x``, and its parts by input where these are needed."""
+        quantities[name] = self._mean_distortion(x, outputs)
+        if f"{name}_map" in self.needs:
+            maps = [distortion_by_input(self.view.distortion, x, output) for output in outputs]
+            quantities[f"{name}_map"] = maps[0] if len(maps) == 1 else formulas.two_points(*maps)
+
+    def _mean_distortion(self, x: Tensor, outputs: Sequence[Tensor]) -> Tensor:
+        measured = [self.view.distortion(x, output) for output in outputs]
+        return measured[0] if len(measured) == 1 else formulas.two_points(*measured)
 
     def _draw(self, index: np.ndarray, x: Tensor, quantities: dict[str, Tensor]) -> None:
         mean, std = quantities["mean"], quantities["std"]
@@ -313,3 +343,31 @@ class Probe:
                 points = (self.view.decode(mean + shift), self.view.decode(mean - shift))
                 values.append(self._mean_distortion(x, points))
         quantities["distortion_signs"] = torch.stack(values, dim=1)
+
+
+def distortion_by_input(
+    measure: Callable[[Tensor, Tensor], Tensor], x: Tensor, output: Tensor
+) -> Tensor:
+    """Parts of a distortion that is a sum over inputs, each input taken as a sample of its own.
+
+    Args:
+        measure: the distortion, ``(B, *shape), (B, *shape) -> (B,)``.
+        x: inputs, ``(B, *shape)``.
+        output: what stands for the reconstructions, ``(B, *shape)``.
+
+    Returns:
+        ``(B, *shape)``, summing to the distortion of each sample.
+
+    Raises:
+        MetricError: when the parts do not sum to it, as for a mean, a norm or SSIM.
+    """
+    refusal = "this metric is no sum over inputs, so its distortion has no parts by input."
+    try:
+        pieces = measure(x.reshape(-1, 1), output.reshape(-1, 1)).reshape(x.shape)
+    except MetricError as error:
+        raise MetricError(refusal) from error
+    whole = measure(x, output)
+    size = pieces.abs().flatten(1).sum(1)
+    if bool(((pieces.flatten(1).sum(1) - whole).abs() > _ROUNDING * size).any()):
+        raise MetricError(refusal)
+    return pieces

@@ -44,7 +44,7 @@ class Recovered:
 def recover_table(
     vae: VAE, metrics: Iterable[Metric], x: Tensor, active: np.ndarray, seed: int = 0
 ) -> list[Recovered]:
-    """Recover beta by stationarity under each metric (theory 2b).
+    """Recover beta by stationarity under each metric (Stationarity, in docs/theory.md).
 
     Metrics that cannot be evaluated on these inputs are left out.
 

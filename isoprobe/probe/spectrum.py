@@ -20,7 +20,13 @@ from isoprobe.derivatives.routes import choose_route
 from isoprobe.progress import bar
 from isoprobe.statistics.draws import normal
 from isoprobe.statistics.moments import Moments
-from isoprobe.theory.formulas import cosines, hadamard_gap
+from isoprobe.theory.formulas import (
+    cosines,
+    hadamard_gap,
+    ideal_rate,
+    inverse_variance_called_for,
+    rough_importance,
+)
 
 if TYPE_CHECKING:
     from isoprobe.contracts import VAE, Metric
@@ -71,7 +77,7 @@ class _Columns:
         g = diagonal.double()
         self.pullback.update(g.cpu().numpy())
         if self.beta is not None:
-            self.rate.update(0.5 * torch.log1p(2 * g / self.beta).cpu().numpy())
+            self.rate.update(ideal_rate(g, self.beta).cpu().numpy())
         if gram is not None and self.cosine is not None and self.gap is not None:
             self.cosine.update(cosines(gram.double()).abs().cpu().numpy())
             self.gap.update(hadamard_gap(gram).cpu().numpy())
@@ -133,7 +139,9 @@ def _finished(columns: _Columns, samples: int, beta: float | None) -> Spectrum:
         beta=beta,
         pullback=mean,
         pullback_se=columns.pullback.se,
-        importance=mean if beta is None else beta / 2 + mean,
+        importance=mean
+        if beta is None
+        else rough_importance(inverse_variance_called_for(mean, beta), beta),
         rate=None if beta is None else columns.rate.mean,
         cosine=None if columns.cosine is None else columns.cosine.mean,
         hadamard_gap=gap if gap is not None and np.isfinite(gap) else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,8 +25,19 @@ if TYPE_CHECKING:
     import click
 
     from isoprobe.checkpoints.source import Source
-    from isoprobe.contracts import VAE, Adapter, Analysis, Architecture, Dataset, DataSource, Metric
+    from isoprobe.contracts import (
+        VAE,
+        Adapter,
+        Analysis,
+        Architecture,
+        Dataset,
+        DataSource,
+        Figure,
+        Metric,
+    )
 
+#: analyses whose figures lead a report
+_FIRST_DRAWN = ("importance", "isometry")
 #: error for a name nobody registers, by kind
 _UNKNOWN = {"metric": MetricError, "adapter": OptionError, "architecture": CheckpointError}
 
@@ -108,6 +120,25 @@ class Registry:
         name, options = parse_spec(spec)
         analysis: Analysis = construct(self.plugin("analysis", name), options, f"analysis '{name}'")
         return analysis
+
+    def figures(self) -> dict[str, Figure]:
+        """Figures that analyses offer, by name.
+
+        Returns:
+            Those of the analyses of every run first, then by analysis. One whose name another has
+            already, or could not be a file's, is reported and left out.
+        """
+        found: dict[str, Figure] = {}
+        offers = {offer.name: offer for offer in self._offers("analysis")}
+        first = [name for name in _FIRST_DRAWN if name in offers]
+        for name in dict.fromkeys([*first, *sorted(offers)]):
+            try:
+                for figure in offers[name].plugin.figures():
+                    _accept(figure, found)
+            except Exception as error:
+                reason = f"figures of '{name}': {type(error).__name__}: {error}"
+                self._discovery.report(offers[name].origin, reason)
+        return found
 
     def architecture(self, name: str) -> Architecture:
         """Return the architecture of that name.
@@ -255,6 +286,14 @@ class Registry:
         hint = nearest(name, known) or ";"
         error = _UNKNOWN.get(kind, OptionError)
         return error(f"there is no {kind} '{name}'{hint} known: {', '.join(known) or 'none'}")
+
+
+def _accept(figure: Figure, found: dict[str, Figure]) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", figure.name):
+        raise PluginError(f"'{figure.name}' is no name of a file")
+    if figure.name in found:
+        raise PluginError(f"the name '{figure.name}' is taken; choose another")
+    found[figure.name] = figure
 
 
 @lru_cache(maxsize=1)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isoprobe.contracts import Variable
+from isoprobe.contracts import FORMS, SHOWN, Variable
 from isoprobe.errors import PluginError, ResultError
-from isoprobe.results.journal import Column, stored_dtype
+from isoprobe.results.columns import Column, stored_dtype
+from isoprobe.results.former import Said, former
 
 if TYPE_CHECKING:
     import h5py
@@ -62,6 +63,7 @@ def check_group(name: str, variables: Mapping[str, Variable], sizes: Mapping[str
             )
         if values.dtype.kind not in "fiubUOS":
             raise PluginError(f"{where} needs numbers or text; it holds {values.dtype}")
+        _check_shown(where, variable)
         if any(dim == key for dim in variable.dims) and values.ndim > 1:
             raise PluginError(f"{where} is named as one of its dimensions, so it needs one axis")
         for dim, length in zip(variable.dims, values.shape, strict=True):
@@ -69,6 +71,24 @@ def check_group(name: str, variables: Mapping[str, Variable], sizes: Mapping[str
                 raise PluginError(
                     f"{where} has {length} along '{dim}' where {lengths[dim]} were expected"
                 )
+
+
+def _check_shown(where: str, variable: Variable) -> None:
+    """Refuse a variable that cannot be shown as it asks to be.
+
+    Raises:
+        PluginError: naming it.
+    """
+    needs = {"column": ("latent",), "tile": ()}
+    if variable.shown not in SHOWN:
+        raise PluginError(f"{where}: show is one of {', '.join(SHOWN)}; found '{variable.show}'")
+    if variable.shown in needs and tuple(variable.dims) != needs[variable.shown]:
+        raise PluginError(
+            f"{where} is to be a {variable.shown}, which has dims {needs[variable.shown]}; it has"
+            f" {variable.dims}. Set show='none'"
+        )
+    if not FORMS.fullmatch(variable.form):
+        raise PluginError(f"{where}: form is such as '.3g', '.1%' or 'd'; found '{variable.form}'")
 
 
 def write_scales(file: h5py.File, sizes: Mapping[str, int]) -> None:
@@ -108,16 +128,6 @@ def create_column(
     _describe(data, column, boolean=column.boolean)
     _attach(file, parent, data, column.dims)
     return data
-
-
-def write_arrays(file: h5py.File, group: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays of any names, without dimensions: what a program keeps for itself."""
-    parent = file.create_group(group)
-    for name, values in arrays.items():
-        if values.dtype.kind in "UOS":
-            _create(parent, name, values)
-        else:
-            parent.create_dataset(name, data=values, **_storage(values.shape, values.itemsize))
 
 
 def write_attributes(file: h5py.File, attrs: Mapping[str, Any]) -> None:
@@ -184,10 +194,15 @@ def _set(item: h5py.HLObject, name: str, value: Any) -> None:
 
 def _describe(data: h5py.Dataset, source: Variable | Column, *, boolean: bool) -> None:
     _set(data, _AXES, " ".join(source.dims))
-    for key in ("long_name", "units", "equation"):
+    for key in ("long_name", "units", "equation", "formula", "theory"):
         value = getattr(source, key)
         if value:
             _set(data, key, _text(value))
+    if isinstance(source, Variable):
+        shown = {"show": source.shown, "label": source.label, "form": source.form}
+        for key, value in shown.items():
+            if value:
+                _set(data, key, _text(value))
     if boolean:
         _set(data, "dtype", "bool")  # as xarray writes and reads it
 
@@ -258,6 +273,17 @@ def _unset(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
+def has_group(file: h5py.File, name: str) -> bool:
+    """Whether a file holds a group of variables itself: no link, which could lead elsewhere."""
+    import h5py
+
+    return (
+        name != LONG
+        and isinstance(file.get(name, getlink=True), h5py.HardLink)
+        and isinstance(file[name], h5py.Group)
+    )
+
+
 def variable_names(group: h5py.Group) -> list[str]:
     """Return the variables of a group: data sets of its own, without bare dimensions."""
     return [name for name in group if _is_variable(group, name)]
@@ -280,33 +306,36 @@ def read_variable(
     values = np.asarray(data.asstr()[rows] if data.dtype.kind == "O" else data[rows])
     if _unset(data.attrs.get("dtype")) == "bool":
         values = values.astype(bool)
+    old = _former(group, name)
+
+    def said(attribute: str, otherwise: str = "") -> str:
+        return str(_unset(data.attrs.get(attribute, otherwise)))
+
     return Variable(
         dims=tuple(str(_unset(data.attrs[_AXES])).split()),
         values=values,
-        long_name=str(_unset(data.attrs.get("long_name", name))),
-        units=str(_unset(data.attrs.get("units", "1"))),
-        equation=str(_unset(data.attrs.get("equation", ""))),
+        long_name=said("long_name", name),
+        units=said("units", "1"),
+        equation=said("equation"),
+        formula=said("formula"),
+        theory=said("theory"),
+        show=said("show", old.show),
+        label=said("label", old.label),
+        form=said("form", old.form),
     )
 
 
-def read_arrays(file: h5py.File, group: str) -> dict[str, np.ndarray]:
-    """Return what :func:`write_arrays` wrote, by the names given then."""
-    import h5py
-
-    names: list[str] = []
-    file[group].visit(names.append)  # follows no links
-    found = {name: file[group][name] for name in names}
-    return {
-        name: _array(data)
-        for name, data in found.items()
-        if isinstance(data, h5py.Dataset) and not (data.external or data.is_virtual)
-    }
+def shown(group: h5py.Group, name: str) -> str:
+    """Return how a variable is shown, without reading its values."""
+    attrs = group[name].attrs
+    return str(_unset(attrs["show"])) if "show" in attrs else _former(group, name).show
 
 
-def _array(data: h5py.Dataset) -> np.ndarray:
-    if data.dtype.kind == "O":
-        return np.asarray(data.asstr()[()]).astype(str)
-    return np.asarray(data[()])
+def _former(group: h5py.Group, name: str) -> Said:
+    """How it is shown where the file does not say."""
+    if "show" in group[name].attrs:
+        return Said()
+    return former(group.name.strip("/"), name)
 
 
 def _is_variable(group: h5py.Group, name: str) -> bool:

@@ -9,10 +9,12 @@ from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from isoprobe.errors import IsoprobeError, ResultError, nearest
 from isoprobe.results import netcdf
+from isoprobe.results.shard import is_shard
+from isoprobe.results.versions import FORMAT_VERSION, elsewhere
 
 if TYPE_CHECKING:
     import h5py
@@ -21,9 +23,6 @@ if TYPE_CHECKING:
     from isoprobe.contracts import Variable
 
 FORMAT = "isoprobe result"
-#: what one of several processes makes of its samples, see :mod:`isoprobe.run.shards`
-SHARD = "isoprobe shard"
-FORMAT_VERSION = 1
 _SAMPLES = "samples"
 #: what h5py, and whoever relies on what is read, raise on files that are damaged or not ours
 _ODD = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
@@ -69,10 +68,20 @@ class Group(Mapping[str, "Variable"]):
 
     def __getitem__(self, name: str) -> Variable:
         if name not in self._names:
+            with readable(self._group.file.filename):
+                moved = elsewhere(self._group, name)
+            if moved is not None:
+                return moved
             where = f"{self._group.file.filename} has no '{self._group.name}/{name}'"
             raise MissingVariableError(f"{where}{nearest(name, self._names)}")
         with readable(self._group.file.filename):
             return netcdf.read_variable(self._group, name)
+
+    def shown(self) -> dict[str, str]:
+        """Names of the variables to show, each a ``column`` or a ``tile``; reads no values."""
+        with readable(self._group.file.filename):
+            how = {name: netcdf.shown(self._group, name) for name in self._names}
+        return {name: kind for name, kind in how.items() if kind != "none"}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -94,9 +103,6 @@ class Result:
         path: the file.
         attrs: root attributes.
     """
-
-    #: what the file says that it is
-    form: ClassVar[str] = FORMAT
 
     def __init__(
         self, file: h5py.File, path: Path, temporary: TemporaryDirectory[str] | None = None
@@ -130,11 +136,15 @@ class Result:
         path = Path(path)
         _check_path(path)
         with readable(path):
+            if is_shard(path):
+                raise ResultError(
+                    f"{path} is a shard of a result; put all of them together with 'isoprobe merge'"
+                )
             if not h5py.is_hdf5(path):
                 raise ResultError(f"{path} is no HDF5 file; a result is what 'analyze' wrote")
             file = h5py.File(path, "r")
             try:
-                _check_format(file, path, cls.form)
+                _check_format(file, path)
                 return cls(file, path, temporary)
             except BaseException:
                 file.close()
@@ -142,17 +152,9 @@ class Result:
 
     def groups(self) -> list[str]:
         """Return the names of the groups: ``samples`` and one for each analysis."""
-        import h5py
-
         if self._names is None:
             with readable(self.path):
-                self._names = [
-                    name
-                    for name in self._file
-                    if isinstance(self._file.get(name, getlink=True), h5py.HardLink)
-                    and isinstance(self._file[name], h5py.Group)
-                    and name != netcdf.LONG
-                ]
+                self._names = [name for name in self._file if netcdf.has_group(self._file, name)]
         return list(self._names)
 
     def __contains__(self, group: object) -> bool:
@@ -268,17 +270,10 @@ def _check_path(path: Path) -> None:
         raise ResultError(f"{path} is not a file; a result is what 'analyze --out' wrote")
 
 
-def _check_format(file: h5py.File, path: Path, form: str) -> None:
+def _check_format(file: h5py.File, path: Path) -> None:
     attrs = netcdf.read_attributes(file)
-    found = attrs.get("format")
-    if found == SHARD and form == FORMAT:
-        raise ResultError(
-            f"{path} is a shard of a result; put all of them together with 'isoprobe merge'"
-        )
-    if found == FORMAT and form == SHARD:
-        raise ResultError(f"{path} is a whole result, no shard; there is nothing to merge")
-    if found != form:
-        raise ResultError(f"{path} is HDF5, but no {form}; one is what 'analyze' wrote")
+    if attrs.get("format") != FORMAT:
+        raise ResultError(f"{path} is HDF5, but no {FORMAT}; one is what 'analyze' wrote")
     version = int(attrs.get("format_version", 0))
     if version > FORMAT_VERSION:
         raise ResultError(

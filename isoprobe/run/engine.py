@@ -1,4 +1,4 @@
-"""One run: batches through the probe, analyses fed, beta resolved, the result written.
+"""One run: batches through the probe into shards, shards folded, beta resolved, the result written.
 
 What a run gathers from its samples is apart from what it concludes, so that several processes can
 gather a share each and one of them conclude from all.
@@ -7,33 +7,33 @@ gather a share each and one of them conclude from all.
 from __future__ import annotations
 
 import copy
-import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from isoprobe.contracts import ACTIVE_NATS, Analysis, Context, Setup
+from isoprobe.contracts import ACTIVE_NATS, Analysis, Context, Setup, Variable
 from isoprobe.errors import PluginError
-from isoprobe.probe.beta import Overview
+from isoprobe.probe.overview import Overview
 from isoprobe.probe.quantities import Probe, ProbeOptions
 from isoprobe.progress import bar, say
 from isoprobe.results.reader import readable
 from isoprobe.run.announce import Trial, announcement, decoding_time, peak_memory
+from isoprobe.run.shards import Columns, planned
 from isoprobe.statistics.moments import Moments
 from isoprobe.theory.formulas import kl_divergence
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from isoprobe.contracts import VAE, Batch, Beta, Metric, Variable
+    from isoprobe.contracts import VAE, Batch, Beta, Metric
     from isoprobe.data.batches import Prepared
     from isoprobe.results.reader import Result
+    from isoprobe.results.shard import Shard, ShardWriter
     from isoprobe.results.writer import ResultWriter
-    from isoprobe.run.shards import Shard
 
 #: samples of the encode-only pilot that fixes which dimensions are active
 PILOT = 2048
@@ -61,10 +61,6 @@ class Gathered:
         if not isinstance(first, Overview):
             raise PluginError(f"the overview comes first; found analysis '{first.name}'")
         return first
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Everything accumulated, by ``analysis/name``."""
-        return {f"{s.name}/{key}": value for s in self.steps for key, value in s.state().items()}
 
 
 @dataclass
@@ -95,53 +91,48 @@ class Run:
 
     # ------------------------------------------------------------------ gathering
 
-    def gather(self, writer: ResultWriter, rows: range | None = None) -> Gathered:
-        """Feed samples to the analyses, or those that an earlier attempt left.
+    def ranges(self, batch: int) -> list[range]:
+        """Positions of each shard of the run; all samples in one where nothing can be merged."""
+        if not all(analysis.mergeable() for analysis in self.analyses):
+            return [range(self.data.samples)]
+        return planned(self.data.samples, batch)
+
+    def fold(
+        self,
+        shards: Sequence[Shard],
+        active: np.ndarray,
+        notes: Sequence[str],
+        others: Sequence[Analysis] | None = None,
+    ) -> Gathered:
+        """Take in shards in the order of their samples, which alone leads to a result.
 
         Args:
-            writer: takes the rows' columns, the first of ``rows`` as its row 0.
-            rows: positions of the samples; all when None.
-
-        Returns:
-            The analyses as they stand afterwards.
-        """
-        setup = self._setup(self._pilot())
-        steps = [Overview(), *self.analyses]
-        _start(steps, setup)
-        needs = frozenset().union(*(s.needs for s in steps))
-        probe = Probe(self.vae, self.metric, needs, self.options)
-        gathered = Gathered(setup, steps, probe.notes)
-        self._pass(probe, gathered, writer, range(self.data.samples) if rows is None else rows)
-        return gathered
-
-    def merge(self, writer: ResultWriter, shards: Sequence[Shard]) -> Gathered:
-        """Take in what several processes gathered, as if it had been one.
-
-        Args:
-            writer: takes every row.
-            shards: of this run, in the order of their samples, none missing.
+            shards: of this run, none missing.
+            active: dimensions that the pilot found active.
+            notes: what the probe had to say.
+            others: analyses that have started and may be overwritten; new ones when None.
 
         Returns:
             The analyses as they stand after all samples.
         """
-        self.require_mergeable()
-        setup = self._setup(shards[0].active)
-        steps = [Overview(), *self.analyses]
-        others = copy.deepcopy(steps)  # before the start they hold their options only
-        _start(steps, setup)
-        _start(others, setup)
-        with bar(self.data.samples, 0, "merging", shown=self.progress) as advance:
-            for number, shard in enumerate(shards):
-                with readable(shard.path):
-                    _restore(others if number else steps, shard.state())
-                for step, other in zip(steps, others, strict=True):
-                    if number:
-                        step.merge(other)
-                for start in range(0, len(shard.rows), _FINISH_ROWS):
-                    columns = shard.columns(start, min(start + _FINISH_ROWS, len(shard.rows)))
-                    writer.append(shard.rows.start + start, columns)
-                advance(len(shard.rows))
-        return Gathered(setup, steps, shards[0].notes)
+        setup = self.setup(active)
+        steps = self.started(setup)
+        if others is None and len(shards) > 1:
+            others = self.started(setup)
+        for number, shard in enumerate(shards):
+            with readable(shard.path):
+                restore(steps if number == 0 else others or (), shard.state())
+            if number:
+                for step, other in zip(steps, others or (), strict=True):
+                    step.merge(other)
+        return Gathered(setup, steps, notes)
+
+    def started(self, setup: Setup) -> list[Analysis]:
+        """Analyses that have seen nothing yet, the overview first."""
+        steps = [Overview(), *copy.deepcopy(list(self.analyses))]
+        for step in steps:
+            step.start(setup)
+        return steps
 
     def require_mergeable(self) -> None:
         """Refuse to split what cannot be put together again.
@@ -156,7 +147,8 @@ class Run:
                     "samples cannot be split over processes; leave it out, or use one process"
                 )
 
-    def _setup(self, active: np.ndarray) -> Setup:
+    def setup(self, active: np.ndarray) -> Setup:
+        """What analyses may know before the first batch."""
         return Setup(
             vae=self.vae,
             metric=self.metric,
@@ -168,7 +160,7 @@ class Run:
             labelled=self.data.labelled,
         )
 
-    def _pilot(self) -> np.ndarray:
+    def pilot(self) -> np.ndarray:
         """Dimensions whose mean KL over inputs spread over the data is above the threshold."""
         rate = Moments((self.vae.latent_size,))
         if self.vae.encode is not None:
@@ -188,48 +180,6 @@ class Run:
         """Inputs in short runs spread over the data, since files read runs faster than rows."""
         return spread(self.data, count, self.vae)
 
-    def _pass(self, probe: Probe, gathered: Gathered, writer: ResultWriter, rows: range) -> None:
-        done = self._resumed(gathered, writer)
-        trial = Trial(len(rows) - done) if self.progress else None
-        with bar(len(rows), done, "probing", shown=self.progress) as advance:
-            for start in range(rows.start + done, rows.stop, probe.plan.batch):
-                stop = min(start + probe.plan.batch, rows.stop)
-                began = time.perf_counter()
-                x, labels = self.data.batch(start, stop, self.vae.device, self.vae.dtype)
-                batch = probe(np.arange(start, stop), x, labels)
-                for step in gathered.steps:
-                    columns = step.update(batch)
-                    if columns:
-                        writer.append(start - rows.start, columns)
-                if writer.due():
-                    writer.checkpoint(stop - rows.start, gathered.state())
-                advance(stop - start)
-                if trial is not None:
-                    trial.add(stop - start, time.perf_counter() - began)
-                    if trial.over:
-                        self._announce(trial, probe, batch)
-                        trial = None
-
-    def _announce(self, trial: Trial, probe: Probe, batch: Batch) -> None:
-        """Say what a long run will take, once its first batches are through."""
-        note = announcement(
-            trial,
-            decoding_time(probe.view.decode, batch["mean"]),
-            peak_memory(self.vae.device.type),
-            exact=probe.route is not None and self.options.pullback == "exact",
-        )
-        if note is not None:
-            say(note)
-
-    @staticmethod
-    def _resumed(gathered: Gathered, writer: ResultWriter) -> int:
-        point = writer.resume_point()
-        if point is None:
-            return 0
-        done, state = point
-        _restore(gathered.steps, state)
-        return done
-
     # ------------------------------------------------------------------ concluding
 
     def resolve(self, gathered: Gathered) -> Context:
@@ -237,28 +187,36 @@ class Run:
         beta = gathered.overview.resolve_beta(
             self.given_beta, self.declared_beta, comparable=self.beta_comparable
         )
+        statistics = gathered.overview.statistics
         results: dict[str, Mapping[str, Variable]] = {}
         for step in gathered.steps:
-            results[step.name] = step.result(Context(gathered.setup, beta, dict(results)))
-        return Context(gathered.setup, beta, results)
+            context = Context(gathered.setup, beta, statistics, dict(results))
+            results[step.name] = step.result(context)
+        return Context(gathered.setup, beta, statistics, results)
 
     def conclude(
-        self, writer: ResultWriter, gathered: Gathered, context: Context, attrs: Mapping[str, Any]
+        self,
+        writer: ResultWriter,
+        shards: Sequence[Shard],
+        gathered: Gathered,
+        context: Context,
+        attrs: Mapping[str, Any],
     ) -> Result:
-        """Derive what rests on all samples, and write the result.
+        """Write every row with what rests on all samples, and the result.
 
         Args:
-            writer: holds every row.
-            gathered: what was seen.
+            writer: of the result.
+            shards: of this run, in the order of their samples, none missing.
+            gathered: what they hold together.
             context: from :meth:`resolve`.
             attrs: root attributes of the result beyond what the run itself finds.
 
         Returns:
             The finished result.
         """
-        self._finish(writer, gathered.steps, context)
+        self._write_rows(writer, Columns(shards), gathered.steps, context)
         groups = dict(context.results)
-        context = Context(context.setup, context.beta, groups)
+        context = replace(context, results=groups)
 
         def column(name: str) -> np.ndarray:
             return writer.columns(0, self.data.samples, [name])[name]
@@ -270,21 +228,129 @@ class Run:
         notes = [*attrs.get("notes", ()), *gathered.notes]
         return writer.finish({**attrs, **_beta_attrs(context.beta), "notes": notes})
 
-    def _finish(self, writer: ResultWriter, steps: Sequence[Analysis], context: Context) -> None:
+    def _write_rows(
+        self, writer: ResultWriter, rows: Columns, steps: Sequence[Analysis], context: Context
+    ) -> None:
         finishing = [s for s in steps if type(s).finish_samples is not Analysis.finish_samples]
-        if not finishing:
-            return
-        names = writer.names()
         with bar(self.data.samples, 0, "finishing", shown=self.progress) as advance:
             for start in range(0, self.data.samples, _FINISH_ROWS):
                 stop = min(start + _FINISH_ROWS, self.data.samples)
-                chunk = writer.columns(start, stop, names)
+                columns = rows.read(start, stop)
+                chunk = {name: column.values for name, column in columns.items()}
                 for step in finishing:
-                    columns = step.finish_samples(chunk, context)
-                    if columns:
-                        writer.append(start, columns)
-                        chunk = {**chunk, **{k: v.values for k, v in columns.items()}}
+                    derived = step.finish_samples(chunk, context) or {}
+                    columns |= derived
+                    chunk |= {name: column.values for name, column in derived.items()}
+                writer.append(start, columns)
                 advance(stop - start)
+
+
+class Pass:
+    """One process' way through samples: a probe and analyses, which make shards.
+
+    Args:
+        run: what is to be done.
+        settled: batch size, route and memory that hold for every shard; found here when None.
+
+    Attributes:
+        active: dimensions that the pilot found active.
+        batch: samples at once.
+        notes: what the probe has to say of how it works.
+    """
+
+    def __init__(self, run: Run, settled: Mapping[str, Any] | None = None) -> None:
+        self.run = run
+        self.active = run.pilot()
+        self.steps = run.started(run.setup(self.active))
+        self._fresh = copy.deepcopy(_state(self.steps))
+        given = settled or {}
+        options = replace(
+            run.options,
+            **{name: given[name] for name in ("batch_size", "route", "memory") if name in given},
+        )
+        needs = frozenset().union(*(s.needs for s in self.steps))
+        self._probe = Probe(run.vae, run.metric, needs, options)
+        self.batch = self._probe.plan.batch
+        self.notes = self._probe.notes
+        self._trial: Trial | None = None
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        """What must be the same for every shard, and does not follow from the identity alone."""
+        route = self._probe.route
+        return {
+            "batch_size": self.batch,
+            "route": None if route is None else route.name,
+            "memory": self.run.options.memory,  # which blocks of tangents follow from
+            "threads": torch.get_num_threads(),
+        }
+
+    def announce(self, samples: int) -> None:
+        """Watch the first batches, and say what so many samples will take if that is long."""
+        self._trial = Trial(samples)
+
+    def make(
+        self,
+        writer: ShardWriter,
+        record: Mapping[str, Any],
+        advance: Callable[[int], object],
+        over: Callable[[], bool],
+    ) -> bool:
+        """Make a shard from statistics that have seen nothing.
+
+        Args:
+            writer: of the shard.
+            record: what it is to say of itself.
+            advance: takes how many more samples are done.
+            over: asked before each batch whether the shard is not needed any more.
+
+        Returns:
+            Whether it was made.
+        """
+        restore(self.steps, copy.deepcopy(self._fresh))
+        rows = writer.rows
+        for start in range(rows.start, rows.stop, self.batch):
+            if over():
+                return False
+            stop = min(start + self.batch, rows.stop)
+            writer.append(stop - start, self._columns(start, stop))
+            advance(stop - start)
+        writer.finish(record, _state(self.steps))
+        return True
+
+    def _columns(self, start: int, stop: int) -> dict[str, Variable]:
+        """Feed samples to the analyses; return the columns that they give."""
+        began = time.perf_counter()
+        data, vae = self.run.data, self.run.vae
+        x, labels = data.batch(start, stop, vae.device, vae.dtype)
+        batch = self._probe(np.arange(start, stop), x, labels)
+        columns: dict[str, Variable] = {}
+        if not data.order.whole:
+            rows = data.indices(start, stop)
+            columns["row"] = Variable(("sample",), rows, "row of the data that the sample is")
+        for step in self.steps:
+            columns |= step.update(batch) or {}
+        self._time(batch, time.perf_counter() - began)
+        return columns
+
+    def _time(self, batch: Batch, seconds: float) -> None:
+        if self._trial is None:
+            return
+        self._trial.add(len(batch.index), seconds)
+        if self._trial.over:
+            self._say(self._trial, batch)
+            self._trial = None
+
+    def _say(self, trial: Trial, batch: Batch) -> None:
+        """Say what a long run will take, once its first batches are through."""
+        note = announcement(
+            trial,
+            decoding_time(self._probe.view.decode, batch["mean"]),
+            peak_memory(self.run.vae.device.type),
+            exact=self._probe.route is not None and self.run.options.pullback == "exact",
+        )
+        if note is not None:
+            say(note)
 
 
 def spread(data: Prepared, count: int, vae: VAE) -> Iterator[Tensor]:
@@ -298,22 +364,20 @@ def spread(data: Prepared, count: int, vae: VAE) -> Iterator[Tensor]:
     Yields:
         Runs of inputs, ``(B, *input_shape)``.
     """
-    wanted = min(data.samples, count)
-    runs = max(wanted // 256, 1)
-    for start in np.unique(np.arange(runs) * data.samples // runs):
-        stop = min(int(start) + math.ceil(wanted / runs), data.samples)
-        yield data.batch(int(start), stop, vae.device, vae.dtype)[0]
+    for rows in data.spread(count):
+        yield data.batch(rows.start, rows.stop, vae.device, vae.dtype)[0]
 
 
-def _start(steps: Sequence[Analysis], setup: Setup) -> None:
-    for step in steps:
-        step.start(setup)
-
-
-def _restore(steps: Sequence[Analysis], state: Mapping[str, np.ndarray]) -> None:
+def restore(steps: Sequence[Analysis], state: Mapping[str, np.ndarray]) -> None:
+    """Give analyses the state of a shard, by ``analysis/name``."""
     for step in steps:
         prefix = f"{step.name}/"
         step.restore({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+
+def _state(steps: Sequence[Analysis]) -> dict[str, np.ndarray]:
+    """Everything accumulated, by ``analysis/name``."""
+    return {f"{s.name}/{key}": value for s in steps for key, value in s.state().items()}
 
 
 def _beta_attrs(beta: Beta) -> dict[str, Any]:

@@ -1,31 +1,26 @@
 """How many samples are enough: until every reported mean is known to a wanted relative error.
 
-Samples are evenly spaced over the data and draws go by a sample's position, so a run of N samples
-is no beginning of a longer one. Each attempt is therefore a plain run of a round number of
-samples, and its errors say how many the next one needs: a result equals, to the last bit, what
-``--samples N`` gives.
+A longer run extends a shorter one, so that shards are added until the errors are small enough; the
+numbers tried are the ends of the stages of the order. A result equals, to the last bit, what
+``--samples N`` gives. Where all rows are needed, they are taken as they lie.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from isoprobe.data.order import round_numbers
 from isoprobe.errors import OptionError
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Variable
-    from isoprobe.run.settle import Settings
 
 #: relative standard error that is enough when no other is asked for
 TOLERANCE = 0.01
-#: fewest samples tried; numbers tried are these steps times powers of ten
-FIRST = 1000
-_STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 
 
 @dataclass(frozen=True)
@@ -41,66 +36,53 @@ class Largest:
     error: float
 
 
-class Attempts:
-    """The runs that an analysis takes: one of a given number of samples, or more with ``auto``.
-
-    Args:
-        asked: what is asked for.
-        rows: samples that there are.
-        earlier: identity of an unfinished attempt to go on with.
+@dataclass(frozen=True)
+class Enough:
+    """The errors that are small enough.
 
     Attributes:
-        notes: why the last attempt was enough.
-
-    Raises:
-        OptionError: for a tolerance that means nothing.
+        tolerance: the largest relative standard error.
+        rows: samples that there are.
     """
 
-    def __init__(self, asked: Settings, rows: int, earlier: Mapping[str, Any] | None) -> None:
-        self._asked, self._rows = asked, rows
-        self._auto = asked.samples == "auto"
-        if asked.tolerance is not None and not self._auto:
-            raise OptionError("--tolerance belongs to --samples auto; add that, or leave it out.")
-        self._tolerance = _checked(asked.tolerance)
-        first = int(earlier["samples"]) if earlier and "tolerance" in earlier else FIRST
-        self._count = min(first, rows)
-        self.notes: list[str] = []
+    tolerance: float
+    rows: int
 
-    def settings(self) -> Settings:
-        """What the present attempt is asked to do."""
-        if not self._auto:
-            return self._asked
-        analyses = copy.deepcopy(self._asked.analyses)  # instances serve one attempt each
-        return replace(self._asked, samples=self._count, tolerance=None, analyses=analyses)
+    @classmethod
+    def asked(cls, samples: int | str | None, tolerance: float | None, rows: int) -> Enough | None:
+        """Return what ``--samples auto`` asks for; None for a given number of samples.
+
+        Raises:
+            OptionError: for a tolerance that means nothing.
+        """
+        if samples != "auto":
+            if tolerance is not None:
+                raise OptionError(
+                    "--tolerance belongs to --samples auto; add that, or leave it out."
+                )
+            return None
+        if tolerance is not None and not 0 < tolerance < 1:
+            raise OptionError(f"--tolerance lies between 0 and 1, as in 0.01; found {tolerance:g}.")
+        return cls(TOLERANCE if tolerance is None else tolerance, rows)
 
     @property
-    def identity(self) -> dict[str, float]:
-        """What tells an attempt from a run that was asked for by number."""
-        return {"tolerance": self._tolerance} if self._auto else {}
+    def first(self) -> int:
+        """Samples to begin with."""
+        return min(next(round_numbers()), self.rows)
 
-    def enough(self, results: Mapping[str, Mapping[str, Variable]], active: np.ndarray) -> bool:
-        """Judge an attempt; when it is not enough, move on to the next.
+    def after(self, count: int, largest: Largest) -> int:
+        """Return how many samples to take after a number of them: the same when it is enough."""
+        if largest.error <= self.tolerance or count >= self.rows:
+            return count
+        return more(count, largest.error / self.tolerance, self.rows)
 
-        Args:
-            results: named arrays by analysis.
-            active: latents that count, ``(n,)`` bool.
-
-        Returns:
-            Whether it is the last.
-        """
-        if not self._auto:
-            return True
-        largest = largest_error(results, active)
-        if largest.error <= self._tolerance:
-            said = f"{self._count:,} samples used: every mean's standard error is at most"
-        elif self._count >= self._rows:
-            said = f"all {self._rows:,} samples used: not every mean's standard error is within"
+    def told(self, count: int, largest: Largest) -> str:
+        """Say why a number of samples is the last."""
+        if largest.error <= self.tolerance:
+            said = f"{count:,} samples used: every mean's standard error is at most"
         else:
-            self._count = more(self._count, largest.error / self._tolerance, self._rows)
-            return False
-        share = f"{self._tolerance:.3g} of it (largest: {largest.what}, {largest.error:.2g})"
-        self.notes.append(f"{said} {share}")
-        return True
+            said = f"all {self.rows:,} samples used: not every mean's standard error is within"
+        return f"{said} {self.tolerance:.3g} of it (largest: {largest.what}, {largest.error:.2g})"
 
 
 def largest_error(results: Mapping[str, Mapping[str, Variable]], active: np.ndarray) -> Largest:
@@ -148,19 +130,4 @@ def more(count: int, excess: float, rows: int) -> int:
         rows: samples that there are, the most that can be tried.
     """
     needed = max(count * min(excess, rows) ** 2, count + 1)
-    return min(next(rung for rung in _round_numbers() if rung >= needed), rows)
-
-
-def _round_numbers() -> Iterator[int]:
-    power = FIRST
-    while True:
-        yield from (int(step * power) for step in _STEPS)
-        power *= 10
-
-
-def _checked(tolerance: float | None) -> float:
-    if tolerance is None:
-        return TOLERANCE
-    if not 0 < tolerance < 1:
-        raise OptionError(f"--tolerance lies between 0 and 1, as in 0.01; found {tolerance:g}.")
-    return tolerance
+    return min(next(rung for rung in round_numbers() if rung >= needed), rows)

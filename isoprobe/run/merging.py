@@ -1,88 +1,111 @@
-"""Analyses of which several processes do a share each: the shares, and their exact merge."""
+"""Do a run as a list of shards: make those that are missing, and merge all of them in order.
+
+One process, several, a job array, a run that was killed and one that takes samples until they are
+enough differ in who makes which shard, and in nothing else.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
+import numpy as np
+import torch
 
-from isoprobe.errors import OptionError, ResultError
-from isoprobe.results.journal import difference
+from isoprobe.errors import IsoprobeError, OptionError, ResultError
+from isoprobe.progress import bar
+from isoprobe.results.reader import Result
+from isoprobe.results.shard import Shard
+from isoprobe.results.working import Working, plain
 from isoprobe.results.writer import ResultWriter
-from isoprobe.run.opening import begin, opened
-from isoprobe.run.processes import Process, await_shards
-from isoprobe.run.settle import Settings
-from isoprobe.run.shards import Part, Shard, in_order, write_shard
+from isoprobe.run.engine import Pass
+from isoprobe.run.enough import Enough, largest_error
+from isoprobe.run.opening import opened, processor_threads
+from isoprobe.run.settings import Settings, remember, remembered
+from isoprobe.run.shards import Part, ShardFolder, found_in, in_order, recorded, require_same
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from isoprobe.contracts import VAE, Dataset
-    from isoprobe.results.reader import Result
+    from isoprobe.run.processes import Process
+    from isoprobe.run.settle import Job
 
 
-class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a shard remembers of how it was asked for, so that a merge need not be told again.
+class _EndedError(Exception):
+    """Another process has published the result meanwhile."""
 
-    What code an adapter may run is not among it: no file may say that.
+
+def run_shards(
+    model: Any,
+    data: Any,
+    asked: Settings,
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: bool = False,
+    command: str = "",
+    process: Process | None = None,
+) -> Result | None:
+    """Make every shard of a run that is not there, and the result of all.
+
+    Args:
+        model: as :func:`isoprobe.analyze` takes it.
+        data: as :func:`isoprobe.analyze` takes it.
+        asked: what for.
+        out: result file; a temporary one when None.
+        overwrite: replace an existing result.
+        resume: go on with an unfinished result.
+        progress: show a bar on stderr.
+        command: the command line that asks for this.
+        process: place among several that do the same; each makes shards until none is missing.
+
+    Returns:
+        The result; None in all processes but the first.
     """
-
-    model: str
-    data: str | None
-    adapted: bool
-    metric: str | None
-    beta: float | str | None
-    analyses: tuple[str, ...]
-    samples: int | None
-    batch_size: int | None
-    dtype: str | None
-    pullback: str
-    pairs: int
-    seed: int
-    resize: int | tuple[int, int] | None
-    scale: tuple[float, float] | None
-    memory: int
-    allow_random: bool = False
-
-    @classmethod
-    def of(cls, model: object, data: object, settings: Settings) -> Request | None:
-        """Return the request; None where model, data or plugins are in memory."""
-        given = {k: v for k, v in vars(settings).items() if k in cls.__struct_fields__}
-        adapted = bool(settings.adapter or settings.options)
-        model, data = (str(x) if isinstance(x, Path) else x for x in (model, data))
-        try:
-            return msgspec.convert({**given, "model": model, "data": data, "adapted": adapted}, cls)
-        except msgspec.ValidationError:
+    last = process is not None and process.rank > 0
+    with opened(model, data, asked) as subject, processor_threads(asked.threads):
+        rows = len(subject.dataset)
+        enough = Enough.asked(asked.samples, asked.tolerance, rows)
+        count = enough.first if enough else _number(asked)
+        job = subject.job(asked, count, progress=progress)
+        if process is not None:
+            job.run.require_mergeable()
+        if last and out is not None and _is_there(Path(out), job):
             return None
-
-    @classmethod
-    def read(cls, shard: Shard) -> Request:
-        """Return the request that a shard remembers.
-
-        Raises:
-            ResultError: if it has none, or is damaged.
-        """
-        kept = shard.attrs.get("request")
-        if kept is None:
-            raise ResultError(
-                f"{shard.path} was made in Python from a model, data or plugins in memory; merge "
-                "it there, with isoprobe.run.merging.merge"
-            )
-        try:
-            return msgspec.convert(kept, cls)
-        except msgspec.ValidationError as error:
-            raise ResultError(f"{shard.path} is damaged: request: {error}") from error
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings as they were, all but those that say what code runs, and where."""
-        asked: dict[str, Any] = msgspec.structs.asdict(self)
-        return {name: asked[name] for name in asked.keys() - {"model", "data", "adapted"}}
+        identity = {**job.identity, **_asked(enough)}
+        with Working.open(
+            None if out is None else Path(out),
+            identity,
+            overwrite=overwrite,
+            resume=resume,
+            together=process is not None,
+        ) as working:
+            work = _Work(working, identity, remember(model, data, asked), progress=progress)
+            with suppress(_EndedError):
+                while True:
+                    passing = work.complete(job, process)
+                    with work.shards(job, passing) as shards:
+                        gathered = job.run.fold(
+                            shards, passing.active, passing.notes, passing.steps
+                        )
+                        context = job.run.resolve(gathered)
+                        if enough is not None:
+                            largest = largest_error(context.results, passing.active)
+                            count = enough.after(job.run.data.samples, largest)
+                            if count > job.run.data.samples:
+                                job = subject.job(asked, count, progress=progress)
+                                continue
+                            job.notes.append(enough.told(count, largest))
+                        if last:
+                            return None
+                        attrs = {**job.labels(command, out), **_shown(work.folder.settled)}
+                        with _writer(working, job) as writer:
+                            return job.run.conclude(writer, shards, gathered, context, attrs)
+    return None
 
 
 def analyze_shard(
@@ -97,127 +120,43 @@ def analyze_shard(
     command: str = "",
     **settings: Any,
 ) -> Path:
-    """Do one share of the samples of an analysis; :func:`merge` makes the result of all shares.
+    """Make one process' share of the shards; :func:`merge` makes the result of all shares.
 
     Args:
         part: which share.
         model: as :func:`isoprobe.analyze` takes it.
         data: as :func:`isoprobe.analyze` takes it, the same for every share.
-        out: the result to be; the shard lies beside it.
-        overwrite: replace an existing shard.
-        resume: go on with an unfinished shard; a finished one of the same run is left alone.
+        out: the result to be; the shards lie in its working folder, ``F.h5.partial``.
+        overwrite: replace an existing result, and the shards of another run.
+        resume: no shard that is there is made again, whether this is given or not.
         progress: show a bar on stderr.
         command: the command line that asks for this.
         settings: the other arguments of :func:`isoprobe.analyze`, the same for every share.
 
     Returns:
-        The shard's path.
+        The working folder.
 
     Raises:
-        ResultError: if the shard exists already, or is being written.
+        OptionError: for ``auto`` samples, of which no share is known beforehand.
+        ResultError: if the folder holds another run, or is being written.
     """
+    del command
     asked = Settings(**settings)
-    path = part.path(Path(out))
-    with opened(model, data, asked) as subject:
-        job = subject.job(asked, progress=progress)
-        job.run.require_mergeable()
-        if resume and path.exists() and (not overwrite or is_done(path, job.identity)):
-            with Shard.open(path) as shard:
-                _require_same(shard, job.identity)
-            return path
-        rows = part.rows(job.run.data.samples)
-        writer = ResultWriter.open(
-            path,
-            samples=len(rows),
-            latent=job.run.vae.latent_size,
-            overwrite=overwrite,
-            resume=resume,
-            identity={**job.identity, "shard": str(part)},
+    if asked.samples == "auto":
+        raise OptionError(
+            "--samples auto needs every sample, and a share has some; give a number of samples"
         )
-        with writer:
-            gathered = job.run.gather(writer, rows)
-            attrs = {
-                **job.attrs,
-                "identity": _plain(job.identity),
-                "request": _request(model, data, asked),
-                "probe_notes": list(gathered.notes),
-                "command": command,
-            }
-            write_shard(writer, rows, gathered.setup.active, gathered.state(), attrs)
-    return path
-
-
-def analyze_together(
-    process: Process,
-    model: VAE | str | Path,
-    data: str | Dataset | Tensor | np.ndarray | None = None,
-    *,
-    out: str | Path | None,
-    overwrite: bool = False,
-    resume: bool = False,
-    progress: bool = False,
-    command: str = "",
-    **settings: Any,
-) -> Result | None:
-    """Do this process' share of an analysis; the first process merges the shares of all.
-
-    Args:
-        process: its place among the processes.
-        model: as :func:`isoprobe.analyze` takes it.
-        data: as :func:`isoprobe.analyze` takes it.
-        out: result file, in a folder that every process sees; the shards lie beside it meanwhile.
-        overwrite: replace an existing result and shards.
-        resume: go on with unfinished shards; finished ones are left alone.
-        progress: show what the first process does on stderr.
-        command: the command line that asks for this.
-        settings: the other arguments of :func:`isoprobe.analyze`.
-
-    Returns:
-        The result in the first process, None in the others.
-
-    Raises:
-        OptionError: without a file to write.
-        ResultError: if the result exists already, or another process died.
-    """
-    if out is None:
-        raise OptionError("several processes need --out F.h5, in a folder that all of them see.")
-    out = Path(out)
-    if out.exists() and not overwrite:
-        raise ResultError(f"{out} exists already; add --overwrite to replace it")
-    if overwrite and not resume:
-        process.part.path(out).unlink(missing_ok=True)  # or the first process might take it for new
-    first = process.rank == 0
-    settings["device"] = process.device(settings.get("device", "auto"))
-    own = analyze_shard(
-        process.part,
-        model,
-        data,
-        out=out,
-        overwrite=overwrite,
-        resume=resume,
-        progress=progress and first,
-        command=command,
-        **settings,
-    )
-    if not first:
-        return None
-    with Shard.open(own) as shard:
-        identity = shard.identity
-    paths = [part.path(out) for part in process.parts]
-    await_shards(paths, partial(is_done, identity=identity), shown=progress)
-    result = merge(
-        paths,
-        model,
-        data,
-        out=out,
-        overwrite=overwrite,
-        progress=progress,
-        command=command,
-        **settings,
-    )
-    for path in paths:
-        path.unlink()
-    return result
+    with opened(model, data, asked) as subject, processor_threads(asked.threads):
+        Enough.asked(asked.samples, asked.tolerance, len(subject.dataset))
+        job = subject.job(asked, _number(asked), progress=progress)
+        job.run.require_mergeable()
+        with Working.open(
+            Path(out), job.identity, overwrite=overwrite, resume=resume, together=True
+        ) as working:
+            request = remember(model, data, asked)
+            work = _Work(working, job.identity, request, progress=progress)
+            work.complete(job, part=part)
+            return working.folder
 
 
 def merge(
@@ -234,7 +173,7 @@ def merge(
     """Make of all shards the result that one process would have made.
 
     Args:
-        shards: every shard of one run, in any order.
+        shards: every shard of one run, in any order, or folders of them.
         model: as the shards were made with.
         data: as the shards were made with.
         out: result file; a temporary one when None.
@@ -244,20 +183,32 @@ def merge(
         settings: as the shards were made with; the device may be another.
 
     Returns:
-        The result.
+        The result; the working folder of ``out`` is removed, shards elsewhere are left alone.
     """
     asked = Settings(**settings)
     with ExitStack() as stack:
-        ordered = in_order([stack.enter_context(Shard.open(path)) for path in shards])
-        job = stack.enter_context(opened(model, data, asked)).job(asked, progress=progress)
+        paths = found_in([Path(path) for path in shards])
+        ordered = in_order([stack.enter_context(Shard.open(path)) for path in paths])
+        job = stack.enter_context(opened(model, data, asked)).job(
+            asked, _number(asked), progress=progress
+        )
+        first = ordered[0]
         # the pass was made where the shards were; where they are put together does not matter
-        job.attrs["device"] = ordered[0].attrs.get("device", "")
-        job.identity["device"] = ordered[0].identity.get("device")
-        _require_same(ordered[0], job.identity)
-        writer = stack.enter_context(begin(job, out, overwrite=overwrite))
-        gathered = job.run.merge(writer, ordered)
+        job.identity["device"] = recorded(first, "identity").get("device")
+        require_same(first, plain(job.identity))
+        job.attrs["device"] = recorded(first, "device", str)
+        working = stack.enter_context(
+            Working.open(
+                None if out is None else Path(out), job.identity, overwrite=overwrite, resume=True
+            )
+        )
+        working.keeps = True  # shards are somebody's work, whatever is wrong here
+        active = np.array(recorded(first, "active", list), dtype=bool)
+        gathered = job.run.fold(ordered, active, recorded(first, "notes", list))
         context = job.run.resolve(gathered)
-        return job.run.conclude(writer, gathered, context, job.labels(command, out))
+        attrs = {**job.labels(command, out), **_shown(recorded(first, "settled"))}
+        writer = stack.enter_context(_writer(working, job))
+        return job.run.conclude(writer, ordered, gathered, context, attrs)
 
 
 def merge_files(
@@ -275,7 +226,7 @@ def merge_files(
     """Merge shards as they say that they were made.
 
     Args:
-        shards: every shard of one run, in any order.
+        shards: every shard of one run, in any order, or folders of them.
         out: result file.
         model: where the checkpoint lies now; where it lay when None.
         data: the data's spec now; as it was when None.
@@ -291,48 +242,143 @@ def merge_files(
     Raises:
         OptionError: where the adapter must be named again.
     """
-    with Shard.open(shards[0]) as first:
-        request = Request.read(first)
-    if request.adapted and not (adapter or options):
+    paths = found_in(shards)
+    with Shard.open(paths[0]) as first:
+        told, asked = remembered(first.record.get("request"), first.path)
+    if told["adapted"] and not (adapter or options):
         raise OptionError(
             "the shards were made with --adapter or --option; give these to merge as well, since "
             "no file may say which code is run"
         )
-    return merge(
-        shards,
-        model or request.model,
-        data or request.data,
-        out=out,
-        adapter=adapter,
-        options=options,
-        trust=trust,
-        device=device,
-        **request.settings(),
-        **more,
-    )
+    again = vars(asked) | {"adapter": adapter, "options": options, "trust": trust, "device": device}
+    return merge(paths, model or told["model"], data or told["data"], out=out, **again, **more)
 
 
-def is_done(path: Path, identity: Mapping[str, Any]) -> bool:
-    """Return whether a shard of that run lies there, finished."""
+class _Work:
+    """A run in its working folder."""
+
+    def __init__(
+        self,
+        working: Working,
+        identity: Mapping[str, Any],
+        request: dict[str, Any] | None,
+        *,
+        progress: bool,
+    ) -> None:
+        self.working = working
+        self.folder = ShardFolder(working, identity)
+        self._request = request
+        self._progress = progress
+
+    def complete(self, job: Job, process: Process | None = None, part: Part | None = None) -> Pass:
+        """Make the shards that are missing: all, or those of a part alone.
+
+        Returns:
+            The pass that made them, or would have.
+        """
+        passing = self._settle(job)
+        wanted = job.run.ranges(passing.batch)
+        if part is not None:
+            wanted = part.of(wanted)
+        elif process is not None:
+            wanted = process.part.first(wanted)
+        missing = self.folder.missing(wanted, job.run.data.order)
+        total, left = (sum(map(len, ranges)) for ranges in (wanted, missing))
+        if self._progress:
+            passing.announce(left)
+        with bar(total, total - left, "probing", shown=self._progress) as advance:
+            for rows in missing:
+                self._make(job, passing, rows, advance)
+        return passing
+
+    @contextmanager
+    def shards(self, job: Job, passing: Pass) -> Iterator[list[Shard]]:
+        """All shards of the run, open, in order.
+
+        Yields:
+            The shards.
+        """
+        ranges = job.run.ranges(passing.batch)
+        with self._unless_ended(), self.folder.opened(ranges, job.run.data.order) as shards:
+            yield shards
+
+    def _settle(self, job: Job) -> Pass:
+        """A pass with the batch size, the route and the threads that hold for the whole run."""
+        held = self.working.settled()
+        passing = Pass(job.run, held)
+        if held is None:
+            held = self.working.settle(passing.settled)
+        torch.set_num_threads(held["threads"])
+        self.folder.settled = held
+        return passing if held == passing.settled else Pass(job.run, held)
+
+    def _make(self, job: Job, passing: Pass, rows: range, advance: Callable[[int], object]) -> None:
+        order = job.run.data.order
+        path = self.folder.path(rows, order)
+
+        def over() -> bool:  # somebody else has made it, or the whole result, meanwhile
+            together = self.working.together
+            return together and (path.exists() or not self.working.folder.exists())
+
+        more = {
+            "active": passing.active.tolist(),
+            "notes": list(passing.notes),
+            "device": job.attrs["device"],
+            "request": self._request,
+        }
+        if over() and not self.folder.missing([rows], order):
+            return
+        with self._unless_ended():
+            with self.folder.writer(rows, order, job.run.vae.latent_size) as writer:
+                passing.make(writer, self.folder.record(more), advance, over)
+            if not self.working.folder.exists():
+                raise _EndedError
+
+    @contextmanager
+    def _unless_ended(self) -> Iterator[None]:
+        """Tell a folder that the first process has taken away from one that cannot be written.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            _EndedError: for the former.
+            ResultError: for the latter.
+        """
+        try:
+            yield
+        except ResultError:
+            if self.working.together and not self.working.folder.exists():
+                raise _EndedError from None
+            raise
+
+
+def _writer(working: Working, job: Job) -> ResultWriter:
+    samples, latent = job.run.data.samples, job.run.vae.latent_size
+    return ResultWriter(working, samples=samples, latent=latent)
+
+
+def _number(asked: Settings) -> int | None:
+    return None if asked.samples == "auto" else asked.samples
+
+
+def _asked(enough: Enough | None) -> dict[str, Any]:
+    """What tells a run of as many samples as are enough from one that was asked for by number."""
+    return {} if enough is None else {"samples": "auto", "tolerance": enough.tolerance}
+
+
+def _shown(settled: Mapping[str, Any]) -> dict[str, Any]:
+    """What was settled, as attributes of the result."""
+    names = ("batch_size", "route", "threads")
+    return {name: settled[name] for name in names if settled.get(name) is not None}
+
+
+def _is_there(out: Path, job: Job) -> bool:
+    """Whether another process has published this very result already."""
     try:
-        with Shard.open(path) as shard:
-            return difference(shard.identity, _plain(identity)) is None
-    except ResultError:
+        with Result.open(out) as result:
+            told = {name: result.attrs.get(name) for name in job.attrs}
+    except IsoprobeError:
         return False
-
-
-def _request(model: object, data: object, settings: Settings) -> Any:
-    request = Request.of(model, data, settings)
-    return None if request is None else msgspec.to_builtins(request)
-
-
-def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an identity as a file gives it back."""
-    plain: dict[str, Any] = json.loads(json.dumps(identity, default=str))
-    return plain
-
-
-def _require_same(shard: Shard, identity: Mapping[str, Any]) -> None:
-    found = difference(shard.identity, _plain(identity))
-    if found is not None:
-        raise ResultError(f"{shard.path} is of another run: {found}; use what it was made with")
+    known = plain(job.attrs)
+    return all(plain(told)[name] == known[name] for name in known if name != "samples")

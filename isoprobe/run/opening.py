@@ -16,15 +16,15 @@ from isoprobe.data.batches import first_rows
 from isoprobe.data.held import hold
 from isoprobe.errors import CheckpointError, DataError, OptionError, nearest
 from isoprobe.registry.lookup import installed
-from isoprobe.results.writer import ResultWriter
 from isoprobe.run.lending import lent
-from isoprobe.run.settle import Job, Settings, Subject
+from isoprobe.run.settle import Subject
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from isoprobe.contracts import Adapter
     from isoprobe.registry.lookup import Registry
+    from isoprobe.run.settings import Opening
 
 _DTYPES = ("float32", "float64", "bfloat16", "float16")
 
@@ -64,7 +64,7 @@ def _loaded(adapter: Adapter, source: Source, options: Mapping[str, str]) -> VAE
 
 
 @contextmanager
-def opened(model: Any, data: Any, settings: Settings) -> Iterator[Subject]:
+def opened(model: Any, data: Any, settings: Opening) -> Iterator[Subject]:
     """Load a model or borrow the caller's, put it in its place, and open its data.
 
     Args:
@@ -92,7 +92,7 @@ def opened(model: Any, data: Any, settings: Settings) -> Iterator[Subject]:
         yield Subject(registry, vae, dataset, notes)
 
 
-def _found(registry: Registry, model: Any, data: Any, settings: Settings) -> VAE | Live:
+def _found(registry: Registry, model: Any, data: Any, settings: Opening) -> VAE | Live:
     """A model that is ready, or an object that has to be tried on rows first."""
     if isinstance(model, VAE | Live):
         return model
@@ -124,9 +124,9 @@ def _rows_for(registry: Registry, live: Live, data: Any) -> Dataset:
     return registry.data(str(data)) if isinstance(data, str | Path) else hold(data)
 
 
-def _read(registry: Registry, live: Live, dataset: Dataset, settings: Settings) -> VAE:
+def _read(registry: Registry, live: Live, dataset: Dataset, settings: Opening) -> VAE:
     """Let the adapter that takes an object read it on the first rows, and put it in its place."""
-    wanted = settings.metric
+    wanted = getattr(settings, "metric", None)
     metric = registry.metric(wanted) if isinstance(wanted, str) and wanted != "auto" else None
     metric = wanted if isinstance(wanted, Metric) else metric
     adapter = registry.adapter_of(live.model)
@@ -140,20 +140,6 @@ def _read(registry: Registry, live: Live, dataset: Dataset, settings: Settings) 
 
 def _nothing(z: Tensor) -> Tensor:
     return z
-
-
-def begin(
-    job: Job, out: str | Path | None, *, overwrite: bool = False, resume: bool = False
-) -> ResultWriter:
-    """Begin the result of a job, or go on with it."""
-    return ResultWriter.open(
-        None if out is None else Path(out),
-        samples=job.run.data.samples,
-        latent=job.run.vae.latent_size,
-        overwrite=overwrite,
-        resume=resume,
-        identity=job.identity,
-    )
 
 
 # --------------------------------------------------------------------------- the model
@@ -210,6 +196,18 @@ def _device(name: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@contextmanager
+def processor_threads(count: int | None) -> Iterator[None]:
+    """Run with so many processor threads, and give back what was set."""
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 # --------------------------------------------------------------------------- data

@@ -4,56 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from isoprobe.contracts import VAE, Metric
+from isoprobe.contracts import VAE, Beta, Context, Metric, Setup
 from isoprobe.data.batches import prepare
 from isoprobe.derivatives.memory import decoder_width
 from isoprobe.errors import CheckpointError, MetricError, OptionError, ResultError
-from isoprobe.probe.objective import Objective, Parts, parts
+from isoprobe.probe.objective import Objective, terms_of
+from isoprobe.probe.shared import PassStatistics
 from isoprobe.registry.lookup import installed
 from isoprobe.results.reader import Result, readable
-from isoprobe.run.opening import opened
-from isoprobe.run.settle import Settings as Opening
+from isoprobe.run.opening import opened, processor_threads
+from isoprobe.run.settings import ScoreSettings
 from isoprobe.run.settle import model_attributes, tried
 from isoprobe.theory.detection import conformal_p_values, upper_threshold
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from isoprobe.contracts import Dataset
+    from isoprobe.contracts import Batch, Dataset
     from isoprobe.data.batches import Prepared
 
 GROUP = "anomaly"
 _MAX_BATCH = 8192
 #: live copies of the widest layer in a forward pass: input, output, and the rows themselves
 _COPIES = 4
-
-
-class Settings(TypedDict, total=False):
-    """Options of :func:`score`, as :func:`open_scoring` explains them."""
-
-    metric: str | Metric | None
-    alpha: float
-    contamination: float | None
-    by_latent: bool
-    by_input: bool
-    adapter: str | None
-    options: Mapping[str, str] | None
-    trust: bool
-    samples: int | None
-    batch_size: int | None
-    device: str
-    dtype: str | None
-    resize: int | tuple[int, int] | None
-    scale: tuple[float, float] | None
-    memory: int
-    allow_random: bool
 
 
 @dataclass(frozen=True)
@@ -144,41 +124,52 @@ class Reference:
         return metric
 
 
-@dataclass
 class Scoring:
-    """Rows to be scored, batch by batch; iterate to get columns.
+    """Rows to be scored, batch by batch, by the analysis ``anomaly``; iterate to get columns.
 
-    Attributes:
+    Args:
         vae: the model, on its device.
-        objective: gives the terms of the score.
+        metric: the reference's.
         data: the rows.
         reference: what they are compared with.
-        alpha: rows of a conformal p-value up to this are flagged.
+        asked: settings.
+
+    Attributes:
         batch: rows at once.
-        by_latent: give the rate of each latent too.
+        rows: how many there are.
     """
 
-    vae: VAE
-    objective: Objective
-    data: Prepared
-    reference: Reference
-    alpha: float = 0.05
-    batch: int = _MAX_BATCH
-    by_latent: bool = False
-    rows: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.rows = self.data.samples
+    def __init__(
+        self, vae: VAE, metric: Metric, data: Prepared, reference: Reference, asked: ScoreSettings
+    ) -> None:
+        self.vae, self.data, self.reference, self.asked = vae, data, reference, asked
+        self.rows = data.samples
+        transform = vae.facts.transform_metric
+        known = None if transform is None else installed().metric(transform)
+        self.objective = Objective(vae, metric, known, by_input=asked.by_input, batch_size=1)
+        self.batch = asked.batch_size or _planned_batch(vae, self.objective, asked.memory)
+        setup = Setup(
+            vae=vae,
+            metric=metric,
+            samples=self.rows,
+            seed=0,
+            active=np.ones(vae.latent_size, dtype=bool),
+            sample=lambda count: data.batch(0, min(count, self.rows), vae.device, vae.dtype)[0],
+        )
+        self._analysis = installed().analysis(GROUP)
+        self._analysis.start(setup)
+        unseen = PassStatistics.empty(vae.latent_size)
+        self._context = Context(setup, Beta(reference.beta, "reference"), unseen)
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        return self.batches()
+        return self.batches(range(self.rows))
 
-    def batches(self, done: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the columns of successive batches, but for the first ``done`` rows."""
-        for start in range(done, self.rows, self.batch):
-            stop = min(start + self.batch, self.rows)
+    def batches(self, rows: range) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the columns of successive batches of some of the rows."""
+        for start in range(rows.start, rows.stop, self.batch):
+            stop = min(start + self.batch, rows.stop)
             x, _ = self.data.batch(start, stop, self.vae.device, self.vae.dtype)
-            yield self._columns(self.data.indices(start, stop), x)
+            yield self._columns(start, self.data.indices(start, stop), x)
 
     def attributes(self) -> dict[str, object]:
         """What the scores depend on, to be recorded with them."""
@@ -192,29 +183,39 @@ class Scoring:
             "reference": self.reference.path.name,
             "reference_data": attrs["data"],
             "reference_data_fingerprint": attrs["data_fingerprint"],
-            "alpha": self.alpha,
+            "alpha": self.asked.alpha,
             "thresholds": dict(self.reference.thresholds),
             "device": str(self.vae.device),
             "dtype": str(self.vae.dtype).removeprefix("torch."),
             "notes": self.data.notes,
         }
 
-    def _columns(self, rows: np.ndarray, x: Tensor) -> dict[str, np.ndarray]:
-        terms = self.objective(x)
-        found = parts(terms, self.reference.beta)
-        score = found.score
+    def _columns(self, start: int, rows: np.ndarray, x: Tensor) -> dict[str, np.ndarray]:
+        batch = self.objective.probe(np.arange(start, start + len(rows)), x)
+        columns = dict(self._analysis.update(batch) or {})
+        chunk = {name: column.values for name, column in columns.items()}
+        chunk |= {name: batch[name].cpu().numpy() for name in ("mean", "std")}
+        finished = self._analysis.finish_samples(chunk, self._context) or {}
+        found = chunk | {name: column.values for name, column in finished.items()}
+        score = found["score"]
         self._check(rows, score)
         p_value = conformal_p_values(score, self.reference.scores)
         thresholds = self.reference.thresholds
         return {
             "row": rows,
             "score": score,
-            **_part_columns(found, by_latent=self.by_latent),
+            **_part_columns(found, by_latent=self.asked.by_latent),
             "p_value": p_value,
-            "flag_alpha": p_value <= self.alpha,
+            "flag_alpha": p_value <= self.asked.alpha,
             **{f"flag_{rule}": score > threshold for rule, threshold in thresholds.items()},
-            **({} if terms.by_input is None else {"distortion_map": terms.by_input.cpu().numpy()}),
+            **self._maps(batch),
         }
+
+    def _maps(self, batch: Batch) -> dict[str, np.ndarray]:
+        if not self.asked.by_input:
+            return {}
+        terms = terms_of(batch, self.vae, self.objective.transform_metric)
+        return {} if terms.by_input is None else {"distortion_map": terms.by_input.cpu().numpy()}
 
     def _check(self, rows: np.ndarray, score: np.ndarray) -> None:
         good = np.isfinite(score)
@@ -232,6 +233,50 @@ def open_scoring(
     model: VAE | str | Path,
     data: str | Dataset | Tensor | np.ndarray,
     reference: str | Path,
+    **settings: Any,
+) -> Iterator[Scoring]:
+    """Prepare to score new rows; use it in a ``with`` statement and iterate over what it gives.
+
+    Args:
+        model: the reference's model, in memory or as the path of a checkpoint.
+        data: the new rows: a data spec, an opened data set, or an array ``(N, ...)``.
+        reference: result file of ``analyze`` with the analysis ``anomaly``.
+        **settings: as for :func:`score`.
+
+    Yields:
+        The rows to be scored.
+
+    Raises:
+        OptionError: for an option that cannot be.
+        ResultError: when the reference has no scores, or belongs to another model.
+        MetricError: when the metric is not the reference's, or has no parts by input.
+        DataError: when the rows do not fit the model.
+    """
+    asked = ScoreSettings(**settings)
+    if not 0 < asked.alpha < 1:
+        raise OptionError(f"--alpha lies between 0 and 1; found {asked.alpha:g}.")
+    against = Reference.read(reference, asked.contamination)
+    chosen = against.metric(asked.metric)
+    asked = replace(asked, metric=chosen, dtype=asked.dtype or str(against.attrs["dtype"]))
+    with opened(model, data, asked) as subject, processor_threads(asked.threads):
+        vae = subject.vae
+        against.check_model(vae)
+        prepared = prepare(
+            subject.dataset,
+            vae,
+            samples=asked.samples,
+            resize=asked.resize,
+            scale=asked.scale,
+            metric=chosen,
+        )
+        vae = tried(vae, chosen, prepared, asked, [], differentiated=False)
+        yield Scoring(vae, chosen, prepared, against, asked)
+
+
+def score(
+    model: VAE | str | Path,
+    data: str | Dataset | Tensor | np.ndarray,
+    reference: str | Path,
     *,
     metric: str | Metric | None = None,
     alpha: float = 0.05,
@@ -241,6 +286,7 @@ def open_scoring(
     adapter: str | None = None,
     options: Mapping[str, str] | None = None,
     trust: bool = False,
+    allow_random: bool = False,
     samples: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
@@ -248,9 +294,9 @@ def open_scoring(
     resize: int | tuple[int, int] | None = None,
     scale: tuple[float, float] | None = None,
     memory: int = 1 << 30,
-    allow_random: bool = False,
-) -> Iterator[Scoring]:
-    """Prepare to score new rows; use it in a ``with`` statement and iterate over what it gives.
+    threads: int | None = None,
+) -> dict[str, np.ndarray]:
+    """Score new rows and keep everything in memory; :func:`open_scoring` streams.
 
     Args:
         model: the reference's model, in memory or as the path of a checkpoint.
@@ -264,77 +310,15 @@ def open_scoring(
         adapter: name of the adapter for a path.
         options: of the adapter.
         trust: let code inside the checkpoint run, as for :func:`isoprobe.load`.
-        samples: at most this many rows, evenly spaced; None for all.
+        allow_random: go on with a model that answers the same row differently.
+        samples: at most this many rows, spread evenly over the data; None for all.
         batch_size: rows at once; planned from ``memory`` when None.
         device: ``auto``, ``cpu``, ``cuda``, ``mps`` ...
         dtype: ``float32`` or ``float64``; the reference's when None.
         resize: images to this height and width.
         scale: data values that stand for the ends of the model's input range.
         memory: bytes that layers may take at once.
-        allow_random: go on with a model that answers the same row differently.
-
-    Yields:
-        The rows to be scored.
-
-    Raises:
-        OptionError: for an option that cannot be.
-        ResultError: when the reference has no scores, or belongs to another model.
-        MetricError: when the metric is not the reference's, or has no parts by input.
-        DataError: when the rows do not fit the model.
-    """
-    if not 0 < alpha < 1:
-        raise OptionError(f"--alpha lies between 0 and 1; found {alpha:g}.")
-    against = Reference.read(reference, contamination)
-    chosen = against.metric(metric)
-    asked = Opening(
-        metric=chosen,
-        adapter=adapter,
-        options=options,
-        trust=trust,
-        device=device,
-        dtype=dtype or str(against.attrs["dtype"]),
-        resize=resize,
-        scale=scale,
-        allow_random=allow_random,
-    )
-    with opened(model, data, asked) as subject:
-        vae = subject.vae
-        against.check_model(vae)
-        fitted = prepare(
-            subject.dataset, vae, samples=samples, resize=resize, scale=scale, metric=chosen
-        )
-        vae = tried(vae, chosen, fitted, asked, [], differentiated=False)
-        transform = vae.facts.transform_metric
-        objective = Objective(
-            vae,
-            chosen,
-            None if transform is None else installed().metric(transform),
-            by_input=by_input,
-        )
-        yield Scoring(
-            vae=vae,
-            objective=objective,
-            data=fitted,
-            reference=against,
-            alpha=alpha,
-            batch=batch_size or _planned_batch(vae, objective, memory),
-            by_latent=by_latent,
-        )
-
-
-def score(
-    model: VAE | str | Path,
-    data: str | Dataset | Tensor | np.ndarray,
-    reference: str | Path,
-    **settings: Unpack[Settings],
-) -> dict[str, np.ndarray]:
-    """Score new rows and keep everything in memory; :func:`open_scoring` streams.
-
-    Args:
-        model: the reference's model, in memory or as the path of a checkpoint.
-        data: the new rows: a data spec, an opened data set, or an array ``(N, ...)``.
-        reference: result file of ``analyze`` with the analysis ``anomaly``.
-        **settings: as for :func:`open_scoring`.
+        threads: processor threads; as many as PyTorch takes when None.
 
     Returns:
         Columns by name, each ``(N,)``: ``row``, ``score`` and its parts ``distortion``,
@@ -342,22 +326,24 @@ def score(
         flag for each rule; with ``by_latent`` also ``rate_by_latent``, ``(N, n)``, with
         ``by_input`` also ``distortion_map``, ``(N, *input_shape)``.
     """
-    with open_scoring(model, data, reference, **settings) as scoring:
+    given = locals()
+    asked = {f.name: given[f.name] for f in fields(ScoreSettings)}
+    with open_scoring(model, data, reference, **asked) as scoring:
         batches = list(scoring)
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def _part_columns(found: Parts, *, by_latent: bool) -> dict[str, np.ndarray]:
-    columns = {"distortion": found.distortion}
-    if found.transform is not None:
-        columns["transform"] = found.transform
-    columns["rate"] = found.rate.sum(axis=1)
+def _part_columns(found: Mapping[str, np.ndarray], *, by_latent: bool) -> dict[str, np.ndarray]:
+    columns = {"distortion": found["score_distortion"]}
+    if "score_transform" in found:
+        columns["transform"] = found["score_transform"]
+    columns["rate"] = found["score_rate"].sum(axis=1)
     if by_latent:
-        columns["rate_by_latent"] = found.rate
+        columns["rate_by_latent"] = found["score_rate"]
     return columns
 
 
 def _planned_batch(vae: VAE, objective: Objective, memory: int) -> int:
-    width = max(decoder_width(vae, objective.view.decode), vae.input_size)
+    width = max(decoder_width(vae, objective.probe.view.decode), vae.input_size)
     number = torch.empty((), dtype=vae.dtype).element_size()
     return max(1, min(memory // (_COPIES * width * number), _MAX_BATCH))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from isoprobe.contracts import DEFAULT_ANALYSES, VAE, Analysis, Metric
+from isoprobe.contracts import VAE, Analysis, Metric
 from isoprobe.data.batches import prepare
 from isoprobe.derivatives.blackbox import BlackBox
 from isoprobe.errors import CheckpointError, IsoprobeError, MetricError, OptionError
@@ -22,6 +22,7 @@ from isoprobe.probe.quantities import ProbeOptions
 from isoprobe.probe.recovery import PLAUSIBLE, recover_table
 from isoprobe.probe.selfcheck import SAMPLES, mean_input_distortion
 from isoprobe.run.engine import Run, spread
+from isoprobe.run.settings import Opening, Settings, recorded
 from isoprobe.theory.diagnosis import DIFFERS
 
 if TYPE_CHECKING:
@@ -30,30 +31,6 @@ if TYPE_CHECKING:
     from isoprobe.contracts import Dataset
     from isoprobe.data.batches import Prepared
     from isoprobe.registry.lookup import Registry
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What the numbers of a run depend on beside model and data; see :func:`isoprobe.analyze`."""
-
-    metric: str | Metric | None = None
-    beta: float | Literal["auto"] | None = None
-    analyses: Sequence[str | Analysis] = DEFAULT_ANALYSES
-    adapter: str | None = None
-    options: Mapping[str, str] | None = None
-    trust: bool = False
-    samples: int | Literal["auto"] | None = 10_000
-    tolerance: float | None = None
-    batch_size: int | None = None
-    device: str = "auto"
-    dtype: str | None = None
-    pullback: str = "exact"
-    pairs: int = 2
-    seed: int = 0
-    resize: int | tuple[int, int] | None = None
-    scale: tuple[float, float] | None = None
-    memory: int = 1 << 30
-    allow_random: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,31 +71,27 @@ class Subject:
     dataset: Dataset
     notes: Sequence[str]
 
-    def job(self, settings: Settings, *, progress: bool = False) -> Job:
+    def job(self, settings: Settings, samples: int | None, *, progress: bool = False) -> Job:
         """Settle what is to be done.
 
         Args:
             settings: as asked.
+            samples: how many to take; None for all.
             progress: show a bar on stderr.
 
         Returns:
             The job.
 
         Raises:
-            OptionError: for ``auto`` samples, on which a single run cannot settle.
-            IsoprobeError: whatever else does not fit, in one line.
+            IsoprobeError: whatever does not fit, in one line.
         """
-        if settings.samples == "auto" or settings.tolerance is not None:
-            raise OptionError(
-                "--samples auto needs one process that sees every sample; give a number of samples"
-            )
         registry, vae = self.registry, self.vae
         notes = list(self.notes)
         fit = partial(
             prepare,
             self.dataset,
             vae,
-            samples=settings.samples,
+            samples=samples,
             resize=settings.resize,
             scale=settings.scale,
         )
@@ -150,7 +123,7 @@ class Subject:
             and declared.comparable,
             progress=progress,
         )
-        attrs = _attributes(vae, metric, prepared, steps, probing)
+        attrs = _attributes(vae, metric, prepared, steps, settings)
         identity = {
             **attrs,
             "device": vae.device.type,  # the processes of one run have an accelerator each
@@ -165,7 +138,7 @@ def tried(
     vae: VAE,
     metric: Metric,
     data: Prepared,
-    settings: Settings,
+    settings: Opening,
     notes: list[str],
     *,
     differentiated: bool = True,
@@ -204,9 +177,9 @@ def tried(
     return vae
 
 
-def _by_differences(vae: VAE, settings: Settings, notes: list[str]) -> VAE:
+def _by_differences(vae: VAE, settings: Opening, notes: list[str]) -> VAE:
     """Give a decoder off the autograd graph derivatives by differences, where that was asked."""
-    if settings.pullback != "finite-difference":
+    if getattr(settings, "pullback", "exact") != "finite-difference":
         raise CheckpointError(
             f"{vae.name}: decode runs without gradients (torch.no_grad, inference_mode or "
             "detach): remove that, or use --pullback finite-difference"
@@ -256,7 +229,7 @@ def _metric_by_beta(
     beta: float | str | None,
     notes: list[str],
 ) -> Metric:
-    """The metric whose recovered beta is the one declared; weights alone cannot tell (2b)."""
+    """The metric whose recovered beta is the one declared; weights alone cannot tell."""
     active = np.ones(vae.latent_size, dtype=bool)
     known = registry.names("metric")
     metrics = [registry.metric(s) for s in PLAUSIBLE if s.partition(":")[0] in known]
@@ -381,7 +354,7 @@ def _attributes(
     metric: Metric,
     data: Prepared,
     analyses: Sequence[Analysis],
-    options: ProbeOptions,
+    settings: Settings,
 ) -> dict[str, Any]:
     """What the numbers depend on; recorded, and compared when a run is resumed."""
     from isoprobe import __version__
@@ -395,9 +368,7 @@ def _attributes(
         "data_fingerprint": data.fingerprint,
         "samples": data.samples,
         "analyses": [analysis.name for analysis in analyses],
-        "pullback": options.pullback,
-        "pairs": options.pairs,
-        "seed": options.seed,
+        **recorded(settings),
         "device": str(vae.device),
         "dtype": str(vae.dtype).removeprefix("torch."),
         "isoprobe_version": __version__,

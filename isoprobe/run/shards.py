@@ -1,34 +1,61 @@
-"""Shards: what each of several processes makes of its share of the samples, and whether they fit.
+"""Plan a run as a list of shards, deal them out, and read the shards of a run as one.
 
-A shard holds the rows of its samples and the state of every analysis after them, nothing derived:
-beta, results and whatever rests on them belong to all samples together.
+The ranges follow from the number of samples and the settled batch size alone, so that neither
+timing nor the number of processes decides a number; a longer run has a shorter one's ranges first.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from isoprobe.errors import OptionError, ResultError
-from isoprobe.results import netcdf
-from isoprobe.results.journal import difference
-from isoprobe.results.reader import SHARD, Result, readable
-from isoprobe.results.writer import STATE, ResultWriter
+import numpy as np
+
+from isoprobe.data.order import Order, stages
+from isoprobe.errors import OptionError, PluginError, ResultError
+from isoprobe.results.shard import SUFFIX, Shard, ShardWriter
+from isoprobe.results.working import Working, difference, explained, plain
 
 if TYPE_CHECKING:
-    import numpy as np
+    from isoprobe.contracts import Variable
 
 _PART = re.compile(r"([1-9]\d*)/([1-9]\d*)")
-#: group of a shard that holds what the run settled before its first batch
-_RUN = "run"
+#: shards of a stage, at most, and samples of a shard, at least
+_PIECES, _LEAST = 8, 128
+
+
+def planned(samples: int, batch: int) -> list[range]:
+    """Return the positions of each shard, in order.
+
+    Each shard is a whole number of batches where its stage of the order is long enough, and shards
+    grow with the stages, so that their number stays reasonable.
+
+    Args:
+        samples: of the run.
+        batch: samples at once.
+    """
+    ranges = []
+    for stage in stages(samples):
+        length = max(-(-_full(stage) // _PIECES), _LEAST)
+        step = -(-length // batch) * batch
+        starts = range(stage.start, stage.stop, step)
+        ranges += [range(start, min(start + step, stage.stop)) for start in starts]
+    return ranges
+
+
+def _full(stage: range) -> int:
+    """Length of a stage before it was cut off."""
+    return next(len(whole) for whole in stages(10 * stage.stop + 10) if whole.start == stage.start)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One process' share of the samples: a contiguous range, so that rows keep their order.
+    """One process' share of the shards: neighbours, as many samples as the others have.
 
     Attributes:
         number: from 1 to ``count``.
@@ -50,80 +77,115 @@ class Part:
             raise OptionError(f"--shard takes K/N with K from 1 to N, as in 2/4; found '{text}'.")
         return cls(int(match[1]), int(match[2]))
 
-    def rows(self, samples: int) -> range:
-        """Return the positions of this part's samples among all of them."""
-        start = samples * (self.number - 1) // self.count
-        return range(start, samples * self.number // self.count)
+    def of(self, ranges: Sequence[range]) -> list[range]:
+        """Return this part's shards: those whose middle falls into its share of the samples."""
+        samples = ranges[-1].stop if ranges else 0
+        return [
+            rows
+            for rows in ranges
+            if (rows.start + rows.stop) * self.count // (2 * samples) == self.number - 1
+        ]
 
-    def path(self, out: Path) -> Path:
-        """Return where this part of a result lies: beside it."""
-        return out.with_name(f"{out.stem}.shard-{self.number}-of-{self.count}{out.suffix}")
+    def first(self, ranges: Sequence[range]) -> list[range]:
+        """Return all shards, this part's own first, then its neighbours', in turn."""
+        own = self.of(ranges)
+        start = ranges.index(own[0]) if own else len(ranges) * (self.number - 1) // self.count
+        return [*ranges[start:], *ranges[:start]]
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
 
-class Shard(Result):
-    """A shard, open for reading; rows and columns are those of its own samples."""
-
-    form: ClassVar[str] = SHARD
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What the numbers depend on, all but which samples these are."""
-        identity: dict[str, Any] = self._attribute("identity", dict)
-        return identity
-
-    @property
-    def rows(self) -> range:
-        """Positions of the samples in the whole run."""
-        start: int = self._attribute("first", int)
-        return range(start, start + self.sizes["sample"])
-
-    @property
-    def notes(self) -> list[str]:
-        """What the probe has to say of how it worked."""
-        notes: list[str] = self._attribute("probe_notes", list)
-        return notes
-
-    @property
-    def active(self) -> np.ndarray:
-        """Dimensions that the pilot found active, ``(n,)`` bool."""
-        return self[_RUN]["active"].values
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Return what the analyses accumulated, by ``analysis/name``."""
-        with readable(self.path):
-            return netcdf.read_arrays(self._file, STATE)
-
-    def _attribute(self, name: str, kind: type) -> Any:
-        value = self.attrs.get(name)
-        if not isinstance(value, kind):
-            raise ResultError(f"{self.path} is damaged: it has no '{name}'; make the shard again")
-        return value
-
-
-def write_shard(
-    writer: ResultWriter,
-    rows: range,
-    active: np.ndarray,
-    state: Mapping[str, np.ndarray],
-    attrs: Mapping[str, Any],
-) -> None:
-    """Finish a shard whose rows the writer holds.
+class ShardFolder:
+    """The shards of one run in its working folder.
 
     Args:
-        writer: of this shard.
-        rows: positions of its samples in the whole run.
-        active: dimensions that the pilot found active.
-        state: of every analysis.
-        attrs: ``identity`` and ``probe_notes``, and whatever else is to be kept.
-    """
-    from isoprobe.contracts import Variable
+        working: the folder, held.
+        identity: whatever the numbers depend on.
 
-    pilot = Variable(("latent",), active, "mean KL above the threshold over a pilot")
-    writer.write_group(_RUN, {"active": pilot})
-    writer.finish_shard({**attrs, "first": rows.start}, state)
+    Attributes:
+        identity: the same as a file gives it back.
+        settled: what must be the same for every shard beside.
+    """
+
+    def __init__(self, working: Working, identity: Mapping[str, Any]) -> None:
+        self.identity = plain(identity)
+        self.settled: dict[str, Any] = {}
+        self._working = working
+        self._good: set[Path] = set()
+
+    def path(self, rows: range, order: Order) -> Path:
+        """Return where a shard lies."""
+        kind = "rows" if order.whole else "spread"
+        return self._working.folder / f"{kind}-{rows.start}-{rows.stop}{SUFFIX}"
+
+    def record(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return what a shard says of itself."""
+        return {"identity": self.identity, "settled": self.settled, **(more or {})}
+
+    def missing(self, ranges: Sequence[range], order: Order) -> list[range]:
+        """Return the shards that are not there, are damaged, or are another run's."""
+        return [rows for rows in ranges if not self._is_good(self.path(rows, order))]
+
+    @contextmanager
+    def writer(self, rows: range, order: Order, latent: int) -> Iterator[ShardWriter]:
+        """Write a shard.
+
+        Yields:
+            Its writer.
+        """
+        path = self.path(rows, order)
+        durable = self._working.temporary is None
+        with (
+            explained(self._working.target),
+            ShardWriter(path, rows, latent, durable=durable) as writer,
+        ):
+            yield writer
+            if writer.finished:
+                self._good.add(path)
+
+    @contextmanager
+    def opened(self, ranges: Sequence[range], order: Order) -> Iterator[list[Shard]]:
+        """Open shards.
+
+        Yields:
+            The shards, in the order of the ranges.
+        """
+        with ExitStack() as stack:
+            paths = [self.path(rows, order) for rows in ranges]
+            yield [stack.enter_context(Shard.open(path)) for path in paths]
+
+    def _is_good(self, path: Path) -> bool:
+        """Whether a shard of this run is there, and nothing of it damaged."""
+        if path in self._good:
+            return True
+        try:
+            with Shard.open(path) as shard:
+                shard.check()
+                same = all(
+                    difference(recorded(shard, name), getattr(self, name)) is None
+                    for name in ("identity", "settled")
+                )
+        except ResultError:
+            return False
+        if same:
+            self._good.add(path)
+        return same
+
+
+def found_in(paths: Sequence[Path]) -> list[Path]:
+    """Return the shards that files and folders stand for.
+
+    Raises:
+        ResultError: when there are none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        found += sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
+    if not found:
+        named = ", ".join(map(str, paths))
+        raise ResultError(f"{named} holds no shards; 'isoprobe analyze --shard K/N' writes them")
+    return found
 
 
 def in_order(shards: Sequence[Shard]) -> list[Shard]:
@@ -133,14 +195,18 @@ def in_order(shards: Sequence[Shard]) -> list[Shard]:
         ResultError: when they belong to different runs, share samples, or lack some.
     """
     first = shards[0]
-    for shard in shards[1:]:
-        found = difference(first.identity, shard.identity)
-        if found is None and (shard.active != first.active).any():
+    if recorded(first, "identity").get("samples") == "auto":
+        raise ResultError(
+            f"{first.path} is of a run of --samples auto; complete it by the same command with "
+            "--resume"
+        )
+    for shard in shards:
+        require_same(shard, recorded(first, "identity"), f"of another run than {first.path}")
+        found = difference(recorded(first, "settled"), recorded(shard, "settled"))
+        if found is None and recorded(first, "active", list) != recorded(shard, "active", list):
             found = "the pilot found other latents active"
         if found is not None:
-            raise ResultError(
-                f"{shard.path} is of another run than {first.path}: {found}; give shards of one run"
-            )
+            raise ResultError(f"{shard.path} was not made as {first.path}: {found}; make it again")
     ordered = sorted(shards, key=lambda shard: (shard.rows.start, shard.rows.stop))
     done, last = 0, None
     for shard in ordered:
@@ -151,7 +217,7 @@ def in_order(shards: Sequence[Shard]) -> list[Shard]:
         if shard.rows.start > done:
             raise ResultError(_missing(done, shard.rows.start))
         done, last = shard.rows.stop, shard.path
-    samples = first.identity.get("samples")
+    samples = recorded(first, "identity").get("samples")
     if done != samples:
         raise ResultError(_missing(done, samples))
     return ordered
@@ -159,3 +225,60 @@ def in_order(shards: Sequence[Shard]) -> list[Shard]:
 
 def _missing(start: int, stop: Any) -> str:
     return f"no shard holds samples {start} up to {stop}; give every shard, or make the one missing"
+
+
+def recorded(shard: Shard, name: str, kind: type = dict) -> Any:
+    """Return what a shard records under a name.
+
+    Raises:
+        ResultError: when there is nothing of that kind.
+    """
+    value = shard.record.get(name)
+    if not isinstance(value, kind):
+        raise ResultError(f"{shard.path} is damaged: it has no '{name}'; make the shard again")
+    return value
+
+
+def require_same(
+    shard: Shard, identity: Mapping[str, Any], otherwise: str = "of another run"
+) -> None:
+    """Refuse a shard of another run.
+
+    Raises:
+        ResultError: naming what differs.
+    """
+    found = difference(recorded(shard, "identity"), identity)
+    if found is not None:
+        raise ResultError(f"{shard.path} is {otherwise}: {found}; give shards of one run")
+
+
+class Columns:
+    """The columns of successive shards, read as if they were one.
+
+    Args:
+        shards: open, in order.
+
+    Raises:
+        PluginError: when a column differs between two of them, or one of them has it alone.
+    """
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self._shards = shards
+        for before, after in pairwise(shards):
+            for name in before.columns.keys() | after.columns.keys():
+                if name not in before.columns or name not in after.columns:
+                    lacking = after if name in before.columns else before
+                    raise PluginError(
+                        f"column '{name}' lacks rows between {lacking.rows.start} and "
+                        f"{lacking.rows.stop}; an analysis must return it for every batch"
+                    )
+                before.columns[name].require_like(name, after.columns[name])
+
+    def read(self, start: int, stop: int) -> dict[str, Variable]:
+        """Return rows ``[start, stop)`` of every column."""
+        inside = [s for s in self._shards if s.rows.start < stop and start < s.rows.stop]
+        columns = {}
+        for name, column in self._shards[0].columns.items():
+            parts = [s.read(name, max(start, s.rows.start), min(stop, s.rows.stop)) for s in inside]
+            columns[name] = column.variable(np.concatenate(parts))
+        return columns

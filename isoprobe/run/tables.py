@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -13,14 +12,20 @@ import numpy as np
 
 from isoprobe.contracts import Variable
 from isoprobe.errors import OptionError, ResultError
+from isoprobe.progress import bar
 from isoprobe.results.whole import replacing
+from isoprobe.results.working import Working
 from isoprobe.results.writer import ResultWriter
+from isoprobe.run.shards import Columns, ShardFolder, planned
 
 if TYPE_CHECKING:
     from isoprobe.run.scoring import Scoring
 
-Columns = Mapping[str, np.ndarray]
-Write = Callable[[Columns], None]
+Batch = Mapping[str, np.ndarray]
+Write = Callable[[Batch], None]
+
+#: rows copied at once from shards into a file
+_ROWS = 8192
 
 _TEXTS = {
     "row": ("row of the data", "1"),
@@ -36,19 +41,6 @@ _TEXTS = {
 _AXES = {1: ("input",), 2: ("row", "column"), 3: ("channel", "row", "column")}
 #: formats a file's name can ask for
 FORMATS = (".csv", ".parquet", ".h5")
-
-
-@dataclass(frozen=True)
-class Sink:
-    """Takes the columns of successive batches.
-
-    Attributes:
-        write: takes those of one batch.
-        done: rows that an earlier run has written already.
-    """
-
-    write: Write
-    done: int = 0
 
 
 def check_out(
@@ -70,7 +62,7 @@ def check_out(
     if by_input and (out is None or out.suffix != ".h5"):
         raise OptionError("--map needs a file that holds arrays: add --out FILE.h5.")
     if resume and (out is None or out.suffix != ".h5"):
-        raise OptionError("--resume needs a file that is journaled: it goes with --out FILE.h5.")
+        raise OptionError("--resume needs a file made of shards: it goes with --out FILE.h5.")
     if out is None:
         return
     if out.suffix not in FORMATS:
@@ -83,38 +75,46 @@ def check_out(
         raise ResultError(f"{out} exists already; add --overwrite to replace it")
 
 
-@contextmanager
-def open_out(
-    out: Path, scoring: Scoring, *, overwrite: bool = False, resume: bool = False
-) -> Iterator[Sink]:
-    """Open a file for the columns of successive batches; a table that fails leaves nothing.
+def write_scores(
+    scoring: Scoring,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: bool = False,
+) -> None:
+    """Score every row into a file that is whole or not there.
 
-    HDF5 is journaled beside the file, as by ``analyze``: what an interrupted run leaves there can
-    be resumed.
+    HDF5 is made of shards, as by ``analyze``: what an interrupted run leaves can be resumed.
 
     Args:
+        scoring: the rows.
         out: ``.csv``, ``.parquet`` or ``.h5``.
-        scoring: what is about to be written.
         overwrite: replace an existing file.
         resume: go on with an unfinished HDF5 file, if there is one.
-
-    Yields:
-        What takes the columns, and how many rows it has already.
+        progress: show a bar on stderr.
 
     Raises:
         OptionError: for another format, or Parquet without pyarrow.
         ResultError: when the file exists, or cannot be written.
     """
     check_out(out, overwrite=overwrite, resume=resume)
+    if out.suffix == ".h5":
+        _hdf5(scoring, out, overwrite=overwrite, resume=resume, progress=progress)
+        return
     try:
-        if out.suffix == ".h5":
-            with _hdf5(out, scoring, overwrite=overwrite, resume=resume) as sink:
-                yield sink
-        else:
-            with replacing(out) as partial, _FLAT[out.suffix](partial) as write:
-                yield Sink(write)
+        with replacing(out) as partial, _FLAT[out.suffix](partial) as write:
+            write_batches(scoring, write, progress=progress)
     except OSError as error:
         raise ResultError(f"cannot write {out}: {error.strerror or error}") from error
+
+
+def write_batches(scoring: Scoring, write: Write, *, progress: bool = False) -> None:
+    """Score every row, and hand on the columns batch by batch."""
+    with bar(scoring.rows, 0, "scoring", shown=progress) as advance:
+        for columns in scoring:
+            write(columns)
+            advance(len(columns["score"]))
 
 
 def csv_to(stream: IO[str]) -> Write:
@@ -125,7 +125,7 @@ def csv_to(stream: IO[str]) -> Write:
     writer = csv.writer(stream, lineterminator="\n")
     started = False
 
-    def write(columns: Columns) -> None:
+    def write(columns: Batch) -> None:
         nonlocal started
         flat = flatten(columns)
         if not started:
@@ -137,7 +137,7 @@ def csv_to(stream: IO[str]) -> Write:
     return write
 
 
-def flatten(columns: Columns) -> dict[str, np.ndarray]:
+def flatten(columns: Batch) -> dict[str, np.ndarray]:
     """Return columns of one number a row: ``rate_by_latent (B, n)`` becomes ``rate_0``, ..."""
     flat: dict[str, np.ndarray] = {}
     for name, values in columns.items():
@@ -160,7 +160,7 @@ def _parquet(path: Path) -> Iterator[Write]:
     pyarrow, parquet = _pyarrow()
     writer: Any = None
 
-    def write(columns: Columns) -> None:
+    def write(columns: Batch) -> None:
         nonlocal writer
         table = pyarrow.table(flatten(columns))
         writer = writer or parquet.ParquetWriter(path, table.schema)
@@ -176,29 +176,34 @@ def _parquet(path: Path) -> Iterator[Write]:
 _FLAT = {".csv": _csv, ".parquet": _parquet}
 
 
-@contextmanager
-def _hdf5(out: Path, scoring: Scoring, *, overwrite: bool, resume: bool) -> Iterator[Sink]:
+def _hdf5(scoring: Scoring, out: Path, *, overwrite: bool, resume: bool, progress: bool) -> None:
     attributes = scoring.attributes()
-    maps = scoring.objective.by_input
-    writer = ResultWriter.open(
-        out,
-        samples=scoring.rows,
-        latent=scoring.vae.latent_size,
-        overwrite=overwrite,
-        resume=resume,
-        identity={**attributes, "parts": scoring.by_latent, "map": maps},
-    )
-    done, _ = writer.resume_point() or (0, {})
-
-    def write(columns: Columns) -> None:
-        nonlocal done
-        writer.append(done, {name: _variable(name, v) for name, v in columns.items()})
-        done += len(columns["score"])
-        writer.checkpoint(done, {})
-
-    with writer:
-        yield Sink(write, done)
-        writer.finish(attributes).close()
+    asked, order, latent = scoring.asked, scoring.data.order, scoring.vae.latent_size
+    identity = {**attributes, "parts": asked.by_latent, "map": asked.by_input}
+    with Working.open(out, identity, overwrite=overwrite, resume=resume) as working:
+        folder = ShardFolder(working, identity)
+        folder.settled = working.settle({"batch_size": scoring.batch})
+        scoring.batch = folder.settled["batch_size"]
+        ranges = planned(scoring.rows, scoring.batch)
+        missing = folder.missing(ranges, order)
+        done = scoring.rows - sum(map(len, missing))
+        with bar(scoring.rows, done, "scoring", shown=progress) as advance:
+            for rows in missing:
+                with folder.writer(rows, order, latent) as shard:
+                    for columns in scoring.batches(rows):
+                        count = len(columns["score"])
+                        shard.append(count, {k: _variable(k, v) for k, v in columns.items()})
+                        advance(count)
+                    shard.finish(folder.record(), {})
+        with (
+            folder.opened(ranges, order) as shards,
+            ResultWriter(working, samples=scoring.rows, latent=latent) as writer,
+        ):
+            every = Columns(shards)
+            for start in range(0, scoring.rows, _ROWS):
+                stop = min(start + _ROWS, scoring.rows)
+                writer.append(start, every.read(start, stop))
+            writer.finish(attributes).close()
 
 
 def _variable(name: str, values: np.ndarray) -> Variable:
@@ -210,7 +215,7 @@ def _variable(name: str, values: np.ndarray) -> Variable:
         dims = ("sample", "latent")
     elif name == "distortion_map":
         dims = ("sample", *_AXES.get(values.ndim - 1, _numbered(values.ndim - 1)))
-    return Variable(dims, values, long_name, units)
+    return Variable(dims, values, long_name, units=units)
 
 
 def _numbered(count: int) -> tuple[str, ...]:

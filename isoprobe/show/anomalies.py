@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from isoprobe.contracts import Variable
+    from isoprobe.show.shown import Shelf
 
 GROUP = "anomaly"
 _BY_RULE = ("threshold", "precision", "recall", "f1", "flagged", "ties")
 _OVERALL = ("auroc", "average_precision")
 
 
-def document(group: Mapping[str, Variable]) -> dict[str, Any]:
+def document(group: Shelf) -> dict[str, Any]:
     """Put the analysis ``anomaly`` into plain values.
 
     Args:
@@ -60,7 +60,7 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {found['notes']}"
 
 
-def _quality(group: Mapping[str, Variable], prefix: str) -> dict[str, Any] | None:
+def _quality(group: Shelf, prefix: str) -> dict[str, Any] | None:
     if f"{prefix}auroc" not in group:
         return None
     by_rule = {name: group[f"{prefix}{name}"].values.tolist() for name in _BY_RULE}

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isoprobe.contracts import DEFAULT_ANALYSES
 from isoprobe.errors import ResultError
 from isoprobe.show.matching import Matching, match
-from isoprobe.show.summary import reading, to_json
-from isoprobe.show.verdict import AGREE, verdict
+from isoprobe.show.shown import columns, number, said, tiles
+from isoprobe.show.summary import to_json
+from isoprobe.show.verdict import AGREE
+from isoprobe.show.voice import voice
+from isoprobe.theory.formulas import bits, excess, water_level
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from isoprobe.results.reader import Result
 
+#: analyses whose columns have rows of their own, see :data:`ROWS`
+_TABLED = {"overview", *DEFAULT_ANALYSES}
 #: mean absolute correlation of matched latents from which two models count as the same
 ALIKE = 0.9
 
@@ -42,7 +47,10 @@ class Model:
         residual: mean absolute norm + sigma^2 - 1 of active latents.
         cosine: mean absolute cosine between decoder columns.
         importances: of the active latents, descending.
-        verdict: a sentence.
+        shown: what the analyses show beyond these, by label: tiles, and means of columns over
+            active latents.
+        headline: the verdict in a few words.
+        verdict: what is wrong, and what it means.
     """
 
     name: str
@@ -59,6 +67,8 @@ class Model:
     residual: float | None
     cosine: float | None
     importances: tuple[float, ...]
+    shown: dict[str, Any]
+    headline: str
     verdict: str
 
 
@@ -147,7 +157,7 @@ def _names(results: Sequence[Result]) -> list[str]:
 
 
 def _model(result: Result, name: str) -> Model:
-    document = to_json(result)
+    document, judged = to_json(result), voice(result)
     flags = result["overview"]["active"].values
     active = [latent for latent in document["latents"] if flags[latent["index"]]]
     nats = document["summary"]["kl_total"]
@@ -159,30 +169,36 @@ def _model(result: Result, name: str) -> Model:
         beta=document["beta"]["value"],
         active=document["summary"]["active"],
         latents=document["summary"]["latents"],
-        rate_bits=None if nats is None else nats / math.log(2),
+        rate_bits=None if nats is None else bits(nats),
         distortion=document["summary"]["distortion_mean"],
-        coding_loss=_scalar(result, "overview", "distortion_coding_mean"),
+        coding_loss=number(result, "overview/distortion_coding_mean"),
         transform_loss=_transform_loss(result),
         norm=_mean(a["norm_mean"] for a in active),
         residual=_mean(map(_size, (a["residual_mean"] for a in active))),
         cosine=document["summary"]["cosine_mean_abs"],
         importances=tuple(importances),
-        verdict=_verdict(result, document),
+        shown=_shown(result, flags),
+        headline=judged.headline,
+        verdict=" ".join([*(f"{found.evidence}." for found in judged.findings), judged.meaning]),
     )
 
 
-def _verdict(result: Result, document: Mapping[str, Any]) -> str:
-    """Return what the numbers mean, after what diagnosis found wrong."""
-    findings = (document["diagnosis"] or {}).get("findings", [])
-    wrong = "".join(f"Not sound ({f['code']}): {f['evidence']}. " for f in findings)
-    return wrong + verdict(reading(result)).meaning
+def _shown(result: Result, active: np.ndarray) -> dict[str, Any]:
+    """Tiles and mean columns that have no row of their own, by label."""
+    own = {title for _, title, _ in ROWS}
+    found = {tile.title: tile.words[0] for tile in tiles(result) if tile.title not in own}
+    for column in columns(result):
+        if column.group not in _TABLED and column.numeric:
+            used = [value for value, flag in zip(column.values, active, strict=True) if flag]
+            found[f"mean {column.title}"] = _mean(used)
+    return found
 
 
 def _transform_loss(result: Result) -> float | None:
     """Return E D(x, x_check) - D(x, x), which is zero for a perfect reconstruction."""
-    whole = _scalar(result, "overview", "distortion_transform_mean")
-    own = _scalar(result, "overview", "distortion_self_mean")
-    return None if whole is None or own is None else whole - own
+    whole = number(result, "overview/distortion_transform_mean")
+    own = number(result, "overview/distortion_self_mean")
+    return None if whole is None or own is None else excess(whole, own)
 
 
 def _against(reference: Result, other: Result, first: Model, second: Model) -> Against:
@@ -207,7 +223,7 @@ def _pairs(
         importance = ours.get(latent)
         stays = None
         if comparable and importance is not None and second.beta is not None:
-            stays = importance > second.beta / 2
+            stays = importance > water_level(second.beta)
         yield Pair(
             reference=latent,
             other=number,
@@ -277,13 +293,6 @@ def _importances(result: Result) -> dict[int, float]:
     return {j: float(value) for j, value in enumerate(exact) if np.isfinite(value)}
 
 
-def _scalar(result: Result, group: str, name: str) -> float | None:
-    if group not in result or name not in result[group]:
-        return None
-    value = float(result[group][name].values)
-    return value if math.isfinite(value) else None
-
-
 def _mean(values: Any) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
@@ -315,21 +324,28 @@ ROWS: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def form(value: Any, spec: str) -> str:
-    """Return a value of a comparison for people, a dash for none."""
-    return "-" if value is None else format(value, spec)
+def rows(models: Sequence[Model]) -> list[tuple[str, list[str]]]:
+    """Return the table of a comparison, in words.
+
+    Args:
+        models: compared.
+
+    Returns:
+        Title and a cell for each model, row by row.
+    """
+    table = [(title, [said(getattr(m, name), spec) for m in models]) for name, title, spec in ROWS]
+    for title in dict.fromkeys(title for model in models for title in model.shown):
+        table.append((title, [said(model.shown.get(title)) for model in models]))
+    return table
 
 
 def _text(comparison: Comparison) -> Iterator[str]:
     table = [["", *(model.name for model in comparison.models)]]
-    table += [
-        [title, *(form(getattr(model, name), spec) for model in comparison.models)]
-        for name, title, spec in ROWS
-    ]
+    table += [[title, *cells] for title, cells in rows(comparison.models)]
     longest = max(len(model.importances) for model in comparison.models)
     for rank in range(min(longest, 10)):
         cells = [
-            form(model.importances[rank], ".3g") if rank < len(model.importances) else ""
+            said(model.importances[rank], ".3g") if rank < len(model.importances) else ""
             for model in comparison.models
         ]
         table.append([f"importance {rank + 1}", *cells])
@@ -342,7 +358,7 @@ def _text(comparison: Comparison) -> Iterator[str]:
         yield from (f"  {text}" for text in against.says)
     yield ""
     for model in comparison.models:
-        yield f"{model.name}: {model.verdict}"
+        yield f"{model.name}: {model.headline}. {model.verdict}"
 
 
 def _pair_rows(against: Against) -> list[list[str]]:
@@ -351,11 +367,11 @@ def _pair_rows(against: Against) -> list[list[str]]:
     return [heading] + [
         [
             str(pair.reference),
-            form(pair.other, "d"),
-            form(pair.correlation, "+.2f"),
-            form(pair.explained, ".2f"),
-            form(pair.importance, ".3g"),
-            form(pair.other_importance, ".3g"),
+            said(pair.other, "d"),
+            said(pair.correlation, "+.2f"),
+            said(pair.explained, ".2f"),
+            said(pair.importance, ".3g"),
+            said(pair.other_importance, ".3g"),
             words[pair.stays],
         ]
         for pair in against.pairs

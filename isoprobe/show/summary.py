@@ -1,4 +1,4 @@
-"""A result in words: the JSON that programs read, and the summary that people read.
+"""Puts a result into words: the JSON that programs read, and the summary that people read.
 
 Reads a :class:`~isoprobe.results.reader.Result` through its attributes and groups only, so that a
 stored file and a fresh run give the same text. Imports no torch.
@@ -7,53 +7,59 @@ stored file and a fresh run give the same text. Imports no torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from isoprobe.show import anomalies as anomaly_summary
-from isoprobe.show.verdict import Reading, verdict
+from isoprobe.contracts import DEFAULT_ANALYSES
+from isoprobe.show import anomalies
+from isoprobe.show.shown import (
+    COLLAPSED,
+    TABLE,
+    Shown,
+    column,
+    columns,
+    number,
+    plain,
+    said,
+    tiles,
+)
+from isoprobe.show.voice import known_beta, voice
 
 if TYPE_CHECKING:
-    from isoprobe.contracts import Variable
+    from isoprobe.show.shown import Readable
+    from isoprobe.show.voice import Voice
 
-STATES = ("active", "mixed", "collapsed")
 _COLOURS = {"active": "green", "mixed": "yellow", "collapsed": "bright_black"}
+_LEVELS = {"good": "green", "care": "yellow", "bad": "red"}
 MAX_ROWS = 40
 #: columns of the table that are not the bar
 _NUMBERS = 68
+#: analyses that are spoken of in lines of their own; each other one gets a block
+_SPOKEN = {"overview", anomalies.GROUP, *DEFAULT_ANALYSES}
 
-#: column of the JSON: group and variable of the result
-_COLUMNS = {
-    "norm_mean": ("isometry", "norm_mean"),
-    "norm_sd": ("isometry", "norm_sd"),
-    "norm_se": ("isometry", "norm_se"),
-    "residual_mean": ("isometry", "residual_mean"),
-    "stationary_norm_mean": ("isometry", "stationary_norm_mean"),
-    "beta_recovered": ("isometry", "beta_recovered"),
-    "variance_mean": ("overview", "variance_mean"),
-    "inverse_variance_mean": ("overview", "inverse_variance_mean"),
-    "kl_mean": ("overview", "kl_mean"),
-    "importance_rough": ("importance", "rough"),
-    "importance_exact": ("importance", "exact"),
-    "state": ("importance", "state"),
+#: names in the JSON that are not ``group/name``; these are there whatever was computed
+_LATENT_KEYS = {
+    "isometry/norm_mean": "norm_mean",
+    "isometry/norm_sd": "norm_sd",
+    "isometry/norm_se": "norm_se",
+    "isometry/residual_mean": "residual_mean",
+    "isometry/stationary_norm_mean": "stationary_norm_mean",
+    "isometry/beta_recovered": "beta_recovered",
+    "overview/variance_mean": "variance_mean",
+    "overview/inverse_variance_mean": "inverse_variance_mean",
+    "overview/kl_mean": "kl_mean",
+    "importance/rough": "importance_rough",
+    "importance/exact": "importance_exact",
+    "importance/state": "state",
 }
-
-
-class Readable(Protocol):
-    """What a summary needs of a result."""
-
-    @property
-    def attrs(self) -> Mapping[str, Any]:
-        """Root attributes."""
-
-    def groups(self) -> list[str]:
-        """Names of the groups."""
-
-    def __getitem__(self, group: str) -> Mapping[str, Variable]:
-        """Variables of a group."""
+_SUMMARY_KEYS = {
+    "isometry/cosine_mean_abs": "cosine_mean_abs",
+    "isometry/hadamard_gap": "hadamard_gap",
+    "overview/distortion_mean": "distortion_mean",
+}
 
 
 def to_json(result: Readable) -> dict[str, Any]:
@@ -65,29 +71,38 @@ def to_json(result: Readable) -> dict[str, Any]:
     Returns:
         The document that ``isoprobe analyze --json`` prints.
     """
-    attrs = result.attrs
-    columns = {name: _column(result, *place) for name, place in _COLUMNS.items()}
-    columns["state"] = [None if code is None else STATES[int(code)] for code in columns["state"]]
-    active = _column(result, "overview", "active")
+    attrs, judged = result.attrs, voice(result)
+    active = column(result, "overview/active")
+    cells = {key: column(result, place) for place, key in _LATENT_KEYS.items()}
+    for shown in columns(result):
+        cells[_LATENT_KEYS.get(shown.place, shown.place)] = list(shown.words)
+    numbers = {key: number(result, place) for place, key in _SUMMARY_KEYS.items()}
+    for shown in tiles(result):
+        numbers[_SUMMARY_KEYS.get(shown.place, shown.place)] = shown.words[0]
     return {
         "model": attrs.get("model"),
         "adapter": attrs.get("adapter"),
         "metric": attrs.get("metric"),
-        "data": {"name": attrs.get("data"), "samples": _plain(attrs.get("samples"))},
-        "beta": _beta(attrs),
+        "data": {"name": attrs.get("data"), "samples": plain(attrs.get("samples"))},
+        "beta": known_beta(attrs),
         "latents": [
-            {"index": index, **{name: column[index] for name, column in columns.items()}}
+            {"index": index, **{name: values[index] for name, values in cells.items()}}
             for index in range(len(active))
         ],
         "summary": {
             "latents": len(active),
-            "active": sum(bool(flag) for flag in active),
-            "cosine_mean_abs": _scalar(result, "isometry", "cosine_mean_abs"),
-            "hadamard_gap": _scalar(result, "isometry", "hadamard_gap"),
-            "kl_total": _total(columns["kl_mean"]),
-            "distortion_mean": _scalar(result, "overview", "distortion_mean"),
+            "active": sum(map(bool, active)),
+            "kl_total": _total(cells["kl_mean"]),
+            **numbers,
         },
-        "diagnosis": _diagnosis(result),
+        "verdict": {
+            "level": judged.level,
+            "headline": judged.headline,
+            "meaning": judged.meaning,
+            "trusted": list(judged.trusted),
+            "doubts": list(judged.doubts),
+        },
+        "diagnosis": _diagnosis(result, judged),
         "anomaly": _anomaly(result),
         "output": attrs.get("output") or None,
     }
@@ -99,183 +114,148 @@ def to_text(result: Readable, width: int = 80, *, unicode: bool = True) -> str:
     Args:
         result: a complete result.
         width: columns of the terminal.
-        unicode: draw bars with block characters.
+        unicode: use letters beyond ASCII.
 
     Returns:
         Styled text of several lines; :func:`click.echo` strips the colours off a terminal.
     """
-    return "\n".join(_Text(result, width, unicode=unicode).lines())
+    text = "\n".join(_Text(result, width, unicode=unicode).lines())
+    return text if unicode else text.encode("ascii", "replace").decode()
 
 
-def reading(result: Readable) -> Reading:
-    """Collect the numbers that a verdict rests on.
+def by_importance(shown: Sequence[Shown]) -> list[int]:
+    """Return numbers of the latents, collapsed ones last, the most important first.
 
     Args:
-        result: a complete result.
+        shown: columns of a result.
 
     Returns:
-        What :func:`isoprobe.show.verdict.verdict` takes.
+        The order of rows.
     """
-    document = to_json(result)
-    stationary = _column(result, "isometry", "stationary_residual_mean")
-    active = _column(result, "overview", "active")
-    chosen = [i for i, flag in enumerate(active) if flag]
-    latents = document["latents"]
-    return Reading(
-        active=len(chosen),
-        latents=len(active),
-        residuals=_finite(latents[i]["residual_mean"] for i in chosen),
-        stationary_residuals=_finite(stationary[i] for i in chosen),
-        betas=_finite(latents[i]["beta_recovered"] for i in chosen),
-        beta=document["beta"],
-        cosine=document["summary"]["cosine_mean_abs"],
-        data=str(document["data"]["name"]),
-        samples=int(document["data"]["samples"] or 0),
-        distortion=_scalar(result, "overview", "distortion_transform_mean"),
-        baseline=_plain(result.attrs.get("mean_input_distortion")),
-    )
-
-
-@dataclass(frozen=True)
-class _Row:
-    index: int
-    importance: float
-    share: float
-    state: str
-    values: Mapping[str, float | None]
+    values = {one.place: one.words for one in shown}
+    weights = values.get("importance/exact") or values.get("overview/kl_mean") or ()
+    states = values.get("importance/state") or ("",) * len(weights)
+    rows = range(len(weights))
+    return sorted(rows, key=lambda j: (states[j] == COLLAPSED, -(weights[j] or 0.0), j))
 
 
 class _Text:
     def __init__(self, result: Readable, width: int, *, unicode: bool) -> None:
         self.result = result
-        self.document = to_json(result)
         self.width = max(width, _NUMBERS + 8)
         self.full, self.empty = ("█", "·") if unicode else ("#", ".")
-        self.has_isometry = "isometry" in result.groups()
-        self.has_importance = "importance" in result.groups()
+        self.columns, self.tiles = columns(result), tiles(result)
+        self.cells = {one.place: one.words for one in self.columns}
+        active = column(result, "overview/active")
+        self.states = self.cells.get("importance/state") or ("",) * len(active)
+        self.order = by_importance(self.columns) or list(range(len(active)))
+        self.rows = [j for j in self.order if self.states[j] != COLLAPSED][:MAX_ROWS]
+        self.active, self.latents = sum(map(bool, active)), len(active)
 
     def lines(self) -> Iterator[str]:
         """Yield the summary, line by line."""
-        yield from self._header()
+        attrs, judged = self.result.attrs, voice(self.result)
+        yield click.style(str(attrs.get("model")), bold=True)
+        yield (
+            f"  read by {attrs.get('adapter')}; metric {attrs.get('metric')}; "
+            f"{plain(attrs.get('samples')):,} samples of {attrs.get('data')}"
+        )
         yield ""
         yield from self._table()
         yield ""
-        yield from self._totals()
-        diagnosis = self.document["diagnosis"]
-        if diagnosis is not None:
-            yield from self._paragraph("Verdict", _judged(diagnosis))
-        if self.document["anomaly"] is not None:
+        for line in self._totals():
+            yield click.wrap_text(line, self.width, "", "  ")
+        yield from self._others()
+        verdict = [click.style(f"{judged.headline}.", fg=_LEVELS[judged.level])]
+        verdict += [f"{f.code}: {f.evidence}. Do: {f.advice}." for f in judged.findings]
+        yield from self._paragraph("Verdict", verdict)
+        found = _anomaly(self.result)
+        if found is not None:
             yield ""
             yield click.style("Anomaly scores", bold=True)
-            yield from anomaly_summary.lines(self.document["anomaly"])
-        said = verdict(reading(self.result), diagnosed=diagnosis is not None)
-        yield from self._paragraph("What it means", [said.meaning])
-        yield from self._paragraph("What to distrust", said.doubts)
-        notes = [str(note) for note in self.result.attrs.get("notes", ())]
-        yield from self._paragraph("Taken as given", notes)
-        if self.document["output"]:
+            yield from anomalies.lines(found)
+        yield from self._paragraph("What it means", [judged.meaning])
+        yield from self._paragraph("What to distrust", judged.doubts)
+        yield from self._paragraph("Taken as given", [str(n) for n in attrs.get("notes", ())])
+        if attrs.get("output"):
             yield ""
-            yield f"Result: {self.document['output']}"
-
-    def _header(self) -> Iterator[str]:
-        document, data = self.document, self.document["data"]
-        yield click.style(str(document["model"]), bold=True)
-        yield (
-            f"  read by {document['adapter']}; metric {document['metric']}; "
-            f"{data['samples']:,} samples of {data['name']}"
-        )
-
-    def _rows(self) -> list[_Row]:
-        shares = _column(self.result, "importance", "share")
-        rows = [
-            _Row(
-                index=latent["index"],
-                importance=latent["importance_exact"] or 0.0,
-                share=shares[latent["index"]] or 0.0 if self.has_importance else 0.0,
-                state=latent["state"] or "",
-                values=latent,
-            )
-            for latent in self.document["latents"]
-        ]
-        return sorted(rows, key=self._rank)
-
-    def _rank(self, row: _Row) -> tuple[bool, float, int]:
-        weight = row.importance if self.has_importance else row.values["kl_mean"] or 0.0
-        return row.state == "collapsed", -weight, row.index
+            yield f"Result: {attrs.get('output')}"
 
     def _table(self) -> Iterator[str]:
-        rows = self._rows()
-        shown = [row for row in rows if row.state != "collapsed"][:MAX_ROWS]
+        known = [one for one in self.columns if one.place in TABLE]
         bar = min(30, self.width - _NUMBERS)
-        yield click.style(self._heading(bar), bold=True)
-        for row in shown:
-            yield self._line(row, bar)
-        yield from self._left_out(rows, len(shown))
+        heading = "".join(self._cell(one, one.label, bar, "") for one in known)
+        yield click.style(f"latent{heading}".rstrip(), bold=True)
+        for j in self.rows:
+            cells = (self._cell(one, _fitted(one, j), bar, j) for one in known)
+            yield f"{j:>6}{''.join(cells)}".rstrip()
+        yield from self._left_out()
 
-    def _heading(self, bar: int) -> str:
-        heading = "latent    KL"
-        if self.has_importance:
-            heading += f"  {'importance':>10}  {'share':>6} {'':<{bar}} {'state':<9}"
-        if self.has_isometry:
-            heading += f" {'norm':>6} {'residual':>8} {'beta_j':>7}"
-        return heading
-
-    def _line(self, row: _Row, bar: int) -> str:
-        line = f"{row.index:>6} {_number(row.values['kl_mean'], 5)}"
-        if self.has_importance:
-            line += f"  {_number(row.importance, 10)}  {row.share:>6.1%} "
-            line += click.style(self._bar(row.share, bar), fg="cyan")
-            line += " " + click.style(f"{row.state:<9}", fg=_COLOURS.get(row.state))
-        if self.has_isometry:
-            line += f" {_fixed(row.values['norm_mean'], 6)}"
-            line += f" {_fixed(row.values['residual_mean'], 8, '+')}"
-            line += f" {_number(row.values['beta_recovered'], 7)}"
-        return line.rstrip()
+    def _cell(self, shown: Shown, text: str, bar: int, latent: int | str) -> str:
+        """One cell, or heading where there is no latent; shares have a bar behind them."""
+        width = TABLE[shown.place]
+        if not shown.numeric:
+            padded = f"{text:<{width - 1}}"
+            return " " + (padded if latent == "" else click.style(padded, fg=_COLOURS.get(text)))
+        cell = f" {text:>{width - 1}}"
+        if shown.place == "importance/share":
+            drawn = " " * bar if latent == "" else self._bar(shown.values[int(latent)] or 0.0, bar)
+            cell += f" {drawn}"
+        return cell
 
     def _bar(self, share: float, width: int) -> str:
         filled = round(min(max(share, 0.0), 1.0) * width)
-        return self.full * filled + self.empty * (width - filled)
+        return click.style(self.full * filled + self.empty * (width - filled), fg="cyan")
 
-    def _left_out(self, rows: list[_Row], shown: int) -> Iterator[str]:
-        collapsed = [row.index for row in rows if row.state == "collapsed"]
-        more = len(rows) - shown - len(collapsed)
+    def _left_out(self) -> Iterator[str]:
+        collapsed = [j for j in range(self.latents) if self.states[j] == COLLAPSED]
+        more = self.latents - len(self.rows) - len(collapsed)
         if more:
             yield f"       and {more} more; --json has them all"
         if collapsed:
-            some = ", ".join(map(str, sorted(collapsed)[:12]))
-            some += ", ..." if len(collapsed) > 12 else ""
+            some = ", ".join(map(str, collapsed[:12])) + (", ..." if len(collapsed) > 12 else "")
             yield click.style(
                 f"       {len(collapsed)} collapsed, carrying nothing: {some}", dim=True
             )
 
     def _totals(self) -> Iterator[str]:
-        summary = self.document["summary"]
-        lines = [
-            f"{summary['active']} of {summary['latents']} latents active; "
-            f"{_rate(summary['kl_total'])}; distortion {_number(summary['distortion_mean'])}",
-            f"beta {self._beta()}",
-        ]
-        if summary["cosine_mean_abs"] is not None:
-            lines.insert(
-                1,
-                f"columns of the decoder: mean |cosine| {_fixed(summary['cosine_mean_abs'])}, "
-                f"Hadamard gap {_fixed(summary['hadamard_gap'])} (0 when orthogonal)",
-            )
-        for line in lines:
-            yield click.wrap_text(line, self.width, "", "  ")
+        """Yield a line on the whole, one for each tile of the default analyses, one on beta."""
+        rate = _rate(_total(column(self.result, "overview/kl_mean")))
+        parts = [f"{self.active} of {self.latents} latents active", rate]
+        yield "; ".join([*parts, *map(_labelled, self._of("overview"))])
+        yield from (_explained(tile) for name in DEFAULT_ANALYSES for tile in self._of(name))
+        yield f"beta {_beta_in_words(self.result)}"
 
-    def _beta(self) -> str:
-        beta = self.document["beta"]
-        parts = ["not declared" if beta["declared"] is None else f"declared {beta['declared']:.4g}"]
-        if beta["recovered"] is not None:
-            parts.append(f"recovered {beta['recovered']:.4g}{_interval(beta['ci95'])}")
-        if beta["recovered_pullback"] is not None:
-            parts.append(f"by the pullback {beta['recovered_pullback']:.4g}")
-        if beta["value"] is not None:
-            parts.append(f"{beta['value']:.4g} used ({beta['source']})")
-        return ", ".join(parts)
+    def _of(self, group: str) -> list[Shown]:
+        return [tile for tile in self.tiles if tile.group == group]
 
-    def _paragraph(self, title: str, texts: list[str]) -> Iterator[str]:
+    def _others(self) -> Iterator[str]:
+        """Yield a block for each other analysis: its tiles, then its columns."""
+        shown = [*self.tiles, *self.columns]
+        for group in sorted({one.group for one in shown} - _SPOKEN):
+            yield ""
+            yield click.style(group, bold=True)
+            for tile in self._of(group):
+                yield click.wrap_text(_explained(tile), self.width, "  ", "    ")
+            yield from self._extra([one for one in self.columns if one.group == group])
+
+    def _extra(self, extra: list[Shown]) -> Iterator[str]:
+        """Yield columns of an analysis as tables, each as many as the terminal is wide."""
+        while extra:
+            widths = {one.name: max(len(one.title), 9) + 2 for one in extra}
+            fitting = [
+                one
+                for place, one in enumerate(extra)
+                if 6 + sum(widths[other.name] for other in extra[: place + 1]) <= self.width
+            ]
+            extra = extra[len(fitting) :]
+            heading = "".join(f"{one.title:>{widths[one.name]}}" for one in fitting)
+            yield click.style(f"latent{heading}", bold=True)
+            for j in self.rows:
+                cells = (f"{said(c.values[j], c.form):>{widths[c.name]}}" for c in fitting)
+                yield f"{j:>6}{''.join(cells)}"
+
+    def _paragraph(self, title: str, texts: Sequence[str]) -> Iterator[str]:
         if not texts:
             return
         yield ""
@@ -284,85 +264,52 @@ class _Text:
             yield click.wrap_text(text, self.width, "  ", "  ")
 
 
-def _diagnosis(result: Readable) -> dict[str, Any] | None:
+def _fitted(shown: Shown, latent: int) -> str:
+    """A cell of the known table, with as many digits as its width takes."""
+    value, width = shown.values[latent], TABLE[shown.place] - 1
+    texts = [said(value, form) for form in (shown.form, ".2g", ".1g")]
+    return next((text for text in texts if len(text) <= width), texts[-1])
+
+
+def _labelled(tile: Shown) -> str:
+    return f"{tile.label} {tile.text} {tile.units}".rstrip()
+
+
+def _explained(tile: Shown) -> str:
+    return f"{_labelled(tile)}: {tile.hint}"
+
+
+def _beta_in_words(result: Readable) -> str:
+    beta = known_beta(result.attrs)
+    parts = ["not declared" if beta["declared"] is None else f"declared {beta['declared']:.4g}"]
+    if beta["recovered"] is not None:
+        parts.append(f"recovered {beta['recovered']:.4g}{_interval(beta['ci95'])}")
+    if beta["recovered_pullback"] is not None:
+        parts.append(f"by the pullback {beta['recovered_pullback']:.4g}")
+    if beta["value"] is not None:
+        parts.append(f"{beta['value']:.4g} used ({beta['source']})")
+    return ", ".join(parts)
+
+
+def _diagnosis(result: Readable, judged: Voice) -> dict[str, Any] | None:
     if "diagnosis" not in result.groups():
         return None
     group = result["diagnosis"]
-    parts = [group[name].values for name in ("finding", "evidence", "advice") if name in group]
     return {
         "verdict": str(group["verdict"].values),
         "labels": [str(label) for label in group["label"].values],
-        "findings": [
-            {"code": str(code), "evidence": str(evidence), "advice": str(advice)}
-            for code, evidence, advice in zip(*parts, strict=True)
-        ]
-        if parts
-        else [],
+        "findings": [asdict(finding) for finding in judged.findings],
     }
 
 
 def _anomaly(result: Readable) -> dict[str, Any] | None:
-    if anomaly_summary.GROUP not in result.groups():
+    if anomalies.GROUP not in result.groups():
         return None
-    return anomaly_summary.document(result[anomaly_summary.GROUP])
+    return anomalies.document(result[anomalies.GROUP])
 
 
-def _judged(diagnosis: Mapping[str, Any]) -> list[str]:
-    """The verdict in words: what is wrong and what to do, or that nothing is."""
-    if not diagnosis["findings"]:
-        return ["Sound: rate, sigma and decoder fit each other as at an optimum."]
-    return [f"{f['code']}: {f['evidence']}. Do: {f['advice']}." for f in diagnosis["findings"]]
-
-
-def _beta(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    interval = attrs.get("beta_ci95")
-    ends = None if interval is None else [_plain(end) for end in interval]
-    return {
-        "value": _plain(attrs.get("beta")),
-        "source": attrs.get("beta_source"),
-        "declared": _plain(attrs.get("beta_declared")),
-        "recovered": _plain(attrs.get("beta_recovered")),
-        "ci95": None if ends is None or None in ends else ends,
-        "recovered_pullback": _plain(attrs.get("beta_recovered_pullback")),
-    }
-
-
-def _column(result: Readable, group: str, name: str) -> list[Any]:
-    """Values of a variable, finite or None; all None where it was not computed."""
-    if group in result.groups() and name in result[group]:
-        return [_plain(value) for value in result[group][name].values]
-    return [None] * len(result["overview"]["active"].values)
-
-
-def _scalar(result: Readable, group: str, name: str) -> float | None:
-    if group not in result.groups() or name not in result[group]:
-        return None
-    value: float | None = _plain(result[group][name].values)
-    return value
-
-
-def _plain(value: Any) -> Any:
-    """A Python number for any scalar; None for one that is not finite."""
-    if value is None:
-        return None
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _total(values: list[Any]) -> float | None:
+def _total(values: Sequence[Any]) -> float | None:
     return None if None in values else math.fsum(values)
-
-
-def _finite(values: Iterator[Any]) -> tuple[float, ...]:
-    return tuple(value for value in values if value is not None)
-
-
-def _number(value: float | None, width: int = 0) -> str:
-    return f"{'-' if value is None else format(value, '.3g'):>{width}}"
-
-
-def _fixed(value: float | None, width: int = 0, sign: str = "") -> str:
-    return f"{'-' if value is None else format(value, sign + '.3f'):>{width}}"
 
 
 def _interval(ends: list[float] | None) -> str:

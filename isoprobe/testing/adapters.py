@@ -19,7 +19,7 @@ from isoprobe.registry.lookup import installed
 from isoprobe.testing.compare import require_close
 from isoprobe.testing.hostile import armed_copies, foreign_files
 from isoprobe.testing.laws import Law, Laws, law, require
-from isoprobe.theory.formulas import kl_divergence
+from isoprobe.theory.formulas import decoder_response, kl_divergence, unused_variance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -342,7 +342,8 @@ def _pullback(vae: VAE, metric: Metric, mean: Tensor) -> Tensor:
 
 def _misfit(mean: Tensor, std: Tensor, pulled: Tensor) -> float:
     """Mean |norm + sigma^2 - 1| of active latents with one beta for all; NaN for fewer than two."""
-    scaled, room = (2 * std**2 * pulled).mean(0).double(), (1 - std**2).mean(0).double()
+    scaled = decoder_response(std, pulled).mean(0).double()
+    room = unused_variance(std**2).mean(0).double()
     active = kl_divergence(mean, std).mean(0) > ACTIVE_NATS
     if active.sum() < 2:
         return math.nan

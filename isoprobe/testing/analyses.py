@@ -10,12 +10,15 @@ import numpy as np
 
 from isoprobe.probe.quantities import QUANTITIES
 from isoprobe.results.netcdf import check_group
+from isoprobe.results.writer import ResultWriter
+from isoprobe.show.plots.catalogue import draw, has_numbers
 from isoprobe.testing.compare import require_same_variables
 from isoprobe.testing.laws import Law, Laws, law, require
 from isoprobe.testing.rehearsal import Rehearsal
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Analysis, Metric, Variable
+    from isoprobe.results.reader import Result
     from isoprobe.testing.rehearsal import Outcome
 
 #: rounding of sums taken in another order
@@ -139,6 +142,28 @@ class AnalysisLaws(Laws):
         steps[-1].update(batch)
         changed = [n for n, value in before.items() if not value.equal(batch.quantities[n])]
         require(not changed and x.equal(batch.x), f"{changed or 'x'} changed")
+
+    @law("its figures can be drawn where there is what they need")
+    def _figures(self) -> None:
+        figures = self.make().figures()
+        names = [figure.name for figure in figures]
+        require(len(set(names)) == len(names), f"two figures have one name: {', '.join(names)}")
+        if not figures:
+            return
+        with self._written() as result:
+            for figure in figures:
+                require("/" in figure.needs, f"'{figure.name}' needs '{figure.needs}': group/name")
+                if has_numbers(result, figure):
+                    draw(result, figure)
+
+    def _written(self) -> Result:
+        """The run as a result file, which is removed with the result."""
+        samples, latents = self.rehearsal.samples, self.rehearsal.vae.latent_size
+        with ResultWriter.open(None, samples=samples, latent=latents) as writer:
+            writer.append(0, self._expected.columns)
+            for name, variables in self._expected.groups.items():
+                writer.write_group(name, variables)
+            return writer.finish({"metric": self.rehearsal.metric.spec(), "samples": samples})
 
     @cached_property
     def _expected(self) -> Outcome:

@@ -58,6 +58,14 @@ def _has_logits_tensor(laws: MetricLaws) -> bool:
     return _has_logits(laws) and laws.metric.logits_diagonal is not None
 
 
+def _has_flattened(laws: MetricLaws) -> bool:
+    return laws.metric.flattened is not None
+
+
+def _has_flattened_logits(laws: MetricLaws) -> bool:
+    return laws.metric.logits_flattened is not None and laws.metric.logits_diagonal is not None
+
+
 def _finite_range(values: tuple[float, float] | None) -> tuple[float, float]:
     """A finite part of a range of values, which may be open on either side."""
     low, high = values or (-math.inf, math.inf)
@@ -199,6 +207,16 @@ class MetricLaws(Laws):
                     f"the second difference of D against G by {name}",
                 )
 
+    @law("flattened coordinates pull back to the tensor", when=_has_flattened)
+    def _flattened(self) -> None:
+        form = self.metric.flattened
+        for case in self._tensor_cases:
+            for name, images in case.images.items():
+                quadratic = (case.directions * images).flatten(2).sum(2)
+                if form is not None:
+                    found = _pulled_back(form, case.x, case.directions)
+                    require_close(found, quadratic, 1e-6, f"squared steps against d'Gd by {name}")
+
     @law("logits form equals the mean form", when=_has_logits)
     def _logits(self) -> None:
         form = self.metric.logits_distortion
@@ -227,6 +245,16 @@ class MetricLaws(Laws):
                 mean = torch.sigmoid(logits)
                 expected = 0.5 * _hessian_images(form, mean, logits, directions)
                 require_close(diagonal(logits) * directions, expected, 1e-6, "G d in logit space")
+
+    @law("flattened logits pull back to the tensor in logit space", when=_has_flattened_logits)
+    def _flattened_logits(self) -> None:
+        form, diagonal = self.metric.logits_flattened, self.metric.logits_diagonal
+        for _, logits in self._logit_pairs():
+            if form is not None and diagonal is not None:
+                directions = self._directions(logits)
+                quadratic = (diagonal(logits) * directions**2).flatten(2).sum(2)
+                found = _pulled_back(form, logits, directions)
+                require_close(found, quadratic, 1e-6, "squared steps against d'Gd")
 
     # ------------------------------------------------------------------ generated cases
 
@@ -319,3 +347,9 @@ def _hessian_images(
         ]
         rows.append(torch.stack(products))
     return torch.stack(rows, dim=1)
+
+
+def _pulled_back(form: Callable[[Tensor], Tensor], at: Tensor, directions: Tensor) -> Tensor:
+    """Squared length of each direction through the derivative of ``form``, ``(K, B)``."""
+    moved = torch.stack([torch.func.jvp(form, (at,), (d,))[1] for d in directions])
+    return moved.square().flatten(2).sum(2)

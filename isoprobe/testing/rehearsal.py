@@ -7,13 +7,13 @@ and nothing of its files, so that a law can vary one thing at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from isoprobe.contracts import ACTIVE_NATS, Analysis, Batch, Context, Setup, Variable
-from isoprobe.probe.beta import Overview
+from isoprobe.probe.overview import Overview
 from isoprobe.probe.quantities import Probe
 from isoprobe.registry.lookup import installed
 from isoprobe.testing.models import small_data, small_vae
@@ -34,10 +34,12 @@ class Outcome:
     Attributes:
         result: named arrays, of ``result`` and ``conclude``.
         columns: per-sample columns of ``update`` and ``finish_samples``, in order of the samples.
+        groups: results of every analysis of the run, by name.
     """
 
     result: dict[str, Variable]
     columns: dict[str, Variable]
+    groups: dict[str, Mapping[str, Variable]]
 
 
 class Rehearsal:
@@ -146,9 +148,7 @@ class Rehearsal:
             values = np.asarray(variable.values)
             if name not in stored:
                 whole = np.zeros((self.samples, *values.shape[1:]), values.dtype)
-                stored[name] = Variable(
-                    variable.dims, whole, variable.long_name, variable.units, variable.equation
-                )
+                stored[name] = replace(variable, values=whole)
             stored[name].values[rows.start : rows.stop] = values
 
     def finish(self, steps: Sequence[Analysis], stored: dict[str, Variable]) -> Outcome:
@@ -165,8 +165,10 @@ class Rehearsal:
         beta = overview.resolve_beta(1.0, None)
         results: dict[str, Mapping[str, Variable]] = {}
         for step in steps:
-            results[step.name] = step.result(Context(self.setup, beta, dict(results)))
-        context = Context(self.setup, beta, results)
+            results[step.name] = step.result(
+                Context(self.setup, beta, overview.statistics, dict(results))
+            )
+        context = Context(self.setup, beta, overview.statistics, results)
         for step in steps:
             for rows in self.order(20):
                 chunk = {n: v.values[rows.start : rows.stop] for n, v in stored.items()}
@@ -174,7 +176,7 @@ class Rehearsal:
         for step in steps:
             more = step.conclude(lambda name: stored[name].values, context)
             results[step.name] = {**results[step.name], **(more or {})}
-        return Outcome(dict(results[steps[-1].name]), stored)
+        return Outcome(dict(results[steps[-1].name]), stored, results)
 
     def run(self, order: Order) -> Outcome:
         """Run the analysis over batches in an order."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from isoprobe.theory.stated import stated
+
 #: a share of rows that misses a whole number by this much is rounding
 _ROUNDING = 1e-9
 
@@ -33,6 +35,7 @@ class Detection:
     ties: int
 
 
+@stated("Anomaly score")
 def upper_threshold(ordered: np.ndarray, share: float) -> float:
     """Return the least of the scores with at most a share of them above it.
 
@@ -47,6 +50,7 @@ def upper_threshold(ordered: np.ndarray, share: float) -> float:
     return float(ordered[len(ordered) - 1 - above])
 
 
+@stated("Anomaly score")
 def conformal_p_values(scores: np.ndarray, ordered: np.ndarray) -> np.ndarray:
     """Return the share of reference scores, the row itself counted, that reach each score.
 
@@ -65,6 +69,7 @@ def conformal_p_values(scores: np.ndarray, ordered: np.ndarray) -> np.ndarray:
     return p_values
 
 
+@stated("Anomaly score")
 def detect(scores: np.ndarray, anomalous: np.ndarray, threshold: float) -> Detection:
     """Compare what lies above a threshold with what is an anomaly.
 
@@ -88,6 +93,7 @@ def detect(scores: np.ndarray, anomalous: np.ndarray, threshold: float) -> Detec
     )
 
 
+@stated("Anomaly score")
 def auroc(scores: np.ndarray, anomalous: np.ndarray) -> float:
     """Probability that an anomaly scores above a normal row, a tie counting half.
 
@@ -104,6 +110,7 @@ def auroc(scores: np.ndarray, anomalous: np.ndarray) -> float:
     return float((below + reached).mean() / (2 * len(normal)))
 
 
+@stated("Anomaly score")
 def average_precision(scores: np.ndarray, anomalous: np.ndarray) -> float:
     """Precision averaged over the steps of recall, rows of equal score taken in together.
 

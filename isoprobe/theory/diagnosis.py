@@ -6,10 +6,14 @@ are norm + sigma^2 - 1; a sound model has none, in used and collapsed dimensions
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from isoprobe.theory.formulas import norm_of, recovered_beta, unused_variance, variance_called_for
+from isoprobe.theory.formulas import residual as residual_of
+from isoprobe.theory.stated import stated
 
 #: mean |residual| up to which a condition counts as met; weights trained by others, with their
 #: loss on record, stay within 0.1
@@ -45,7 +49,8 @@ class Evidence:
         declared: by user or checkpoint, in units of the metric; None when unknown.
         metric: in use.
         readings: other readings of the scale head, by name: E[2 s^2 g_jj] and E[s^2] of each.
-        table: beta recovered under each plausible metric, by spec.
+        table: gives beta recovered under each plausible metric, by spec; asked only where a
+            declared beta does not hold.
     """
 
     active: np.ndarray
@@ -60,7 +65,7 @@ class Evidence:
     declared: float | None
     metric: str
     readings: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    table: Mapping[str, float] = field(default_factory=dict)
+    table: Callable[[], Mapping[str, float]] = dict
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,7 @@ class Diagnosis:
         return not self.findings
 
 
+@stated("Verdict")
 def diagnose(evidence: Evidence) -> Diagnosis:
     """Apply the rules.
 
@@ -113,12 +119,12 @@ def diagnose(evidence: Evidence) -> Diagnosis:
     if not reference > 0:
         return Diagnosis((_unresponsive(e),), tuple(_unresponsive_labels(e)))
     permuted = _permuted(e)
-    least = DEAD * reference * (1 - e.variance)
+    least = DEAD * reference * unused_variance(e.variance)
     silent = e.stationary < least
     if e.scaled is not None:
         silent &= e.scaled < least  # other data can silence the first, only the decoder the second
     dead = e.active & (e.variance < 0.9) & silent & (not permuted)
-    residual = e.stationary / reference + e.variance - 1
+    residual = residual_of(norm_of(e.stationary, reference), e.variance)
     certain = np.abs(residual) - 2 * e.stationary_se / reference
     mismatched = e.active & ~dead & (certain > OFF)
     single = _single(e, reference, dead, mismatched) or permuted
@@ -175,7 +181,7 @@ def _reference_beta(e: Evidence) -> float:
 
 def _betas(e: Evidence, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Beta of each chosen latent by stationarity, and the weight of its word, |1 - sigma^2|."""
-    used = 1 - e.variance[chosen]
+    used = unused_variance(e.variance[chosen])
     # Where sigma is 1 the condition says nothing: weight 0, whatever stands as its beta.
     safe = np.where(used == 0, 1.0, used)
     return e.stationary[chosen] / safe, np.abs(used)
@@ -228,8 +234,8 @@ def _scale_head(e: Evidence) -> Iterator[Finding]:
 def _misfit(scaled: np.ndarray, variance: np.ndarray, e: Evidence) -> float:
     """Mean |norm + s^2 - 1| over active dimensions, at the declared beta or the best-fitting."""
     scaled, variance = scaled[e.active], variance[e.active]
-    beta = e.declared or scaled.sum() / max((1 - variance).sum(), 1e-12)
-    return float(np.abs(scaled / beta + variance - 1).mean())
+    beta = e.declared or scaled.sum() / max(unused_variance(variance).sum(), 1e-12)
+    return float(np.abs(residual_of(norm_of(scaled, beta), variance)).mean())
 
 
 def _agreement(
@@ -290,8 +296,8 @@ def _permuted(e: Evidence) -> bool:
         return False
     given = e.variance[e.active]
     slope = e.scaled[e.active] / given
-    beta = e.declared or np.median(slope * given / (1 - given))
-    called_for = 1 / (1 + slope / beta)
+    beta = e.declared or np.median(recovered_beta(e.scaled[e.active], given))
+    called_for = variance_called_for(slope / 2, beta)
     in_order = np.abs(np.log(called_for / given)).mean()
     reordered = np.abs(np.log(np.sort(called_for) / np.sort(given))).mean()
     return bool(in_order > 2 * OFF and reordered < in_order / 3)
@@ -302,7 +308,7 @@ def _beta_or_metric(e: Evidence, reference: float) -> Iterator[Finding]:
         return
     near = {
         spec: beta
-        for spec, beta in e.table.items()
+        for spec, beta in e.table().items()
         if spec != e.metric and abs(beta / e.declared - 1) <= DIFFERS
     }
     if near:
@@ -327,8 +333,9 @@ def _curved(e: Evidence, residual: np.ndarray, judged: np.ndarray) -> Iterator[F
     if e.scaled is None:
         return
     stationary = float(np.abs(residual[judged]).mean())
-    pulled_beta = e.scaled[judged].sum() / (1 - e.variance[judged]).sum()
-    pulled = float(np.abs(e.scaled[judged] / pulled_beta + e.variance[judged] - 1).mean())
+    pulled_beta = e.scaled[judged].sum() / unused_variance(e.variance[judged]).sum()
+    norms = norm_of(e.scaled[judged], pulled_beta)
+    pulled = float(np.abs(residual_of(norms, e.variance[judged])).mean())
     if stationary <= HOLDS and pulled > 2 * HOLDS:
         yield Finding(
             "curved",

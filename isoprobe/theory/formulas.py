@@ -1,137 +1,125 @@
-"""The paper's formulas, and the exact finite-rate ones, on tensors or arrays alike.
+"""Every numbered equation of the paper that results carry, and the exact finite-rate ones.
 
 Equation numbers are those of Nakagawa, Kato and Suzuki (2021). In every formula beta is the KL
 weight in the units of the metric, L_x = E D + beta sum_j KL_j (Eq. 3), and g_jj the diagonal of
-the pullback J' G J at the posterior mean.
+the pullback J' G J at the posterior mean. Each takes numpy arrays or torch tensors and gives the
+same back. By subject they lie in :mod:`isoprobe.theory.rate`, :mod:`isoprobe.theory.isometry`,
+:mod:`isoprobe.theory.importance` and :mod:`isoprobe.theory.density`; the coordinates y (Eq. 16, 67)
+in :mod:`isoprobe.theory.isometric`.
 """
 
-from __future__ import annotations
+from isoprobe.theory.density import (
+    absolute_log_density,
+    correlation,
+    disagreement,
+    gaussian_log_normaliser,
+    input_log_density,
+    log_density_by_loss,
+    log_density_by_sigmas,
+    log_prior,
+    log_volume_of_diagonal,
+    log_volume_of_scale,
+    log_volume_of_surface,
+)
+from isoprobe.theory.importance import (
+    cumulative_shares,
+    idle,
+    order_of_importance,
+    rough_importance,
+    shares,
+    states,
+)
+from isoprobe.theory.isometry import (
+    active_subset,
+    cosines,
+    decoder_response,
+    hadamard_gap,
+    inverse_variance_called_for,
+    isometry_norm,
+    mean_absolute_cosine,
+    norm_of,
+    orthogonality_defect,
+    recovered_beta,
+    residual,
+    stationary_norm,
+    unused_variance,
+    variance_called_for,
+)
+from isoprobe.theory.rate import (
+    NATS_TO_BITS,
+    bits,
+    certificate_gap,
+    collapse_beta,
+    elbo,
+    entropy_rate,
+    excess,
+    expected_coding_loss,
+    ideal_rate,
+    kl_divergence,
+    loss_ratio,
+    mutual_information,
+    objective,
+    rate,
+    second_moment,
+    stays_active,
+    two_points,
+    water_filling_distortion,
+    water_filling_rate,
+    water_level,
+    weighted_rate,
+)
 
-import math
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
-
-    Real = TypeVar("Real", Tensor, np.ndarray, float)
-    Sequence = TypeVar("Sequence", Tensor, np.ndarray)
-
-NATS_TO_BITS = 1 / math.log(2)
-
-
-def kl_divergence(mean: Tensor, std: Tensor) -> Tensor:
-    """KL of each posterior dimension from the prior N(0, 1).
-
-    Args:
-        mean: mu, ``(B, n)``.
-        std: sigma, ``(B, n)``.
-
-    Returns:
-        ``(B, n)`` in nats (Eq. 2).
-
-    Examples:
-        >>> import torch
-        >>> kl_divergence(torch.zeros(1, 2), torch.ones(1, 2))  # a posterior that is the prior
-        tensor([[0., 0.]])
-    """
-    variance = std.square()
-    return 0.5 * (mean.square() + variance - variance.log() - 1)
-
-
-def isometry_norm(std: Sequence, pullback_diagonal: Sequence, beta: float) -> Sequence:
-    """Squared norm of the implicit isometric basis vectors.
-
-    Args:
-        std: sigma, ``(..., n)``.
-        pullback_diagonal: g_jj, ``(..., n)``.
-        beta: KL weight.
-
-    Returns:
-        ``(..., n)``, dimensionless (Eq. 23): 1 - sigma^2 at an optimum.
-
-    Examples:
-        A linear decoder with one column of length 2, trained to its optimum at beta = 1:
-        sigma^2 = beta / (beta + 2 * 2^2).
-
-        >>> import numpy as np
-        >>> std, g = np.array([1 / 3]), np.array([4.0])
-        >>> norm = isometry_norm(std, g, beta=1.0)
-        >>> np.allclose(norm, 1 - std**2)
-        True
-    """
-    norm: Sequence = 2 / beta * std**2 * pullback_diagonal
-    return norm
-
-
-def residual(norm: Real, variance: Real) -> Real:
-    """Return how far a dimension is from stationarity in sigma: norm + sigma^2 - 1.
-
-    Zero at an optimum for used and collapsed dimensions alike, because the KL term sigma^2 that
-    the paper drops after Eq. 10 is kept here.
-
-    Examples:
-        >>> residual(0.75, 0.25)  # a used dimension at its optimum
-        0.0
-        >>> residual(0.0, 1.0)  # a collapsed one
-        0.0
-    """
-    gap: Real = norm + variance - 1
-    return gap
-
-
-def rough_importance(inverse_variance_mean: Real, beta: float) -> Real:
-    """Estimate Var(y_j) by mean inverse variances; an upper bound by Poincare's inequality.
-
-    Args:
-        inverse_variance_mean: E[sigma_j^-2], ``(..., n)``.
-        beta: KL weight.
-
-    Returns:
-        (beta/2) E[sigma_j^-2], in units of the metric (Eq. 22).
-
-    Examples:
-        >>> rough_importance(100.0, beta=0.5)  # E[sigma^-2] = 100
-        25.0
-    """
-    return beta / 2 * inverse_variance_mean
-
-
-def cosines(gram: Tensor) -> Tensor:
-    """Cosines between decoder columns in the metric (Lemma 4).
-
-    Args:
-        gram: J' G J, ``(B, n, n)``.
-
-    Returns:
-        ``(B, n, n)``; 0 where a column vanishes.
-    """
-    length = gram.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
-    product = length[..., :, None] * length[..., None, :]
-    return (gram / product.clamp_min(1e-300 if gram.dtype.itemsize == 8 else 1e-38)).clamp(-1, 1)
-
-
-def hadamard_gap(gram: Tensor) -> Tensor:
-    """Half of sum_j log g_jj - log det g: zero exactly when the columns are orthogonal.
-
-    Args:
-        gram: J' G J, positive definite, ``(B, n, n)``.
-
-    Returns:
-        ``(B,)`` in nats, >= 0 by Hadamard's inequality.
-
-    Examples:
-        Two columns of equal length at 60 degrees: minus half the log of sin^2.
-
-        >>> import math, torch
-        >>> gap = hadamard_gap(torch.tensor([[[1.0, 0.5], [0.5, 1.0]]]))
-        >>> math.isclose(float(gap), -0.5 * math.log(0.75))
-        True
-    """
-    # The determinant of the correlation matrix keeps the difference free of cancellation.
-    return -0.5 * cosines(gram.double()).logdet()
-
-
-def active_subset(gram: Tensor, active: Tensor) -> Tensor:
-    """Rows and columns of ``gram (B, n, n)`` where ``active (n,)`` is true: ``(B, k, k)``."""
-    return gram[..., active, :][..., :, active]
+__all__ = [
+    "NATS_TO_BITS",
+    "absolute_log_density",
+    "active_subset",
+    "bits",
+    "certificate_gap",
+    "collapse_beta",
+    "correlation",
+    "cosines",
+    "cumulative_shares",
+    "decoder_response",
+    "disagreement",
+    "elbo",
+    "entropy_rate",
+    "excess",
+    "expected_coding_loss",
+    "gaussian_log_normaliser",
+    "hadamard_gap",
+    "ideal_rate",
+    "idle",
+    "input_log_density",
+    "inverse_variance_called_for",
+    "isometry_norm",
+    "kl_divergence",
+    "log_density_by_loss",
+    "log_density_by_sigmas",
+    "log_prior",
+    "log_volume_of_diagonal",
+    "log_volume_of_scale",
+    "log_volume_of_surface",
+    "loss_ratio",
+    "mean_absolute_cosine",
+    "mutual_information",
+    "norm_of",
+    "objective",
+    "order_of_importance",
+    "orthogonality_defect",
+    "rate",
+    "recovered_beta",
+    "residual",
+    "rough_importance",
+    "second_moment",
+    "shares",
+    "states",
+    "stationary_norm",
+    "stays_active",
+    "two_points",
+    "unused_variance",
+    "variance_called_for",
+    "water_filling_distortion",
+    "water_filling_rate",
+    "water_level",
+    "weighted_rate",
+]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from isoprobe.statistics.moments import Accumulator
+from isoprobe.theory.stated import stated
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Variable
@@ -89,6 +90,10 @@ class ScaleTable(Accumulator):
             inverse=inverse[used] / n,
         )
 
+    def variances(self, beta: float) -> np.ndarray:
+        """Var(y_j) of every latent at a given beta, ``(n,)``."""
+        return np.array([self.curve(j).variance(beta) for j in range(self.latents)])
+
     def isometric_map(self, beta: float) -> IsometricMap:
         """The map z -> y of every latent at a given beta."""
         return IsometricMap([self.curve(j).coordinate(beta) for j in range(self.latents)])
@@ -114,8 +119,9 @@ class ScaleCurve:
         """y_j(z): the integral of sqrt(beta/2) / sigma_j from 0 to z (Eq. 67)."""
         return Coordinate(self.mean, np.sqrt(beta / 2) * self.inverse)
 
+    @stated("Importance", "Eq. 16, 67")
     def variance(self, beta: float) -> float:
-        """Return Var(y_j) under the aggregate posterior: the exact importance.
+        """Return Var(y_j) under the aggregate posterior: the exact importance (Eq. 16, 67).
 
         Each bin is a Gaussian of its mean and spread, integrated by Gauss-Hermite quadrature.
         """
@@ -188,17 +194,20 @@ class IsometricMap:
 
     coordinates: list[Coordinate]
 
+    @stated("Importance", "Eq. 16, 67")
     def to_isometric(self, z: np.ndarray) -> np.ndarray:
-        """Isometric coordinates of latents ``(B, n)``: ``(B, n)`` (Eq. 16)."""
+        """Isometric coordinates of latents ``(B, n)``: ``(B, n)`` (Eq. 16, 67)."""
         return np.stack([c.to_isometric(z[:, j]) for j, c in enumerate(self.coordinates)], axis=1)
 
+    @stated("Importance")
     def from_isometric(self, y: np.ndarray) -> np.ndarray:
         """Latents of isometric coordinates ``(B, n)``: ``(B, n)``."""
         return np.stack([c.from_isometric(y[:, j]) for j, c in enumerate(self.coordinates)], axis=1)
 
 
+@stated("Importance", "Eq. 16")
 def map_to_arrays(isometric_map: IsometricMap) -> tuple[np.ndarray, np.ndarray]:
-    """Knots and slopes of a map, each ``(n, K)``, padded with NaN at the end."""
+    """Knots and slopes dy/dz of a map (Eq. 16), each ``(n, K)``, padded with NaN at the end."""
     longest = max(len(c.knots) for c in isometric_map.coordinates)
     knots = np.full((len(isometric_map.coordinates), longest), np.nan)
     slopes = knots.copy()

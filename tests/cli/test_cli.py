@@ -108,7 +108,6 @@ def test_another_command_line_goes_on_with_a_run(
 ) -> None:
     """Only what the numbers depend on must be the same."""
     from isoprobe.api import analyze
-    from isoprobe.results.writer import ResultWriter
     from isoprobe.run.engine import Run as Engine
 
     data, out = np.load(folder / "good.npy"), tmp_path / "r.h5"
@@ -127,8 +126,7 @@ def test_another_command_line_goes_on_with_a_run(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Engine, "_finish", killed)
-        patch.setattr(ResultWriter, "due", lambda _: True)  # a state to go on from
+        patch.setattr(Engine, "conclude", killed)
         begin("first", resume=False)
     assert out.with_name("r.h5.partial").is_dir()
     with begin("second --resume", resume=True) as result:
@@ -147,6 +145,7 @@ def test_json_is_whole_and_has_the_promised_keys(run: Run) -> None:
         "beta",
         "latents",
         "summary",
+        "verdict",
         "diagnosis",
         "anomaly",
         "output",
@@ -175,6 +174,8 @@ def test_json_is_whole_and_has_the_promised_keys(run: Run) -> None:
         "importance_rough",
         "importance_exact",
         "state",
+        "importance/share",
+        "diagnosis/label",
     }
     assert set(document["summary"]) == {
         "latents",

@@ -291,3 +291,37 @@ def test_the_latents_are_left_alone() -> None:
     decode = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(N, 2).double()).requires_grad_(False)
     push_stacked(decode, z, torch.eye(N, dtype=z.dtype)[:, None])
     assert torch.equal(z, before)
+
+
+# --------------------------------------------------------------------------- digits on a card
+
+
+def precisions() -> list[str]:
+    cudnn: Any = torch.backends.cudnn
+    return [p.fp32_precision for p in (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_route_differentiates_without_tf32_and_gives_the_setting_back(allowed: bool) -> None:
+    was = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
+    seen = []
+
+    def decode(z: Tensor) -> Tensor:
+        seen.append(precisions())
+        return z.tanh()
+
+    def failing(z: Tensor) -> Tensor:
+        raise RuntimeError("no")
+
+    try:
+        before = precisions()
+        choose_route(decode, torch.randn(2, N))
+        with pytest.raises(CheckpointError):
+            choose_route(failing, torch.randn(2, N))
+        assert precisions() == before
+        assert torch.backends.cudnn.allow_tf32 is allowed
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = was
+    assert seen
+    assert all(each == ["ieee"] * 3 for each in seen)

@@ -70,6 +70,7 @@ ROOMS = {
         toy
         images
         anomaly
+        page
         commands
     """,
 }

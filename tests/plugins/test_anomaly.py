@@ -16,6 +16,7 @@ import isoprobe
 from isoprobe.contracts import VAE, Beta, Context, Dataset, Posterior, Setup
 from isoprobe.errors import CheckpointError, DataError, MetricError, OptionError
 from isoprobe.probe.objective import rates
+from isoprobe.probe.shared import PassStatistics
 from isoprobe.show.summary import to_json, to_text
 from isoprobe_plugins.analyses.anomaly import Anomaly
 from isoprobe_plugins.architectures.linear import linear_vae
@@ -343,7 +344,9 @@ def test_a_score_that_is_not_finite_is_refused_by_sample() -> None:
     analysis.start(setup)
     columns = {"score": np.array([1.0, np.inf, 2.0])}
     with pytest.raises(CheckpointError, match="score of sample 1 is inf"):
-        analysis.conclude(columns.__getitem__, Context(setup, Beta(1.0, "user")))
+        analysis.conclude(
+            columns.__getitem__, Context(setup, Beta(1.0, "user"), PassStatistics.empty(4))
+        )
 
 
 def test_xarray_reads_the_group(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_y_of_the_linear_vae_is_a_scaled_mean(result: Result) -> None:
     rows = result.samples(names=["mean", "y"])
     slope = np.sqrt(EIGENVALUES[KEPT])
     np.testing.assert_allclose(rows["y"][:, KEPT], rows["mean"][:, KEPT] * slope, rtol=1e-9)
-    variance = result["coordinates"]["variance"].values
+    variance = result["importance"]["exact"].values
     np.testing.assert_allclose(variance[KEPT], EIGENVALUES[KEPT], rtol=1e-6)
     means = EIGENVALUES[KEPT] - BETA / 2
     of_means = result["coordinates"]["variance_of_mean"].values[KEPT]

@@ -70,7 +70,7 @@ def test_analyze_gives_stationary_norms_and_no_pullback(metric: str) -> None:
         assert np.isfinite(isometry["stationary_norm_mean"].values).all()
         assert "norm_mean" not in isometry and "cosine" not in isometry
         assert "pullback" not in result["samples"]
-        assert np.isfinite(result["importance"]["rate"].values).all()
+        assert np.isfinite(result["overview"]["kl_mean"].values).all()
         assert np.isfinite(result.attrs["beta_recovered"])
 
 

@@ -21,8 +21,9 @@ from isoprobe.checkpoints.native import FORMAT_VERSION as CHECKPOINT_VERSION
 from isoprobe.checkpoints.native import read_manifest
 from isoprobe.cli import main
 from isoprobe.errors import CheckpointError, ResultError
-from isoprobe.results.reader import FORMAT_VERSION as RESULT_VERSION
 from isoprobe.results.reader import Result
+from isoprobe.results.versions import FORMAT_VERSION as RESULT_VERSION
+from isoprobe.results.versions import MOVED
 from tests import bad_files
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -34,8 +35,8 @@ def numbers(folder: Path, version: str) -> dict[str, object]:
 
 
 def test_the_current_versions_have_their_files() -> None:
-    assert RESULT_VERSION == CHECKPOINT_VERSION  # or each needs a number of its own here
     assert str(RESULT_VERSION) in VERSIONS
+    assert (GOLDEN / f"model-v{CHECKPOINT_VERSION}.safetensors").is_file()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -52,7 +53,7 @@ def test_a_result_says_what_it_said(version: str) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_checkpoint_gives_what_it_gave(version: str) -> None:
     wanted = numbers(GOLDEN, version)
-    vae = load(GOLDEN / f"model-v{version}.safetensors")
+    vae = load(GOLDEN / wanted["checkpoint"])
     assert (vae.facts.metric, vae.facts.beta) == ("bce", 1.0)
     found = vae.decode(torch.ones(1, vae.latent_size))
     np.testing.assert_allclose(found[0], wanted["decoded"], rtol=1e-6)
@@ -61,13 +62,27 @@ def test_a_checkpoint_gives_what_it_gave(version: str) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_old_result_is_a_reference_and_has_a_report(version, tmp_path, capsys) -> None:
     np.save(tmp_path / "rows.npy", np.full((3, bad_files.PIXELS), 0.5, "f4"))
-    model, result = (str(GOLDEN / f"{n}-v{version}") for n in ("model", "result"))
+    model, result = GOLDEN / numbers(GOLDEN, version)["checkpoint"], GOLDEN / f"result-v{version}"
     data = ["--data", str(tmp_path / "rows.npy")]
-    score = ["score", f"{model}.safetensors", *data, "--reference", f"{result}.h5"]
+    score = ["score", str(model), *data, "--reference", f"{result}.h5"]
     assert main(score) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len({line.partition(",")[2] for line in lines[1:]}) == 1  # equal rows, equal scores
     assert main(["report", f"{result}.h5", "-o", str(tmp_path / "page.html")]) == 0
+
+
+def test_a_number_is_found_by_its_name_in_either_version() -> None:
+    with Result.open(GOLDEN / "result-v1.h5") as old, Result.open(GOLDEN / "result-v2.h5") as new:
+        for old_name, new_name in MOVED.items():
+            (group, _, key), (other, _, name) = old_name.partition("/"), new_name.partition("/")
+            if group not in old or group not in new:
+                continue
+            assert key in old[group]
+            assert key not in list(new[group])
+            with pytest.warns(DeprecationWarning, match=f"'{old_name}' is now '{new_name}'"):
+                found = new[group][key]
+            np.testing.assert_array_equal(found.values, new[other][name].values)
+            np.testing.assert_array_equal(old[group][key].values, old[other][name].values)
 
 
 def test_a_newer_result_is_refused_with_advice(tmp_path) -> None:
@@ -75,7 +90,7 @@ def test_a_newer_result_is_refused_with_advice(tmp_path) -> None:
     path.write_bytes((GOLDEN / f"result-v{RESULT_VERSION}.h5").read_bytes())
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = RESULT_VERSION + 1
-    with pytest.raises(ResultError, match=r"version 2.*reads up to 1.*newer isoprobe"):
+    with pytest.raises(ResultError, match=r"version 3.*reads up to 2.*newer isoprobe"):
         Result.open(path)
 
 
@@ -90,9 +105,10 @@ def test_a_newer_checkpoint_is_refused_with_advice(tmp_path) -> None:
 def make(folder: Path) -> None:
     """Write the files of the current version."""
     os.chdir(folder)  # so that no path of this machine is recorded
-    version = RESULT_VERSION
-    model, out = Path(f"model-v{version}.safetensors"), Path(f"result-v{version}.h5")
-    bad_files.good_model(model)
+    version, model = RESULT_VERSION, Path(f"model-v{CHECKPOINT_VERSION}.safetensors")
+    out = Path(f"result-v{version}.h5")
+    if not model.exists():
+        bad_files.good_model(model)
     rows = Path("rows.npy")
     np.save(rows, np.random.default_rng(0).random((24, bad_files.PIXELS)).astype("f4"))
     analyses = ["--analysis=anomaly", "--analysis=importance", "--analysis=isometry"]
@@ -100,6 +116,7 @@ def make(folder: Path) -> None:
     rows.unlink()
     with Result.open(out) as result:
         said = {
+            "checkpoint": model.name,
             "attrs": {k: result.attrs[k] for k in ("model", "metric", "beta", "samples", "seed")},
             "groups": result.groups(),
             "arrays": {

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import h5py
 import numpy as np
 import pytest
@@ -31,8 +28,8 @@ def write(path, batches=((0, 4), (4, 10)), groups=None, attrs=None, **options):
         return writer.finish(attrs or {})
 
 
-def test_rows_come_back_as_written_whatever_the_order_of_batches(tmp_path):
-    with write(tmp_path / "r.h5", batches=[(4, 10), (0, 4)]) as result:
+def test_rows_come_back_as_written(tmp_path):
+    with write(tmp_path / "r.h5") as result:
         np.testing.assert_array_equal(result.samples()["mean"], MEAN)
         np.testing.assert_array_equal(result.samples(3, 7, ["mean"])["mean"], MEAN[3:7])
 
@@ -179,51 +176,6 @@ def test_the_same_run_gives_the_same_bytes(tmp_path):
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
-def test_a_resumed_run_gives_the_same_bytes(tmp_path):
-    write(tmp_path / "a.h5", identity={"seed": 1}).close()
-    with (
-        pytest.raises(KeyboardInterrupt),
-        ResultWriter.open(tmp_path / "b.h5", samples=10, latent=3, identity={"seed": 1}) as writer,
-    ):
-        writer.append(0, {"mean": column(MEAN[:4], "latent")})
-        writer.checkpoint(4, {"sum/count": np.array(4)}, force=True)
-        writer.append(4, {"mean": column(-MEAN[4:8], "latent")})  # lost: after the state
-        raise KeyboardInterrupt
-    with ResultWriter.open(
-        tmp_path / "b.h5", samples=10, latent=3, identity={"seed": 1}, resume=True
-    ) as writer:
-        start, state = writer.resume_point()
-        assert (start, state["sum/count"]) == (4, 4)
-        writer.append(4, {"mean": column(MEAN[4:], "latent")})
-        writer.finish({}).close()
-    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.h5", "b.h5"]
-
-
-def unfinished(path, **identity):
-    writer = ResultWriter.open(path, samples=10, latent=3, identity=identity)
-    writer.append(0, {"mean": column(MEAN[:4], "latent")})
-    writer.checkpoint(4, {}, force=True)
-    writer.abort()
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "named"),
-    [
-        ({"seed": 0}, {"seed": 1}, "seed was 0, now 1"),
-        ({"metric": "sse"}, {}, "metric was 'sse', now None"),
-        ({"options": {"a": [1]}}, {"options": {"a": [2]}}, "options was"),
-    ],
-)
-def test_resuming_with_other_options_names_the_difference(tmp_path, before, now, named):
-    unfinished(tmp_path / "r.h5", **before)
-    with pytest.raises(ResultError, match="cannot resume") as caught:
-        ResultWriter.open(tmp_path / "r.h5", samples=10, latent=3, identity=now, resume=True)
-    assert named in str(caught.value)
-    # and nothing is lost by the attempt
-    ResultWriter.open(tmp_path / "r.h5", samples=10, latent=3, identity=before, resume=True).abort()
-
-
 def test_existing_output_is_refused_before_anything_is_written(tmp_path):
     write(tmp_path / "r.h5").close()
     before = (tmp_path / "r.h5").read_bytes()
@@ -239,49 +191,13 @@ def test_overwriting_replaces_it(tmp_path):
         assert result.attrs["run"] == 2
 
 
-def test_an_unfinished_run_is_not_thrown_away_silently(tmp_path):
-    unfinished(tmp_path / "r.h5")
-    with pytest.raises(ResultError, match="--resume"):
-        ResultWriter.open(tmp_path / "r.h5", samples=10, latent=3)
-    with ResultWriter.open(tmp_path / "r.h5", samples=10, latent=3, overwrite=True) as writer:
-        assert writer.resume_point() is None
-
-
-def test_two_writers_on_one_target_are_refused(tmp_path):
-    target = tmp_path / "r.h5"
-    code = (
-        "import sys; from pathlib import Path; from isoprobe.results.writer import ResultWriter;"
-        "w = ResultWriter.open(Path(sys.argv[1]), samples=10, latent=3);"
-        "print('open', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
-        other.stdout.readline()
-        with pytest.raises(ResultError, match="another process"):
-            ResultWriter.open(target, samples=10, latent=3, overwrite=True)
-        assert (tmp_path / "r.h5.partial").exists()  # the other one goes on undisturbed
-        other.kill()
-    write(target).close()  # a dead one does not stand in the way
-
-
 def test_a_mistake_in_the_input_leaves_nothing_behind(tmp_path):
     with (
         pytest.raises(DataError),
-        ResultWriter.open(tmp_path / "r.h5", samples=10, latent=3, interval=0.0) as writer,
+        ResultWriter.open(tmp_path / "r.h5", samples=10, latent=3) as writer,
     ):
         writer.append(0, {"mean": column(MEAN[:4], "latent")})
-        writer.checkpoint(4, {})
         raise DataError("NaN in row 4")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_states_are_saved_no_more_often_than_asked(tmp_path):
-    writer = ResultWriter.open(tmp_path / "r.h5", samples=10, latent=3, interval=1e6)
-    writer.append(0, {"mean": column(MEAN, "latent")})
-    writer.checkpoint(10, {})
-    assert writer.resume_point() is None
-    writer.abort()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -322,6 +238,16 @@ def test_rows_past_the_last_sample_are_refused(tmp_path):
     writer.abort()
 
 
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [([(4, 10)], "lacks rows between 0 and 4"), ([(0, 4), (2, 6)], "has rows up to 4 already")],
+)
+def test_rows_come_in_order(tmp_path, batches, message):
+    with pytest.raises(PluginError, match=message):
+        write(tmp_path / "r.h5", batches=batches)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_column_with_missing_rows_is_no_result(tmp_path):
     with pytest.raises(PluginError, match="lacks rows"):
         write(tmp_path / "r.h5", batches=[(0, 4)])
@@ -348,13 +274,6 @@ def test_a_wrong_variable_is_named(tmp_path, name, variable, message):
     writer.abort()
 
 
-def test_a_state_that_would_be_pickled_is_refused(tmp_path):
-    writer = ResultWriter.open(tmp_path / "r.h5", samples=10, latent=3)
-    with pytest.raises(PluginError, match="Python objects"):
-        writer.checkpoint(1, {"x": np.array([{}])}, force=True)
-    writer.abort()
-
-
 def test_targets_that_cannot_be(tmp_path):
     for path, message in [
         (tmp_path / "no" / "r.h5", "no folder"),
@@ -364,24 +283,11 @@ def test_targets_that_cannot_be(tmp_path):
             ResultWriter.open(path, samples=1, latent=1)
 
 
-def test_a_full_disk_keeps_what_was_saved(tmp_path, monkeypatch):
-    target = tmp_path / "r.h5"
-
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    with (
-        pytest.raises(ResultError, match="No space left"),
-        ResultWriter.open(target, samples=10, latent=3, identity={}) as writer,
-    ):
-        writer.append(0, {"mean": column(MEAN, "latent")})
-        writer.checkpoint(10, {}, force=True)
-        monkeypatch.setattr("isoprobe.results.netcdf.write_scales", full)
-        writer.finish({})
-    monkeypatch.undo()
-    assert not target.exists()
-    with (
-        ResultWriter.open(target, samples=10, latent=3, identity={}, resume=True) as writer,
-        writer.finish({}) as result,
-    ):
-        np.testing.assert_array_equal(result.samples()["mean"], MEAN)
+    monkeypatch.setattr("isoprobe.results.netcdf.write_attributes", full)
+    with pytest.raises(ResultError, match="No space left"):
+        write(tmp_path / "r.h5")
+    assert list(tmp_path.iterdir()) == []

@@ -19,12 +19,15 @@ import numpy as np
 import pytest
 
 from isoprobe.contracts import Variable
+from isoprobe.data.order import Order
 from isoprobe.errors import ResultError
 from isoprobe.results.reader import Result
+from isoprobe.results.working import Working
 from isoprobe.results.writer import ResultWriter
+from isoprobe.run.shards import Columns, ShardFolder
 
 SAMPLES, LATENT, BATCH = 60, 3, 7
-WRITER = ("isoprobe/results/writer.py", "isoprobe/results/journal.py", "isoprobe/results/netcdf.py")
+WRITER = tuple(f"isoprobe/results/{name}.py" for name in ("writer", "shard", "working", "netcdf"))
 
 
 def rows(start: int, stop: int) -> np.ndarray:
@@ -32,27 +35,27 @@ def rows(start: int, stop: int) -> np.ndarray:
 
 
 def run(path: Path, pause: float = 0.0) -> None:
-    """Sum rows batch by batch, going on from whatever an earlier run left."""
-    with ResultWriter.open(
-        path,
-        samples=SAMPLES,
-        latent=LATENT,
-        resume=True,
-        overwrite=not path.with_name(path.name + ".partial").exists(),
-        identity={"seed": 0},
-        interval=0.0,
-    ) as writer:
-        start, state = writer.resume_point() or (0, {"total": np.zeros(LATENT)})
-        total = state["total"]
-        for first in range(start, SAMPLES, BATCH):
-            last = min(first + BATCH, SAMPLES)
-            batch = rows(first, last)
-            total = total + batch.sum(0)
-            writer.append(first, {"mean": Variable(("sample", "latent"), batch, "mean")})
-            writer.checkpoint(last, {"total": total})
+    """Sum rows shard by shard, going on from whatever an earlier run left."""
+    begun = path.with_name(path.name + ".partial").exists()
+    with Working.open(path, {"seed": 0}, resume=True, overwrite=not begun) as working:
+        folder = ShardFolder(working, {"seed": 0})
+        order = Order(SAMPLES, SAMPLES)
+        ranges = [range(a, min(a + BATCH, SAMPLES)) for a in range(0, SAMPLES, BATCH)]
+        for part in folder.missing(ranges, order):
+            batch = rows(part.start, part.stop)
+            with folder.writer(part, order, LATENT) as shard:
+                shard.append(len(batch), {"mean": Variable(("sample", "latent"), batch, "mean")})
+                shard.finish(folder.record(), {"total": batch.sum(0)})
             time.sleep(pause)
-        writer.write_group("sums", {"total": Variable(("latent",), total, "sum")})
-        writer.finish({"seed": 0}).close()
+        with (
+            folder.opened(ranges, order) as shards,
+            ResultWriter(working, samples=SAMPLES, latent=LATENT) as writer,
+        ):
+            total = sum(shard.state()["total"] for shard in shards)
+            for part in ranges:
+                writer.append(part.start, Columns(shards).read(part.start, part.stop))
+            writer.write_group("sums", {"total": Variable(("latent",), total, "sum")})
+            writer.finish({"seed": 0}).close()
 
 
 def contents(path: Path) -> tuple[list[float], list[float]]:
@@ -134,7 +137,7 @@ def test_kills_from_outside_at_random_moments(tmp_path):
     partial = tmp_path / "r.h5.partial"
     for attempt in range(3):
         process = subprocess.Popen([sys.executable, __file__, str(target)])
-        while not (partial / "state.npz").exists() and process.poll() is None:
+        while not list(partial.glob("*.shard")) and process.poll() is None:
             time.sleep(0.005)
         time.sleep(random.Random(attempt).uniform(0, 0.05))
         process.kill()
@@ -151,10 +154,12 @@ def test_an_older_result_stays_until_the_new_one_is_whole(tmp_path):
     before = target.read_bytes()
     with (
         pytest.raises(ZeroDivisionError),
-        ResultWriter.open(target, samples=4, latent=1, overwrite=True, interval=0.0) as writer,
+        Working.open(target, {"seed": 0}, overwrite=True) as working,
     ):
-        writer.append(0, {"mean": Variable(("sample", "latent"), np.ones((2, 1)), "mean")})
-        writer.checkpoint(2, {})
+        folder = ShardFolder(working, {"seed": 0})
+        with folder.writer(range(2), Order(4, 4), 1) as shard:
+            shard.append(2, {"mean": Variable(("sample", "latent"), np.ones((2, 1)), "mean")})
+            shard.finish(folder.record(), {})
         raise ZeroDivisionError
     assert target.read_bytes() == before
     assert (tmp_path / "r.h5.partial").is_dir()  # and the new one can be completed

@@ -1,4 +1,4 @@
-"""``--samples auto``: a plain run of the first round number that is enough."""
+"""``--samples auto``: shards are added until the errors are small; the bits of a plain run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 
 from isoprobe.api import analyze
 from isoprobe.contracts import VAE, Variable
+from isoprobe.data import order
 from isoprobe.errors import OptionError, ResultError
 from isoprobe.results.reader import Result
-from isoprobe.run import enough
-from isoprobe.run.engine import Run
+from isoprobe.run.engine import Pass, Run
 from isoprobe.run.enough import largest_error, more
 from isoprobe.run.merging import analyze_shard
 from isoprobe.run.shards import Part
@@ -34,7 +34,7 @@ SETTINGS: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same numbers of samples divided by ten."""
-    monkeypatch.setattr(enough, "FIRST", 100)
+    monkeypatch.setattr(order, "FIRST", 100)
 
 
 def model() -> VAE:
@@ -71,14 +71,28 @@ def why(result: Result) -> str:
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of samples that runs were made with."""
     counts: list[int] = []
-    original = Run.gather
+    original = Run.fold
 
-    def gather(self: Run, *args: Any, **kwargs: Any) -> Any:
+    def fold(self: Run, *args: Any, **kwargs: Any) -> Any:
         counts.append(self.data.samples)
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(Run, "gather", gather)
+    monkeypatch.setattr(Run, "fold", fold)
     return counts
+
+
+@pytest.fixture
+def probed(monkeypatch: pytest.MonkeyPatch) -> list[range]:
+    """Positions of the samples that went through the probe."""
+    seen: list[range] = []
+    original = Pass._columns
+
+    def columns(self: Pass, start: int, stop: int) -> Any:
+        seen.append(range(start, stop))
+        return original(self, start, stop)
+
+    monkeypatch.setattr(Pass, "_columns", columns)
+    return seen
 
 
 def same(found: Result, expected: Result) -> None:
@@ -138,44 +152,33 @@ def test_the_probe_stops_by_the_error_of_its_norms() -> None:
         assert 100 <= result.attrs["samples"] < 900
 
 
+def test_a_longer_attempt_adds_shards_and_makes_none_again(
+    tried: list[int], probed: list[range]
+) -> None:
+    with run(samples="auto", tolerance=0.05, batch_size=50) as result:
+        assert len(tried) > 1
+        assert [i for rows in probed for i in rows] == list(range(result.attrs["samples"]))
+
+
 def test_it_goes_on_where_it_was_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tried: list[int]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probed: list[range]
 ) -> None:
     out = tmp_path / "r.h5"
     settings = {"samples": "auto", "tolerance": 0.05, "out": out, "batch_size": 50}
-    stop_in_attempt(2, monkeypatch, lambda: run(**settings))
-    killed = list(tried)
-    tried.clear()
-    with pytest.raises(ResultError, match="was 0.05, now 0.06"):
-        run(**{**settings, "tolerance": 0.06}, resume=True)
-    with run(**settings, resume=True) as result:
-        assert tried[0] == killed[-1] > killed[0]  # the first attempt was not made again
-        with run(samples=result.attrs["samples"], batch_size=50) as plain:
-            same(result, plain)
 
-
-def stop_in_attempt(number: int, monkeypatch: pytest.MonkeyPatch, work: Any) -> None:
-    """Kill a run in the middle of an attempt, with a state on disk to go on from."""
-    from isoprobe.results.writer import ResultWriter
-
-    attempts = 0
-    original, checkpoint = ResultWriter.resume_point, ResultWriter.checkpoint
-
-    def resume_point(self: ResultWriter) -> Any:
-        nonlocal attempts
-        attempts += 1
-        return original(self)
-
-    def save(self: ResultWriter, done: int, state: Any, **kwargs: Any) -> None:
-        checkpoint(self, done, state, **kwargs)
-        if attempts == number and done >= 100:
-            raise KeyboardInterrupt
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(ResultWriter, "resume_point", resume_point)
-        patch.setattr(ResultWriter, "checkpoint", save)
-        patch.setattr(ResultWriter, "due", lambda _: True)
-        work()
+        patch.setattr(Run, "conclude", killed)
+        run(**settings)
+    with pytest.raises(ResultError, match="was 0.05, now 0.06"):
+        run(**{**settings, "tolerance": 0.06}, resume=True)
+    probed.clear()
+    with run(**settings, resume=True) as result:
+        assert probed == []  # every shard was there
+        with run(samples=result.attrs["samples"], batch_size=50) as plain:
+            same(result, plain)
 
 
 def test_what_does_not_go_together(tmp_path: Path) -> None:
@@ -183,7 +186,7 @@ def test_what_does_not_go_together(tmp_path: Path) -> None:
         run(samples=100, tolerance=0.1)
     with pytest.raises(OptionError, match="--tolerance lies between 0 and 1"):
         run(samples="auto", tolerance=1.5)
-    with pytest.raises(OptionError, match="--samples auto needs one process"):
+    with pytest.raises(OptionError, match="--samples auto needs every sample"):
         analyze_shard(Part(1, 2), model(), ROWS, out=tmp_path / "r.h5", **SETTINGS, samples="auto")
 
 
@@ -227,4 +230,4 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main([*command, "--analysis", "isometry", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["data"]["samples"] == 100
     assert main([*command, "--shard", "1/2", "--out", str(tmp_path / "r.h5")]) == 1
-    assert "--samples auto needs one process" in capsys.readouterr().err
+    assert "--samples auto needs every sample" in capsys.readouterr().err

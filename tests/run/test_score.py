@@ -164,7 +164,7 @@ def test_rows_are_those_of_the_data(tmp_path: Path, vae: VAE) -> None:
     path = reference(tmp_path, vae)
     whole = isoprobe.score(vae, data, path)
     some = isoprobe.score(vae, data, path, samples=10)
-    assert some["row"].tolist() == list(range(0, 1000, 100))
+    assert np.diff(np.sort(some["row"]), append=1000).max() <= 250
     np.testing.assert_allclose(some["score"], whole["score"][some["row"]], rtol=1e-5)
 
 
@@ -485,23 +485,21 @@ def test_help_loads_nothing_heavy() -> None:
 def interrupted(
     folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str, batches: int = 2
 ) -> None:
-    """Score until Ctrl-C after some batches, a state being saved after each."""
-    from isoprobe.results.writer import ResultWriter
+    """Score until Ctrl-C after some batches, each of which is a shard here."""
+    from isoprobe.cli import main
     from isoprobe.run.scoring import Scoring
 
-    whole = Scoring.batches
+    whole, seen = Scoring._columns, 0
 
-    def stopping(self: Scoring, done: int = 0):
-        for number, columns in enumerate(whole(self, done)):
-            if number == batches:
-                raise KeyboardInterrupt
-            yield columns
+    def stopping(self: Scoring, *rows: object) -> object:
+        nonlocal seen
+        if seen == batches:
+            raise KeyboardInterrupt
+        seen += 1
+        return whole(self, *rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Scoring, "batches", stopping)
-        patch.setattr(ResultWriter, "due", lambda _: True)
-        from isoprobe.cli import main
-
+        patch.setattr(Scoring, "_columns", stopping)
         model, result = str(folder / "m.safetensors"), str(folder / "r.h5")
         assert main(["score", model, "--reference", result, *arguments]) == 130
 
@@ -530,8 +528,8 @@ def test_only_the_rows_left_are_scored_again(
     data = ("--data", str(folder / "few.npy"), "--batch-size", "3000")
     out = str(tmp_path / "s.h5")
     interrupted(folder, monkeypatch, *data, "--out", out)
-    # two batches of the four are left: one more, none, and then a third is not there to stop in
-    for batches in (1, 0):
+    # five batches of the seven are left: three more, one, none, and then a second is not there
+    for batches in (3, 1, 0):
         interrupted(folder, monkeypatch, *data, "--out", out, "--resume", batches=batches)
     with pytest.raises(AssertionError, match="== 130"):
         interrupted(folder, monkeypatch, *data, "--out", out, "--resume", batches=1)

@@ -29,7 +29,9 @@ ONE = Model(
     residual=0.01,
     cosine=0.02,
     importances=(6.0, 1.5, 0.3),
-    verdict="sound",
+    shown={},
+    headline="Sound",
+    verdict="all is well",
 )
 TWO = dataclasses.replace(
     ONE, name="two", beta=2.0, rate_bits=5.0, coding_loss=2.0, importances=(5.8, 1.4)

@@ -15,6 +15,8 @@ from isoprobe.errors import ResultError
 from isoprobe.show import report
 from isoprobe.show.report import facts
 from isoprobe.show.report.explorer import explorer
+from isoprobe.show.shown import TABLE
+from isoprobe.show.voice import voice
 from tests.browser import BROWSER, Browser
 from tests.made import ORDER, VARIANCES, made_result
 
@@ -125,27 +127,26 @@ def test_a_result_without_a_beta_has_a_report():
 
 def test_the_table_has_every_latent_most_important_first():
     with made_result(None) as result:
-        from isoprobe.show.summary import to_json
-
-        table = facts.table(result, to_json(result))
-    keys = [column.key for column in table["columns"]]
+        table = facts.table(result)
+    keys = ["index", *(column.place for column in table["columns"])]
     rows = [dict(zip(keys, row, strict=True)) for row in table["rows"]]
     assert [row["index"] for row in rows] == [1, 2, 0, 3]
-    assert [row["importance_exact"] for row in rows] == pytest.approx(VARIANCES[ORDER])
-    assert rows[0]["label"] == "active"
+    assert [row["importance/exact"] for row in rows] == pytest.approx(VARIANCES[ORDER])
+    assert [row["importance/state"] for row in rows] == [
+        "active",
+        "mixed",
+        "collapsed",
+        "collapsed",
+    ]
+    assert rows[0]["diagnosis/label"] == "active"
+    assert [keys[1], *keys[2:8]] == list(TABLE)
 
 
 def test_trust_is_earned_by_numbers():
-    with made_result(None) as result:
-        assert len(facts.trusted(result, read(result))) == 3  # isometry, convergence, beta
+    with made_result(None, groups=("isometry", "importance")) as result:
+        assert len(voice(result).trusted) == 3  # isometry, convergence, beta
     with made_result(None, beta_recovered=2.0) as result:
-        assert not any("declared" in said for said in facts.trusted(result, read(result)))
-
-
-def read(result):
-    from isoprobe.show.summary import reading
-
-    return reading(result)
+        assert not any("declared" in said for said in voice(result).trusted)
 
 
 @pytest.mark.parametrize(
@@ -275,8 +276,8 @@ def test_headings_sort_numbers_and_words(opened):
     assert opened.run(column.format(0)) == ["3", "2", "1", "0"]
     opened.run(press.format(0))
     assert opened.run(column.format(0)) == ["0", "1", "2", "3"]
-    opened.run(press.format(1))
-    states = opened.run(column.format(1))
+    opened.run(press.format(4))
+    states = opened.run(column.format(4))
     assert states == sorted(states)
     sorts = "document.querySelectorAll('th[aria-sort]').length"
     assert opened.run(sorts) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ import pytest
 from isoprobe.contracts import Variable
 from isoprobe.show.summary import MAX_ROWS, to_json, to_text
 from isoprobe.show.verdict import Reading, verdict
+from tests.made import shown as told
 
 
 def variables(**arrays: Any) -> dict[str, Variable]:
@@ -22,11 +24,18 @@ def variables(**arrays: Any) -> dict[str, Variable]:
     }
 
 
-class Made:
-    """A result in memory."""
+class Shelf(dict[str, Variable]):
+    """A group in memory."""
 
-    def __init__(self, groups: Mapping[str, Mapping[str, Variable]], **attrs: Any) -> None:
-        self._groups = groups
+    def shown(self) -> dict[str, str]:
+        return {name: v.shown for name, v in self.items() if v.shown != "none"}
+
+
+class Made:
+    """A result in memory, whose variables say of themselves what built-in analyses say."""
+
+    def __init__(self, groups: Mapping[str, dict[str, Variable]], **attrs: Any) -> None:
+        self._groups = {name: Shelf(told(name, group)) for name, group in groups.items()}
         self.attrs = {
             "model": "made",
             "adapter": "native",
@@ -47,7 +56,7 @@ class Made:
     def groups(self) -> list[str]:
         return list(self._groups)
 
-    def __getitem__(self, group: str) -> Mapping[str, Variable]:
+    def __getitem__(self, group: str) -> Shelf:
         return self._groups[group]
 
 
@@ -93,6 +102,15 @@ def test_latents_stand_in_descending_importance_and_collapsed_ones_below() -> No
     lines = [line for line in summary.splitlines() if " active " in line and "%" in line]
     assert [int(line.split()[0]) for line in lines] == [3, 2, 1, 0]
     assert "1 collapsed, carrying nothing: 4" in summary
+
+
+def test_small_numbers_lose_digits_rather_than_their_place() -> None:
+    result = made(4)
+    tiny = np.array([0.0659, 0.00123, 123456.0, 0.0])
+    result["overview"]["kl_mean"] = replace(result["overview"]["kl_mean"], values=tiny)
+    rows = [line for line in text(result).splitlines() if " active " in line and "%" in line]
+    assert [row.split()[1] for row in rows] == ["1e+05", "0.001", "0.066"]
+    assert len({row.index("active") for row in rows}) == 1
 
 
 def test_bars_are_as_long_as_the_shares() -> None:

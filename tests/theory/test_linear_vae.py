@@ -47,7 +47,7 @@ def result() -> Result:
 
 def test_norm_is_one_minus_variance(result: Result) -> None:
     variance = np.where(KEPT, BETA / 2 / EIGENVALUES, 1.0)
-    np.testing.assert_allclose(result["isometry"]["variance_mean"].values, variance, atol=1e-9)
+    np.testing.assert_allclose(result["overview"]["variance_mean"].values, variance, atol=1e-9)
     np.testing.assert_allclose(result["isometry"]["norm_mean"].values, 1 - variance, atol=1e-6)
     np.testing.assert_allclose(result["isometry"]["residual_mean"].values, 0, atol=1e-6)
     np.testing.assert_allclose(result["isometry"]["norm_sd"].values, 0, atol=1e-6)
@@ -91,7 +91,7 @@ def test_importance_equals_the_eigenvalues(result: Result) -> None:
 def test_rates_are_those_of_water_filling(result: Result) -> None:
     """E[KL_j] = log(lambda_j / (beta/2)) / 2 with exact second moments (Eq. 92)."""
     expected = np.where(KEPT, 0.5 * np.log(EIGENVALUES / (BETA / 2)), 0.0)
-    np.testing.assert_allclose(result["importance"]["rate"].values, expected, atol=1e-9)
+    np.testing.assert_allclose(result["overview"]["kl_mean"].values, expected, atol=1e-9)
     np.testing.assert_allclose(
         result["importance"]["rate_bits"].values, expected / np.log(2), atol=1e-9
     )

@@ -23,7 +23,8 @@ from isoprobe_trainers.images import mnist
 from isoprobe_trainers.images import train as iterations
 from isoprobe_trainers.images.mnist import PAPER, digits_run
 from isoprobe_trainers.images.mnist_source import DigitsDataset, DigitsSource
-from isoprobe_trainers.images.train import Run, Trainer, train
+from isoprobe_trainers.images.train import train
+from isoprobe_trainers.images.trainer import Run, Trainer
 
 CPU = torch.device("cpu")
 DENSE = {

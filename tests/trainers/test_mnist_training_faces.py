@@ -55,6 +55,24 @@ def test_the_subset_is_read_in_the_order_of_its_numbers(subset):
     assert train.fingerprint() != test.fingerprint()
 
 
+def test_half_the_side_is_means_over_four_pixels(subset):
+    whole, half = opened("train"), open_data(installed(), "celeba32/train", None, [])
+    assert half.shape == (32, 32, 3)
+    index = np.array([0, 5])
+    images, found = whole.read(index).astype(float), half.read(index)
+    assert found.dtype == np.uint8
+    for i, j in ((0, 0), (7, 21), (31, 31)):
+        block = images[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((1, 2))
+        assert np.array_equal(found[:, i, j], np.floor(block + 0.5))
+
+
+def test_the_size_is_said_by_the_run():
+    run = faces_run(32, size=32)
+    assert run.name.startswith("celeba32_plain")
+    assert run.dataset == "celeba32/train"
+    assert run.config["input_shape"] == [3, 32, 32]
+
+
 def test_official_images_are_cropped_to_their_middle_square(folder):
     (folder / "img_align_celeba").mkdir()
     pixels = np.zeros((218, 178, 3), np.uint8)

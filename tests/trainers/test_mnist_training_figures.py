@@ -110,11 +110,14 @@ def linear_walks(scales):
         images[j, :, 0, 0, j] = scale * z[j]
     group = {
         "latents": np.arange(len(scales)),
-        "inverse_variance": 1 + 2 / 0.5 * np.square(scales),
         "z": z,
         "images": images,
     }
-    return {"traversal": {k: Variable(("rank",), v, k) for k, v in group.items()}}
+    inverse = Variable(("latent",), 1 + 2 / 0.5 * np.square(scales), "E[sigma^-2]")
+    return {
+        "overview": {"inverse_variance_mean": inverse},
+        "traversal": {k: Variable(("rank",), v, k) for k, v in group.items()},
+    }
 
 
 def test_walks_of_a_linear_decoder_change_as_its_columns_do():

@@ -18,7 +18,7 @@ from isoprobe.errors import DataError
 from isoprobe_trainers.commands.reproduce import ITEMS, Settings
 from isoprobe_trainers.commands.reproduce import reproduce as reproduce_command
 from isoprobe_trainers.common import paper, tables
-from isoprobe_trainers.common.plan import ASSUMED_CUDA, Work, plan
+from isoprobe_trainers.common.plan import CARD, Work, plan
 from isoprobe_trainers.common.training import Schedule
 from isoprobe_trainers.toy import ablation
 from isoprobe_trainers.toy import experiments as toy_experiments
@@ -332,9 +332,9 @@ def test_the_plan_counts_each_file_once_and_leaves_out_what_is_there(tmp_path):
     )
     cells = [[c.strip() for c in line.split("|")[1:-1]] for line in text.splitlines()[2:5]]
     assert cells == [
-        ["table1", "1", "1", "30 s", f"{30 / ASSUMED_CUDA['toy']:.0f} s"],
-        ["fig4", "1", "1", "2.0 h", f"{7200 / ASSUMED_CUDA['celeba'] / 60:.1f} min"],
-        ["all", "", "", "2.0 h", "1.3 min"],
+        ["table1", "1", "1", "30 s", f"{30 / CARD['toy']:.0f} s"],
+        ["fig4", "1", "1", "2.0 h", f"{7200 / CARD['celeba'] / 60:.1f} min"],
+        ["all", "", "", "2.0 h", f"{(30 / CARD['toy'] + 7200 / CARD['celeba']) / 60:.1f} min"],
     ]
 
 

@@ -16,7 +16,7 @@ from isoprobe.show.plots.anomalies import (
     roc,
     score_histogram,
 )
-from isoprobe.show.plots.catalogue import CATALOGUE, available, figure, save, to_png, to_svg
+from isoprobe.show.plots.catalogue import available, catalogue, figure, save, to_png, to_svg
 from isoprobe.show.plots.comparisons import matched, rate_distortion_points, spectra
 from isoprobe.show.plots.densities import density_estimators, density_scatter
 from isoprobe.show.plots.latents import inverse_variances, norms, orthogonality, scree
@@ -25,12 +25,12 @@ from isoprobe.show.plots.style import styled
 from isoprobe.show.plots.walks import coordinates, traversal
 
 __all__ = [
-    "CATALOGUE",
     "ablation",
     "anomaly_precision_recall",
     "anomaly_roc",
     "anomaly_scores",
     "available",
+    "catalogue",
     "coordinates",
     "density_estimators",
     "density_scatter",

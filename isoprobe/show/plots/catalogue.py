@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isoprobe.errors import OptionError, nearest
-from isoprobe.show.plots import anomalies, densities, latents, losses, walks
+from isoprobe.errors import OptionError, PluginError, nearest
+from isoprobe.registry.lookup import installed
 from isoprobe.show.plots.style import BLUE, INK, styled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from matplotlib.figure import Figure as Canvas
 
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
+    from isoprobe.contracts import Figure
     from isoprobe.results.reader import Result
 
 FORMATS = ("svg", "png", "pdf")
@@ -29,147 +26,42 @@ _LOOKED_AT = 1000
 _STAMPS = {"svg": "Date", "pdf": "CreationDate"}
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One figure of a result.
-
-    Attributes:
-        draw: the function.
-        title: over the figure.
-        caption: how to read it, plain text.
-        group: group of the result it needs.
-        variable: variable of that group it needs.
-        size: width and height in inches.
-    """
-
-    draw: Callable[[Result, Axes], None]
-    title: str
-    caption: str
-    group: str
-    variable: str
-    size: tuple[float, float] = (5.0, 3.0)
-
-
-CATALOGUE: dict[str, Entry] = {
-    "scree": Entry(
-        latents.scree,
-        "Importance of each latent",
-        "Bars: variance of the isometric coordinate, the counterpart of a PCA eigenvalue, on a log "
-        "scale. Ticks: the rough estimate from mean inverse variances, an upper bound for an ideal "
-        "model. A dimension whose bar is under the water line costs more than it brings.",
-        "importance",
-        "exact",
-    ),
-    "norms": Entry(
-        latents.norms,
-        "Is the embedding isometric?",
-        "Theory asks norm + sigma^2 = 1 of every latent, used or not. Squares measure it through "
-        "the decoder's derivative at the mean, diamonds through stationarity of the objective, "
-        "which needs no expansion. The norm alone is near 1 only where sigma is small.",
-        "isometry",
-        "stationary_residual_mean",
-    ),
-    "inverse_variances": Entry(
-        latents.inverse_variances,
-        "Mean inverse posterior variance",
-        "The quantity the paper plots: proportional to importance, 1 where a latent carries "
-        "nothing.",
-        "overview",
-        "inverse_variance_mean",
-    ),
-    "orthogonality": Entry(
-        latents.orthogonality,
-        "Do latents move the output in different directions?",
-        "Mean |cosine| between the decoder's columns in the metric: 0 is orthogonal, as theory "
-        "asks; 1 means two latents do the same thing.",
-        "isometry",
-        "cosine",
-        (4.2, 3.5),
-    ),
-    "rate_distortion": Entry(
-        losses.rate_distortion,
-        "Rate and distortion",
-        "The grey curve predicts, from this model's spectrum, what other values of beta would "
-        "give. The coding loss should lie on it; what the distortion has on top is transform "
-        "loss, which the decoder's capacity decides.",
-        "rate-distortion",
-        "predicted_rate",
-    ),
-    "density_estimators": Entry(
-        densities.density_estimators,
-        "Do the two density estimates agree?",
-        "One comes from the objective, one from the prior and the sigmas. A high correlation means "
-        "either may rank samples by how likely they are.",
-        "samples",
-        "log_density_metric_sigmas",
-        (4.2, 3.4),
-    ),
-    "anomaly_scores": Entry(
-        anomalies.anomaly_scores,
-        "Anomaly scores",
-        "Samples by score, the higher the odder; those right of the threshold are flagged.",
-        "anomaly",
-        "threshold",
-    ),
-    "anomaly_roc": Entry(
-        anomalies.anomaly_roc,
-        "Anomalies found against normals flagged",
-        "The area is the chance that an anomaly scores above a normal sample.",
-        "anomaly",
-        "auroc",
-        (3.6, 3.6),
-    ),
-    "anomaly_precision_recall": Entry(
-        anomalies.anomaly_precision_recall,
-        "Precision against recall",
-        "With few anomalies this tells more than the ROC curve; chance reaches the dashed line.",
-        "anomaly",
-        "auroc",
-        (3.6, 3.4),
-    ),
-    "coordinates": Entry(
-        walks.coordinates,
-        "Samples in isometric coordinates",
-        "Distances here are distances in the metric, so clusters and outliers look as large as "
-        "they are.",
-        "samples",
-        "y",
-        (5.0, 5.0),
-    ),
-    "traversal": Entry(
-        walks.traversal,
-        "What each latent does",
-        "Decoded walks along the leading latents with all others held still, most important "
-        "first; in brackets the mean inverse variance.",
-        "traversal",
-        "images",
-        (5.0, 4.6),
-    ),
-}
+def catalogue() -> dict[str, Figure]:
+    """Return every figure that an installed analysis offers, by name."""
+    return installed().figures()
 
 
 def available(result: Result) -> list[str]:
     """Return the names of the figures this result has the numbers for."""
-    return [name for name, entry in CATALOGUE.items() if _has_numbers(result, entry)]
+    return [name for name, figure in catalogue().items() if has_numbers(result, figure)]
 
 
-def _has_numbers(result: Result, entry: Entry) -> bool:
-    """Whether what a figure needs is there and finite: without a beta, much of it is not."""
-    if entry.group not in result or entry.variable not in result[entry.group]:
+def has_numbers(result: Result, drawn: Figure) -> bool:
+    """Whether what a figure needs is there and finite: without a beta, much of it is not.
+
+    Args:
+        result: a complete result.
+        drawn: what an analysis offers.
+
+    Returns:
+        True where it can be drawn.
+    """
+    group, _, name = drawn.needs.partition("/")
+    if group not in result or name not in result[group]:
         return False
-    if entry.group == "samples":
-        values = result.samples(0, _LOOKED_AT, [entry.variable])[entry.variable]
+    if group == "samples":
+        values = result.samples(0, _LOOKED_AT, [name])[name]
     else:
-        values = result[entry.group][entry.variable].values
-    return bool(np.isfinite(values).any())
+        values = result[group][name].values
+    return values.dtype.kind not in "fiub" or bool(np.isfinite(values).any())
 
 
-def figure(result: Result, name: str) -> Figure:
+def figure(result: Result, name: str) -> Canvas:
     """Draw a figure by name in the house style.
 
     Args:
         result: a complete result.
-        name: from :data:`CATALOGUE`.
+        name: from :func:`catalogue`.
 
     Returns:
         The figure.
@@ -177,19 +69,40 @@ def figure(result: Result, name: str) -> Figure:
     Raises:
         OptionError: if the name is unknown or the result lacks what it needs.
     """
-    from matplotlib.figure import Figure
-
-    if name not in CATALOGUE:
-        raise OptionError(f"there is no figure '{name}'{nearest(name, list(CATALOGUE))}")
-    entry = CATALOGUE[name]
-    if name not in available(result):
+    known = catalogue()
+    if name not in known:
+        raise OptionError(f"there is no figure '{name}'{nearest(name, list(known))}")
+    entry = known[name]
+    if not has_numbers(result, entry):
         raise OptionError(
-            f"figure '{name}' needs '{entry.group}/{entry.variable}', which {result.path} has not;"
-            " analyze with that analysis"
+            f"figure '{name}' needs '{entry.needs}', which {result.path} has not; analyze with that"
+            " analysis"
         )
+    return draw(result, entry)
+
+
+def draw(result: Result, offered: Figure) -> Canvas:
+    """Draw a figure that an analysis offers, in the house style.
+
+    Args:
+        result: a complete result that has what it needs.
+        offered: by the analysis.
+
+    Returns:
+        The figure.
+
+    Raises:
+        PluginError: if that fails, for whatever reason.
+    """
+    import matplotlib.figure
+
     with styled():
-        drawn = Figure(figsize=entry.size)
-        entry.draw(result, drawn.add_subplot())
+        drawn = matplotlib.figure.Figure(figsize=offered.size)
+        try:
+            offered.draw(result, drawn.add_subplot())
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise PluginError(f"figure '{offered.name}' cannot be drawn: {reason}") from error
         drawn.canvas.draw_idle()
     return drawn
 
@@ -200,7 +113,7 @@ def save(result: Result, folder: Path, names: list[str], kind: str) -> list[Path
     Args:
         result: a complete result.
         folder: made when missing.
-        names: from :data:`CATALOGUE`.
+        names: from :func:`catalogue`.
         kind: ``svg``, ``png`` or ``pdf``.
 
     Returns:
@@ -219,7 +132,7 @@ def save(result: Result, folder: Path, names: list[str], kind: str) -> list[Path
     return paths
 
 
-def to_png(drawn: Figure) -> bytes:
+def to_png(drawn: Canvas) -> bytes:
     """Return a figure as PNG on white."""
     buffer = io.BytesIO()
     with styled():
@@ -227,7 +140,7 @@ def to_png(drawn: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def to_svg(drawn: Figure, name: str) -> str:
+def to_svg(drawn: Canvas, name: str) -> str:
     """Return a figure as an SVG element for a page, in the page's own ink and blue.
 
     Args:

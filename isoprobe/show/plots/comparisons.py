@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isoprobe.show.plots.style import DASHES, INK, MARKERS, SEQUENTIAL, SERIES, legend_above, unit
+from isoprobe.theory.formulas import water_level
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,7 @@ def spectra(models: Sequence[Model], ax: Axes) -> None:
         marker = MARKERS[place % len(MARKERS)]
         ax.plot(ranks, model.importances, color=colour, ls=dash, marker=marker, label=model.name)
         if model.beta:
-            ax.axhline(model.beta / 2, color=colour, ls=dash, lw=0.7)
+            ax.axhline(water_level(model.beta), color=colour, ls=dash, lw=0.7)
     ax.set_yscale("log")
     ax.set_xlabel("rank by importance")
     metrics = {model.metric for model in models}

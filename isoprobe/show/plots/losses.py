@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from isoprobe.show.plots.style import BLUE, GREEN, GREY, RED, legend_above, unit
+from isoprobe.theory.formulas import bits
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
 
     from isoprobe.results.reader import Result
-
-_BITS = 1 / np.log(2)
 
 
 def rate_distortion(result: Result, ax: Axes) -> None:
@@ -33,12 +31,12 @@ def rate_distortion(result: Result, ax: Axes) -> None:
     )
     shown = rate > 0
     ax.plot(
-        rate[shown] * _BITS, distortion[shown], color=GREY, marker=".", label="water-filling (92)"
+        bits(rate[shown]), distortion[shown], color=GREY, marker=".", label="water-filling (92)"
     )
-    _annotate_betas(ax, rate[shown] * _BITS, distortion[shown], betas[shown])
+    _annotate_betas(ax, bits(rate[shown]), distortion[shown], betas[shown])
     here = float(group["rate_bits"].values)
     points = {
-        "coding loss (54)": (group["coding_loss"], "o", BLUE),
+        "coding loss (54)": (result["overview"]["distortion_coding_mean"], "o", BLUE),
         r"$n\,\beta/2$ (62)": (group["coding_loss_expected"], "D", GREEN),
         "distortion": (group["distortion"], "s", RED),
     }

@@ -83,12 +83,8 @@ def traversal(result: Result, ax: Axes, *, steps: str = "z") -> None:
     else:
         ax.set_xticks([])
     ax.set_xlabel("$z_j$" if steps == "z" else "equal steps in $y_j$ (Eq. 16)")
-    names = [
-        f"{latent}  ({inverse:.3g})"
-        for latent, inverse in zip(
-            group["latents"].values, group["inverse_variance"].values, strict=True
-        )
-    ]
+    inverse = result["overview"]["inverse_variance_mean"].values
+    names = [f"{latent}  ({inverse[latent]:.3g})" for latent in group["latents"].values]
     ax.set_yticks(np.arange(len(names)), names)
     ax.set_ylabel(r"latent ($\mathrm{E}[\sigma_j^{-2}]$)")
     ax.tick_params(length=0)

@@ -7,8 +7,9 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.errors import ResultError
-from isoprobe.show.compare import ROWS, form
+from isoprobe.show import compare
 from isoprobe.show.report.page import page
+from isoprobe.show.shown import said
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -27,18 +28,14 @@ def compared_page(results: Sequence[Result], comparison: Comparison) -> str:
     Returns:
         The page.
     """
-    rows = [
-        (title, [form(getattr(model, name), spec) for model in comparison.models])
-        for name, title, spec in ROWS
-    ]
     return page(
         "compare.html",
         "report.js",
         title="Comparison of latent spaces",
         comparison=comparison,
-        rows=rows,
+        rows=compare.rows(comparison.models),
         figures=list(_figures(results, comparison)),
-        form=form,
+        said=said,
     )
 
 

@@ -8,13 +8,13 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isoprobe.errors import ResultError
+from isoprobe.errors import PluginError, ResultError
 from isoprobe.results.whole import replacing
 from isoprobe.show.report import facts
 from isoprobe.show.report.explorer import explorer
 from isoprobe.show.report.glossary import GLOSSARY
-from isoprobe.show.summary import reading, to_json
-from isoprobe.show.verdict import verdict
+from isoprobe.show.summary import to_json
+from isoprobe.show.voice import voice
 
 if TYPE_CHECKING:
     from isoprobe.results.reader import Result
@@ -29,24 +29,17 @@ def render(result: Result) -> str:
     Returns:
         The page. Its content security policy allows its own script and style and nothing else.
     """
-    document, read = to_json(result), reading(result)
-    diagnosis = document["diagnosis"]
-    said = verdict(read, diagnosed=diagnosis is not None)
-    findings = [] if diagnosis is None else diagnosis["findings"]
+    document = to_json(result)
     return page(
         "report.html",
         "report.js",
         title=f"{document['model']}: latent space report",
         document=document,
-        status=facts.status(read, said, findings),
-        meaning=said.meaning,
-        trusted=facts.trusted(result, read),
-        doubts=said.doubts,
-        findings=findings,
-        tiles=facts.tiles(document),
+        voice=voice(result),
+        tiles=facts.tops(result, document),
         figures=_figures(result),
         explorer=explorer(result),
-        table=facts.table(result, document),
+        table=facts.table(result),
         provenance=facts.provenance(result.attrs),
         notes=[str(note) for note in result.attrs.get("notes", ())],
         glossary=GLOSSARY,
@@ -113,10 +106,22 @@ def _figures(result: Result) -> list[dict[str, Any]]:
 
     from isoprobe.show import plots
 
-    figures = []
+    figures, known = [], plots.catalogue()
     for name in plots.available(result):
-        entry = plots.CATALOGUE[name]
-        # matplotlib escapes the texts it writes into an SVG
-        svg = Markup(plots.to_svg(plots.figure(result, name), name))  # noqa: S704
-        figures.append({"name": name, "title": entry.title, "caption": entry.caption, "svg": svg})
+        drawn, failed = Markup(), ""
+        try:
+            # matplotlib escapes the texts it writes into an SVG
+            drawn = Markup(plots.to_svg(plots.figure(result, name), name))  # noqa: S704
+        except PluginError as error:  # the rest of the page is none the worse for it
+            failed = str(error)
+        entry = known[name]
+        figures.append(
+            {
+                "name": name,
+                "title": entry.title,
+                "caption": entry.caption,
+                "svg": drawn,
+                "failed": failed,
+            }
+        )
     return figures

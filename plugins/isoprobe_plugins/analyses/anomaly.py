@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import CheckpointError, DataError, MetricError, OptionError
 from isoprobe.hookspecs import hookimpl
+from isoprobe.theory import formulas
+from isoprobe.theory.stated import cite
 from isoprobe_plugins.analyses.variables import sample, scalar
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
-    from isoprobe.contracts import VAE, Batch, Context, Metric, Setup
+    from isoprobe.contracts import VAE, Batch, Context, Figure, Metric, Setup
     from isoprobe.probe.untrained import Untrained
 
 NONZERO = "nonzero"
@@ -62,53 +65,53 @@ class Anomaly(Analysis):
         self.quantile = quantile
         self.anomaly = anomaly
 
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import ANOMALY
+
+        return ANOMALY
+
     def start(self, setup: Setup) -> None:
         """Choose the form of the score; draw the untrained network where rows are labelled."""
         super().start(setup)
+        from isoprobe.probe.objective import Objective, quantities_of
+
         self.transform_metric = _transform_metric(setup.vae)
         self.decomposed = bool(setup.vae.facts.decomposed)
-        if self.decomposed:
-            self.needs = frozenset(
-                {"mean", "std", "x_check", "distortion_transform", "distortion_coding"}
-            )
+        self.needs = quantities_of(setup.vae)
         self.untrained = _untrained(setup) if setup.labelled else None
+        if self.untrained is not None:
+            self.objective = Objective(setup.vae, setup.metric, self.transform_metric)
 
     def update(self, batch: Batch) -> Mapping[str, Variable]:
         """Store the parts of the score that need no beta, and which rows are anomalies."""
-        columns = self._decomposed_parts(batch) if self.decomposed else self._plain_parts(batch)
+        from isoprobe.probe.objective import terms_of
+
+        terms = terms_of(batch, self.setup.vae, self.transform_metric)
+        inner = "x_check" if self.decomposed else "x"
+        columns = {
+            "score_distortion": sample(
+                _array(terms.distortion),
+                f"E_z D({inner}, x_hat)",
+                units="metric",
+                **cite(formulas.two_points),
+            )
+        }
+        if terms.transform is not None:
+            columns["score_transform"] = sample(
+                _array(terms.transform),
+                "w D(x, x_check) with the weight of the decomposed loss",
+                units="metric",
+                **cite(formulas.objective),
+            )
         if batch.labels is not None:
             marks = self._marks(batch.labels)
-            columns["anomalous"] = sample(marks, "the row is labelled as an anomaly")
+            columns["anomalous"] = sample(
+                marks, "the row is labelled as an anomaly", theory="Anomaly score"
+            )
             columns |= self._untrained_parts(batch)
         return columns
-
-    @staticmethod
-    def _plain_parts(batch: Batch) -> dict[str, Variable]:
-        distortion = batch.array("distortion")
-        return {"score_distortion": sample(distortion, "E_z D(x, x_hat)", "metric", "A.6")}
-
-    def _decomposed_parts(self, batch: Batch) -> dict[str, Variable]:
-        from isoprobe.probe.objective import transform_weight
-
-        x_check = batch["x_check"]
-        # The objective has D(x_check, x_hat) itself, which the coding loss is in excess of.
-        least = self.setup.metric.distortion(x_check, x_check).double().cpu().numpy()
-        if self.transform_metric is None:
-            transform = batch.array("distortion_transform")
-        else:
-            differing = self.transform_metric.distortion(batch.x, x_check)
-            transform = differing.double().cpu().numpy()
-        return {
-            "score_distortion": sample(
-                batch.array("distortion_coding") + least, "E_z D(x_check, x_hat)", "metric", "A.6"
-            ),
-            "score_transform": sample(
-                transform_weight(self.setup.vae) * transform,
-                "w D(x, x_check) with the weight of the decomposed loss",
-                "metric",
-                "Section 5.3",
-            ),
-        }
 
     def _marks(self, labels: np.ndarray) -> np.ndarray:
         """Whether each row is an anomaly, ``(B,)`` bool."""
@@ -138,24 +141,29 @@ class Anomaly(Analysis):
             ) from error
 
     def _untrained_parts(self, batch: Batch) -> dict[str, Variable]:
-        from isoprobe.probe.objective import Objective, rates
+        from isoprobe.probe.objective import rates
         from isoprobe.probe.untrained import swapped
 
         module = self.setup.vae.module
         if self.untrained is None or module is None or self.untrained.missing:
             return {}
-        objective = Objective(self.setup.vae, self.setup.metric, self.transform_metric)
         with swapped(module, self.untrained.tensors):
-            terms = objective(batch.x)
+            terms = self.objective(batch.x)
         distortion = terms.distortion.double()
         if terms.transform is not None:
             distortion = distortion + terms.transform.double()
         return {
             "untrained_distortion": sample(
-                distortion.cpu().numpy(), "distortion parts, parameters drawn anew", "metric"
+                distortion.cpu().numpy(),
+                "distortion parts, parameters drawn anew",
+                units="metric",
+                **cite(formulas.objective),
             ),
             "untrained_rate": sample(
-                rates(terms.mean, terms.std).sum(axis=1), "KL, parameters drawn anew", "nat", "2"
+                formulas.rate(rates(terms.mean, terms.std)),
+                "KL, parameters drawn anew",
+                units="nat",
+                **cite(formulas.rate),
             ),
         }
 
@@ -169,17 +177,26 @@ class Anomaly(Analysis):
         parts = Parts(
             chunk["score_distortion"],
             chunk["score_transform"] if self.decomposed else None,
-            beta * rates(chunk["mean"], chunk["std"]),
+            formulas.weighted_rate(rates(chunk["mean"], chunk["std"]), beta),
         )
+        source = cite(formulas.objective)
         columns = {
-            "score": sample(parts.score, "anomaly score L_x", "metric", "3"),
-            "score_rate": Variable(("sample", "latent"), parts.rate, "beta KL_j", "metric", "2"),
+            "score": sample(parts.score, "anomaly score L_x", units="metric", **source),
+            "score_rate": Variable(
+                ("sample", "latent"),
+                parts.rate,
+                "beta KL_j",
+                units="metric",
+                **cite(formulas.weighted_rate),
+            ),
         }
         if "untrained_rate" in chunk:
             columns["untrained_score"] = sample(
-                chunk["untrained_distortion"] + beta * chunk["untrained_rate"],
+                chunk["untrained_distortion"]
+                + formulas.weighted_rate(chunk["untrained_rate"], beta),
                 "anomaly score with parameters drawn anew",
-                "metric",
+                units="metric",
+                **source,
             )
         return columns
 
@@ -211,13 +228,17 @@ class Anomaly(Analysis):
         reference = np.sort(scores if marks is None else scores[~marks])
         variables = {
             "reference": Variable(
-                ("reference",), reference, "scores of reference rows, ascending", "metric"
+                ("reference",),
+                reference,
+                "scores of reference rows, ascending",
+                units="metric",
+                **cite(formulas.objective),
             ),
             **self._by_rule(scores, marks),
         }
         if marks is not None:
             variables["prevalence"] = scalar(
-                float(marks.mean()), "share of rows that are anomalies"
+                float(marks.mean()), "share of rows that are anomalies", theory="Anomaly score"
             )
             twin, note = self._untrained_scores(columns)
             notes += note
@@ -229,7 +250,9 @@ class Anomaly(Analysis):
                     if name not in {"rule", "share"}
                 }
         if notes:
-            variables["notes"] = scalar("; ".join(notes), "what was left out, and why")
+            variables["notes"] = scalar(
+                "; ".join(notes), "what was left out, and why", theory="Anomaly score"
+            )
         return variables
 
     def _require_finite(self, scores: np.ndarray) -> None:
@@ -279,24 +302,36 @@ class Anomaly(Analysis):
         pools = {"quantile": np.sort(reference), "contamination": np.sort(scores)}
         thresholds = [upper_threshold(pools[rule], share) for rule, share in shares.items()]
 
-        def by_rule(values: object, long_name: str, units: str = "1") -> Variable:
-            return Variable(("rule",), np.asarray(values), long_name, units)
+        def by_rule(
+            values: object,
+            long_name: str,
+            units: str = "1",
+            formula: Callable[..., object] = upper_threshold,
+        ) -> Variable:
+            return Variable(("rule",), np.asarray(values), long_name, units=units, **cite(formula))
 
         variables = {
             "rule": by_rule(list(shares), "where the threshold comes from"),
             "share": by_rule(
                 list(shares.values()), "share above it: of reference rows, or of all rows"
             ),
-            "threshold": by_rule(thresholds, "rows of a higher score are flagged", "metric"),
+            "threshold": by_rule(thresholds, "rows of a higher score are flagged", units="metric"),
         }
         if marks is None:
             return variables
         found = [asdict(detect(scores, marks, threshold)) for threshold in thresholds]
         for name, text in _QUALITY.items():
-            variables[name] = by_rule([row[name] for row in found], text)
-        variables["auroc"] = scalar(auroc(scores, marks), "area under the ROC curve")
+            variables[name] = by_rule([row[name] for row in found], text, formula=detect)
+        variables["auroc"] = scalar(
+            auroc(scores, marks),
+            "area under the ROC curve",
+            show="tile",
+            label="AUROC",
+            form=".3f",
+            **cite(auroc),
+        )
         variables["average_precision"] = scalar(
-            average_precision(scores, marks), "average precision"
+            average_precision(scores, marks), "average precision", **cite(average_precision)
         )
         return variables
 
@@ -317,6 +352,11 @@ class Anomaly(Analysis):
         return scores, []
 
 
+def _array(values: Tensor) -> np.ndarray:
+    array: np.ndarray = values.detach().double().cpu().numpy()
+    return array
+
+
 def _transform_metric(vae: VAE) -> Metric | None:
     from isoprobe.registry.lookup import installed
 
@@ -334,7 +374,7 @@ def _untrained(setup: Setup) -> Untrained | None:
 def _renamed(variable: Variable, suffix: str) -> Variable:
     from dataclasses import replace
 
-    return replace(variable, long_name=variable.long_name + suffix)
+    return replace(variable, long_name=variable.long_name + suffix, show="none")
 
 
 @hookimpl

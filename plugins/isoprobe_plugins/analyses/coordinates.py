@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
+from isoprobe.theory.isometric import IsometricMap, map_to_arrays
+from isoprobe.theory.stated import cite
 from isoprobe_plugins.analyses.variables import latent
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.contracts import Batch, Context, Figure
 
 
 class Coordinates(Analysis):
@@ -26,38 +28,31 @@ class Coordinates(Analysis):
     summary = "isometric coordinates y of every sample, and the map to and from them (Eq. 16, 67)"
     needs = frozenset({"mean", "std"})
 
-    def start(self, setup: Setup) -> None:
-        """Prepare the table of scales."""
-        from isoprobe.theory.isometric import ScaleTable
-
-        super().start(setup)
-        self.table = ScaleTable(setup.vae.latent_size)
-        self.accumulators = {"table": self.table}
-
     def update(self, batch: Batch) -> None:
-        """Take in a batch."""
-        self.table.update(batch.array("mean"), batch.array("std"))
+        """Take in nothing: the overview keeps the scales that the map is made of."""
+
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import COORDINATES
+
+        return COORDINATES
 
     def result(self, context: Context) -> Mapping[str, Variable]:
-        """Variances of y, and the map as knots and slopes."""
-        import numpy as np
-
-        from isoprobe.theory.isometric import map_to_arrays
-
-        beta = context.beta.value
-        self.map = self.table.isometric_map(beta)
-        curves = [self.table.curve(j) for j in range(self.table.latents)]
+        """The map as knots and slopes."""
+        self.map = context.statistics.scales.isometric_map(context.beta.value)
         knots, slopes = map_to_arrays(self.map)
+        source = cite(map_to_arrays)
         return {
-            "variance": latent(
-                np.array([curve.variance(beta) for curve in curves]),
-                "Var(y_j) under the aggregate posterior",
-                "16, 67",
-                "metric",
+            "knots": Variable(
+                ("latent", "knot"), knots, "z at the knots of the map, NaN unused", **source
             ),
-            "knots": Variable(("latent", "knot"), knots, "z at the knots of the map, NaN unused"),
             "slopes": Variable(
-                ("latent", "knot"), slopes, "dy/dz at the knots", "sqrt(metric)", "16"
+                ("latent", "knot"),
+                slopes,
+                "dy/dz at the knots",
+                units="sqrt(metric)",
+                **source,
             ),
         }
 
@@ -69,7 +64,11 @@ class Coordinates(Analysis):
         y = self.map.to_isometric(mean).astype(mean.dtype)
         return {
             "y": Variable(
-                ("sample", "latent"), y, "isometric coordinates of mu", "sqrt(metric)", "16, 67"
+                ("sample", "latent"),
+                y,
+                "isometric coordinates of mu",
+                units="sqrt(metric)",
+                **cite(IsometricMap.to_isometric),
             )
         }
 
@@ -79,7 +78,10 @@ class Coordinates(Analysis):
         """Variance of the coordinates of the means, without the posterior's beta/2."""
         return {
             "variance_of_mean": latent(
-                columns("y").astype(float).var(axis=0), "variance of y(mu_j)", "16, 67", "metric"
+                columns("y").astype(float).var(axis=0),
+                "variance of y(mu_j)",
+                units="metric",
+                **cite(IsometricMap.to_isometric),
             )
         }
 

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
+from isoprobe.theory import formulas
+from isoprobe.theory.stated import cite
 from isoprobe_plugins.analyses.variables import sample, scalar
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.contracts import Batch, Context, Figure, Setup
 
 #: beyond this many latents the determinants of the volume correction are left out
 GRAM_LIMIT = 256
+
+
+_VOLUMES: dict[str, Callable[..., Any]] = {
+    "scale": formulas.log_volume_of_scale,
+    "determinant": formulas.log_volume_of_diagonal,
+    "general": formulas.log_volume_of_surface,
+}
 
 
 class Density(Analysis):
@@ -43,13 +51,16 @@ class Density(Analysis):
             raise OptionError(f"density's volume is auto, general or none; found {volume!r}.")
         self.volume = volume
 
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import DENSITY
+
+        return DENSITY
+
     def start(self, setup: Setup) -> None:
         """Choose the volume correction; ask for determinants where it needs them."""
-        from isoprobe.statistics.moments import Moments
-
         super().start(setup)
-        self.self_distortion = Moments()
-        self.accumulators = {"self": self.self_distortion}
         self.route = self._route(setup)
         if self.route == "general":
             self.needs = self.needs | {"gram", "euclidean_gram"}
@@ -73,43 +84,47 @@ class Density(Analysis):
         """Store the volume correction and the random-sign distortion of each sample."""
         import numpy as np
 
-        self.self_distortion.update(batch.array("distortion_self"))
         draws = batch.array("distortion_signs")
         columns = {
             "distortion_signs": sample(
-                draws.mean(axis=1), "E_z D by random corners mu +- sigma", "metric"
+                draws.mean(axis=1),
+                "E_z D by random corners mu +- sigma",
+                units="metric",
+                **cite(formulas.two_points),
             ),
             "distortion_signs_se": sample(
                 draws.std(axis=1, ddof=1) / np.sqrt(draws.shape[1])
                 if draws.shape[1] > 1
                 else np.full(len(draws), np.inf),
                 "standard error of distortion_signs",
-                "metric",
+                units="metric",
+                **cite(formulas.two_points),
             ),
         }
         volume = self._log_volume(batch)
         if volume is not None:
             columns["log_volume"] = sample(
-                volume, f"log of metric volume over input volume ({self.route})", "nat", "20-21"
+                volume,
+                f"log of metric volume over input volume ({self.route})",
+                units="nat",
+                **cite(_VOLUMES[self.route]),
             )
         return columns
 
     def _log_volume(self, batch: Batch) -> np.ndarray | None:
         import torch
 
-        from isoprobe.theory.formulas import active_subset
-
         metric, active = self.setup.metric, torch.as_tensor(self.setup.active)
         if self.route == "scale" and metric.scale is not None:
             a_x = metric.scale(batch.x).double()
-            volume = 0.5 * float(active.sum()) * a_x.log()
+            volume = formulas.log_volume_of_scale(a_x, int(active.sum()))
         elif self.route == "determinant" and metric.diagonal is not None:
-            volume = 0.5 * metric.diagonal(batch.x).double().log().flatten(1).sum(1)
+            volume = formulas.log_volume_of_diagonal(metric.diagonal(batch.x).double().flatten(1))
         elif self.route == "general":
             active = active.to(batch.x.device)
-            gram = active_subset(batch["gram"].double(), active)
-            euclidean = active_subset(batch["euclidean_gram"].double(), active)
-            volume = 0.5 * (gram.logdet() - euclidean.logdet())
+            gram = formulas.active_subset(batch["gram"].double(), active)
+            euclidean = formulas.active_subset(batch["euclidean_gram"].double(), active)
+            volume = formulas.log_volume_of_surface(gram, euclidean)
         else:
             return None
         array: np.ndarray = volume.cpu().numpy()
@@ -119,58 +134,76 @@ class Density(Analysis):
         self, chunk: Mapping[str, np.ndarray], context: Context
     ) -> Mapping[str, Variable]:
         """Log densities of stored samples, once beta is known."""
-        import numpy as np
-
         beta, active = context.beta.value, context.setup.active
-        n = int(active.sum())
         mean, std = chunk["mean"][:, active].astype(float), chunk["std"][:, active].astype(float)
+        whole, rate = chunk["distortion"].astype(float), chunk["kl"].astype(float)
         # D(x, x) is no distance: the expansion behind Eq. 19 is about what D adds to it.
-        excess = chunk["distortion"].astype(float) - chunk["distortion_self"].astype(float)
-        rate = chunk["kl"].astype(float)
-        by_objective = -excess / beta - rate - n / 2 * math.log(math.pi * beta)
-        log_prior = -0.5 * (mean**2).sum(axis=1) - n / 2 * math.log(2 * math.pi)
-        by_sigmas = log_prior + np.log(std).sum(axis=1) - n / 2 * math.log(beta / 2)
+        excess = formulas.excess(whole, chunk["distortion_self"].astype(float))
+        by_loss = formulas.log_density_by_loss(excess, rate, beta, int(active.sum()))
+        by_sigmas = formulas.log_density_by_sigmas(mean, std, beta)
         columns = {
-            "log_density_prior": sample(log_prior, "log p(mu), the prior alone", "nat"),
-            "log_density_metric": sample(by_objective, "log p(y) from -L_x / beta", "nat", "57"),
+            "log_density_prior": sample(
+                formulas.log_prior(mean),
+                "log p(mu), the prior alone",
+                units="nat",
+                **cite(formulas.log_prior),
+            ),
+            "log_density_metric": sample(
+                by_loss,
+                "log p(y) from -L_x / beta",
+                units="nat",
+                **cite(formulas.log_density_by_loss),
+            ),
             "log_density_metric_sigmas": sample(
-                by_sigmas, "log p(y) from the prior times sigmas", "nat", "19, 52"
+                by_sigmas,
+                "log p(y) from the prior times sigmas",
+                units="nat",
+                **cite(formulas.log_density_by_sigmas),
             ),
             "log_density_metric_se": sample(
                 chunk["distortion_signs_se"].astype(float) / beta,
                 "standard error of -E D / beta over random corners",
-                "nat",
+                units="nat",
+                **cite(formulas.log_density_by_loss),
             ),
         }
         if "log_volume" in chunk:
-            volume = chunk["log_volume"].astype(float)
+            volume, source = chunk["log_volume"].astype(float), cite(formulas.input_log_density)
             columns["log_density_input"] = sample(
-                by_objective + volume, "log p(x) from -L_x / beta", "nat", "20-21"
+                formulas.input_log_density(by_loss, volume),
+                "log p(x) from -L_x / beta",
+                units="nat",
+                **source,
             )
             columns["log_density_input_sigmas"] = sample(
-                by_sigmas + volume, "log p(x) from the prior times sigmas", "nat", "20-21"
+                formulas.input_log_density(by_sigmas, volume),
+                "log p(x) from the prior times sigmas",
+                units="nat",
+                **source,
             )
-        normaliser = self._normaliser(beta)
+        normaliser = self._normaliser(context)
         if normaliser is not None:
-            total = chunk["distortion"].astype(float) / beta + rate
             columns["log_density_absolute"] = sample(
-                -total - normaliser, "absolute log p(x), an evidence lower bound", "nat", "theory 4"
+                formulas.absolute_log_density(whole, rate, beta, normaliser),
+                "absolute log p(x), an evidence lower bound",
+                units="nat",
+                **cite(formulas.absolute_log_density),
             )
         return columns
 
-    def _normaliser(self, beta: float) -> float | None:
+    def _normaliser(self, context: Context) -> float | None:
         """Return the log normaliser of the decoder's density; None where there is no density.
 
         D(x, x) must be one constant: with grey inputs BCE's varies, and nothing is normalised.
         """
-        spread, level = float(self.self_distortion.sd), float(self.self_distortion.mean)
-        if spread > 1e-5 * max(abs(level), 1.0):
+        own = context.statistics.distortion_self
+        if float(own.sd) > 1e-5 * max(abs(float(own.mean)), 1.0):
             return None
-        return self.setup.metric.log_normaliser(beta, self.setup.vae.input_size)
+        return self.setup.metric.log_normaliser(context.beta.value, self.setup.vae.input_size)
 
     def result(self, context: Context) -> Mapping[str, Variable]:
         """What the densities are relative to."""
-        normaliser = self._normaliser(context.beta.value)
+        normaliser = self._normaliser(context)
         reference = {
             "none": "metric space only",
             "scale": "input space by (n/2) log a_x (Eq. 21)",
@@ -183,11 +216,14 @@ class Density(Analysis):
             else "relative only: exp(-D/beta) is not a normalised density here"
         )
         return {
-            "active_dimensions": scalar(
-                int(context.setup.active.sum()), "n, active dimensions only"
+            "volume": scalar(
+                reference,
+                "volume the input density refers to",
+                **cite(formulas.input_log_density),
             ),
-            "volume": scalar(reference, "volume the input density refers to"),
-            "absolute": scalar(absolute, "whether absolute values exist"),
+            "absolute": scalar(
+                absolute, "whether absolute values exist", **cite(formulas.absolute_log_density)
+            ),
         }
 
     def conclude(
@@ -199,23 +235,35 @@ class Density(Analysis):
         one, two = columns("log_density_metric"), columns("log_density_metric_sigmas")
         both = np.isfinite(one) & np.isfinite(two)
         one, two = one[both], two[both]
-        varied = len(one) > 1 and one.std() > 0 and two.std() > 0
-        correlation = np.corrcoef(one, two)[0, 1] if varied else np.nan
-        summaries = {
-            "mean_log_density_metric": (one.mean() if len(one) else np.nan, "mean log p(y)"),
-            "estimator_correlation": (correlation, "correlation of the two log densities"),
-            "estimator_difference_mean": (
-                (one - two).mean() if len(one) else np.nan,
-                "mean of log p(y) by L_x minus by sigmas",
-            ),
-            "estimator_difference_sd": (
-                (one - two).std() if len(one) else np.nan,
-                "standard deviation of that difference",
-            ),
-        }
+        gap, apart = formulas.disagreement(one, two), cite(formulas.disagreement)
+        known = len(one) > 0
         return {
-            name: scalar(value, text, "nat" if "corr" not in name else "1")
-            for name, (value, text) in summaries.items()
+            "mean_log_density_metric": scalar(
+                one.mean() if known else np.nan,
+                "mean log p(y)",
+                units="nat",
+                **cite(formulas.log_density_by_loss),
+            ),
+            "estimator_correlation": scalar(
+                formulas.correlation(one, two),
+                "correlation of the two log densities",
+                show="tile",
+                label="agreement of densities",
+                form=".3f",
+                **cite(formulas.correlation),
+            ),
+            "estimator_difference_mean": scalar(
+                gap.mean() if known else np.nan,
+                "mean of log p(y) by L_x minus by sigmas",
+                units="nat",
+                **apart,
+            ),
+            "estimator_difference_sd": scalar(
+                gap.std() if known else np.nan,
+                "standard deviation of that difference",
+                units="nat",
+                **apart,
+            ),
         }
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
+from isoprobe.theory.importance import STATES
+from isoprobe.theory.isometry import decoder_response, recovered_beta
+from isoprobe.theory.stated import cite
 from isoprobe_plugins.analyses.variables import latent, scalar
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.statistics.moments import Moments
     from isoprobe.theory.diagnosis import Evidence
 
 #: other ways a scale head is commonly read, as powers of the sigma in hand
@@ -24,7 +28,7 @@ class DiagnosisAnalysis(Analysis):
 
     name = "diagnosis"
     summary = "a verdict with its evidence, for the model and for each latent"
-    needs = frozenset({"mean", "std", "stationarity"})
+    needs = frozenset({"std", "stationarity"})
     after = ("importance",)
 
     def start(self, setup: Setup) -> None:
@@ -32,26 +36,23 @@ class DiagnosisAnalysis(Analysis):
         from isoprobe.statistics.moments import Moments
 
         super().start(setup)
-        n = setup.vae.latent_size
-        names = ["variance", "stationarity", "second_moment"]
+        self.readings: dict[str, tuple[Moments, Moments]] = {}
         if setup.metric.smooth:
             self.needs = self.needs | {"pullback"}
-            names += ["scaled", *(f"{r} {part}" for r in READINGS for part in ("norm", "var"))]
-        self.moments = {name: Moments((n,)) for name in names}
-        self.accumulators = dict(self.moments)
+            n = setup.vae.latent_size
+            self.readings = {reading: (Moments((n,)), Moments((n,))) for reading in READINGS}
+        self.accumulators = {
+            f"{reading} {part}": moments
+            for reading, pair in self.readings.items()
+            for part, moments in zip(("norm", "var"), pair, strict=True)
+        }
 
     def update(self, batch: Batch) -> None:
-        """Take in a batch."""
-        mean, std = batch.array("mean"), batch.array("std")
-        self.moments["variance"].update(std**2)
-        self.moments["stationarity"].update(batch.array("stationarity"))
-        self.moments["second_moment"].update(mean**2 + std**2)
-        if "pullback" in batch.quantities and "scaled" in self.moments:
-            pullback = batch.array("pullback")
-            self.moments["scaled"].update(2 * std**2 * pullback)
-            for reading, power in READINGS.items():
-                self.moments[f"{reading} norm"].update(2 * std ** (2 * power) * pullback)
-                self.moments[f"{reading} var"].update(std ** (2 * power))
+        """Take in what other readings of the scale head would make of a batch."""
+        for reading, (response, variance) in self.readings.items():
+            std = batch.array("std") ** READINGS[reading]
+            response.update(decoder_response(std, batch.array("pullback")))
+            variance.update(std**2)
 
     def result(self, context: Context) -> Mapping[str, Variable]:
         """Verdict, findings with evidence and advice, and a label for each latent."""
@@ -59,12 +60,25 @@ class DiagnosisAnalysis(Analysis):
 
         from isoprobe.theory.diagnosis import diagnose
 
-        evidence = self._evidence(context)
-        found = diagnose(evidence)
-        table = evidence.table
+        table: dict[str, float] = {}
+
+        def asked() -> Mapping[str, float]:
+            """Recover betas once a rule asks for them: it takes a pass of its own."""
+            table.update(table or self._table())
+            return table
+
+        found, source = diagnose(self._evidence(context, asked)), cite(diagnose)
         variables = {
-            "verdict": scalar("sound" if found.sound else found.findings[0].code, "verdict"),
-            "label": latent(np.array(found.labels), "verdict on each latent"),
+            "verdict": scalar(
+                "sound" if found.sound else found.findings[0].code, "verdict", **source
+            ),
+            "label": latent(
+                np.array(found.labels),
+                "verdict on each latent",
+                show="column",
+                label="diagnosis",
+                **source,
+            ),
         }
         if found.findings:
             variables |= {
@@ -75,34 +89,36 @@ class DiagnosisAnalysis(Analysis):
         if table:
             variables["metric"] = _texts("metric", list(table), "plausible metrics")
             variables["metric_beta"] = Variable(
-                ("metric",), np.array(list(table.values())), "beta recovered under it", "metric"
+                ("metric",),
+                np.array(list(table.values())),
+                "beta recovered under it",
+                units="metric",
+                **cite(recovered_beta),
             )
         return variables
 
-    def _evidence(self, context: Context) -> Evidence:
+    def _evidence(self, context: Context, table: Callable[[], Mapping[str, float]]) -> Evidence:
         from isoprobe.theory.diagnosis import Evidence
 
-        means = {name: moments.mean for name, moments in self.moments.items()}
-        importance, overview = context.results["importance"], context.results["overview"]
+        found = context.statistics
         declared = context.beta.value if context.beta.source == "user" else context.beta.declared
         return Evidence(
             active=self.setup.active,
-            mixed=importance["state"].values == 1,
-            rate=overview["kl_mean"].values,
-            variance=means["variance"],
-            stationary=means["stationarity"],
-            stationary_se=self.moments["stationarity"].se,
-            scaled=means.get("scaled"),
-            second_moment=means["second_moment"],
+            mixed=context.results["importance"]["state"].values == STATES.index("mixed"),
+            rate=found.kl.mean,
+            variance=found.variance.mean,
+            stationary=found.stationarity.mean,
+            stationary_se=found.stationarity.se,
+            scaled=found.response.mean if self.readings else None,
+            second_moment=found.second_moment.mean,
             beta=context.beta.value,
             declared=declared,
             metric=self.setup.metric.spec(),
             readings={
-                reading: (means[f"{reading} norm"], means[f"{reading} var"])
-                for reading in READINGS
-                if f"{reading} norm" in means
+                reading: (response.mean, variance.mean)
+                for reading, (response, variance) in self.readings.items()
             },
-            table=self._table(),
+            table=table,
         )
 
     def _table(self) -> dict[str, float]:
@@ -120,7 +136,7 @@ class DiagnosisAnalysis(Analysis):
 def _texts(dim: str, texts: list[str], long_name: str) -> Variable:
     import numpy as np
 
-    return Variable((dim,), np.array(texts), long_name)
+    return Variable((dim,), np.array(texts), long_name, theory="Verdict")
 
 
 @hookimpl

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
+from isoprobe.theory import formulas
+from isoprobe.theory.importance import IDLE_VARIANCE, STATES
+from isoprobe.theory.isometric import ScaleCurve
+from isoprobe.theory.stated import cite
 from isoprobe_plugins.analyses.variables import latent, scalar
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from isoprobe.contracts import Batch, Context, Setup
-
-STATES = ("active", "mixed", "collapsed")
-#: a sample leaves a dimension idle when its posterior there is nearly the prior
-IDLE_VARIANCE = 0.8
-#: shares of idle samples between which a dimension is mixed
-MIXED_SHARE = (0.05, 0.95)
+    from isoprobe.contracts import Batch, Context, Figure, Setup
 
 
 class Importance(Analysis):
@@ -29,76 +25,103 @@ class Importance(Analysis):
 
     name = "importance"
     summary = "variance of each isometric coordinate, rate, state (Eq. 22, 67, Prop. 3)"
-    needs = frozenset({"mean", "std", "kl"})
+    needs = frozenset({"std"})
+
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import IMPORTANCE
+
+        return IMPORTANCE
 
     def start(self, setup: Setup) -> None:
-        """Prepare accumulators."""
+        """Prepare the share of idle samples; the overview keeps all else."""
         from isoprobe.statistics.moments import Moments
-        from isoprobe.theory.isometric import ScaleTable
 
         super().start(setup)
-        n = setup.vae.latent_size
-        self.table = ScaleTable(n)
-        self.moments = {name: Moments((n,)) for name in ("inverse_variance", "kl", "idle")}
-        self.accumulators = {"table": self.table, **self.moments}
+        self.idle = Moments((setup.vae.latent_size,))
+        self.accumulators = {"idle": self.idle}
 
     def update(self, batch: Batch) -> None:
         """Take in a batch."""
-        mean, std = batch.array("mean"), batch.array("std")
-        self.table.update(mean, std)
-        self.moments["inverse_variance"].update(std**-2)
-        self.moments["kl"].update(batch.array("kl"))
-        self.moments["idle"].update((std**2 > IDLE_VARIANCE).astype(float))
+        self.idle.update(formulas.idle(batch.array("std")).astype(float))
 
     def result(self, context: Context) -> Mapping[str, Variable]:
         """Variances, shares, rates and states by latent, and the order of importance."""
         import numpy as np
 
-        from isoprobe.theory.formulas import NATS_TO_BITS, rough_importance
-
         beta, active = context.beta.value, context.setup.active
-        inverse, rate = self.moments["inverse_variance"], self.moments["kl"]
-        exact = np.array([self.table.curve(j).variance(beta) for j in range(len(active))])
-        # Shares count what is learnt: a collapsed dimension holds noise of variance beta/2 only.
-        counted = np.where(active, np.nan_to_num(exact), 0.0)
-        share = counted / counted.sum() if counted.any() else counted
+        inverse = context.statistics.inverse_variance
+        exact = context.statistics.scales.variances(beta)
         # without a beta there are no variances, and the inverse ones rank alike
         ranked = exact if np.isfinite(exact).all() else inverse.mean
-        order = np.lexsort((-ranked, ~active))
-        cumulative = np.empty_like(share)
-        cumulative[order] = np.cumsum(share[order])
+        order = formulas.order_of_importance(ranked, active)
+        share, rough = formulas.shares(exact, active), cite(formulas.rough_importance)
         return {
             "rough": latent(
-                rough_importance(inverse.mean, beta), "(beta/2) E[sigma^-2]", "22", "metric"
+                formulas.rough_importance(inverse.mean, beta),
+                "(beta/2) E[sigma^-2]",
+                units="metric",
+                show="column",
+                label="rough",
+                **rough,
             ),
             "rough_se": latent(
-                rough_importance(inverse.se, beta), "standard error of rough", "22", "metric"
+                formulas.rough_importance(inverse.se, beta),
+                "standard error of rough",
+                units="metric",
+                **rough,
             ),
-            "exact": latent(exact, "Var(y_j) under the aggregate posterior", "16, 67", "metric"),
-            "share": latent(share, "share of the active dimensions' variance"),
-            "cumulative_share": latent(cumulative, "share up to here in order of importance"),
-            "rate": latent(rate.mean, "E[KL_j]", "2", "nat"),
-            "rate_bits": latent(rate.mean * NATS_TO_BITS, "E[KL_j]", "2", "bit"),
+            "exact": latent(
+                exact,
+                "Var(y_j) under the aggregate posterior",
+                units="metric",
+                show="column",
+                label="importance",
+                **cite(ScaleCurve.variance),
+            ),
+            "share": latent(
+                share,
+                "share of the active dimensions' variance",
+                show="column",
+                label="share",
+                form=".1%",
+                **cite(formulas.shares),
+            ),
+            "cumulative_share": latent(
+                formulas.cumulative_shares(share, order),
+                "share up to here in order of importance",
+                **cite(formulas.cumulative_shares),
+            ),
+            "rate_bits": latent(
+                formulas.bits(context.statistics.kl.mean),
+                "E[KL_j]",
+                units="bit",
+                **cite(formulas.bits),
+            ),
             "idle_share": latent(
-                self.moments["idle"].mean, f"share of samples with sigma^2 > {IDLE_VARIANCE}"
+                self.idle.mean,
+                f"share of samples with sigma^2 > {IDLE_VARIANCE}",
+                **cite(formulas.idle),
             ),
             "state": latent(
-                _states(active, self.moments["idle"].mean),
-                "0 active, 1 mixed, 2 collapsed",
-                "Prop. 3",
+                formulas.states(active, self.idle.mean),
+                ", ".join(f"{code} {name}" for code, name in enumerate(STATES)),
+                show="column",
+                label="state",
+                form="|".join(STATES),
+                **cite(formulas.states),
             ),
-            "order": Variable(("rank",), order, "latents in descending importance"),
-            "water_level": scalar(beta / 2, "beta/2", "metric", "92"),
+            "order": Variable(
+                ("rank",),
+                order,
+                "latents in descending importance",
+                **cite(formulas.order_of_importance),
+            ),
+            "water_level": scalar(
+                formulas.water_level(beta), "beta/2", units="metric", **cite(formulas.water_level)
+            ),
         }
-
-
-def _states(active: np.ndarray, idle: np.ndarray) -> np.ndarray:
-    """State codes: collapsed without rate, mixed where some samples use it and others do not."""
-    import numpy as np
-
-    low, high = MIXED_SHARE
-    used = np.where((idle > low) & (idle < high), 1, 0)
-    return np.where(active, used, 2).astype(np.int8)
 
 
 @hookimpl

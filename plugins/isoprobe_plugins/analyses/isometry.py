@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
+from isoprobe.theory import formulas
+from isoprobe.theory.isometry import pullback_diagonal
+from isoprobe.theory.stated import cite
 from isoprobe_plugins.analyses.variables import latent, scalar
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.contracts import Batch, Context, Figure, Setup
+    from isoprobe.probe.beta import BetaSums
     from isoprobe.statistics.assisted import AssistedMeans
 
 _BOUNDS = {"": "", "_low": ", 95 % lower bound", "_high": ", 95 % upper bound"}
@@ -30,33 +34,23 @@ class Isometry(Analysis):
     summary = "norms, residuals, orthogonality, recovered beta (Eq. 14, 23 and beyond)"
     needs = frozenset({"std", "stationarity"})
 
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import ISOMETRY
+
+        return ISOMETRY
+
     def start(self, setup: Setup) -> None:
         """Prepare accumulators; ask for the Gram matrix where n allows it."""
-        from isoprobe.probe.beta import BetaSums
         from isoprobe.statistics.moments import Moments
 
         super().start(setup)
         n = setup.vae.latent_size
-        self.beta_sums = BetaSums(n)
-        self.moments = {
-            name: Moments((n,))
-            for name in (
-                "pullback",
-                "inverse_variance",
-                "scaled",
-                "variance",
-                "stationarity",
-                "spread",
-            )
-        }
+        self.spread = Moments((n,))
         self.cosine = Moments((n, n) if n <= GRAM_LIMIT else ())
         self.gap = Moments()
-        self.accumulators = {
-            "beta": self.beta_sums,
-            "cosine": self.cosine,
-            "gap": self.gap,
-            **self.moments,
-        }
+        self.accumulators = {"cosine": self.cosine, "gap": self.gap, "spread": self.spread}
         self.assisted = None
         if setup.metric.smooth:
             self.needs = self.needs | {"pullback"} | self._beyond_the_diagonal(setup.pullback, n)
@@ -73,30 +67,26 @@ class Isometry(Analysis):
         return {"gram"} if method == "exact" and n <= GRAM_LIMIT else set()
 
     def update(self, batch: Batch) -> Mapping[str, Variable] | None:
-        """Take in a batch; store 2 sigma^2 g_jj, the norm times beta, of each sample."""
+        """Take in a batch; store g_jj of each sample."""
         import numpy as np
 
-        self.beta_sums.take(batch)
-        variance = batch.array("std") ** 2
-        self.moments["variance"].update(variance)
-        self.moments["inverse_variance"].update(1 / variance)
-        self.moments["stationarity"].update(batch.array("stationarity"))
         if "pullback" not in batch.quantities:
             return None
         pullback = batch.array("pullback")
-        scaled = 2 * variance * pullback
-        self.moments["pullback"].update(pullback)
-        self.moments["scaled"].update(scaled)
         if "gram" in batch.quantities:
             self._orthogonality(batch)
         if "pullback_spread" in batch.quantities:
-            self.moments["spread"].update(4 * batch.array("pullback_spread"))
+            self.spread.update(4 * batch.array("pullback_spread"))
         if self.assisted is not None:
             pullback = self._drawn(self.assisted, batch)
         stored = pullback.astype(np.float64 if batch.x.element_size() == 8 else np.float32)
         return {
             "pullback": Variable(
-                ("sample", "latent"), stored, "J_j' G J_j at the posterior mean", "metric", "23"
+                ("sample", "latent"),
+                stored,
+                "J_j' G J_j at the posterior mean",
+                units="metric",
+                **cite(pullback_diagonal),
             )
         }
 
@@ -108,105 +98,137 @@ class Isometry(Analysis):
         drawn = batch["pullback_drawn"].cpu().numpy()
         mean, std = batch.array("mean"), batch.array("std")
         values = batch.array("pullback") * drawn.mean(axis=1, keepdims=True)
-        assisted.update(covariates(mean, std), drawn, np.stack([2 * std**2 * values, values], 2))
+        targets = np.stack([formulas.decoder_response(std, values), values], 2)
+        assisted.update(covariates(mean, std), drawn, targets)
         return np.where(drawn, values, np.nan)
 
     def _orthogonality(self, batch: Batch) -> None:
         import numpy as np
         import torch
 
-        from isoprobe.theory.formulas import active_subset, cosines, hadamard_gap
-
         gram = batch["gram"].double()
-        self.cosine.update(cosines(gram).abs().cpu().numpy())
+        self.cosine.update(abs(formulas.cosines(gram)).cpu().numpy())
         active = torch.as_tensor(self.setup.active, device=gram.device)
         if int(active.sum()) > 1:
-            gap = hadamard_gap(active_subset(gram, active)).cpu().numpy()
+            subset = formulas.active_subset(gram, active)
+            gap = formulas.hadamard_gap(subset).cpu().numpy()
             # A sample with a vanishing or linearly dependent column has no finite gap.
             self.gap.update(gap[np.isfinite(gap)])
 
     def result(self, context: Context) -> Mapping[str, Variable]:
         """Norms, residuals, cosines and betas, by latent and overall."""
-        beta = context.beta.value
-        variables = self._by_stationarity(beta)
-        if self.moments["scaled"].count:
-            variables |= self._by_pullback(beta)
+        variables = self._by_stationarity(context)
+        if context.statistics.response.count:
+            variables |= self._by_pullback(context)
         if self.cosine.count:
             variables |= self._by_gram(context.setup.active)
-        if self.moments["spread"].count:
-            variables |= self._by_spread()
+        if self.spread.count:
+            variables |= self._by_spread(context.statistics.response.mean)
         return variables
 
-    def _by_stationarity(self, beta: float) -> dict[str, Variable]:
-        stationary = self.moments["stationarity"]
-        norm = stationary.mean / beta
+    def _by_stationarity(self, context: Context) -> dict[str, Variable]:
+        beta, found = context.beta.value, context.statistics.stationarity
+        norm = formulas.stationary_norm(found.mean, beta)
+        source = cite(formulas.stationary_norm)
         return {
-            "stationary_norm_mean": latent(norm, "norm by stationarity", "theory 2b"),
+            "stationary_norm_mean": latent(
+                norm,
+                "norm by stationarity",
+                show="column",
+                label="stat. norm",
+                form=".3f",
+                **source,
+            ),
             "stationary_norm_sd": latent(
-                stationary.sd / beta, "standard deviation over samples and draws, by stationarity"
+                formulas.stationary_norm(found.sd, beta),
+                "standard deviation over samples and draws, by stationarity",
+                **source,
             ),
             "stationary_norm_se": latent(
-                stationary.se / beta, "standard error of the norm by stationarity"
+                formulas.stationary_norm(found.se, beta),
+                "standard error of the norm by stationarity",
+                **source,
             ),
             "stationary_residual_mean": latent(
-                norm + self.moments["variance"].mean - 1,
+                formulas.residual(norm, context.statistics.variance.mean),
                 "norm by stationarity + sigma^2 - 1",
-                "theory 2b",
+                **cite(formulas.residual),
             ),
-            "variance_mean": latent(self.moments["variance"].mean, "mean of sigma^2"),
-            **self._beta_by_latent("beta_recovered", 1, "stationarity", "theory 2b"),
+            **self._beta_by_latent("beta_recovered", context.statistics.beta, 1, "stationarity"),
         }
 
-    def _by_pullback(self, beta: float) -> dict[str, Variable]:
-        from isoprobe.theory.formulas import residual
-
-        moments = [self.moments["scaled"], self.moments["pullback"]]
-        (norm, pullback), (norm_sd, pullback_sd) = (
+    def _by_pullback(self, context: Context) -> dict[str, Variable]:
+        beta, statistics = context.beta.value, context.statistics
+        moments = [statistics.response, statistics.pullback]
+        (response, pullback), (response_sd, pullback_sd) = (
             [m.mean for m in moments],
             [m.sd for m in moments],
         )
-        norm_se = moments[0].se
+        response_se = moments[0].se
         if self.assisted is not None:
             means, errors = self.assisted.means()
-            (norm, pullback), norm_se = means.T, errors[:, 0]
-            norm_sd, pullback_sd = self.assisted.sd().T
+            (response, pullback), response_se = means.T, errors[:, 0]
+            response_sd, pullback_sd = self.assisted.sd().T
+        norm, source = formulas.norm_of(response, beta), cite(formulas.isometry_norm)
+        g = cite(pullback_diagonal)
         return {
-            "norm_mean": latent(norm / beta, "squared norm of x_{y_j}", "23"),
-            "norm_sd": latent(norm_sd / beta, "standard deviation of the norm", "23"),
-            "norm_se": latent(norm_se / beta, "standard error of the norm", "23"),
+            "norm_mean": latent(
+                norm,
+                "squared norm of x_{y_j}, 1 - sigma^2 at an optimum",
+                show="column",
+                label="norm",
+                form=".3f",
+                **source,
+            ),
+            "norm_sd": latent(
+                formulas.norm_of(response_sd, beta), "standard deviation of the norm", **source
+            ),
+            "norm_se": latent(
+                formulas.norm_of(response_se, beta),
+                "standard error of the norm",
+                show="column",
+                label="s.e. of norm",
+                form=".3f",
+                **source,
+            ),
             "residual_mean": latent(
-                residual(norm / beta, self.moments["variance"].mean),
+                formulas.residual(norm, statistics.variance.mean),
                 "norm + sigma^2 - 1, zero at an optimum",
-                "theory 2",
+                show="column",
+                label="residual",
+                form="+.3f",
+                **cite(formulas.residual),
             ),
-            "pullback_mean": latent(pullback, "mean of D'_j = g_jj", "23", "metric"),
-            "pullback_sd": latent(pullback_sd, "standard deviation of g_jj", "23", "metric"),
+            "pullback_mean": latent(pullback, "mean of D'_j = g_jj", units="metric", **g),
+            "pullback_sd": latent(pullback_sd, "standard deviation of g_jj", units="metric", **g),
             "inverse_variance_expected": latent(
-                1 + 2 / beta * pullback, "E[sigma^-2] that g_jj implies", "theory 2"
+                formulas.inverse_variance_called_for(pullback, beta),
+                "E[sigma^-2] that g_jj implies",
+                **cite(formulas.inverse_variance_called_for),
             ),
-            **self._beta_by_latent("beta_pullback", 2, "pullback", "theory 2"),
+            **self._beta_by_latent("beta_pullback", statistics.beta, 2, "pullback"),
         }
 
-    def _by_spread(self) -> dict[str, Variable]:
+    def _by_spread(self, response: np.ndarray) -> dict[str, Variable]:
         """What a few products a sample tell of orthogonality, in place of cosines."""
         import numpy as np
 
-        square, diagonal = self.moments["spread"], self.moments["scaled"].mean
+        square, source = self.spread, cite(formulas.orthogonality_defect)
         with np.errstate(divide="ignore", invalid="ignore"):
-            defect = np.sqrt(square.mean) / diagonal
-            error = 0.5 * square.se / np.sqrt(square.mean) / diagonal
+            defect = formulas.orthogonality_defect(square.mean, response)
+            error = 0.5 * defect * square.se / square.mean  # of a root, to first order
         name = "orthogonality defect: root of E sum_{k != j} (sigma_j sigma_k g_jk)^2 over the norm"
         return {
-            "orthogonality_defect": latent(defect, name, "theory 2"),
-            "orthogonality_defect_se": latent(error, f"standard error of the {name}"),
+            "orthogonality_defect": latent(defect, name, **source),
+            "orthogonality_defect_se": latent(error, f"standard error of the {name}", **source),
         }
 
     def _beta_by_latent(
-        self, name: str, column: int, route: str, equation: str
+        self, name: str, sums: BetaSums, column: int, route: str
     ) -> dict[str, Variable]:
         import numpy as np
 
-        estimate = self.beta_sums.by_latent(column)
+        estimate = sums.by_latent(column)
         text = f"beta recovered from this latent alone by {route}"
         parts = {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
         # A collapsed latent says nothing about beta: both sides of its condition are zero.
@@ -214,31 +236,38 @@ class Isometry(Analysis):
             name + suffix: latent(
                 np.where(self.setup.active, value, np.nan),
                 text + _BOUNDS[suffix],
-                equation,
-                "metric",
+                show="column" if name + suffix == "beta_recovered" else "none",
+                label="beta_j" + suffix,
+                units="metric",
+                **cite(formulas.recovered_beta),
             )
             for suffix, value in parts.items()
         }
 
     def _by_gram(self, active: np.ndarray) -> dict[str, Variable]:
-        import numpy as np
-
-        cosine = self.cosine.mean
-        pairs = np.outer(active, active) & ~np.eye(len(active), dtype=bool)
-        mean_abs = cosine[pairs].mean() if pairs.any() else 0.0
         return {
             "cosine": Variable(
-                ("latent", "latent_2"), cosine, "mean |cos| between decoder columns", "1", "14"
+                ("latent", "latent_2"),
+                self.cosine.mean,
+                "mean |cos| between decoder columns",
+                **cite(formulas.cosines),
             ),
             "cosine_mean_abs": scalar(
-                mean_abs, "mean |cos| over pairs of active dimensions", "1", "14"
+                formulas.mean_absolute_cosine(self.cosine.mean, active),
+                "mean |cos| over pairs of active dimensions, 0 when orthogonal",
+                show="tile",
+                label="mean |cosine|",
+                form=".3f",
+                **cite(formulas.mean_absolute_cosine),
             ),
-            "hadamard_gap": Variable(
-                (),
-                np.asarray(self.gap.mean if self.gap.count else 0.0),
-                "half of sum log g_jj - log det g over active dimensions",
-                "nat",
-                "theory 2",
+            "hadamard_gap": scalar(
+                self.gap.mean if self.gap.count else 0.0,
+                "half of sum log g_jj - log det g over active dimensions, 0 when orthogonal",
+                units="nat",
+                show="tile",
+                label="Hadamard gap",
+                form=".3f",
+                **cite(formulas.hadamard_gap),
             ),
         }
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
+from isoprobe.theory import formulas
+from isoprobe.theory.stated import cite
 from isoprobe_plugins.analyses.variables import latent, scalar
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.contracts import Batch, Context, Figure
+    from isoprobe.probe.shared import PassStatistics
 
 #: other betas for which active dimensions are predicted: powers of two around the one in force
 OCTAVES = 8
@@ -30,116 +33,108 @@ class RateDistortion(Analysis):
     summary = (
         "coding and transform loss, mutual information, water-filling, certificate (Eq. 8, 92)"
     )
-    needs = frozenset(
-        {
-            "mean",
-            "std",
-            "kl",
-            "distortion",
-            "distortion_coding",
-            "distortion_transform",
-            "distortion_self",
-        }
-    )
-
-    def start(self, setup: Setup) -> None:
-        """Prepare accumulators."""
-        from isoprobe.statistics.moments import Moments
-        from isoprobe.theory.isometric import ScaleTable
-
-        super().start(setup)
-        n = setup.vae.latent_size
-        self.table = ScaleTable(n)
-        self.latents = {name: Moments((n,)) for name in ("kl", "second_moment", "entropy_rate")}
-        self.losses = {name: Moments() for name in ("distortion", "coding", "transform")}
-        self.accumulators = {"table": self.table, **self.latents, **self.losses}
+    needs = frozenset({"distortion", "distortion_coding", "distortion_transform"})
+    after = ("importance",)
 
     def update(self, batch: Batch) -> None:
-        """Take in a batch; D(x, x) is subtracted from every loss, as coding theory has no such."""
-        import numpy as np
+        """Take in nothing: the overview keeps every mean that is needed."""
 
-        mean, std = batch.array("mean"), batch.array("std")
-        self.table.update(mean, std)
-        self.latents["kl"].update(batch.array("kl"))
-        self.latents["second_moment"].update(mean**2 + std**2)
-        self.latents["entropy_rate"].update(-np.log(std))
-        own = batch.array("distortion_self")
-        self.losses["distortion"].update(batch.array("distortion") - own)
-        self.losses["transform"].update(batch.array("distortion_transform") - own)
-        self.losses["coding"].update(batch.array("distortion_coding"))
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import RATE_DISTORTION
+
+        return RATE_DISTORTION
 
     def result(self, context: Context) -> Mapping[str, Variable]:
         """Losses, rates, mutual information, predictions at other betas, certificate."""
         import numpy as np
 
         beta, active = context.beta.value, context.setup.active
-        spectrum = np.array([self.table.curve(j).variance(beta) for j in range(len(active))])
+        exact = context.results["importance"]["exact"].values
         return {
-            **self._losses(beta, active),
-            **self._rates(beta, active),
-            **self._certificate(beta, active),
-            **_predictions(beta, np.where(active, spectrum, 0.0)),
-        }
-
-    def _losses(self, beta: float, active: np.ndarray) -> dict[str, Variable]:
-        coding, transform = self.losses["coding"], self.losses["transform"]
-        expected = active.sum() * beta / 2
-        return {
-            "coding_loss": scalar(coding.mean, "E D(x_check, x_hat)", "metric", "54"),
-            "coding_loss_se": scalar(coding.se, "standard error of the coding loss", "metric"),
-            "coding_loss_expected": scalar(expected, "n_active beta / 2", "metric", "54, 62"),
-            "transform_loss": scalar(transform.mean, "E D(x, x_check)", "metric", "9"),
-            "transform_loss_se": scalar(transform.se, "standard error of it", "metric"),
-            "loss_ratio": scalar(
-                _ratio(transform.mean, coding.mean), "transform loss over coding loss", "1", "12"
-            ),
-            "distortion": scalar(
-                self.losses["distortion"].mean, "E_z D(x, x_hat) - D(x, x)", "metric", "3"
-            ),
-        }
-
-    def _rates(self, beta: float, active: np.ndarray) -> dict[str, Variable]:
-        from isoprobe.theory.formulas import NATS_TO_BITS
-
-        rate = self.latents["kl"]
-        # Eq. 8 with H(Y) under the aggregate posterior and p(y) = p(z) dz/dy: this is E KL.
-        information = rate.mean[active].sum()
-        return {
-            "rate": scalar(rate.mean.sum(), "E KL", "nat", "2"),
-            "rate_bits": scalar(rate.mean.sum() * NATS_TO_BITS, "E KL", "bit", "2"),
-            "mutual_information": scalar(
-                information, "I(X; X_hat), aggregate posterior taken as the prior", "nat", "8"
-            ),
-            "elbo": scalar(
-                -self.losses["distortion"].mean / beta - rate.mean.sum(),
-                "-(E D - D(x, x)) / beta - E KL",
-                "nat",
-                "B.1",
-            ),
-        }
-
-    def _certificate(self, beta: float, active: np.ndarray) -> dict[str, Variable]:
-        entropy, second = self.latents["entropy_rate"].mean, self.latents["second_moment"].mean
-        rate = self.latents["kl"].mean
-        gap = (rate - entropy)[active].sum()
-        return {
-            "second_moment": latent(second, "E[mu^2 + sigma^2], 1 at an optimum", "theory 6"),
-            "rate_entropy": latent(entropy, "-E[log sigma_j], E[KL_j] at an optimum", "theory 6"),
-            "certificate_gap": scalar(
-                gap, "E KL minus its entropy form over active dimensions", "nat", "theory 6"
-            ),
-            "elbo_entropy": scalar(
-                -self.losses["distortion"].mean / beta - entropy[active].sum(),
-                "the ELBO with the rate in its entropy form",
-                "nat",
-                "theory 6",
-            ),
+            **_losses(context.statistics, beta, active),
+            **_rates(context.statistics, beta, active),
+            **_certificate(context.statistics, beta, active),
+            **_predictions(beta, np.where(active, exact, 0.0)),
         }
 
 
-def _ratio(transform: np.ndarray, coding: np.ndarray) -> float:
-    """Transform loss over coding loss; NaN for a model that codes nothing."""
-    return float(transform / coding) if coding else float("nan")
+def _losses(found: PassStatistics, beta: float, active: np.ndarray) -> dict[str, Variable]:
+    """Losses in excess of D(x, x), as coding theory has no such."""
+    source = cite(formulas.excess)
+    return {
+        "coding_loss_expected": scalar(
+            formulas.expected_coding_loss(active, beta),
+            "n_active beta / 2",
+            units="metric",
+            **cite(formulas.expected_coding_loss),
+        ),
+        "transform_loss": scalar(
+            found.transform.mean,
+            "E D(x, x_check) - D(x, x)",
+            units="metric",
+            show="tile",
+            label="transform loss",
+            **source,
+        ),
+        "transform_loss_se": scalar(
+            found.transform.se, "standard error of the transform loss", units="metric", **source
+        ),
+        "loss_ratio": scalar(
+            formulas.loss_ratio(float(found.transform.mean), float(found.distortion_coding.mean)),
+            "transform loss over coding loss",
+            **cite(formulas.loss_ratio),
+        ),
+        "distortion": scalar(
+            found.excess.mean, "E_z D(x, x_hat) - D(x, x)", units="metric", **source
+        ),
+    }
+
+
+def _rates(found: PassStatistics, beta: float, active: np.ndarray) -> dict[str, Variable]:
+    rates = found.kl.mean
+    return {
+        "rate_bits": scalar(
+            formulas.bits(formulas.rate(rates)), "E KL", units="bit", **cite(formulas.bits)
+        ),
+        "mutual_information": scalar(
+            formulas.mutual_information(rates, active),
+            "I(X; X_hat), aggregate posterior taken as the prior",
+            units="nat",
+            **cite(formulas.mutual_information),
+        ),
+        "elbo": scalar(
+            formulas.elbo(found.excess.mean, formulas.rate(rates), beta),
+            "-(E D - D(x, x)) / beta - E KL",
+            units="nat",
+            **cite(formulas.elbo),
+        ),
+    }
+
+
+def _certificate(found: PassStatistics, beta: float, active: np.ndarray) -> dict[str, Variable]:
+    entropy = found.entropy.mean
+    return {
+        "rate_entropy": latent(
+            entropy,
+            "-E[log sigma_j], E[KL_j] at an optimum",
+            units="nat",
+            **cite(formulas.entropy_rate),
+        ),
+        "certificate_gap": scalar(
+            formulas.certificate_gap(found.kl.mean, entropy, active),
+            "E KL minus its entropy form over active dimensions",
+            units="nat",
+            **cite(formulas.certificate_gap),
+        ),
+        "elbo_entropy": scalar(
+            formulas.elbo(found.excess.mean, formulas.rate(entropy[active]), beta),
+            "the ELBO with the rate in its entropy form",
+            units="nat",
+            **cite(formulas.elbo),
+        ),
+    }
 
 
 def _predictions(beta: float, spectrum: np.ndarray) -> dict[str, Variable]:
@@ -147,32 +142,43 @@ def _predictions(beta: float, spectrum: np.ndarray) -> dict[str, Variable]:
     import numpy as np
 
     betas = beta * 2.0 ** np.arange(-OCTAVES, OCTAVES + 1)
-    stays = spectrum > betas[:, None] / 2
-    ratio = np.where(stays, spectrum, betas[:, None] / 2) / (betas[:, None] / 2)
-    rates = 0.5 * np.log(ratio)
-    here = OCTAVES
+    each = betas[:, None]
+    over = ("other_beta",)
     return {
-        "spectrum": latent(spectrum, "Var(y_j), 0 where collapsed", "16, 67", "metric"),
-        "water_filling_rate": latent(rates[here], "log(Var(y_j) / (beta/2)) / 2", "92", "nat"),
-        "water_filling_distortion": scalar(
-            np.minimum(spectrum, beta / 2).sum(), "sum of min(beta/2, Var(y_j))", "metric", "92"
+        "water_filling_rate": latent(
+            formulas.water_filling_rate(spectrum, beta),
+            "log(Var(y_j) / (beta/2)) / 2, 0 below the water level",
+            units="nat",
+            **cite(formulas.water_filling_rate),
         ),
-        "other_beta": Variable(("other_beta",), betas, "beta asked about", "metric"),
+        "other_beta": Variable(
+            over, betas, "beta asked about", units="metric", **cite(formulas.water_level)
+        ),
         "predicted_active": Variable(
-            ("other_beta",), stays.sum(axis=1), "dimensions with Var(y_j) > beta/2", "1", "92"
+            over,
+            formulas.stays_active(spectrum, each).sum(axis=1),
+            "dimensions with Var(y_j) > beta/2",
+            **cite(formulas.stays_active),
         ),
         "predicted_rate": Variable(
-            ("other_beta",), rates.sum(axis=1), "rate by water-filling", "nat", "92"
+            over,
+            formulas.rate(formulas.water_filling_rate(spectrum, each)),
+            "rate by water-filling",
+            units="nat",
+            **cite(formulas.water_filling_rate),
         ),
         "predicted_distortion": Variable(
-            ("other_beta",),
-            np.minimum(spectrum, betas[:, None] / 2).sum(axis=1),
+            over,
+            formulas.water_filling_distortion(spectrum, each).sum(axis=1),
             "distortion of the active dimensions by water-filling",
-            "metric",
-            "92",
+            units="metric",
+            **cite(formulas.water_filling_distortion),
         ),
         "collapse_beta": latent(
-            2 * spectrum, "beta above which the dimension is predicted to collapse", "92", "metric"
+            formulas.collapse_beta(spectrum),
+            "beta above which the dimension is predicted to collapse, 0 where it has",
+            units="metric",
+            **cite(formulas.collapse_beta),
         ),
     }
 

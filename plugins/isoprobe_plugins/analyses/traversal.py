@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
+from isoprobe.theory.importance import order_of_importance
+from isoprobe.theory.stated import cite
 from isoprobe_plugins.analyses.variables import latent
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.contracts import Batch, Context, Figure, Setup
 
 AXES = {1: ("input",), 2: ("row", "column"), 3: ("channel", "row", "column")}
 
@@ -52,6 +54,13 @@ class Traversal(Analysis):
             raise OptionError(f"traversal's at is 'origin' or a sample number; found {at!r}.")
         self.latents, self.steps, self.low, self.high, self.at = latents, steps, low, high, at
 
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import TRAVERSAL
+
+        return TRAVERSAL
+
     def start(self, setup: Setup) -> None:
         """Check that the sample to hold to is among those that will come.
 
@@ -77,7 +86,7 @@ class Traversal(Analysis):
         """Walks ``(rank, step, *input axes)`` with their z and y."""
         import numpy as np
 
-        from isoprobe.theory.isometric import map_from_arrays
+        from isoprobe.theory.isometric import IsometricMap, map_from_arrays
 
         coordinates = context.results["coordinates"]
         order = context.results["importance"]["order"].values[: self.latents]
@@ -90,19 +99,22 @@ class Traversal(Analysis):
         equal_z = np.stack(
             [maps.coordinates[j].from_isometric(row) for j, row in zip(order, equal_y, strict=True)]
         )
-        grid = ("rank", "step")
-        inverse = context.results["overview"]["inverse_variance_mean"].values
+        grid, to_y = ("rank", "step"), cite(IsometricMap.to_isometric)
         return {
-            "latents": Variable(("rank",), order, "latent walked along, by importance"),
-            "inverse_variance": Variable(
-                ("rank",), inverse[order], "mean of sigma^-2 of that latent", "1", "22"
+            "latents": Variable(
+                ("rank",),
+                order,
+                "latent walked along, by importance",
+                **cite(order_of_importance),
             ),
-            "base": latent(self.held.mean, "z held still"),
-            "z": Variable(grid, z, "z_j, equal steps in z"),
-            "y": Variable(grid, y, "y_j of those", "sqrt(metric)", "16"),
+            "base": latent(self.held.mean, "z held still", theory="Importance"),
+            "z": Variable(grid, z, "z_j, equal steps in z", theory="Importance"),
+            "y": Variable(grid, y, "y_j of those", units="sqrt(metric)", **to_y),
             "images": self._decode(order, z, "equal steps in z"),
-            "z_equal_y": Variable(grid, equal_z, "z_j, equal steps in y"),
-            "y_equal_y": Variable(grid, equal_y, "y_j of those", "sqrt(metric)", "16"),
+            "z_equal_y": Variable(
+                grid, equal_z, "z_j, equal steps in y", **cite(IsometricMap.from_isometric)
+            ),
+            "y_equal_y": Variable(grid, equal_y, "y_j of those", units="sqrt(metric)", **to_y),
             "images_equal_y": self._decode(order, equal_z, "equal steps in y"),
         }
 
@@ -121,7 +133,9 @@ class Traversal(Analysis):
         axes = AXES.get(
             len(vae.input_shape), tuple(f"axis_{i}" for i in range(len(vae.input_shape)))
         )
-        return Variable(("rank", "step", *axes), np.stack(walks), f"decoded walks, {how}")
+        return Variable(
+            ("rank", "step", *axes), np.stack(walks), f"decoded walks, {how}", theory="Importance"
+        )
 
 
 @hookimpl

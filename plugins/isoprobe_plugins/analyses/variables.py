@@ -1,8 +1,11 @@
-"""Shorthands for the arrays that analyses return."""
+"""Shorthands for the arrays that analyses return; everything after values and text is named.
+
+Built-in analyses hold many arrays, so theirs are shown only where they say so with ``show``.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
 from isoprobe.contracts import Variable
 
@@ -10,20 +13,36 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def latent(values: np.ndarray, long_name: str, equation: str = "", units: str = "1") -> Variable:
+class Metadata(TypedDict):
+    """What a variable may say of itself, see :class:`isoprobe.contracts.Variable`."""
+
+    units: NotRequired[str]
+    equation: NotRequired[str]
+    formula: NotRequired[str]
+    theory: NotRequired[str]
+    show: NotRequired[str]
+    label: NotRequired[str]
+    form: NotRequired[str]
+
+
+def latent(values: np.ndarray, long_name: str, **metadata: Unpack[Metadata]) -> Variable:
     """One value a latent, ``(n,)``."""
-    return Variable(("latent",), values, long_name, units, equation)
+    return Variable(("latent",), values, long_name, **_quiet(metadata))
 
 
-def sample(values: np.ndarray, long_name: str, units: str = "1", equation: str = "") -> Variable:
+def sample(values: np.ndarray, long_name: str, **metadata: Unpack[Metadata]) -> Variable:
     """One value a sample, ``(B,)``."""
-    return Variable(("sample",), values, long_name, units, equation)
+    return Variable(("sample",), values, long_name, **_quiet(metadata))
 
 
 def scalar(
-    value: np.ndarray | float | str, long_name: str, units: str = "1", equation: str = ""
+    value: np.ndarray | float | str, long_name: str, **metadata: Unpack[Metadata]
 ) -> Variable:
     """A single value."""
     import numpy as np
 
-    return Variable((), np.asarray(value), long_name, units, equation)
+    return Variable((), np.asarray(value), long_name, **_quiet(metadata))
+
+
+def _quiet(metadata: Metadata) -> Metadata:
+    return {"show": "none", **metadata}

@@ -1,4 +1,4 @@
-"""The linear VAE, whose optimum is known in closed form (THEORY: ground truth 1)."""
+"""The linear VAE, whose optimum is known in closed form."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,6 +148,8 @@ def _mean_off_diagonal(found: Spectrum) -> float | None:
 
 
 def _text(document: dict[str, Any]) -> str:
+    from isoprobe.theory.formulas import bits
+
     beta = document["beta"]
     known = "beta unknown" if beta is None else f"beta {beta:.4g}"
     lines = [
@@ -161,8 +162,8 @@ def _text(document: dict[str, Any]) -> str:
         "",
     ]
     if beta is not None:
-        bits = sum(row["rate"] for row in document["latents"]) / math.log(2)
-        lines.append(f"rate {bits:.4g} bits for an encoder that fills the prior")
+        total = bits(sum(row["rate"] for row in document["latents"]))
+        lines.append(f"rate {total:.4g} bits for an encoder that fills the prior")
     if document["mean_cosine"] is not None:
         gap = document["hadamard_gap"]
         lines.append(
@@ -175,10 +176,12 @@ def _text(document: dict[str, Any]) -> str:
 
 
 def _line(row: dict[str, Any]) -> str:
+    from isoprobe.theory.formulas import bits
+
     filled = round(_BAR * row["share"])
     bar = "#" * filled + "." * (_BAR - filled)
-    bits = "" if row["rate"] is None else f" {row['rate'] / math.log(2):6.2f}"
-    return f"{row['index']:>6}  {row['importance']:>10.4g}  {row['share']:>6.1%} {bar}{bits}"
+    coded = "" if row["rate"] is None else f" {bits(row['rate']):6.2f}"
+    return f"{row['index']:>6}  {row['importance']:>10.4g}  {row['share']:>6.1%} {bar}{coded}"
 
 
 @hookimpl

@@ -13,6 +13,7 @@ from isoprobe.checkpoints.native import vae_from_networks
 from isoprobe.errors import CheckpointError, IsoprobeError
 from isoprobe.probe.quantities import Probe, ProbeOptions
 from isoprobe.registry.lookup import installed
+from isoprobe.theory.formulas import norm_of, residual, unused_variance
 from isoprobe_plugins.adapters.declared.declaration import parse_declaration
 from isoprobe_plugins.adapters.weights.named import fill_layers
 from isoprobe_plugins.doctor.skeleton import DECODER, ENCODER
@@ -85,7 +86,7 @@ def diagnose(
     """Rank the plausible readings of weights by what data says.
 
     First by the variance that the reconstruction at the mean explains, which depends on layers,
-    layout and activations; then, among the best, by the residual of stationarity (theory 2b),
+    layout and activations; then, among the best, by the residual of stationarity of sigma,
     which depends on the scale.
 
     Args:
@@ -224,17 +225,17 @@ def _scales(reading: Reading, tensors: Mapping[str, Tensor], x: Tensor) -> Itera
         numbers = torch.stack([kl, std, pull, variance])
         if not torch.isfinite(numbers).all() or not active.any():
             continue
-        beta = pull[active].sum() / (1 - variance[active]).sum()
+        beta = pull[active].sum() / unused_variance(variance[active]).sum()
         if not beta > 0 or any(torch.allclose(std, other, rtol=SAME) for other in seen):
             continue  # no objective has such a weight; or the same scale under another name
         seen.append(std)
-        residual = (pull / beta + variance - 1).square().mean().sqrt()
+        off = residual(norm_of(pull, beta), variance).square().mean().sqrt()
         yield replace(
             reading,
             fields=fields,
             form=form,
             kl=float(kl.sum()),
             beta=float(beta),
-            residual=float(residual),
+            residual=float(off),
             metric=metric.name,
         )

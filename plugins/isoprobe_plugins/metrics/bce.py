@@ -44,6 +44,18 @@ class BinaryCrossEntropy(Metric):
         """Diagonal x (1 - x) / 2 at x = sigmoid(logits), ``(B, *shape)``, accurate near 0 and 1."""
         return 0.5 * logits.sigmoid() * (-logits).sigmoid()
 
+    def flattened(self, x: Tensor) -> Tensor:
+        """Return sqrt(2) arcsin sqrt(x), whose derivative is sqrt(G)."""
+        from isoprobe.theory.geodesics import bce_coordinates
+
+        return bce_coordinates(_inside(x).logit())
+
+    def logits_flattened(self, logits: Tensor) -> Tensor:
+        """Return the same from logits, finite for any of them."""
+        from isoprobe.theory.geodesics import bce_coordinates
+
+        return bce_coordinates(logits)
+
     def log_normaliser(self, beta: float, input_size: int) -> float | None:
         """Zero for binary x at beta = 1, where the sum of exp(-D) over x is 1; else none."""
         return 0.0 if beta == 1.0 else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from isoprobe.contracts import Metric
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
+from isoprobe.theory.formulas import gaussian_log_normaliser
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,9 +30,13 @@ class SumSquaredError(Metric):
         """a_x = 1, ``(B,)``."""
         return x.new_ones(len(x))
 
+    def flattened(self, x: Tensor) -> Tensor:
+        """Return x itself."""
+        return x
+
     def log_normaliser(self, beta: float, input_size: int) -> float:
         """(m/2) log(pi beta): exp(-D / beta) is N(x_hat, (beta/2) I) up to this."""
-        return input_size / 2 * math.log(math.pi * beta)
+        return gaussian_log_normaliser(input_size, beta)
 
 
 class MeanSquaredError(Metric):
@@ -50,13 +55,17 @@ class MeanSquaredError(Metric):
         """a_x = 1/m, ``(B,)``."""
         return x.new_full((len(x),), 1 / x[0].numel())
 
+    def flattened(self, x: Tensor) -> Tensor:
+        """Return x / sqrt(m)."""
+        return x / math.sqrt(x[0].numel())
+
     def family_units(self, input_size: int) -> float:
         """The sum is m times the mean."""
         return float(input_size)
 
     def log_normaliser(self, beta: float, input_size: int) -> float:
         """(m/2) log(pi beta m)."""
-        return input_size / 2 * math.log(math.pi * beta * input_size)
+        return gaussian_log_normaliser(input_size, beta * input_size)
 
 
 class Gaussian(Metric):
@@ -87,6 +96,10 @@ class Gaussian(Metric):
     def scale(self, x: Tensor) -> Tensor:
         """a_x = 1 / (2 sigma2), ``(B,)``."""
         return x.new_full((len(x),), 1 / (2 * self.sigma2))
+
+    def flattened(self, x: Tensor) -> Tensor:
+        """Return x / sqrt(2 sigma2)."""
+        return x / math.sqrt(2 * self.sigma2)
 
     def family_units(self, input_size: int) -> float:
         """The sum of squares is 2 sigma2 times this, up to a constant."""

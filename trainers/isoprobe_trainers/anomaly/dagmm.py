@@ -70,12 +70,12 @@ SETTINGS: dict[str, Settings] = {
 
 @dataclass(frozen=True)
 class Mixture:
-    """Gaussians over features, K of them in d dimensions.
+    """Gaussians over features, K of them in d dimensions; models may come first, as ``...``.
 
     Attributes:
-        weight: ``(K,)``.
-        mean: ``(K, d)``.
-        covariance: ``(K, d, d)``.
+        weight: ``(..., K)``.
+        mean: ``(..., K, d)``.
+        covariance: ``(..., K, d, d)``.
     """
 
     weight: Tensor
@@ -84,33 +84,37 @@ class Mixture:
 
     @classmethod
     def fitted(cls, features: Tensor, membership: Tensor, share: Tensor) -> Mixture:
-        """Moments of features ``(B, d)`` by memberships ``(B, K)``, in double precision.
+        """Moments of features by memberships, in double precision.
 
         Args:
-            features: of different rows.
-            membership: of each row in each Gaussian, adding up to 1.
-            share: of each row in the data, ``(B,)``, adding up to 1.
+            features: of different rows, ``(..., B, d)``.
+            membership: of each row in each Gaussian, adding up to 1, ``(..., B, K)``.
+            share: of each row in the data, ``(..., B)``, adding up to 1.
 
         Returns:
             The mixture.
         """
-        features, membership = features.double(), membership.double() * share.double()[:, None]
-        total = membership.sum(0)
-        mean = membership.T @ features / (total[:, None] + _EPS)
-        centred = features - mean[:, None]
-        scatter = centred.mT @ (membership.T[..., None] * centred)
-        jitter = _JITTER * torch.eye(features.shape[1], dtype=features.dtype)
-        return cls(total, mean, scatter / (total[:, None, None] + _EPS) + jitter)
+        features = features.double()
+        belonging = (membership.double() * share.double()[..., None]).mT
+        total = belonging.sum(-1)
+        mean = belonging @ features / (total[..., None] + _EPS)
+        centred = features[..., None, :, :] - mean[..., None, :]
+        scatter = centred.mT @ (belonging[..., None] * centred)
+        jitter = _JITTER * torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
+        return cls(total, mean, scatter / (total[..., None, None] + _EPS) + jitter)
 
     def energy(self, features: Tensor) -> Tensor:
-        """Negative log density of features ``(B, d)``, ``(B,)`` in nats."""
-        root = torch.linalg.cholesky(self.covariance)
-        centred = (features.double()[:, None] - self.mean).permute(1, 2, 0)
+        """Negative log density of features ``(..., B, d)``, ``(..., B)`` in nats."""
+        # a card would have to wait to see whether a covariance is singular
+        root, _ = torch.linalg.cholesky_ex(
+            self.covariance, check_errors=not self.covariance.is_cuda
+        )
+        centred = (features.double()[..., None, :, :] - self.mean[..., None, :]).mT
         whitened = torch.linalg.solve_triangular(root, centred, upper=False)
-        log_det = root.diagonal(dim1=1, dim2=2).log().sum(1)
-        constant = 0.5 * features.shape[1] * math.log(2 * math.pi)
-        log_normal = -0.5 * whitened.square().sum(1) - (log_det + constant)[:, None]
-        return -torch.logsumexp(log_normal + (self.weight + _EPS).log()[:, None], 0)
+        log_det = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        constant = 0.5 * features.shape[-1] * math.log(2 * math.pi)
+        log_normal = -0.5 * whitened.square().sum(-2) - (log_det + constant)[..., None]
+        return -torch.logsumexp(log_normal + (self.weight + _EPS).log()[..., None], -2)
 
 
 class Dagmm(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import leaky_relu
 from torch.nn.utils.rnn import pad_sequence
 
+from isoprobe.theory.formulas import kl_divergence
 from isoprobe_trainers.anomaly.distinct import shared
 from isoprobe_trainers.anomaly.recipes import BATCH
 from isoprobe_trainers.common.batched import BatchedMLP
@@ -151,7 +152,7 @@ class AnomalyEnsemble:
         """
         mean, log_variance = self.encoder(x).chunk(2, -1)
         std = (0.5 * log_variance).exp()
-        kl = 0.5 * (mean.square() + std.square() - log_variance - 1).sum(-1)
+        kl = kl_divergence(mean, std, log_variance).sum(-1)
         latents = torch.cat([mean, *(mean + std * draw for draw in draws)], 1)
         x_check, *x_hats = self.decoder(latents).split(x.shape[1], 1)
         coding = sum((x_check - x_hat).square().sum(-1) for x_hat in x_hats) / len(draws)

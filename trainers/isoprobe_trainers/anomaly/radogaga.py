@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from isoprobe_trainers.anomaly.recipes import Recipe
     from isoprobe_trainers.anomaly.tables import Split, Table
 
-_WEIGHT_STREAM, _ORDER_STREAM = 20, 21
+WEIGHT_STREAM, _ORDER_STREAM = 20, 21
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"leaky_relu": nn.LeakyReLU, "tanh": nn.Tanh}
 
 
@@ -86,7 +86,7 @@ def scores(table: Table, halves: Split, seed: int, recipe: Recipe) -> np.ndarray
     rows, train, test = numbered(table, halves)
     order = generator(seed, _ORDER_STREAM)
     with torch.random.fork_rng([]):
-        torch.manual_seed(generator(seed, _WEIGHT_STREAM).initial_seed())
+        torch.manual_seed(generator(seed, WEIGHT_STREAM).initial_seed())
         model = Radogaga(table.x.shape[1], recipe)
         optimizer = torch.optim.Adam(model.parameters(), lr=recipe.rate, fused=True)
         for epoch in tqdm(range(recipe.epochs), "RaDOGAGA", disable=None, leave=False):
@@ -97,6 +97,21 @@ def scores(table: Table, halves: Split, seed: int, recipe: Recipe) -> np.ndarray
                 optimizer.zero_grad(set_to_none=True)
                 torch.autograd.backward(model.loss(rows[different], share))
                 optimizer.step()
+    return judged(model, rows, train, test)
+
+
+def judged(model: Radogaga, rows: Tensor, train: Tensor, test: Tensor) -> np.ndarray:
+    """Fit the mixture to the training rows and score the test rows.
+
+    Args:
+        model: trained.
+        rows: the different rows, ``(D, m)``.
+        train: numbers of the training rows in them.
+        test: numbers of the test rows.
+
+    Returns:
+        -log P(z) of the test rows in nats.
+    """
     model.eval()
     with torch.no_grad():
         different, share = shared(train)

@@ -19,6 +19,7 @@ from isoprobe.errors import CheckpointError, OptionError
 from isoprobe_plugins.architectures.mlp import Mlp
 from isoprobe_trainers.anomaly.ensemble import AnomalyEnsemble
 from isoprobe_trainers.anomaly.recipes import BATCH, KEPT
+from isoprobe_trainers.anomaly.recorded import RecordedEnsemble
 from isoprobe_trainers.anomaly.source import data_spec
 from isoprobe_trainers.anomaly.tables import load, split
 from isoprobe_trainers.common.training import JsonLog, load_state, save_state, versions, whole
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from isoprobe_trainers.anomaly.recipes import Recipe
+from isoprobe_trainers.anomaly.recipes import Recipe
 
 #: seconds between resume files
 SAVE_EVERY = 30.0
@@ -103,7 +104,7 @@ def train(
     tables = [load(recipe.name, seed) for seed in seeds]
     splits = [split(t, seed) for t, seed in zip(tables, seeds, strict=True)]
     (out / "tenths").mkdir(parents=True, exist_ok=True)
-    ensemble = AnomalyEnsemble(recipe, seeds, tables, splits, device)
+    ensemble = _kind(device)(recipe, seeds, tables, splits, device)
     progress = _restored(ensemble, recipe, seeds, resume_file, resume=resume)
     log = JsonLog(out / f"{recipe.name}_log.jsonl", progress.epoch + 1)
     _run(ensemble, recipe, seeds, progress, log, resume_file)
@@ -113,6 +114,10 @@ def train(
             shutil.copyfile(kept_path(out, recipe.name, seed, taken), partial)
     resume_file.unlink(missing_ok=True)
     return paths
+
+
+def _kind(device: torch.device) -> type[AnomalyEnsemble]:
+    return AnomalyEnsemble if device.type != "cuda" else RecordedEnsemble
 
 
 def best_tenth(objectives: Sequence[float]) -> int:

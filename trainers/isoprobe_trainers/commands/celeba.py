@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         "isoprobe train celeba --data-root data --device cuda",
         "isoprobe train celeba --decomposed --latents 256 --resume",
         "torchrun --nproc-per-node=4 -m isoprobe train celeba --data-root data",
+        "isoprobe train celeba --size 32 --batch-size 32 --iterations 20000 --decay 0.3",
         "isoprobe train celeba --batch-size 16 --lr 3e-4 --iterations 3000     a small trial",
     ),
 )
@@ -31,6 +32,13 @@ if TYPE_CHECKING:
     help="Also sets lambda, 1000 or 10000, and the dense layers.",
 )
 @click.option("--decomposed", is_flag=True, help="Train on D(x, x_check) + D(x_check, x_hat).")
+@click.option(
+    "--size",
+    type=click.Choice(["64", "32"]),
+    default="64",
+    show_default=True,
+    help="Side of the images; 32 takes means over 2 x 2 pixels.",
+)
 @click.option("--channels", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option("--iterations", type=click.IntRange(min=1), default=300_000, show_default=True)
@@ -43,6 +51,7 @@ def celeba(
     *,
     latents: str,
     decomposed: bool,
+    size: str,
     channels: int,
     batch_size: int,
     iterations: int,
@@ -52,7 +61,7 @@ def celeba(
     seed: int,
     place: Place,
 ) -> None:
-    """Train a VAE with GDN on faces of 64 x 64 pixels; prints the path of the checkpoint.
+    """Train a VAE with GDN on faces; prints the path of the checkpoint.
 
     The folder of data files holds the official img_align_celeba and list_eval_partition.txt, or the
     archive celeba64_subset.zip.
@@ -62,6 +71,7 @@ def celeba(
     run = faces_run(
         int(latents),
         decomposed=decomposed,
+        size=int(size),
         channels=channels,
         iterations=iterations,
         batch=batch_size,

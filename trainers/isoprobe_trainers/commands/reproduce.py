@@ -15,6 +15,8 @@ from isoprobe_trainers.commands import options
 from isoprobe_trainers.common.attempts import Attempts
 
 ALL = "all"
+#: prints the page of docs that is made from the records of finished trainings
+PAGE = "page"
 
 #: what can be reproduced -> what it is, and the module whose ``reproduce`` does it
 ITEMS: dict[str, tuple[str, str]] = (
@@ -91,9 +93,11 @@ def _names(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tup
     from isoprobe.errors import nearest
 
     for name in given:
-        if name not in {*ITEMS, ALL}:
+        if name not in {*ITEMS, ALL, PAGE}:
             hint = nearest(name, list(ITEMS)) or f"; there are {', '.join(ITEMS)}"
             raise click.BadParameter(f"'{name}' is not known{hint}.")
+    if PAGE in given and len(given) > 1:
+        raise click.BadParameter(f"'{PAGE}' stands alone.")
     return tuple(ITEMS) if ALL in given else tuple(dict.fromkeys(given))
 
 
@@ -101,7 +105,8 @@ def _listing() -> str:
     width = max(map(len, ITEMS))
     lines = [f"  {name:<{width}}  {about}" for name, (about, _) in ITEMS.items()]
     every = f"  {ALL:<{width}}  everything"
-    return "\n".join(["\b", "What there is:", *lines, every])
+    page = f"  {PAGE:<{width}}  the page of finished trainings, from their records alone"
+    return "\n".join(["\b", "What there is:", *lines, every, page])
 
 
 @click.command(
@@ -150,6 +155,11 @@ def reproduce(names: tuple[str, ...], only_plan: bool, **given: object) -> None:
     figures to the folder, progress to stderr. An item that fails is named at the end, and the
     others go on; a second call does what is missing, from where a training stopped.
     """
+    if names == (PAGE,):
+        from isoprobe_trainers.page.whole import page
+
+        click.echo(page(), nl=False)
+        return
     from isoprobe_trainers.common.plan import plan
 
     settings = Settings(**given)  # type: ignore[arg-type]

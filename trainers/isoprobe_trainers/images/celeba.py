@@ -1,4 +1,4 @@
-"""Train the convolutional VAEs of Section 5.2 and Appendix E: GDN, 1 - SSIM, 64 x 64 faces."""
+"""Train the convolutional VAEs of Section 5.2 and Appendix E: GDN, 1 - SSIM, faces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 
 from isoprobe.errors import OptionError
 from isoprobe_trainers.images.celeba_source import FacesSource
-from isoprobe_trainers.images.train import Run, train
+from isoprobe_trainers.images.train import train
+from isoprobe_trainers.images.trainer import Run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +29,7 @@ def faces_run(
     latents: int = 32,
     *,
     decomposed: bool = False,
+    size: int = 64,
     channels: int = CHANNELS,
     iterations: int = ITERATIONS,
     batch: int = BATCH,
@@ -38,6 +40,7 @@ def faces_run(
     Args:
         latents: 32 or 256, which also sets lambda and the dense layers.
         decomposed: train on D(x, x_check) + D(x_check, x_hat).
+        size: side of the images, 64 as in the paper or 32.
         channels: of the convolutions; the paper has 64.
         iterations: steps; the paper takes 300,000.
         batch: rows of a step; the paper takes 64.
@@ -54,7 +57,7 @@ def faces_run(
     lam, encoder_widths, decoder_widths = SIZES[latents]
     kind = "decomposed" if decomposed else "plain"
     config = {
-        "input_shape": [3, 64, 64],
+        "input_shape": [3, size, size],
         "latent_size": latents,
         "channels": channels,
         "kernels": [9, 5, 5, 5],
@@ -62,12 +65,12 @@ def faces_run(
         "decoder_widths": list(decoder_widths),
     }
     return Run(
-        name=f"celeba64_{kind}_n{latents}_c{channels}_seed{seed}",
+        name=f"celeba{size}_{kind}_n{latents}_c{channels}_seed{seed}",
         architecture="gdn",
         config=config,
         metric=METRIC,
         beta=1 / lam,
-        dataset="celeba64/train",
+        dataset=f"celeba{size}/train",
         iterations=iterations,
         batch=batch,
         seed=seed,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from isoprobe.results.reader import Result
     from isoprobe_trainers.commands.reproduce import Settings
-    from isoprobe_trainers.images.train import Run
+    from isoprobe_trainers.images.trainer import Run
 
 #: iterations of the quick schedules, and the last share of them at a falling rate
 QUICK_DIGITS, QUICK_FACES, QUICK_DECAY = 5_000, 3_000, 0.3

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from isoprobe_trainers.images.mnist_source import DigitsSource
-from isoprobe_trainers.images.train import Run, train
+from isoprobe_trainers.images.train import train
+from isoprobe_trainers.images.trainer import Run
 
 if TYPE_CHECKING:
     from pathlib import Path

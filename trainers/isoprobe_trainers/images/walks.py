@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from isoprobe.theory.formulas import rough_importance
 from isoprobe_trainers.common.tables import render
 
 if TYPE_CHECKING:
@@ -69,10 +70,10 @@ def walks_of(result: Result, metric: Metric, beta: float) -> Walks:
     still = metric.distortion(origin, origin)  # not zero for a cross entropy
     steps = [metric.distortion(origin, picture) - still for picture in pictures.unbind(1)]
     change = torch.stack(steps).double().mean(0).numpy()
-    inverse = group["inverse_variance"].values
-    foretold = np.square(z).mean(1) * beta / 2 * (inverse - 1)
-    order = np.argsort(-inverse, kind="stable")
     latents = group["latents"].values
+    inverse = result["overview"]["inverse_variance_mean"].values[latents]
+    foretold = np.square(z).mean(1) * rough_importance(inverse - 1, beta)
+    order = np.argsort(-inverse, kind="stable")
     return Walks(*(values[order] for values in (latents, inverse, change, foretold)))
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
+from isoprobe.theory.formulas import kl_divergence
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -150,5 +152,5 @@ def _posterior(heads: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, a draw of z, and the KL averaged over the batch (Eq. 2), from mean and log variance."""
     mean, log_variance = heads.chunk(2, -1)
     std = (0.5 * log_variance).exp()
-    kl = 0.5 * (mean.square() + std.square() - log_variance - 1).sum(-1).mean(1)
+    kl = kl_divergence(mean, std, log_variance).sum(-1).mean(1)
     return mean, torch.addcmul(mean, std, noise), kl

@@ -20,7 +20,8 @@ from isoprobe_trainers.common.training import (
     save_state,
     versions,
 )
-from isoprobe_trainers.toy.ensemble import DECODER_WIDTHS, ENCODER_WIDTHS, Ensemble, Group
+from isoprobe_trainers.toy.ensemble import Ensemble
+from isoprobe_trainers.toy.group import DECODER_WIDTHS, ENCODER_WIDTHS, Group
 from isoprobe_trainers.toy.source import parse
 
 if TYPE_CHECKING:

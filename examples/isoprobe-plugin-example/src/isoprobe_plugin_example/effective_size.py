@@ -44,10 +44,10 @@ class EffectiveSize(Analysis):
                 (),
                 np.asarray(size),
                 "exp of the entropy of the shares of E[KL_j]",
-                "1",
-                "Hill 1973",
+                units="1",
+                equation="Hill 1973",
             ),
-            "share": Variable(("latent",), share, "share of E[KL_j]", "1"),
+            "share": Variable(("latent",), share, "share of E[KL_j]", units="1"),
         }
 
 

@@ -1,0 +1,290 @@
+"""Say once what a run may be asked: default, help, form on the command line, place in the record.
+
+The options of ``analyze``, ``score`` and ``merge``, the signatures of the Python calls, what a
+result records of how it was asked for, and what a shard remembers are made from these fields, or
+compared with them by a test. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Literal, get_type_hints
+
+import msgspec
+
+from isoprobe.contracts import DEFAULT_ANALYSES, Analysis, Metric
+from isoprobe.errors import ResultError
+
+#: key of a field's :class:`Form`
+FORM = "form"
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is to be known of a setting beside its type and default.
+
+    Attributes:
+        help: a sentence or two for the command line.
+        metavar: what stands for its value there.
+        parse: name of the function of :mod:`isoprobe.cli.types` that reads it.
+        choices: the words it may be.
+        least: the least integer it may be.
+        typed: its default as one would type it.
+        flag: its name on the command line where that is another.
+        remembered: a shard remembers it. What says which code runs, or where, no file may say.
+        recorded: it is an attribute of the result, as it is.
+        plain: its type in a file, where that is narrower.
+    """
+
+    help: str
+    metavar: str | None = None
+    parse: str | None = None
+    choices: tuple[str, ...] = ()
+    least: int | None = None
+    typed: str | None = None
+    flag: str | None = None
+    remembered: bool = True
+    recorded: bool = False
+    plain: Any = None
+
+
+def setting(default: Any, help_: str, **more: Any) -> Any:
+    """Return a field with its form."""
+    return field(default=default, metadata={FORM: Form(help_, **more)})
+
+
+def form(of: Field[Any]) -> Form:
+    """Return the form of a field made by :func:`setting`."""
+    found: Form = of.metadata[FORM]
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """How model and data are opened and batched."""
+
+    adapter: str | None = setting(
+        None, "Adapter. [default: the one that matches]", metavar="NAME", remembered=False
+    )
+    options: Mapping[str, str] | None = setting(
+        None,
+        "Option of the adapter; repeatable.",
+        metavar="KEY=VALUE",
+        flag="--option",
+        remembered=False,
+    )
+    trust: bool = setting(
+        False,
+        "Let code inside the checkpoint run, as you, where only that can build the model.",
+        remembered=False,
+    )
+    allow_random: bool = setting(
+        False,
+        "Go on with a model that answers the same row differently, by chance or by its batch.",
+    )
+    samples: int | Literal["auto"] | None = setting(None, "")
+    batch_size: int | None = setting(
+        None,
+        "Samples at once; auto keeps to --memory.",
+        metavar="auto|N",
+        parse="auto_or_count",
+        typed="auto",
+    )
+    resize: int | tuple[int, int] | None = setting(
+        None, "Resize images, as in 32 or 28x32.", metavar="PIXELS", parse="height_and_width"
+    )
+    scale: tuple[float, float] | None = setting(
+        None,
+        "Data values that stand for the ends of the model's input range, as in 0:255.",
+        metavar="LOW:HIGH",
+        parse="low_and_high",
+    )
+    device: str = setting(
+        "auto",
+        "cpu, cuda, cuda:1, mps; auto takes an accelerator where there is one.",
+        typed="auto",
+        remembered=False,
+    )
+    dtype: str | None = setting(
+        None,
+        "Floating type of the run. [default: the checkpoint's own]",
+        choices=("float32", "float64"),
+    )
+    memory: int = setting(
+        1 << 30,
+        "Limit of what layers and derivatives may take at once.",
+        metavar="SIZE",
+        parse="size_in_bytes",
+        typed="1GiB",
+    )
+    threads: int | None = setting(
+        None,
+        "Processor threads, which change the last digits. [default: as many as PyTorch takes]",
+        metavar="N",
+        least=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Opening):
+    """What the numbers of a run depend on beside model and data; see :func:`isoprobe.analyze`."""
+
+    metric: str | Metric | None = setting(  # noqa: RUF009  (a default of None)
+        None,
+        "Distortion. [default: the checkpoint's own]",
+        metavar="NAME[:k=v,...]",
+        plain=str | None,
+    )
+    beta: float | Literal["auto"] | None = setting(
+        None,
+        "KL weight in units of the metric; auto recovers it. [default: the checkpoint's, or auto]",
+        metavar="auto|FLOAT",
+        parse="auto_or_positive",
+    )
+    analyses: Sequence[str | Analysis] = setting(
+        DEFAULT_ANALYSES,
+        f"Analysis to run; repeatable. [default: {', '.join(DEFAULT_ANALYSES)}; with --report "
+        "also {reported}]",
+        metavar="NAME[:k=v,...]",
+        flag="--analysis",
+        plain=tuple[str, ...],
+    )
+    samples: int | Literal["auto"] | None = setting(
+        10_000,
+        "Samples to use, spread evenly over the data; auto takes as many as --tolerance needs.",
+        metavar="all|auto|N",
+        parse="all_auto_or_count",
+        typed="10000",
+    )
+    tolerance: float | None = setting(
+        None,
+        "Relative standard error of every mean that is enough for --samples auto. [default: 0.01]",
+        metavar="T",
+    )
+    pullback: str = setting(
+        "exact",
+        "How the decoder is differentiated; probe costs the same for any number of latents.",
+        choices=("exact", "probe", "finite-difference"),
+        typed="exact",
+        recorded=True,
+    )
+    pairs: int = setting(
+        2, "Antithetic pairs of posterior draws a sample.", least=1, typed="2", recorded=True
+    )
+    seed: int = setting(0, "Of all random draws.", least=0, typed="0", recorded=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings(Opening):
+    """What scores depend on beside model, rows and reference; see :func:`isoprobe.score`."""
+
+    alpha: float = setting(
+        0.05, "False alarms accepted: flag conformal p-values up to this.", typed="0.05"
+    )
+    contamination: float | None = setting(
+        None,
+        "Share of the reference's rows that are anomalies. [default: as in the reference]",
+        metavar="SHARE",
+    )
+    by_latent: bool = setting(False, "Give the rate of each latent too.", flag="--parts")
+    by_input: bool = setting(
+        False, "Give the distortion by input too; needs --out F.h5.", flag="--map"
+    )
+    metric: str | Metric | None = setting(  # noqa: RUF009  (a default of None)
+        None,
+        "Has to be the reference's. [default: that one]",
+        metavar="NAME[:k=v,...]",
+        plain=str | None,
+    )
+    samples: int | None = setting(
+        None,
+        "Rows to score, spread evenly over the data.",
+        metavar="all|N",
+        parse="all_or_count",
+        typed="all",
+    )
+    dtype: str | None = setting(
+        None,
+        "Floating type of the run. [default: the reference's]",
+        choices=("float32", "float64"),
+    )
+
+
+def recorded(settings: Settings) -> dict[str, Any]:
+    """Return the settings that are attributes of the result."""
+    return {f.name: getattr(settings, f.name) for f in fields(settings) if form(f).recorded}
+
+
+# --------------------------------------------------------------------------- what a shard remembers
+
+
+def _remembered() -> list[tuple[str, Any]]:
+    hints = get_type_hints(Settings)
+    kept = [f for f in fields(Settings) if form(f).remembered]
+    return [(f.name, form(f).plain or hints[f.name]) for f in kept]
+
+
+#: model, data, and the settings that a file may say, as a shard keeps them
+Request = msgspec.defstruct(
+    "Request",
+    [("model", str), ("data", str | None), ("adapted", bool), *_remembered()],
+    frozen=True,
+    forbid_unknown_fields=True,
+)
+
+
+def remember(model: object, data: object, settings: Settings) -> dict[str, Any] | None:
+    """Return how a run was asked for, so that a merge need not be told again.
+
+    Args:
+        model: path of a checkpoint.
+        data: spec of the data.
+        settings: as asked.
+
+    Returns:
+        Plain values; None where model, data or plugins are in memory.
+    """
+    names = [name for name, _ in _remembered()]
+    given = {name: getattr(settings, name) for name in names}
+    adapted = bool(settings.adapter or settings.options)
+    texts = {"model": _text(model), "data": _text(data), "adapted": adapted}
+    try:
+        request = msgspec.convert({**given, **texts}, Request)
+    except msgspec.ValidationError:
+        return None
+    plain: dict[str, Any] = msgspec.to_builtins(request)
+    return plain
+
+
+def remembered(kept: object, path: object) -> tuple[dict[str, Any], Settings]:
+    """Read what a shard remembers.
+
+    Args:
+        kept: from its record.
+        path: the shard, to be named.
+
+    Returns:
+        ``model``, ``data`` and ``adapted``, and the settings, all but those that say what code
+        runs, and where.
+
+    Raises:
+        ResultError: if it remembers nothing, or is damaged.
+    """
+    if kept is None:
+        raise ResultError(
+            f"{path} was made in Python from a model, data or plugins in memory; merge "
+            "it there, with isoprobe.run.merging.merge"
+        )
+    try:
+        asked = msgspec.structs.asdict(msgspec.convert(kept, Request))
+    except msgspec.ValidationError as error:
+        raise ResultError(f"{path} is damaged: request: {error}") from error
+    texts = {name: asked.pop(name) for name in ("model", "data", "adapted")}
+    return texts, Settings(**asked)
+
+
+def _text(given: object) -> object:
+    from pathlib import Path
+
+    return str(given) if isinstance(given, Path) else given

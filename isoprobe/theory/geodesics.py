@@ -1,0 +1,241 @@
+"""Find shortest paths of M(z) = J'GJ + (beta/2) I between pairs of latents.
+
+M is what isometric coordinates y flatten: the metric of D pulled back, and that of the prior. A
+path is a row of nodes; its energy is that of the piecewise quadratic curve through their images,
+(4 E_K - E_(K/2)) / 3 with E_K = K sum_k dx_k' G_mid dx_k + (beta/2) |dz_k|^2, and its length is
+taken the same way. Energies are lowered from coarse rows of nodes to fine ones by a quasi-Newton
+method (:mod:`isoprobe.theory.relaxation`), all pairs together: one pass of the decoder and one
+backward a step, where a step of Gauss-Newton needs all columns of every node's Jacobian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from isoprobe.theory.relaxation import Relaxed, relax
+
+#: segments of each level, and steps taken there at most
+LEVELS = {4: 16, 8: 12, 16: 10, 32: 4}
+#: relative length that a further step promises, below which a path is at rest
+TOLERANCE = 1e-3
+#: and below which it counts as converged where the steps ran out
+CONVERGED = 1e-2
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A decoder's output as a surface with a metric, seen from its latents ``z (B, n)``, float64.
+
+    Attributes:
+        decode: ``z -> x (B, *shape)``, differentiable: the decoder, or the decoder in coordinates
+            in which the metric is Euclidean (x itself for SSE, :func:`bce_coordinates` for BCE).
+        gram: ``z -> J'GJ (B, n, n)``.
+        half_beta: beta / 2, the prior's share of M.
+        weigh: ``(x (B, *shape), v (B, *shape)) -> G v`` at x, differentiable in both; None where
+            the metric is Euclidean in x.
+    """
+
+    decode: Callable[[Tensor], Tensor]
+    gram: Callable[[Tensor], Tensor]
+    half_beta: float
+    weigh: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def tensor(self, z: Tensor) -> Tensor:
+        """M = J'GJ + (beta/2) I, ``(B, n, n)`` in float64."""
+        eye = torch.eye(z.shape[-1], dtype=torch.float64, device=z.device)
+        return self.gram(z).double() + self.half_beta * eye
+
+
+@dataclass(frozen=True)
+class Geodesics:
+    """Shortest paths of P pairs.
+
+    Attributes:
+        points: nodes of each path, about equally far apart in M, ``(P, K + 1, n)``.
+        length: in square roots of the metric's units, ``(P,)``.
+        error: how far off the length may be, from half as many segments, ``(P,)``.
+        remaining: relative length that a further step would have saved, ``(P,)``.
+        start: which start led to the path, ``(P,)``.
+    """
+
+    points: Tensor
+    length: Tensor
+    error: Tensor
+    remaining: Tensor
+    start: Tensor
+
+    @property
+    def converged(self) -> Tensor:
+        """Whether a further step would have saved less than a hundredth, ``(P,)`` bool."""
+        return self.remaining <= CONVERGED
+
+
+def bce_coordinates(logits: Tensor) -> Tensor:
+    """Coordinates in which BCE's metric tensor, 1 / (2 x (1 - x)), is Euclidean.
+
+    Args:
+        logits: of x, any shape.
+
+    Returns:
+        sqrt(2) arcsin sqrt(x), written so that it and its derivative stay finite at x = 0 and 1.
+
+    Examples:
+        >>> torch.allclose(bce_coordinates(torch.tensor(0.0)), torch.tensor(2**0.5 * torch.pi / 4))
+        True
+    """
+    return 2**0.5 * (torch.pi / 4 + torch.atan(torch.tanh(logits / 4)))
+
+
+def straight(a: Tensor, b: Tensor, segments: int = max(LEVELS)) -> Tensor:
+    """Straight lines from ``a (P, n)`` to ``b (P, n)``: ``(P, segments + 1, n)``."""
+    share = torch.linspace(0, 1, segments + 1, dtype=a.dtype, device=a.device)[:, None]
+    return a[:, None] + share * (b - a)[:, None]
+
+
+def path_length(surface: Surface, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Length of paths, and how far off it may be.
+
+    Chords miss what a path bends between its nodes, by an amount that falls with the square of
+    their number; every other node gives a second length, and both together the limit.
+
+    Args:
+        surface: decoder and metric.
+        points: paths, ``(P, K + 1, n)``, K even.
+
+    Returns:
+        (4 L_K - L_(K/2)) / 3 and its distance from L_K, each ``(P,)``.
+    """
+    with torch.no_grad():
+        image = _decoded(surface, points)
+        fine = _squares(surface, points, image).sqrt().sum(dim=1)
+        coarse = _squares(surface, points[:, ::2], image[:, ::2]).sqrt().sum(dim=1)
+    return (4 * fine - coarse) / 3, (fine - coarse).abs() / 3
+
+
+def geodesics(
+    surface: Surface,
+    starts: Sequence[Tensor],
+    *,
+    levels: dict[int, int] | None = None,
+    tolerance: float = TOLERANCE,
+    block: int | None = None,
+) -> Geodesics:
+    """Find the shortest paths between the ends of the starts.
+
+    Args:
+        surface: decoder and metric.
+        starts: one or more guesses with the same ends, each ``(P, K + 1, n)`` with K a multiple of
+            the first level's segments.
+        levels: segments, each twice the one before, and steps at most; :data:`LEVELS` when None.
+        tolerance: relative length that a step promises, at which a path is at rest.
+        block: pairs solved together, to bound memory; all when None.
+
+    Returns:
+        The shortest path found for each pair; ``converged`` tells where steps ran out.
+    """
+    stacked = torch.stack(tuple(starts)).double()
+    block = block or max(stacked.shape[1], 1)
+    parts = [
+        _solved(surface, part, levels or LEVELS, tolerance)
+        for part in torch.split(stacked, block, dim=1)
+    ]
+    points, remaining, start = (torch.cat(piece) for piece in zip(*parts, strict=True))
+    lengths = [path_length(surface, part) for part in torch.split(points, block)]
+    length, error = (torch.cat(piece) for piece in zip(*lengths, strict=True))
+    return Geodesics(points, length, error, remaining, start)
+
+
+def _solved(
+    surface: Surface, starts: Tensor, levels: dict[int, int], tolerance: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Paths ``(P, K + 1, n)``, what remains to be gained, and the start of each."""
+    tries, count = starts.shape[:2]
+    chosen = torch.zeros(count, dtype=torch.int64)
+    paths = starts.flatten(0, 1)
+    tensors = _mean_tensor(surface, paths)
+    for level, (segments, steps) in enumerate(levels.items()):
+        if paths.shape[1] > segments + 1:
+            paths = paths[:, :: (paths.shape[1] - 1) // segments]
+        elif level:
+            paths = refined(paths)
+        ends = _decoded(surface, paths[:, [0, -1]]).detach()
+        found = relax(
+            paths,
+            partial(_energy, surface, ends),
+            _form(segments).to(paths),
+            tensors,
+            steps,
+            2 * tolerance,  # a length changes by half of what its square does
+        )
+        paths = found.points
+        if not level:  # every start is followed on the first level, the best of each pair beyond
+            chosen = found.energy.reshape(tries, count).argmin(dim=0)
+            best = chosen * count + torch.arange(count)
+            found = Relaxed(*(part[best] for part in (paths, found.energy, found.remaining)))
+            paths, tensors = found.points, tensors[best]
+    return paths, found.remaining / 2, chosen
+
+
+def _mean_tensor(surface: Surface, paths: Tensor) -> Tensor:
+    """Mean of M at the quarters of each path, ``(P, n, n)``."""
+    last = paths.shape[1] - 1
+    quarters = paths[:, [last // 4, last // 2, last - last // 4]]
+    tensors = surface.tensor(quarters.flatten(0, 1))
+    mean: Tensor = tensors.view(*quarters.shape[:2], *tensors.shape[1:]).mean(dim=1)
+    return mean
+
+
+def _energy(surface: Surface, ends: Tensor, rows: Tensor, points: Tensor) -> Tensor:
+    """Energy of the paths of some rows, ``(P,)``, differentiable in their inner nodes."""
+    inner = _decoded(surface, points[:, 1:-1])
+    image = torch.cat([ends[rows, :1], inner, ends[rows, 1:]], dim=1)
+    fine = _squares(surface, points, image).sum(dim=1)
+    coarse = _squares(surface, points[:, ::2], image[:, ::2]).sum(dim=1)
+    segments = points.shape[1] - 1
+    return segments * (4 * fine - 0.5 * coarse) / 3
+
+
+def _form(segments: int) -> Tensor:
+    """Second derivative of that energy in the inner nodes of one coordinate where M = 1."""
+    steps = torch.eye(segments + 1, dtype=torch.float64).diff(dim=0)
+    pairs = steps[::2] + steps[1::2]
+    whole = 2 * segments * (4 * steps.T @ steps - 0.5 * pairs.T @ pairs) / 3
+    return whole[1:-1, 1:-1]
+
+
+def _squares(surface: Surface, points: Tensor, image: Tensor) -> Tensor:
+    """dx' G_mid dx + (beta/2) |dz|^2 of each segment, ``(P, K)`` in float64."""
+    moved = image.diff(dim=1)
+    weighed = moved
+    if surface.weigh is not None:
+        middle = 0.5 * (image[:, 1:] + image[:, :-1])
+        weighed = surface.weigh(middle.flatten(0, 1), moved.flatten(0, 1)).view_as(moved)
+    size = (weighed * moved).flatten(2).sum(dim=2).double()
+    return size + surface.half_beta * points.diff(dim=1).square().sum(dim=2)
+
+
+def _decoded(surface: Surface, points: Tensor) -> Tensor:
+    image = surface.decode(points.flatten(0, 1))
+    return image.reshape(*points.shape[:2], *image.shape[1:])
+
+
+def refined(paths: Tensor) -> Tensor:
+    """Put a node between any two, by cubic interpolation, quadratic at the ends.
+
+    Args:
+        paths: ``(P, K + 1, n)``, K at least 2.
+
+    Returns:
+        ``(P, 2 K + 1, n)``.
+    """
+    bend = paths[:, 2:] - 2 * paths[:, 1:-1] + paths[:, :-2]
+    bend = torch.cat([bend[:, :1], bend, bend[:, -1:]], dim=1)
+    middle = 0.5 * (paths[:, 1:] + paths[:, :-1]) - (bend[:, 1:] + bend[:, :-1]) / 16
+    finer = paths.new_empty(len(paths), 2 * paths.shape[1] - 1, paths.shape[2])
+    finer[:, ::2], finer[:, 1::2] = paths, middle
+    return finer

@@ -1,0 +1,147 @@
+"""Lower the energy of many paths at once, by limited-memory BFGS preconditioned with their metric.
+
+Each path has its own history, step and end; they share the passes of the decoder. The first guess
+of the inverse Hessian is that of a surface whose metric is the path's mean M, where straight lines
+are exact: (A x M)^-1 with A the energy's form in the nodes of one coordinate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_MEMORY = 12
+_HALVINGS = 10
+#: ``(rows, points) -> energy``: of paths ``points (A, K + 1, n)``, which are ``rows (A,)`` of all
+Energy = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """Where paths came to rest.
+
+    Attributes:
+        points: ``(P, K + 1, n)``, ends as they were.
+        energy: ``(P,)``.
+        remaining: decrease that a further step promises, relative to the energy, ``(P,)``.
+    """
+
+    points: Tensor
+    energy: Tensor
+    remaining: Tensor
+
+
+def relax(
+    paths: Tensor, energy: Energy, form: Tensor, tensors: Tensor, steps: int, tolerance: float
+) -> Relaxed:
+    """Lower the energy of each path until a step promises less than ``tolerance`` of it.
+
+    Args:
+        paths: ``(P, K + 1, n)``, float64; the first and last nodes stay.
+        energy: differentiable in the inner nodes.
+        form: the energy's second derivative in the inner nodes where M = 1, ``(K - 1, K - 1)``.
+        tensors: M of each path, ``(P, n, n)``, positive definite.
+        steps: at most.
+        tolerance: relative.
+
+    Returns:
+        The paths, none of higher energy than before.
+    """
+    points = paths.clone()
+    along, across = torch.linalg.inv(form), torch.linalg.inv(tensors)
+
+    def precondition(rows: Tensor, slopes: Tensor) -> Tensor:
+        product: Tensor = along @ slopes @ across[rows]
+        return product
+
+    rows = torch.arange(len(points), device=points.device)
+    value, slope = _with_slope(energy, rows, points)
+    history: list[tuple[Tensor, Tensor]] = []
+    remaining = torch.full_like(value, torch.inf)
+    for _ in range(steps):
+        step = _direction(history, precondition, rows, slope[rows])
+        promise = -_dot(step, slope[rows])
+        remaining[rows] = promise / 2 / value[rows].clamp_min(1e-300)
+        going = remaining[rows] > tolerance
+        rows, step = rows[going], step[going]
+        if not len(rows):
+            break
+        before = points[:, 1:-1].clone(), slope.clone()
+        moved = _line_search(energy, rows, points, value, slope, step)
+        history.append((points[:, 1:-1] - before[0], slope - before[1]))
+        del history[:-_MEMORY]
+        rows = rows[moved]
+        if not len(rows):
+            break
+    return Relaxed(points, value, remaining)
+
+
+def _line_search(
+    energy: Energy, rows: Tensor, points: Tensor, value: Tensor, slope: Tensor, step: Tensor
+) -> Tensor:
+    """Shorten the step of each path until its energy falls, in place; tell which moved."""
+    share = torch.ones_like(value[rows])
+    promise = -_dot(step, slope[rows])
+    open_ = torch.arange(len(rows), device=rows.device)
+    for _ in range(_HALVINGS):
+        chosen = rows[open_]
+        trial = points[chosen]
+        trial[:, 1:-1] += share[open_, None, None] * step[open_]
+        tried, new_slope = _with_slope(energy, chosen, trial)
+        fallen = tried <= value[chosen] - 1e-4 * share[open_] * promise[open_]
+        # the parabola through both values and the slope says where the lowest point lies
+        rise = (tried - value[chosen]) / (share[open_] * promise[open_]) + 1
+        better = share[open_] * (0.5 / rise).nan_to_num(0.1).clamp(0.1, 0.5)
+        done = chosen[fallen]
+        points[done], value[done], slope[done] = trial[fallen], tried[fallen], new_slope[fallen]
+        share[open_[~fallen]] = better[~fallen]
+        open_ = open_[~fallen]
+        if not len(open_):
+            break
+    moved = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+    moved[open_] = False
+    return moved
+
+
+def _with_slope(energy: Energy, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Energy ``(A,)`` and its slope in the inner nodes, ``(A, K - 1, n)``."""
+    with torch.enable_grad():
+        inner = points[:, 1:-1].detach().requires_grad_()
+        value = energy(rows, torch.cat([points[:, :1], inner, points[:, -1:]], dim=1))
+        (slope,) = torch.autograd.grad(value.sum(), inner)
+    return value.detach(), slope
+
+
+def _direction(
+    history: list[tuple[Tensor, Tensor]],
+    precondition: Callable[[Tensor, Tensor], Tensor],
+    rows: Tensor,
+    slope: Tensor,
+) -> Tensor:
+    """Minus the inverse Hessian times the slope, by the two loops of L-BFGS."""
+    answer, used = slope, []
+    for moves, changes in reversed(history):
+        move, change = moves[rows], changes[rows]
+        curvature = _dot(move, change)
+        # a path that did not move, or bent the wrong way, teaches nothing
+        weight = torch.where(curvature > 0, 1 / curvature, 0.0).nan_to_num(0, 0, 0)
+        share = weight * _dot(move, answer)
+        answer = answer - share[:, None, None] * change
+        used.append((move, change, weight, share))
+    scale = torch.ones_like(slope[:, 0, 0])
+    if used:
+        move, change, weight, _ = used[0]
+        known = _dot(change, precondition(rows, change))
+        scale = torch.where((weight > 0) & (known > 0), 1 / (weight * known), 1.0)
+        scale = scale.nan_to_num(1, 1, 1).clamp(0.1, 10)
+    answer = scale[:, None, None] * precondition(rows, answer)
+    for move, change, weight, share in reversed(used):
+        answer = answer + (share - weight * _dot(change, answer))[:, None, None] * move
+    return -answer
+
+
+def _dot(left: Tensor, right: Tensor) -> Tensor:
+    return (left * right).sum(dim=(1, 2))

@@ -1,0 +1,115 @@
+"""Says which figures each analysis offers, and how to read them."""
+
+from __future__ import annotations
+
+from isoprobe.contracts import Figure
+from isoprobe.show.plots import anomalies, densities, latents, losses, walks
+
+IMPORTANCE = (
+    Figure(
+        "scree",
+        latents.scree,
+        "Importance of each latent",
+        "Bars: variance of the isometric coordinate, the counterpart of a PCA eigenvalue, on a log "
+        "scale. Ticks: the rough estimate from mean inverse variances, an upper bound for an ideal "
+        "model. A dimension whose bar is under the water line costs more than it brings.",
+        "importance/exact",
+    ),
+    Figure(
+        "inverse_variances",
+        latents.inverse_variances,
+        "Mean inverse posterior variance",
+        "The quantity the paper plots: proportional to importance, 1 where a latent carries "
+        "nothing.",
+        "overview/inverse_variance_mean",
+    ),
+)
+ISOMETRY = (
+    Figure(
+        "norms",
+        latents.norms,
+        "Is the embedding isometric?",
+        "Theory asks norm + sigma^2 = 1 of every latent, used or not. Squares measure it through "
+        "the decoder's derivative at the mean, diamonds through stationarity of the objective, "
+        "which needs no expansion. The norm alone is near 1 only where sigma is small.",
+        "isometry/stationary_residual_mean",
+    ),
+    Figure(
+        "orthogonality",
+        latents.orthogonality,
+        "Do latents move the output in different directions?",
+        "Mean |cosine| between the decoder's columns in the metric: 0 is orthogonal, as theory "
+        "asks; 1 means two latents do the same thing.",
+        "isometry/cosine",
+        (4.2, 3.5),
+    ),
+)
+RATE_DISTORTION = (
+    Figure(
+        "rate_distortion",
+        losses.rate_distortion,
+        "Rate and distortion",
+        "The grey curve predicts, from this model's spectrum, what other values of beta would "
+        "give. The coding loss should lie on it; what the distortion has on top is transform "
+        "loss, which the decoder's capacity decides.",
+        "rate-distortion/predicted_rate",
+    ),
+)
+DENSITY = (
+    Figure(
+        "density_estimators",
+        densities.density_estimators,
+        "Do the two density estimates agree?",
+        "One comes from the objective, one from the prior and the sigmas. A high correlation means "
+        "either may rank samples by how likely they are.",
+        "samples/log_density_metric_sigmas",
+        (4.2, 3.4),
+    ),
+)
+ANOMALY = (
+    Figure(
+        "anomaly_scores",
+        anomalies.anomaly_scores,
+        "Anomaly scores",
+        "Samples by score, the higher the odder; those right of the threshold are flagged.",
+        "anomaly/threshold",
+    ),
+    Figure(
+        "anomaly_roc",
+        anomalies.anomaly_roc,
+        "Anomalies found against normals flagged",
+        "The area is the chance that an anomaly scores above a normal sample.",
+        "anomaly/auroc",
+        (3.6, 3.6),
+    ),
+    Figure(
+        "anomaly_precision_recall",
+        anomalies.anomaly_precision_recall,
+        "Precision against recall",
+        "With few anomalies this tells more than the ROC curve; chance reaches the dashed line.",
+        "anomaly/auroc",
+        (3.6, 3.4),
+    ),
+)
+COORDINATES = (
+    Figure(
+        "coordinates",
+        walks.coordinates,
+        "Samples in isometric coordinates",
+        "Distances here are distances in the metric, so clusters and outliers look as large as "
+        "they are.",
+        "samples/y",
+        (5.0, 5.0),
+    ),
+)
+TRAVERSAL = (
+    Figure(
+        "traversal",
+        walks.traversal,
+        "What each latent does",
+        "Decoded walks along the leading latents with all others held still, most important "
+        "first; in brackets the mean inverse variance.",
+        "traversal/images",
+        (5.0, 4.6),
+    ),
+)

@@ -1,0 +1,265 @@
+"""Measure distances: is |dy| the length of the shortest path, also far from one point?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from isoprobe.contracts import Analysis, Variable
+from isoprobe.errors import OptionError
+from isoprobe.hookspecs import hookimpl
+from isoprobe_plugins.analyses.variables import sample, scalar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.theory.geodesics import Geodesics, Surface
+    from isoprobe.theory.isometric import IsometricMap
+
+#: steps of each level and relative tolerance, by effort
+_EFFORTS: dict[str, tuple[dict[int, int] | None, float]] = {
+    "quick": (None, 1e-3),
+    "thorough": ({4: 60, 8: 60, 16: 60, 32: 60}, 1e-4),
+}
+
+
+class Geometry(Analysis):
+    """Geodesics of M = J'GJ + (beta/2) I between pairs of samples, and M at every sample.
+
+    Args:
+        pairs: pairs of samples, drawn by index from the seed.
+        effort: ``quick``, or ``thorough`` for ten times as many steps.
+    """
+
+    name = "geometry"
+    summary = "is y isometric at a distance: geodesics between samples, volume and condition"
+    needs = frozenset({"mean", "std", "gram"})
+    after = ("coordinates",)
+
+    def __init__(self, pairs: int = 24, effort: str = "quick") -> None:
+        super().__init__()
+        if pairs < 0 or effort not in _EFFORTS:
+            raise OptionError(
+                "geometry's pairs is at least 0 and effort 'quick' or 'thorough'; "
+                f"found {pairs} and {effort!r}."
+            )
+        self.pairs, self.effort = pairs, effort
+
+    def start(self, setup: Setup) -> None:
+        """Check that the pullback is exact.
+
+        Raises:
+            OptionError: when it is estimated.
+        """
+        super().start(setup)
+        if setup.pullback != "exact":
+            raise OptionError(
+                "analysis 'geometry' needs all of J'GJ and --pullback "
+                f"{setup.pullback} gives its diagonal alone; use --pullback exact."
+            )
+
+    def update(self, batch: Batch) -> Mapping[str, Variable]:
+        """Store the eigenvalues of J'GJ at each sample."""
+        from isoprobe.theory.tensors import gram_eigenvalues
+
+        values = gram_eigenvalues(batch["gram"]).cpu().numpy()
+        return {
+            "pullback_eigenvalues": Variable(
+                ("sample", "rank"), values, "eigenvalues of J'GJ, ascending", "metric"
+            )
+        }
+
+    def result(self, context: Context) -> Mapping[str, Variable]:
+        """Nothing yet."""
+        return {}
+
+    def finish_samples(
+        self, chunk: Mapping[str, np.ndarray], context: Context
+    ) -> Mapping[str, Variable]:
+        """Volume, condition and evenness of M at each sample."""
+        from isoprobe.theory.tensors import condition_number, log_volume, relaxed_distortion
+
+        values = chunk["pullback_eigenvalues"].astype(float) + context.beta.value / 2
+        return {
+            "log_volume": sample(log_volume(values), "log sqrt det M at mu", units="nat"),
+            "condition": sample(condition_number(values), "condition number of M at mu"),
+            "relaxed_distortion": sample(
+                relaxed_distortion(values), "variance of M's eigenvalues over their squared mean"
+            ),
+        }
+
+    def conclude(
+        self, columns: Callable[[str], np.ndarray], context: Context
+    ) -> Mapping[str, Variable]:
+        """Distances of the pairs, and how far |dy| is from them."""
+        import numpy as np
+
+        mean = columns("mean")
+        finite = np.flatnonzero(np.isfinite(mean).all(axis=1))
+        pairs = _drawn(finite, self.pairs, context.setup.seed)
+        if not len(pairs) or not context.beta.value > 0:
+            return {}
+        ends = mean[pairs].astype(float)
+        labels = columns("label")[pairs] if _labelled(columns) else None
+        return {
+            **_ends(pairs, labels),
+            **self._distances(ends, context),
+        }
+
+    def _distances(self, ends: np.ndarray, context: Context) -> dict[str, Variable]:
+        import numpy as np
+        import torch
+
+        from isoprobe.theory.geodesics import geodesics, path_length, straight
+
+        seen, block = self._surface(context)
+        y = _map(context)
+        a, b = torch.from_numpy(ends[:, 0]), torch.from_numpy(ends[:, 1])
+        along_z, along_y = straight(a, b), _straight_in_y(y, ends)
+        levels, tolerance = _EFFORTS[self.effort]
+        found = geodesics(seen, [along_z, along_y], levels=levels, tolerance=tolerance, block=block)
+        lines = {
+            name: torch.cat([path_length(seen, part)[0] for part in torch.split(path, block)])
+            for name, path in (("line_z", along_z), ("line_y", along_y))
+        }
+        chords = torch.cat(
+            [path_length(seen, _chord(part))[0] for part in torch.split(found.points, block)]
+        )
+        steps = y.to_isometric(ends[:, 0]) - y.to_isometric(ends[:, 1])
+        return _variables(
+            found,
+            y=np.linalg.norm(steps, axis=1),
+            z=np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1),
+            chord=chords.numpy(),
+            line_z=lines["line_z"].numpy(),
+            line_y=lines["line_y"].numpy(),
+        )
+
+    def _surface(self, context: Context) -> tuple[Surface, int]:
+        """The surface, and how many pairs memory allows at once."""
+        from isoprobe.derivatives.memory import decoder_footprint, plan
+        from isoprobe.derivatives.metric_tensor import output_metric
+        from isoprobe.derivatives.surface import surface
+
+        vae = context.setup.vae
+        view = output_metric(context.setup.metric, vae)
+        sizes = plan(vae, view.decode, _MEMORY, gram=True)
+        # a backward pass keeps all layers of 31 nodes a path, and about as much again in slopes
+        row = 2 * 31 * decoder_footprint(vae, view.decode).total * 8
+        return surface(view, vae, context.beta.value, sizes), max(1, _MEMORY // row)
+
+
+_MEMORY = 1 << 30
+
+
+def _drawn(rows: np.ndarray, pairs: int, seed: int) -> np.ndarray:
+    """Pairs of different rows, no row twice while there are enough: ``(P, 2)``."""
+    import numpy as np
+
+    shuffled = np.random.default_rng((seed, 9_1)).permutation(rows)
+    count = min(pairs, len(rows) // 2)
+    return shuffled[: 2 * count].reshape(count, 2)
+
+
+def _labelled(columns: Callable[[str], np.ndarray]) -> bool:
+    try:
+        columns("label")
+    except KeyError:
+        return False
+    return True
+
+
+def _map(context: Context) -> IsometricMap:
+    from isoprobe.theory.isometric import map_from_arrays
+
+    group = context.results["coordinates"]
+    return map_from_arrays(group["knots"].values, group["slopes"].values)
+
+
+def _straight_in_y(y: IsometricMap, ends: np.ndarray) -> Tensor:
+    import torch
+
+    from isoprobe.theory.geodesics import straight
+
+    a, b = (torch.from_numpy(y.to_isometric(ends[:, i])) for i in (0, 1))
+    line = straight(a, b)
+    z = torch.from_numpy(y.from_isometric(line.flatten(0, 1).numpy())).view_as(line)
+    z[:, 0], z[:, -1] = torch.from_numpy(ends[:, 0]), torch.from_numpy(ends[:, 1])
+    return z
+
+
+def _chord(paths: Tensor) -> Tensor:
+    """Only the ends and, since a length needs an even number of segments, an end twice."""
+    return paths[:, [0, -1, -1]]
+
+
+def _ends(pairs: np.ndarray, labels: np.ndarray | None) -> dict[str, Variable]:
+    found = {"pair_rows": Variable(("pair", "end"), pairs, "samples at the ends of each pair")}
+    if labels is not None:
+        found["pair_labels"] = Variable(("pair", "end"), labels, "their labels")
+    return found
+
+
+def _variables(found: Geodesics, **lengths: np.ndarray) -> dict[str, Variable]:
+    import numpy as np
+
+    d = found.length.numpy()
+    ratio = lengths["y"] / d
+    pair = ("pair",)
+    words = {
+        "distance_y": (lengths["y"], "|y(a) - y(b)|"),
+        "chord": (lengths["chord"], "distance of the decoded ends, with the prior's share"),
+        "line_z": (lengths["line_z"], "length of the straight line in z"),
+        "line_y": (lengths["line_y"], "length of the straight line in y"),
+        "geodesic": (d, "length of the shortest path found"),
+        "geodesic_error": (found.error.numpy(), "how far off its segments may leave it"),
+    }
+    low, median, high = _median(ratio)
+    scalars = {
+        "global_isometry": (median, "median of |dy| / geodesic length: 1 where y is isometric"),
+        "global_isometry_low": (low, "lower end of its 95 % interval"),
+        "global_isometry_high": (high, "upper end of its 95 % interval"),
+        "excess_y": (np.median(lengths["line_y"] / d) - 1, "excess of straight lines in y"),
+        "excess_z": (np.median(lengths["line_z"] / d) - 1, "excess of straight lines in z"),
+        **{
+            f"correlation_{name}": (
+                np.corrcoef(lengths[name], d)[0, 1] if len(d) > 2 else np.nan,
+                f"correlation with geodesic length over pairs: {text}",
+            )
+            for name, text in (("y", "|dy|"), ("z", "|dz|"), ("chord", "chord"))
+        },
+        "unconverged": ((~found.converged).sum().item(), "paths whose steps ran out"),
+    }
+    return {
+        **{k: Variable(pair, v, text, "sqrt(metric)") for k, (v, text) in words.items()},
+        "distance_z": Variable(pair, lengths["z"], "|z(a) - z(b)|"),
+        "converged": Variable(
+            pair, found.converged.numpy(), "a further step would save less than 1 %"
+        ),
+        "paths": Variable(
+            ("pair", "node", "latent"), found.points.numpy(), "nodes of the shortest paths"
+        ),
+        **{
+            name: scalar(float(value), text, show="tile", form=".3g")
+            for name, (value, text) in scalars.items()
+        },
+    }
+
+
+def _median(values: np.ndarray) -> tuple[float, float, float]:
+    """Median and its 95 % interval from order statistics."""
+    import numpy as np
+
+    ordered, count = np.sort(values), len(values)
+    # the binomial's 2.5 % point by its normal limit, rounded outwards
+    reach = int(np.floor(0.5 * count - 0.98 * np.sqrt(count)))
+    low, high = max(reach, 0), min(count - 1 - reach, count - 1)
+    return float(ordered[low]), float(np.median(values)), float(ordered[high])
+
+
+@hookimpl
+def isoprobe_analyses() -> list[type[Analysis]]:
+    """Geometry."""
+    return [Geometry]

@@ -1,0 +1,202 @@
+"""Keep only the k most important latents: what it costs, beside what importance predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from isoprobe.contracts import Analysis, Variable
+from isoprobe.errors import OptionError
+from isoprobe.hookspecs import hookimpl
+from isoprobe_plugins.analyses.rows import checked_rows
+from isoprobe_plugins.analyses.traversal import AXES
+from isoprobe_plugins.analyses.variables import scalar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from isoprobe.contracts import Batch, Context
+
+#: shares of the distortion which all latents together remove
+SHARES = (0.90, 0.95, 0.99)
+_BLOCK = 100
+
+
+class Truncation(Analysis):
+    """D(x, x_k) and D(x_check, x_k), x_k decoded from the k most important latents.
+
+    Args:
+        rows: rows decoded at every k, evenly spaced.
+        drop: ``mean`` holds the other latents at their mean over the data, ``zero`` at 0.
+        pictures: rows whose reconstructions are kept at k = 0, 1, 2, 4, 8 ...
+    """
+
+    name = "truncation"
+    summary = "distortion with only the k most important latents kept, measured and predicted"
+    needs = frozenset({"mean"})
+    after = ("importance",)
+
+    def __init__(self, rows: int = 1000, drop: str = "mean", pictures: int = 8) -> None:
+        super().__init__()
+        if drop not in {"mean", "zero"} or pictures < 0:
+            raise OptionError(
+                "truncation's drop is 'mean' or 'zero' and pictures at least 0; "
+                f"found {drop!r} and {pictures}."
+            )
+        self.rows, self.drop, self.pictures = checked_rows(rows, self.name), drop, pictures
+
+    def update(self, batch: Batch) -> None:
+        """Nothing: rows are decoded once their order of importance is known."""
+
+    def result(self, context: Context) -> Mapping[str, Variable]:
+        """The curve, what importance predicts, and the k that keep most."""
+        import numpy as np
+        import torch
+
+        order = context.results["importance"]["order"].values
+        used = int(context.setup.active.sum())
+        counts = _counts(len(order), used)
+        x = context.setup.sample(min(self.rows, context.setup.samples))
+        with torch.no_grad():
+            parts = [
+                self._measured(block, counts, order, context) for block in torch.split(x, _BLOCK)
+            ]
+        data, check = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
+        return {
+            "kept": Variable(("kept",), counts, "k, latents kept in order of importance"),
+            "order": Variable(("rank",), order, "latents in order of importance"),
+            **_curve("distortion", data, "D(x, x_k)"),
+            **_curve("from_check", check, "D(x_check, x_k) less D(x_check, x_check)"),
+            **self._predicted(counts, order, data.mean(axis=0)[-1], context),
+            **_enough(counts, data.mean(axis=0)),
+            **self._pictures(x, counts, order, context),
+            "rows": scalar(len(data), "rows decoded"),
+        }
+
+    def _measured(
+        self, x: Tensor, counts: np.ndarray, order: np.ndarray, context: Context
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Both distortions of a block at every k, each ``(B, len(counts))``."""
+        import numpy as np
+
+        metric = self.setup.metric
+        mean = self._means(x)
+        x_check = self.setup.vae.decode(mean)
+        own = metric.distortion(x_check, x_check)
+        columns = []
+        for k in counts:
+            kept = self.setup.vae.decode(self._truncated(mean, order[:k], context))
+            columns.append((metric.distortion(x, kept), metric.distortion(x_check, kept) - own))
+        return tuple(  # type: ignore[return-value]
+            np.stack([pair[i].double().cpu().numpy() for pair in columns], axis=1) for i in (0, 1)
+        )
+
+    def _means(self, x: Tensor) -> Tensor:
+        assert self.setup.vae.encode is not None  # noqa: S101 (the probe has refused others)
+        return self.setup.vae.encode(x).mean
+
+    def _truncated(self, mean: Tensor, kept: np.ndarray, context: Context) -> Tensor:
+        """Mu with all but some latents at their mean, or at 0."""
+        import torch
+
+        held = torch.zeros_like(mean)
+        if self.drop == "mean":
+            average = context.results["overview"]["posterior_mean_mean"].values
+            held += torch.as_tensor(average).to(mean)
+        chosen = torch.as_tensor(kept.astype(int), device=mean.device)
+        held[:, chosen] = mean[:, chosen]
+        return held
+
+    def _predicted(
+        self, counts: np.ndarray, order: np.ndarray, whole: float, context: Context
+    ) -> dict[str, Variable]:
+        import numpy as np
+
+        from isoprobe.theory.truncation import curve, data_costs, truncation_costs
+
+        beta = context.beta.value
+        importance = context.results["importance"]["exact"].values[order]
+        # an idle latent is not dropped: it was never used
+        importance = np.where(context.setup.active[order], importance, 0.0)
+        return {
+            "distortion_predicted": Variable(
+                ("kept",),
+                curve(data_costs(importance, beta), whole)[counts],
+                "D(x, x_k) by importance: lambda_j - (beta/2)^2 / lambda_j for each latent dropped",
+                "metric",
+            ),
+            "from_check_predicted": Variable(
+                ("kept",),
+                curve(truncation_costs(importance, beta))[counts],
+                "D(x_check, x_k) by importance: (lambda_j - beta/2)^2 / lambda_j for each",
+                "metric",
+            ),
+        }
+
+    def _pictures(
+        self, x: Tensor, counts: np.ndarray, order: np.ndarray, context: Context
+    ) -> dict[str, Variable]:
+        import numpy as np
+        import torch
+
+        count = min(self.pictures, len(x))
+        if not count:
+            return {}
+        shown = np.array([k for k in counts if k == 0 or k & (k - 1) == 0 or k == counts[-1]])
+        rows = x[np.arange(count) * len(x) // count]
+        with torch.no_grad():
+            mean = self._means(rows)
+            images = [
+                self.setup.vae.decode(self._truncated(mean, order[:k], context)) for k in shown
+            ]
+        shape = self.setup.vae.input_shape
+        axes = AXES.get(len(shape), tuple(f"axis_{i}" for i in range(len(shape))))
+        return {
+            "pictured": Variable(("pictured",), shown, "k of each row of pictures"),
+            "images": Variable(
+                ("pictured", "picture", *axes),
+                torch.stack(images).float().cpu().numpy(),
+                "the same rows decoded from k latents",
+            ),
+            "originals": Variable(("picture", *axes), rows.float().cpu().numpy(), "those rows"),
+        }
+
+
+def _counts(size: int, used: int) -> np.ndarray:
+    """K to try: all to 16, then in steps of about a tenth, the used ones and all."""
+    import numpy as np
+
+    steps = np.unique(np.geomspace(16, max(size, 16), 40).round().astype(int))
+    tried = {*range(min(size, 16) + 1), *steps[steps <= size].tolist(), used, size}
+    return np.array(sorted(tried))
+
+
+def _curve(name: str, values: np.ndarray, text: str) -> dict[str, Variable]:
+    from isoprobe.theory.mixtures import standard_error
+
+    return {
+        name: Variable(("kept",), values.mean(axis=0), f"mean {text}", "metric"),
+        f"{name}_se": Variable(
+            ("kept",), standard_error(values), f"standard error of the mean {text}", "metric"
+        ),
+    }
+
+
+def _enough(counts: np.ndarray, distortion: np.ndarray) -> dict[str, Variable]:
+    from isoprobe.theory.truncation import latents_for
+
+    return {
+        f"latents_{round(100 * share)}": scalar(
+            int(counts[min(latents_for(distortion, share), len(counts) - 1)]),
+            f"latents that remove {share:.0%} of the distortion which all of them remove",
+            show="tile",
+        )
+        for share in SHARES
+    }
+
+
+@hookimpl
+def isoprobe_analyses() -> list[type[Analysis]]:
+    """Truncation."""
+    return [Truncation]

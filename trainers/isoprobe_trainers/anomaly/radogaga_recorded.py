@@ -1,0 +1,182 @@
+"""Train RaDOGAGA(d) for the splits of many seeds together on a card, by one recorded step.
+
+The networks, losses and batches are those of :mod:`isoprobe_trainers.anomaly.radogaga`, row by row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from isoprobe_trainers.anomaly.dagmm import SETTINGS, Mixture, numbered
+from isoprobe_trainers.anomaly.ensemble import NETWORKS, TRANSFORMS
+from isoprobe_trainers.anomaly.radogaga import WEIGHT_STREAM, Radogaga, judged
+from isoprobe_trainers.anomaly.recipes import BATCH
+from isoprobe_trainers.anomaly.recorded import Batches, Pool, draws_of
+from isoprobe_trainers.common.batched import BatchedMLP
+from isoprobe_trainers.common.graphs import adam, recorded, set_rate, together
+from isoprobe_trainers.common.training import generator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import numpy as np
+
+    from isoprobe_trainers.anomaly.recipes import Recipe
+    from isoprobe_trainers.anomaly.tables import Split, Table
+
+#: width of the estimation network
+_HIDDEN = 10
+
+
+class RadogagaEnsemble:
+    """RaDOGAGA of one recipe, one for each seed and split.
+
+    Args:
+        recipe: networks, losses and schedule.
+        seeds: one for each member.
+        tables: the data of each member, one object where it is the same.
+        splits: of each member; the rows held out are trained on too.
+        device: where to train.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        seeds: Sequence[int],
+        tables: Sequence[Table],
+        splits: Sequence[Split],
+        device: torch.device,
+    ) -> None:
+        self.recipe, self.device = recipe, device
+        self.parts = [numbered(t, s) for t, s in zip(tables, splits, strict=True)]
+        held = {id(t): torch.from_numpy(t.distinct).to(device) for t in tables}
+        self.pool = Pool([held[id(t)] for t in tables])
+        train = [rows.to(device) for _, rows, _ in self.parts]
+        self.batches = Batches(train, _equal(list(map(len, train)), BATCH))
+        inputs, n = tables[0].x.shape[1], recipe.latents
+        widths = (inputs, *recipe.widths, n)
+        drawn = [generator(seed, WEIGHT_STREAM) for seed in seeds]
+        kind = NETWORKS[recipe.activation]
+        components = SETTINGS[recipe.name].components
+        self.encoder = kind(widths, drawn, device)
+        self.decoder = kind(widths[::-1], drawn, device)
+        self.estimator = BatchedMLP((n, _HIDDEN, components), drawn, device)
+        self.scale = recipe.scale(inputs)
+        self.optimizer = adam(self.parameters(), recipe.rate, device)
+        self.draws = draws_of(seeds, device)
+        shape = self.batches.shape
+        self.noise = torch.zeros(*shape, n, device=device)
+        self.kept = torch.zeros(*shape, _HIDDEN, device=device)
+        self._together = together(self.batches.steps)
+        self._take: Callable[[], None] | None = None
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Every trained tensor, each with the member as its first axis."""
+        for network in (self.encoder, self.decoder, self.estimator):
+            yield from network.parameters()
+
+    def run_epoch(self, epoch: int) -> None:
+        """Train once on every row of every member.
+
+        Args:
+            epoch: counted from 0, for the learning rate.
+        """
+        set_rate(self.optimizer, self.recipe.schedule.rate(epoch))
+        self.batches.begin(self._draw, self.draws)
+        if self._take is None:
+            touched = [self.batches.place]
+            self._take = recorded(self._one, self.optimizer, touched, self._together)
+        for _ in range(self.batches.steps // self._together):
+            self._take()
+
+    def _draw(self) -> None:
+        self.noise.normal_(generator=self.draws)
+        self.kept.bernoulli_(0.5, generator=self.draws)
+
+    def loss(self, x: Tensor, share: Tensor, noise: Tensor, kept: Tensor) -> Tensor:
+        """Objectives of the members' batches.
+
+        Args:
+            x: rows, ``(E, B, m)``.
+            share: of each in its batch, ``(E, B)``.
+            noise: standard normal draws, ``(E, B, n)``.
+            kept: 1 where dropout keeps a hidden unit of the estimation network, else 0.
+
+        Returns:
+            ``(E,)``.
+        """
+        lambda1, lambda2 = self.recipe.lambda1 * self.scale, self.recipe.lambda2 * self.scale
+        z = self.encoder(x)
+        noisy = z + (0.5 / lambda2) ** 0.5 * noise
+        x_check, x_hat = self.decoder(torch.cat([z, noisy], 1)).chunk(2, 1)
+        transform = TRANSFORMS[self.recipe.transform](x - x_check)
+        coding = (x_check - x_hat).square().sum(-1)
+        mixture = Mixture.fitted(noisy, self._memberships(noisy, kept), share)
+        rows = mixture.energy(noisy) + lambda1 * transform + lambda2 * coding
+        total: Tensor = (rows * share.double()).sum(1)
+        return total
+
+    def scores(self) -> Iterator[np.ndarray]:
+        """-log P(z) of the test rows of each member in turn, in nats."""
+        for index, (rows, train, test) in enumerate(self.parts):
+            yield judged(self.member(index), rows, train, test)
+
+    def member(self, index: int) -> Radogaga:
+        """One model by itself, on the CPU."""
+        model = Radogaga(self.encoder.widths[0], self.recipe)
+        for batched, alone in (
+            (self.encoder, model.encoder),
+            (self.decoder, model.decoder),
+            (self.estimator, model.estimator),
+        ):
+            linear = [layer for layer in alone if isinstance(layer, torch.nn.Linear)]
+            with torch.no_grad():
+                for layer, (weight, bias) in zip(linear, batched.member(index), strict=True):
+                    layer.weight.copy_(weight)
+                    layer.bias.copy_(bias)
+        return model
+
+    def _memberships(self, z: Tensor, kept: Tensor) -> Tensor:
+        (w_in, w_out), (b_in, b_out) = self.estimator.weights, self.estimator.biases
+        hidden = torch.baddbmm(b_in, z, w_in.mT).tanh() * (2 * kept)
+        return torch.baddbmm(b_out, hidden, w_out.mT).softmax(-1)
+
+    def _one(self) -> None:
+        chosen, share, noise, kept = self.batches.next(self.noise, self.kept)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(self.loss(self.pool.take(chosen), share, noise, kept).sum())
+        self.optimizer.step()
+
+
+def train_together(
+    recipe: Recipe,
+    seeds: Sequence[int],
+    tables: Sequence[Table],
+    splits: Sequence[Split],
+    device: torch.device,
+) -> list[np.ndarray]:
+    """Train one model for each seed, and score the test rows of its split.
+
+    Args:
+        recipe: networks, losses and schedule.
+        seeds: one for each member.
+        tables: the data of each member.
+        splits: of each member.
+        device: where to train.
+
+    Returns:
+        Scores of each member's test rows.
+    """
+    ensemble = RadogagaEnsemble(recipe, seeds, tables, splits, device)
+    for epoch in range(recipe.epochs):
+        ensemble.run_epoch(epoch)
+    return list(ensemble.scores())
+
+
+def _equal(counts: Sequence[int], batch: int) -> list[list[int]]:
+    """Nearly equal batches: moments of a few rows would be singular."""
+    steps = max(1, round(sum(counts) / len(counts) / batch))
+    return [[count * step // steps for step in range(steps + 1)] for count in counts]
