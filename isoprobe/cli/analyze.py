@@ -99,7 +99,7 @@ def analyze(
     settings["options"] = parse_options(options, of="--option")
     shared.with_class(settings, own_class, class_arguments)
     settings["analyses"] = analyses or _default_analyses(reported=report is not None)
-    _refuse_page(report, overwrite=settings["overwrite"])
+    refuse_page(report, overwrite=settings["overwrite"])
     settings["command"] = click.get_current_context().meta.get(COMMAND_LINE, "")
     if shard is not None:
         if report is not None or as_json:
@@ -154,7 +154,7 @@ def _default_analyses(*, reported: bool) -> tuple[str, ...]:
     return DEFAULT_ANALYSES + (REPORTED_ANALYSES if reported else ())
 
 
-def _refuse_page(report: Path | None, *, overwrite: bool) -> None:
+def refuse_page(report: Path | None, *, overwrite: bool) -> None:
     """Refuse a page that could not be written, before the run rather than after it."""
     if report is None:
         return

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from isoprobe.checkpoints.remote import fetched
 from isoprobe.checkpoints.source import Source
 from isoprobe.contracts import VAE, Dataset, FirstRows, Live, Metric
 from isoprobe.data.batches import first_rows
@@ -51,8 +53,10 @@ def load(
         CheckpointError: for a file that is missing, foreign, damaged or unsafe.
         OptionError: for an unknown adapter or a wrong option.
     """
-    source = Source(Path(path), trusted=trust)
-    return _loaded(installed().adapter_for(source, adapter), source, options or {})
+    local, told = fetched(path, trusted=trust)
+    source = Source(local, trusted=trust)
+    vae = _loaded(installed().adapter_for(source, adapter), source, options or {})
+    return _told(vae, told)
 
 
 def _loaded(adapter: Adapter, source: Source, options: Mapping[str, str]) -> VAE:
@@ -98,11 +102,19 @@ def _found(registry: Registry, model: Any, data: Any, settings: Opening) -> VAE 
         return model
     if not isinstance(model, str | Path):
         return Live(model, settings.options or {})
-    source = Source(Path(model), trusted=settings.trust)
+    local, told = fetched(model, trusted=settings.trust)
+    source = Source(local, trusted=settings.trust)
     typed = str(data) if isinstance(data, str | Path) else None
     adapter = registry.adapter_for(source, settings.adapter, typed)
     built = adapter.build(source, settings.options or {})
-    return _loaded(adapter, source, settings.options or {}) if built is None else built
+    if built is not None:
+        return replace(built, notes=(*([told] if told else []), *built.notes))
+    return _told(_loaded(adapter, source, settings.options or {}), told)
+
+
+def _told(vae: VAE, where: str) -> VAE:
+    """Say where a model came from, if it was fetched."""
+    return vae.with_facts(assumptions=(where, *vae.facts.assumptions)) if where else vae
 
 
 def _rows_for(registry: Registry, live: Live, data: Any) -> Dataset:
