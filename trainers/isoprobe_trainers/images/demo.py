@@ -12,6 +12,7 @@ import math
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +23,12 @@ from isoprobe.registry.lookup import installed
 IMAGES = 500
 STEPS = 16_000
 _BATCH, _RATE, _BETA = 256, 2e-3, 1.0
-_CONFIG = {
+_LATENTS = 10
+_CONFIG: dict[str, Any] = {
     "input_shape": [28, 28],
     "encoder_widths": [256],
     "decoder_widths": [256],
-    "latent_size": 10,
+    "latent_size": _LATENTS,
     "activation": "relu",
     "output": "sigmoid",
 }
@@ -55,7 +57,8 @@ def train(folder: Path, steps: int = STEPS) -> Path:
     for _ in range(steps):
         x = images[torch.randint(len(images), (_BATCH,))]
         mean, std = networks.encoder(x)
-        logits = networks.decoder.logits(mean + std * torch.randn_like(std))
+        decoder: Any = networks.decoder
+        logits = decoder.logits(mean + std * torch.randn_like(std))
         distortion = torch.nn.functional.binary_cross_entropy_with_logits(
             logits, x, reduction="sum"
         )
@@ -71,7 +74,7 @@ def train(folder: Path, steps: int = STEPS) -> Path:
         format_version=FORMAT_VERSION,
         architecture="mlp",
         config=_CONFIG,
-        latent_size=_CONFIG["latent_size"],
+        latent_size=_LATENTS,
         objective=Objective("bce", _BETA),
         dataset="fashion-mnist/train",
         input_range=(0.0, 1.0),
@@ -80,7 +83,7 @@ def train(folder: Path, steps: int = STEPS) -> Path:
     write_checkpoint(path, networks.encoder, networks.decoder, manifest, overwrite=True)
     unseen = installed().data("fashion-mnist/test")
     rows = np.arange(IMAGES) * len(unseen) // IMAGES
-    np.savez_compressed(folder / "images.npz", x=unseen.read(rows), y=unseen.labels(rows))
+    np.savez_compressed(folder / "images.npz", x=unseen.read(rows))
     return path
 
 
