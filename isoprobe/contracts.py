@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: mean KL above which a dimension counts as active (Prop. 3 with a margin for sampling), nats
 ACTIVE_NATS = 0.01
+#: adapters of models that are the caller's own, and so are frozen for a run only
+BORROWED = ("memory", "live")
 #: run when nothing else is asked for
 DEFAULT_ANALYSES = ("isometry", "importance", "diagnosis")
 
@@ -109,6 +111,10 @@ class VAE:
     sha256: str = ""
     path: str = ""
     condition: str = ""
+
+    def __post_init__(self) -> None:
+        if self.module is not None and self.adapter not in BORROWED:
+            self.module.eval().requires_grad_(requires_grad=False)
 
     @property
     def latent_size(self) -> int:

@@ -188,7 +188,7 @@ STEPS = [
     "isoprobe.run.settle.prepare",
     "isoprobe.run.settle.require_pure",
     "isoprobe.run.settle.off_graph",
-    "isoprobe.run.engine.Run._pilot",
+    "isoprobe.run.settle._analyses",
     "isoprobe.run.engine.Run.resolve",
     "isoprobe.run.engine.Run.conclude",
 ]
