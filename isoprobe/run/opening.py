@@ -16,7 +16,7 @@ from isoprobe.checkpoints.source import Source
 from isoprobe.contracts import VAE, Dataset, FirstRows, Live, Metric
 from isoprobe.data.batches import first_rows
 from isoprobe.data.held import hold
-from isoprobe.errors import CheckpointError, DataError, OptionError, nearest
+from isoprobe.errors import CheckpointError, DataError, IsoprobeError, OptionError, nearest
 from isoprobe.registry.lookup import installed
 from isoprobe.run.lending import lent
 from isoprobe.run.settle import Subject
@@ -51,7 +51,7 @@ def load(
 
     Raises:
         CheckpointError: for a file that is missing, foreign, damaged or unsafe.
-        OptionError: for an unknown adapter or a wrong option.
+        IsoprobeError: of another kind for an unknown adapter, a wrong option, or a plugin's fault.
     """
     local, told = fetched(path, trusted=trust)
     source = Source(local, trusted=trust)
@@ -60,7 +60,15 @@ def load(
 
 
 def _loaded(adapter: Adapter, source: Source, options: Mapping[str, str]) -> VAE:
-    vae = adapter.load(source, options)
+    try:
+        vae = adapter.load(source, options)
+    except IsoprobeError:
+        raise
+    except Exception as error:  # whatever a file makes a reader do, it is said in one line
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise CheckpointError(
+            f"{source.path} cannot be read by adapter '{adapter.name}': {what}"
+        ) from error
     if vae.module is not None:
         vae.module.eval().requires_grad_(requires_grad=False)
     vae.path = str(source.path)

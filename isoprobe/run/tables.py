@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import numpy as np
 from isoprobe.contracts import Variable
 from isoprobe.errors import OptionError, ResultError
 from isoprobe.progress import bar
-from isoprobe.results.whole import replacing
+from isoprobe.results.whole import check_place, replacing
 from isoprobe.results.working import Working
 from isoprobe.results.writer import ResultWriter
 from isoprobe.run.shards import Columns, ShardFolder, planned
@@ -44,7 +44,12 @@ FORMATS = (".csv", ".parquet", ".h5")
 
 
 def check_out(
-    out: Path | None, *, overwrite: bool, by_input: bool = False, resume: bool = False
+    out: Path | None,
+    *,
+    overwrite: bool,
+    by_input: bool = False,
+    resume: bool = False,
+    inputs: Iterable[object] = (),
 ) -> None:
     """Refuse a file that cannot be written, before any work is done.
 
@@ -53,6 +58,7 @@ def check_out(
         overwrite: it may be replaced.
         by_input: it is to hold distortion maps.
         resume: an unfinished one is to be completed.
+        inputs: what the run reads, which it may not replace.
 
     Raises:
         OptionError: for a name of no known format, Parquet without pyarrow, or a table that is to
@@ -69,10 +75,7 @@ def check_out(
         raise OptionError(f"--out takes a file ending in {', '.join(FORMATS)}; found '{out.name}'.")
     if out.suffix == ".parquet":
         _pyarrow()
-    if not out.absolute().parent.is_dir():
-        raise ResultError(f"{out}: there is no folder {out.absolute().parent}; make it first")
-    if out.exists() and not (overwrite or resume):
-        raise ResultError(f"{out} exists already; add --overwrite to replace it")
+    check_place(out, overwrite=overwrite or resume, inputs=inputs)
 
 
 def write_scores(
@@ -129,12 +132,19 @@ def csv_to(stream: IO[str]) -> Write:
         nonlocal started
         flat = flatten(columns)
         if not started:
-            writer.writerow(flat)
+            writer.writerow(map(_inert, flat))
             started = True
         values = (v.astype(np.int8) if v.dtype == bool else v for v in flat.values())
-        writer.writerows(zip(*(v.tolist() for v in values), strict=True))
+        cells = (map(_inert, v.tolist()) if v.dtype.kind in "UO" else v.tolist() for v in values)
+        writer.writerows(zip(*cells, strict=True))
 
     return write
+
+
+def _inert(cell: Any) -> Any:
+    """Return a cell that no spreadsheet runs as a formula: a quote mark makes it text."""
+    runs = isinstance(cell, str) and cell.lstrip(" ")[:1] in set("=+-@\t\r\n")
+    return f"'{cell}" if runs and cell else cell
 
 
 def flatten(columns: Batch) -> dict[str, np.ndarray]:

@@ -34,11 +34,12 @@ def demo(*, report: Path, overwrite: bool, as_json: bool) -> None:
     Needs no files and no network. Ends with the command that does the same by hand.
     """
     from isoprobe.api import analyze
-    from isoprobe.cli.analyze import REPORTED_ANALYSES, refuse_page
+    from isoprobe.cli.analyze import REPORTED_ANALYSES
     from isoprobe.contracts import DEFAULT_ANALYSES
+    from isoprobe.results.whole import check_place
     from isoprobe.show import report as pages
 
-    refuse_page(report, overwrite=overwrite)
+    check_place(report, overwrite=overwrite, inputs=(MODEL, IMAGES))
     by_hand = f"isoprobe analyze {MODEL} --data {IMAGES}:x --report {report}"
     with analyze(
         MODEL,
