@@ -430,6 +430,6 @@ def test_options_of_analyze_are_arguments_of_the_call() -> None:
 
     command = cli.get_command(click.Context(cli), "analyze")
     assert command is not None
-    own = {"as_json", "debug", "report", "shard", "own_class", "class_arguments"}
+    own = {"as_json", "debug", "file_limit", "report", "shard", "own_class", "class_arguments"}
     offered = {p.name for p in command.params} - own
     assert offered == set(inspect.signature(analyze).parameters) - {"progress", "command"}
