@@ -13,13 +13,23 @@ from isoprobe import moved
 from isoprobe.errors import IsoprobeError
 
 if TYPE_CHECKING:
-    from isoprobe.api import analyze, load
+    from isoprobe.api import analyze, load, wrap
     from isoprobe.contracts import VAE, Facts, Posterior
     from isoprobe.run.scoring import score
 
     __version__: str
 
-__all__ = ["VAE", "Facts", "IsoprobeError", "Posterior", "__version__", "analyze", "load", "score"]
+__all__ = [
+    "VAE",
+    "Facts",
+    "IsoprobeError",
+    "Posterior",
+    "__version__",
+    "analyze",
+    "load",
+    "score",
+    "wrap",
+]
 
 moved.install()
 
@@ -27,6 +37,7 @@ _HOMES = {
     "analyze": "isoprobe.api",
     "load": "isoprobe.api",
     "score": "isoprobe.run.scoring",
+    "wrap": "isoprobe.api",
     "VAE": "isoprobe.contracts",
     "Facts": "isoprobe.contracts",
     "Posterior": "isoprobe.contracts",
@@ -48,3 +59,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'isoprobe' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names, so that completion shows what there is."""
+    return __all__

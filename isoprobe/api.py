@@ -1,32 +1,31 @@
-"""Offer the Python calls behind the commands: ``load`` and ``analyze``."""
+"""Offer the Python calls behind the commands: ``load``, ``analyze`` and ``wrap``."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from isoprobe.contracts import DEFAULT_ANALYSES
+from isoprobe.contracts import DEFAULT_ANALYSES, Live
 from isoprobe.errors import ResultError
 from isoprobe.run.merging import run_shards
 from isoprobe.run.opening import load
 from isoprobe.run.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from isoprobe.contracts import VAE, Analysis, Dataset, Metric
+    from isoprobe.contracts import VAE, Analysis, Metric
     from isoprobe.results.reader import Result
 
-__all__ = ["analyze", "load"]
+__all__ = ["analyze", "load", "wrap"]
 
 
 def analyze(
-    model: VAE | str | Path,
-    data: str | Dataset | Tensor | np.ndarray | None = None,
+    model: VAE | Live | nn.Module | str | Path,
+    data: Any = None,
     *,
     metric: str | Metric | None = None,
     beta: float | Literal["auto"] | None = None,
@@ -34,6 +33,7 @@ def analyze(
     adapter: str | None = None,
     options: Mapping[str, str] | None = None,
     trust: bool = False,
+    allow_random: bool = False,
     samples: int | Literal["auto"] | None = 10_000,
     tolerance: float | None = None,
     batch_size: int | None = None,
@@ -55,8 +55,10 @@ def analyze(
     """Analyse a model: what it learned, which latents matter, whether it can be trusted.
 
     Args:
-        model: a model in memory, or the path of a checkpoint.
-        data: a data spec, an opened data set, or rows ``(N, ...)``; None takes the data set the
+        model: the path of a checkpoint, or a model in memory: any ``nn.Module``, read by trying it
+            on a few rows; what :func:`wrap` gives; or a :class:`VAE`. It is given back as it was.
+        data: a data spec, an opened data set, or rows ``(N, ...)`` as people hold them: an array,
+            tensor, list, data frame, torch Dataset or DataLoader ...; None takes the data set the
             checkpoint names, or else samples decoded from the prior.
         metric: spec or instance; None or ``auto`` takes the declared one, or else the one whose
             recovered beta is the one given.
@@ -66,6 +68,8 @@ def analyze(
         adapter: name of the adapter for a path.
         options: of the adapter.
         trust: let code inside the checkpoint run, as for :func:`load`.
+        allow_random: go on with a model that answers the same row differently, each time or beside
+            other rows.
         samples: at most this many, spread evenly; None for all; ``auto`` for the first round number
             that gives every reported mean to within ``tolerance``.
         tolerance: relative standard error that is enough for ``auto``; 0.01 when None.
@@ -110,3 +114,48 @@ def analyze(
     if result is None:
         raise ResultError("another process took the working folder away; run it again")
     return result
+
+
+def wrap(
+    model: Any,
+    *,
+    encode: Callable[[Tensor], Any] | None = None,
+    decode: Callable[[Tensor], Any] | None = None,
+    head: str | None = None,
+    layout: str | None = None,
+    mean: str | None = None,
+    scale: str | None = None,
+    output: str | None = None,
+    input_range: tuple[float, float] | None = None,
+    beta: float | None = None,
+) -> Live:
+    """Say about a model in memory what trying it on rows cannot tell.
+
+    Args:
+        model: the module, whose parameters are used; lent for a run and given back as it was.
+        encode: ``x (B, ...) -> (mean, scale)``; the model's own when None.
+        decode: ``z (B, n) -> x_hat (B, ...)``; the model's own when None.
+        head: form of the scale: ``logvar``, ``logstd``, ``std``, ``softplus-std`` ...
+        layout: order within one output of 2n values: ``halves``, ``swapped``, ``interleaved``.
+        mean: name or place of the output that is the mean, as ``"1"`` or ``"mu"``.
+        scale: the same of the scale.
+        output: what the decoder gives: ``values`` or ``logits``.
+        input_range: lowest and highest value that the model was trained on.
+        beta: KL weight in units of the metric.
+
+    Returns:
+        What :func:`analyze` takes in place of the model.
+    """
+    shown = None if input_range is None else ",".join(f"{end:g}" for end in input_range)
+    said = {
+        "encode": encode,
+        "decode": decode,
+        "head": head,
+        "layout": layout,
+        "mean": mean,
+        "scale": scale,
+        "output": output,
+        "input_range": shown,
+        "beta": beta,
+    }
+    return Live(model, {name: value for name, value in said.items() if value is not None})

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: mean KL above which a dimension counts as active (Prop. 3 with a margin for sampling), nats
 ACTIVE_NATS = 0.01
+#: adapters of models that are the caller's own, and so are frozen for a run only
+BORROWED = ("memory", "live")
 #: run when nothing else is asked for
 DEFAULT_ANALYSES = ("isometry", "importance", "diagnosis")
 
@@ -87,7 +89,8 @@ class VAE:
         input_shape: shape of one input.
         latent_shape: shape of one latent before flattening; n is its product.
         decode_logits: ``z -> l`` with ``decode(z) == sigmoid(l)``, where logits can be had.
-        module: holds every parameter; moved and cast by :meth:`to`.
+        module: holds every parameter; moved and cast by :meth:`to`. A run borrows it: it is in
+            eval mode and needs no gradients meanwhile, and is given back as it was.
         facts: what is declared, each possibly unknown.
         name: short name for summaries.
         adapter: adapter that loaded it.
@@ -110,7 +113,7 @@ class VAE:
     condition: str = ""
 
     def __post_init__(self) -> None:
-        if self.module is not None:
+        if self.module is not None and self.adapter not in BORROWED:
             self.module.eval().requires_grad_(requires_grad=False)
 
     @property
@@ -163,8 +166,42 @@ def _product(shape: Sequence[int]) -> int:
     return size
 
 
+@dataclass(frozen=True)
+class Live:
+    """A model of the caller's in memory, and what is said about it.
+
+    Attributes:
+        model: the object itself, such as an ``nn.Module``.
+        options: of the adapter that reads it.
+        name: short name for summaries; that of the class where empty.
+        sha256: of the file that its weights were read from, where there is one.
+        notes: what was found on the way to it, a sentence each.
+        adapter: that built it.
+    """
+
+    model: Any
+    options: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
+    sha256: str = ""
+    notes: tuple[str, ...] = ()
+    adapter: str = "live"
+
+
+@dataclass(frozen=True)
+class FirstRows:
+    """What a live model is tried on before it is read.
+
+    Attributes:
+        x: a few inputs as the data holds them, bytes and scale mapped, ``(B, *stored shape)``.
+        metric: the distortion asked for; None where none is.
+    """
+
+    x: Tensor
+    metric: Metric | None
+
+
 class Adapter(abc.ABC):
-    """Turns a checkpoint into a :class:`VAE`.
+    """Turns a checkpoint, or an object in memory, into a :class:`VAE`.
 
     ``matches`` looks at content, never at the name alone, and runs no code of the file.
     """
@@ -183,6 +220,21 @@ class Adapter(abc.ABC):
     def describe(self, source: Source) -> Mapping[str, Any]:
         """Return what ``inspect`` shows beyond the file's kind; runs nothing, loads no weights."""
         return {}
+
+    def takes(self, model: object) -> bool:
+        """Return True when this adapter reads that object in memory with :meth:`read`."""
+        return False
+
+    def build(self, source: Source, options: Mapping[str, str]) -> Live | None:
+        """Return a checkpoint's model as an object that is read on the first rows of the data.
+
+        None, as for most adapters, leaves it to :meth:`load`.
+        """
+        return None
+
+    def read(self, live: Live, rows: FirstRows) -> VAE:
+        """Read an object that it takes; raise OptionError where it cannot be told how."""
+        raise NotImplementedError
 
 
 class Architecture(abc.ABC):

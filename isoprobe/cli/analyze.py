@@ -24,7 +24,8 @@ REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
 BESIDE = ("data", "out", "overwrite", "resume", "command")
 #: of the options that settings give
 ORDER = (
-    *("metric", "beta", "analyses", "adapter", "options", "trust", "samples", "tolerance"),
+    *("metric", "beta", "analyses", "adapter", "options", "trust"),
+    *("allow_random", "samples", "tolerance"),
     *("batch_size", "resize", "scale", "device", "dtype", "pullback", "pairs", "memory", "threads"),
     "seed",
 )
@@ -38,6 +39,7 @@ ORDER = (
         "isoprobe analyze model.safetensors --report report.html",
         "isoprobe analyze model.safetensors --samples auto --tolerance 0.02 --pullback probe",
         "isoprobe analyze folder/ --data mnist.npz:x_train --resize 32 --json | jq .beta",
+        "isoprobe analyze vae.pt --class net.py:VAE --data images.npy --metric bce",
         "isoprobe analyze w.pt --adapter factory --option target=models.py:build --metric sse",
         "torchrun --nproc-per-node=4 -m isoprobe analyze model.safetensors --out result.h5",
         "isoprobe analyze model.safetensors --out result.h5 --shard 2/4",
@@ -49,6 +51,8 @@ ORDER = (
     metavar="SPEC",
     help="File, .npz:array, .h5:/dataset, folder or prior. [default: the checkpoint's, or prior]",
 )
+@shared.own_class
+@shared.class_arguments
 @shared.from_settings(Settings, *ORDER, reported=", ".join(REPORTED_ANALYSES))
 @click.option(
     "--out",
@@ -78,6 +82,8 @@ def analyze(
     report: Path | None,
     as_json: bool,
     shard: str | None,
+    own_class: str | None,
+    class_arguments: tuple[str, ...],
     **settings: Any,
 ) -> None:
     """Analyse the latent space of a checkpoint, in one pass over the data.
@@ -93,6 +99,7 @@ def analyze(
     from isoprobe.results.whole import check_place
 
     settings["options"] = parse_options(options, of="--option")
+    shared.with_class(settings, own_class, class_arguments)
     settings["analyses"] = analyses or _default_analyses(reported=report is not None)
     inputs = (model, split_spec(settings["data"] or "")[0], *options_paths(options))
     for written in (report, settings["out"]):

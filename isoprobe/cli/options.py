@@ -65,7 +65,47 @@ def _option(field: Field[Any], shown: Mapping[str, str]) -> Callable[[Command], 
 adapter, adapter_options, trust, device, memory = (
     from_settings(Opening, name) for name in ("adapter", "options", "trust", "device", "memory")
 )
+own_class = click.option(
+    "--class",
+    "own_class",
+    metavar="FILE.py:CLASS",
+    help="Your own class, filled with the weights of MODEL. Runs FILE.py, since you name it here; "
+    "nothing inside MODEL runs, so it needs no --trust.",
+)
+class_arguments = click.option(
+    "--class-arg",
+    "class_arguments",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Argument of the class; repeatable. [default: read from the file or off its shapes]",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON instead of the summary.")
+
+
+def with_class(
+    settings: dict[str, Any], own_class: str | None, class_arguments: tuple[str, ...]
+) -> None:
+    """Put a class and its arguments among the settings of a run, as the adapter ``class``.
+
+    Raises:
+        OptionError: for arguments without a class, or a class beside another adapter.
+    """
+    from isoprobe.errors import OptionError
+    from isoprobe.registry.specs import parse_options
+
+    if own_class is None:
+        if class_arguments:
+            raise OptionError("--class-arg needs --class FILE.py:CLASS")
+        return
+    if settings.get("adapter") not in {None, "class"}:
+        raise OptionError(f"--class and --adapter {settings['adapter']} exclude each other")
+    settings["adapter"] = "class"
+    arguments = parse_options(class_arguments, of="--class-arg")
+    settings["options"] = {
+        **settings["options"],
+        "class": own_class,
+        **{f"arg.{name}": value for name, value in arguments.items()},
+    }
 
 
 def show(result: Result, *, as_json: bool) -> None:

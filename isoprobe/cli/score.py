@@ -15,7 +15,8 @@ from isoprobe.run.settings import ScoreSettings
 #: of the options that settings give
 ORDER = (
     *("alpha", "contamination", "by_latent", "by_input", "metric", "adapter", "options", "trust"),
-    *("samples", "batch_size", "resize", "scale", "device", "dtype", "memory", "threads"),
+    *("allow_random", "samples", "batch_size", "resize", "scale", "device", "dtype"),
+    *("memory", "threads"),
 )
 
 
@@ -44,6 +45,8 @@ ORDER = (
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished .h5 file.")
+@shared.own_class
+@shared.class_arguments
 @shared.from_settings(ScoreSettings, *ORDER)
 def score(
     *,
@@ -55,6 +58,8 @@ def score(
     resume: bool,
     options: tuple[str, ...],
     by_input: bool,
+    own_class: str | None,
+    class_arguments: tuple[str, ...],
     **settings: Any,
 ) -> None:
     """Score new rows of data as anomalies, as many as there are, in flat memory.
@@ -70,6 +75,7 @@ def score(
     inputs = (model, reference, split_spec(data)[0], *options_paths(options))
     check_out(out, overwrite=overwrite, by_input=by_input, resume=resume, inputs=inputs)
     settings |= {"options": parse_options(options, of="--option"), "by_input": by_input}
+    shared.with_class(settings, own_class, class_arguments)
     with open_scoring(model, data, reference, **settings) as scoring:
         for note in scoring.data.notes:
             click.echo(note, err=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isoprobe.data.fitting import Fit, Limit, Range, fit_shape, fit_values
+from isoprobe.data.fitting import Fit, Limit, Range, fit_shape, fit_values, resized_shape
 from isoprobe.data.order import Order, round_numbers
 from isoprobe.errors import DataError, OptionError
 
@@ -161,6 +161,41 @@ def prepare(
         notes=notes,
         labelled=dataset.labels(np.zeros(1, np.int64)) is not None,
     )
+
+
+def first_rows(
+    dataset: Dataset,
+    count: int = 256,
+    *,
+    resize: int | Sequence[int] | None = None,
+    scale: Range | None = None,
+) -> Tensor:
+    """Read a few rows in the shape in which they are held, before a model is known.
+
+    Args:
+        dataset: the data as stored.
+        count: how many at most, evenly spaced.
+        resize: height and width to resize images to.
+        scale: stored values mapped to 0..1; bytes are unasked.
+
+    Returns:
+        ``(B, *stored shape)``, float64.
+
+    Raises:
+        DataError: when there are no rows, or one holds a number that is not finite.
+    """
+    total = len(dataset)
+    if total == 0:
+        raise DataError(f"{dataset.name} has no rows; expected at least one")
+    rows = np.arange(min(count, total), dtype=np.int64) * total // min(count, total)
+    x = _finite(dataset.read(rows), rows, dataset.name)
+    values = fit_values(dataset.dtype, None, scale)
+    x = x if values is None else values.apply(x)
+    if resize is None:
+        return x
+    for fit in fit_shape(tuple(dataset.shape), resized_shape(tuple(dataset.shape), resize), resize):
+        x = fit.apply(x)
+    return x
 
 
 def _fits(

@@ -128,12 +128,10 @@ def fit_shape(shape: Shape, input_shape: Shape, resize: int | Sequence[int] | No
     """
     fits = []
     if resize is not None:
-        resized = _resized(shape, input_shape, resize)
-        if resized != shape:
-            fits.append(
-                Fit(_resizer(shape, resized), f"{_size(shape)} resized to {_size(resized)}")
-            )
-        shape = resized
+        size = resized_shape(shape, resize, input_shape)
+        if size != shape:
+            fits.append(Fit(_resizer(shape, size), f"{_size(shape)} resized to {_size(size)}"))
+        shape = size
     if shape == input_shape:
         return fits
     return [*fits, _reshape(shape, input_shape)]
@@ -179,14 +177,27 @@ def _wanted_plane(shape: Shape, input_shape: Shape) -> tuple[int, int] | None:
     return (side, side) if rest == 0 and side * side == pixels and side > 1 else None
 
 
-def _resized(shape: Shape, input_shape: Shape, resize: int | Sequence[int]) -> Shape:
+def resized_shape(
+    shape: Shape, resize: int | Sequence[int], input_shape: Shape | None = None
+) -> Shape:
+    """Return the shape of images of a shape, once resized.
+
+    Args:
+        shape: of one image as stored.
+        resize: height and width (one number: both).
+        input_shape: that a model takes, for the message.
+
+    Raises:
+        OptionError: when the size to resize to is none.
+        DataError: when the shape is no image's.
+    """
     height, width = (resize, resize) if isinstance(resize, int) else resize
     if min(height, width) < 1:
         raise OptionError(f"--resize needs a height and width of at least 1; found {resize}")
     if _plane(shape) is None:
         raise DataError(
             f"--resize needs images, and a sample has shape {shape}; leave it out, "
-            f"or choose data of shape {input_shape}"
+            f"or choose {'images' if input_shape is None else f'data of shape {input_shape}'}"
         )
     if len(shape) == 2:
         return (height, width)

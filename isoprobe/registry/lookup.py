@@ -164,12 +164,15 @@ class Registry:
         architecture: Architecture = self._construct("architecture", name, {})
         return architecture
 
-    def adapter_for(self, source: Source, name: str | None = None) -> Adapter:
+    def adapter_for(
+        self, source: Source, name: str | None = None, data: str | None = None
+    ) -> Adapter:
         """The adapter that reads a checkpoint.
 
         Args:
             source: the checkpoint.
             name: adapter the user names, which then is not asked whether it matches.
+            data: data spec the user typed, for the commands that an error names.
 
         Returns:
             The only adapter that matches.
@@ -190,7 +193,33 @@ class Registry:
                 "--adapter NAME"
             )
         if not matching:
-            raise CheckpointError(_unread(source, self.names("adapter")))
+            from isoprobe.registry.unread import unread  # errors only
+
+            raise CheckpointError(unread(source, data))
+        found: Adapter = self._construct("adapter", matching[0].name, {})
+        return found
+
+    def adapter_of(self, model: object) -> Adapter:
+        """Return the adapter that reads an object in memory.
+
+        Returns:
+            The only one that takes it.
+
+        Raises:
+            OptionError: when none takes it.
+            PluginError: when several do.
+        """
+        matching = self._accepting("adapter", "takes", model)
+        if len(matching) > 1:
+            raise PluginError(
+                f"a {type(model).__name__} is read by both adapters {_both(matching)}; uninstall "
+                "one of them"
+            )
+        if not matching:
+            raise OptionError(
+                f"expected a path, a torch module or an isoprobe.VAE; found a "
+                f"{type(model).__name__}, which no adapter reads"
+            )
         found: Adapter = self._construct("adapter", matching[0].name, {})
         return found
 
@@ -254,11 +283,14 @@ class Registry:
         return offers[0] if offers else None
 
     def _matching(self, kind: str, what: Source | str) -> list[Offer]:
-        """Plugins of a kind that match; one that fails to say is reported, the others count."""
+        return self._accepting(kind, "matches", what)
+
+    def _accepting(self, kind: str, question: str, what: object) -> list[Offer]:
+        """Plugins of a kind that say yes; one that fails to say is reported, the others count."""
         matching = []
         for offer in self._offers(kind):
             try:
-                if offer.plugin().matches(what):
+                if getattr(offer.plugin(), question)(what):
                     matching.append(offer)
             except (Exception, SystemExit) as error:
                 reason = f"'{offer.name}' fails to match: {type(error).__name__}: {error}"
@@ -301,38 +333,6 @@ def _clashes(offers: Sequence[Offer]) -> dict[str, str]:
         for name, rivals in by_name.items()
         if len(rivals) > 1
     }
-
-
-def _unread(source: Source, tried: Sequence[str]) -> str:
-    """What the file is, who was asked, and what to do, for a file no adapter reads."""
-    from isoprobe.checkpoints.source import WEIGHT_KINDS, FileKind
-
-    factory = (
-        "name a function that builds the model: --adapter factory --option target=module:function"
-    )
-    trust = "if you trust whoever wrote it, let that code run with --trust"
-    declare = (
-        f"describe its layers in {source.path.with_suffix('.toml').name} beside it, which "
-        "'isoprobe doctor' helps to find out"
-    )
-    if source.kind is FileKind.LFS_POINTER:
-        remedy = "fetch the file itself with 'git lfs pull'"
-    elif source.kind in WEIGHT_KINDS and source.pickle is not None and source.pickle.foreign:
-        remedy = (
-            f"unpickling it would run code, so {declare}: its tensors are then read without; or "
-            f"save its state_dict() where its class is at hand, {factory}, or {trust}"
-        )
-    elif source.pickle is not None and source.pickle.foreign:
-        remedy = (
-            "unpickling it would run code, so save its state_dict() where its class is at hand, "
-            f"then {factory}; or {trust}"
-        )
-    elif source.kind in WEIGHT_KINDS:
-        remedy = f"{declare}, or {factory}"
-    else:
-        remedy = factory
-    asked = ", ".join(tried) or "none is installed"
-    return f"{source.path} is {source.description}, which no adapter reads ({asked}); {remedy}"
 
 
 def _both(offers: Sequence[Offer]) -> str:

@@ -39,8 +39,8 @@ class _EndedError(Exception):
 
 
 def run_shards(
-    model: VAE | str | Path,
-    data: str | Dataset | Tensor | np.ndarray | None,
+    model: Any,
+    data: Any,
     asked: Settings,
     *,
     out: str | Path | None = None,

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
+from torch import nn
 
+from isoprobe.checkpoints.remote import fetched
 from isoprobe.checkpoints.source import Source
-from isoprobe.contracts import VAE, Dataset
+from isoprobe.contracts import VAE, Dataset, FirstRows, Live, Metric
+from isoprobe.data.batches import first_rows
+from isoprobe.data.held import hold
 from isoprobe.errors import CheckpointError, DataError, IsoprobeError, OptionError, nearest
 from isoprobe.registry.lookup import installed
+from isoprobe.run.lending import lent
 from isoprobe.run.settle import Subject
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from isoprobe.contracts import Adapter
     from isoprobe.registry.lookup import Registry
     from isoprobe.run.settings import Opening
 
@@ -48,49 +53,113 @@ def load(
         CheckpointError: for a file that is missing, foreign, damaged or unsafe.
         IsoprobeError: of another kind for an unknown adapter, a wrong option, or a plugin's fault.
     """
-    source = Source(Path(path), trusted=trust)
-    reader = installed().adapter_for(source, adapter)
+    local, told = fetched(path, trusted=trust)
+    source = Source(local, trusted=trust)
+    vae = _loaded(installed().adapter_for(source, adapter), source, options or {})
+    return _told(vae, told)
+
+
+def _loaded(adapter: Adapter, source: Source, options: Mapping[str, str]) -> VAE:
     try:
-        vae = reader.load(source, options or {})
+        vae = adapter.load(source, options)
     except IsoprobeError:
         raise
     except Exception as error:  # whatever a file makes a reader do, it is said in one line
         what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise CheckpointError(
-            f"{path} cannot be read by adapter '{reader.name}': {what}"
+            f"{source.path} cannot be read by adapter '{adapter.name}': {what}"
         ) from error
-    vae.path = str(path)
+    if vae.module is not None:
+        vae.module.eval().requires_grad_(requires_grad=False)
+    vae.path = str(source.path)
     return vae
 
 
 @contextmanager
-def opened(
-    model: VAE | str | Path,
-    data: str | Dataset | Tensor | np.ndarray | None,
-    settings: Opening,
-) -> Iterator[Subject]:
-    """Load a model, put it in its place, and open its data.
+def opened(model: Any, data: Any, settings: Opening) -> Iterator[Subject]:
+    """Load a model or borrow the caller's, put it in its place, and open its data.
 
     Args:
-        model: as :func:`analyze` takes it.
-        data: as :func:`analyze` takes it.
+        model: as :func:`isoprobe.analyze` takes it.
+        data: as :func:`isoprobe.analyze` takes it.
         settings: adapter, device and floating type.
 
     Yields:
-        Model and data; the data is closed afterwards.
+        Model and data; the data is closed and a caller's model given back as it was afterwards.
     """
     registry = installed()
-    if not isinstance(model, VAE):
-        model = load(
-            model, adapter=settings.adapter, options=settings.options, trust=settings.trust
-        )
-    vae = place(model, settings.device, settings.dtype)
-    notes: list[str] = []
-    dataset = open_data(registry, data, vae, notes)
-    try:
+    with ExitStack() as stack:
+        found = _found(registry, model, data, settings)
+        module = getattr(found, "module", None) if isinstance(found, VAE) else found.model
+        stack.enter_context(lent(module if isinstance(module, nn.Module) else None))
+        notes: list[str] = []
+        if isinstance(found, VAE):
+            vae = place(found, settings.device, settings.dtype)
+            dataset = open_data(registry, data, vae, notes)
+            stack.callback(dataset.close)
+        else:
+            dataset = _rows_for(registry, found, data)
+            stack.callback(dataset.close)
+            vae = _read(registry, found, dataset, settings)
         yield Subject(registry, vae, dataset, notes)
-    finally:
-        dataset.close()
+
+
+def _found(registry: Registry, model: Any, data: Any, settings: Opening) -> VAE | Live:
+    """A model that is ready, or an object that has to be tried on rows first."""
+    if isinstance(model, VAE | Live):
+        return model
+    if not isinstance(model, str | Path):
+        return Live(model, settings.options or {})
+    local, told = fetched(model, trusted=settings.trust)
+    source = Source(local, trusted=settings.trust)
+    typed = str(data) if isinstance(data, str | Path) else None
+    adapter = registry.adapter_for(source, settings.adapter, typed)
+    built = adapter.build(source, settings.options or {})
+    if built is not None:
+        return replace(built, notes=(*([told] if told else []), *built.notes))
+    return _told(_loaded(adapter, source, settings.options or {}), told)
+
+
+def _told(vae: VAE, where: str) -> VAE:
+    """Say where a model came from, if it was fetched."""
+    return vae.with_facts(assumptions=(where, *vae.facts.assumptions)) if where else vae
+
+
+def _rows_for(registry: Registry, live: Live, data: Any) -> Dataset:
+    """Open the rows that a live model is tried on.
+
+    Returns:
+        The opened data set.
+
+    Raises:
+        DataError: where there are none: its shapes come from the data.
+    """
+    if data is None or (isinstance(data, str) and data == "prior"):
+        raise DataError(
+            f"a {type(live.model).__name__} is read by trying it on rows, and no data was given: "
+            "isoprobe.analyze(model, x, metric=...), or --data SPEC"
+        )
+    if isinstance(data, Dataset):
+        return data
+    return registry.data(str(data)) if isinstance(data, str | Path) else hold(data)
+
+
+def _read(registry: Registry, live: Live, dataset: Dataset, settings: Opening) -> VAE:
+    """Let the adapter that takes an object read it on the first rows, and put it in its place."""
+    wanted = getattr(settings, "metric", None)
+    metric = registry.metric(wanted) if isinstance(wanted, str) and wanted != "auto" else None
+    metric = wanted if isinstance(wanted, Metric) else metric
+    adapter = registry.adapter_of(live.model)
+    if isinstance(live.model, nn.Module):
+        blank = VAE(decode=_nothing, encode=None, input_shape=(), latent_shape=())
+        blank.module, blank.name = live.model, live.name or type(live.model).__name__
+        place(blank, settings.device, settings.dtype)
+    x = first_rows(dataset, resize=settings.resize, scale=settings.scale)
+    return place(adapter.read(live, FirstRows(x, metric)), settings.device, settings.dtype)
+
+
+def _nothing(z: Tensor) -> Tensor:
+    return z
 
 
 # --------------------------------------------------------------------------- the model
@@ -164,31 +233,9 @@ def processor_threads(count: int | None) -> Iterator[None]:
 # --------------------------------------------------------------------------- data
 
 
-class _Rows(Dataset):
-    """Rows already in memory."""
-
-    def __init__(self, rows: np.ndarray) -> None:
-        self.name = "array in memory"
-        self.rows = rows
-        self.shape = tuple(rows.shape[1:])
-        self.dtype = rows.dtype.name
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def read(self, indices: np.ndarray) -> np.ndarray:
-        """Rows at the indices."""
-        rows: np.ndarray = self.rows[indices]
-        return rows
-
-    def fingerprint(self) -> str:
-        """Hash of all bytes."""
-        return hashlib.sha256(np.ascontiguousarray(self.rows).tobytes()).hexdigest()[:16]
-
-
 def open_data(
     registry: Registry,
-    data: str | Dataset | Tensor | np.ndarray | None,
+    data: Any,
     vae: VAE,
     notes: list[str],
 ) -> Dataset:
@@ -208,7 +255,7 @@ def open_data(
     if isinstance(data, str | Path):
         return registry.data(str(data), vae)
     if data is not None:
-        return _Rows(data.detach().cpu().numpy() if isinstance(data, torch.Tensor) else data)
+        return hold(data)
     named = vae.facts.dataset
     if named is None:
         notes.append("no data was given and the checkpoint names none: probed with prior samples")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,9 @@ from isoprobe.probe.objective import Objective, terms_of
 from isoprobe.probe.shared import PassStatistics
 from isoprobe.registry.lookup import installed
 from isoprobe.results.reader import Result, readable
-from isoprobe.run.opening import load, open_data, place, processor_threads
+from isoprobe.run.opening import opened, processor_threads
 from isoprobe.run.settings import ScoreSettings
-from isoprobe.run.settle import model_attributes
+from isoprobe.run.settle import model_attributes, tried
 from isoprobe.theory.detection import conformal_p_values, upper_threshold
 
 if TYPE_CHECKING:
@@ -256,21 +256,20 @@ def open_scoring(
     if not 0 < asked.alpha < 1:
         raise OptionError(f"--alpha lies between 0 and 1; found {asked.alpha:g}.")
     against = Reference.read(reference, asked.contamination)
-    if not isinstance(model, VAE):
-        model = load(model, adapter=asked.adapter, options=asked.options, trust=asked.trust)
-    against.check_model(model)
     chosen = against.metric(asked.metric)
-    vae = place(model, asked.device, asked.dtype or str(against.attrs["dtype"]))
-    dataset = open_data(installed(), data, vae, [])
-    with closing(dataset), processor_threads(asked.threads):
+    asked = replace(asked, metric=chosen, dtype=asked.dtype or str(against.attrs["dtype"]))
+    with opened(model, data, asked) as subject, processor_threads(asked.threads):
+        vae = subject.vae
+        against.check_model(vae)
         prepared = prepare(
-            dataset,
+            subject.dataset,
             vae,
             samples=asked.samples,
             resize=asked.resize,
             scale=asked.scale,
             metric=chosen,
         )
+        vae = tried(vae, chosen, prepared, asked, [], differentiated=False)
         yield Scoring(vae, chosen, prepared, against, asked)
 
 
@@ -287,6 +286,7 @@ def score(
     adapter: str | None = None,
     options: Mapping[str, str] | None = None,
     trust: bool = False,
+    allow_random: bool = False,
     samples: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
@@ -310,6 +310,7 @@ def score(
         adapter: name of the adapter for a path.
         options: of the adapter.
         trust: let code inside the checkpoint run, as for :func:`isoprobe.load`.
+        allow_random: go on with a model that answers the same row differently.
         samples: at most this many rows, spread evenly over the data; None for all.
         batch_size: rows at once; planned from ``memory`` when None.
         device: ``auto``, ``cpu``, ``cuda``, ``mps`` ...

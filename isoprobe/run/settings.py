@@ -79,6 +79,10 @@ class Opening:
         "Let code inside the checkpoint run, as you, where only that can build the model.",
         remembered=False,
     )
+    allow_random: bool = setting(
+        False,
+        "Go on with a model that answers the same row differently, by chance or by its batch.",
+    )
     samples: int | Literal["auto"] | None = setting(None, "")
     batch_size: int | None = setting(
         None,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +15,19 @@ import torch
 
 from isoprobe.contracts import VAE, Analysis, Metric
 from isoprobe.data.batches import prepare
-from isoprobe.errors import IsoprobeError, MetricError, OptionError
+from isoprobe.derivatives.blackbox import BlackBox
+from isoprobe.errors import CheckpointError, IsoprobeError, MetricError, OptionError
+from isoprobe.probe.purity import ROWS, off_graph, require_domain, require_pure
 from isoprobe.probe.quantities import ProbeOptions
 from isoprobe.probe.recovery import PLAUSIBLE, recover_table
 from isoprobe.probe.selfcheck import SAMPLES, mean_input_distortion
 from isoprobe.run.engine import Run, spread
-from isoprobe.run.settings import Settings, recorded
+from isoprobe.run.settings import Opening, Settings, recorded
 from isoprobe.theory.tolerances import TOLERANCES
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from isoprobe.contracts import Dataset
     from isoprobe.data.batches import Prepared
     from isoprobe.registry.lookup import Registry
@@ -96,6 +100,7 @@ class Subject:
             metric = _metric_by_beta(registry, vae, fit(metric=None), settings.beta, notes)
         declared = declared_beta(registry, vae, metric, notes)
         prepared = fit(metric=metric)
+        vae = tried(vae, metric, prepared, settings, notes)
         notes += [*vae.facts.assumptions, *prepared.notes]
         steps = _analyses(registry, settings.analyses)
         probing = ProbeOptions(
@@ -126,6 +131,70 @@ class Subject:
             "analyses_asked": [str(getattr(a, "name", a)) for a in settings.analyses],
         }
         return Job(run, {**attrs, **_checked(metric, prepared, vae)}, notes, identity)
+
+
+def tried(
+    vae: VAE,
+    metric: Metric,
+    data: Prepared,
+    settings: Opening,
+    notes: list[str],
+    *,
+    differentiated: bool = True,
+) -> VAE:
+    """Try a model on a few rows before a run, so that no pass is made with one that cannot be.
+
+    Args:
+        vae: the model.
+        metric: the distortion.
+        data: the samples.
+        settings: as asked.
+        notes: takes what a reader of the result should know.
+        differentiated: derivatives of the decoder will be taken.
+
+    Returns:
+        The model, its decoder differentiated by differences where it has no graph.
+
+    Raises:
+        CheckpointError: for answers that are random or depend on the rest of the batch, or a
+            decoder without gradients.
+        MetricError: for an output that the metric does not take.
+    """
+    x = torch.cat(list(spread(data, ROWS, vae)))[:ROWS]
+    if settings.allow_random:
+        notes.append("answers that differ from call to call were allowed (--allow-random)")
+    else:
+        require_pure(vae, x)
+    if vae.encode is None:
+        return vae
+    with torch.no_grad():
+        z = vae.encode(x).mean
+    if bool(z.isfinite().all()):
+        require_domain(vae, metric, z)
+        if differentiated and off_graph(vae, z):
+            return _by_differences(vae, settings, notes)
+    return vae
+
+
+def _by_differences(vae: VAE, settings: Opening, notes: list[str]) -> VAE:
+    """Give a decoder off the autograd graph derivatives by differences, where that was asked."""
+    if getattr(settings, "pullback", "exact") != "finite-difference":
+        raise CheckpointError(
+            f"{vae.name}: decode runs without gradients (torch.no_grad, inference_mode or "
+            "detach): remove that, or use --pullback finite-difference"
+        )
+    notes.append("decode has no gradients: every derivative by central differences")
+    logits = vae.decode_logits
+    return replace(
+        vae,
+        decode=BlackBox(_off_graph(vae.decode), vae.dtype),
+        decode_logits=None if logits is None else BlackBox(_off_graph(logits), vae.dtype),
+    )
+
+
+def _off_graph(decode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Call a decoder so that its output may take part in autograd, as that of none may."""
+    return lambda z: decode(z.detach()).clone()
 
 
 def _checked(metric: Metric, data: Prepared, vae: VAE) -> dict[str, float]:

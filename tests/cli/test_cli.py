@@ -267,7 +267,7 @@ BAD_INPUT = {
     "truncated safetensors": (["analyze", "cut.safetensors"], "cut.safetensors.*(cut|short|end)"),
     "foreign safetensors": (
         ["analyze", "foreign.safetensors"],
-        "no adapter reads.*native.*--adapter factory --option target=module:function",
+        "no adapter reads.*isoprobe doctor foreign.safetensors.*--class FILE.py:CLASS",
     ),
     "LFS pointer": (["analyze", "pointer.safetensors"], "Git LFS pointer.*git lfs pull"),
     "pickled module": (["analyze", "module.pt"], "torch.nn.modules.linear.Linear.*state_dict"),
@@ -430,6 +430,6 @@ def test_options_of_analyze_are_arguments_of_the_call() -> None:
 
     command = cli.get_command(click.Context(cli), "analyze")
     assert command is not None
-    own = {"as_json", "debug", "report", "shard"}
+    own = {"as_json", "debug", "file_limit", "report", "shard", "own_class", "class_arguments"}
     offered = {p.name for p in command.params} - own
     assert offered == set(inspect.signature(analyze).parameters) - {"progress", "command"}

@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
+import isoprobe
 from isoprobe.checkpoints.native import FORMAT_VERSION, Manifest, Objective, write_checkpoint
 from isoprobe.checkpoints.source import Source
 from isoprobe.errors import CheckpointError, IsoprobeError, OptionError
@@ -54,7 +55,8 @@ def test_native_gives_the_saved_model(tmp_path):
     assert vae.adapter == "native"
     assert vae.name == "m"
     assert len(vae.sha256) == 64
-    assert not any(p.requires_grad for p in vae.module.parameters())
+    loaded = isoprobe.load(path)
+    assert not any(p.requires_grad for p in loaded.module.parameters())
 
 
 def test_native_keeps_double_precision(tmp_path):

@@ -6,8 +6,9 @@ This is the one adapter that runs code, and only code the user names.
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +69,47 @@ class Factory(Adapter):
         if settings.head is not None:
             check_head(settings.head)
         label = f"target '{settings.target}'"
-        built = call_target(resolve(settings.target), settings.target, source.path, passed)
-        return vae_from_object(built, settings, label, source, adapter=self.name)
+        function = resolve(settings.target)
+        opens = "path" in passed or _takes_path(function)
+        if not opens and _is_module_class(function):
+            return self._filled(source, settings, passed, label)
+        built = call_target(function, settings.target, source.path, passed)
+        vae = vae_from_object(built, settings, label, source, adapter=self.name)
+        if not opens:  # what is never opened is never signed
+            vae.sha256 = ""
+            note = f"{settings.target} takes no path: {source.path.name} was not opened"
+            return vae.with_facts(assumptions=(*vae.facts.assumptions, note))
+        return vae
+
+    def _filled(
+        self, source: Source, settings: FactoryOptions, passed: Mapping[str, Any], label: str
+    ) -> VAE:
+        """Fill a module class, which opens no file itself, with the file's weights."""
+        from isoprobe_plugins.adapters.objects.filling import filled
+        from isoprobe_plugins.adapters.objects.wrapping import vae_from_object
+
+        texts = {name: json.dumps(value) for name, value in passed.items()}
+        module, notes = filled(settings.target, source, texts)
+        vae = vae_from_object(module, settings, label, source, adapter=self.name)
+        return vae.with_facts(assumptions=(*notes, *vae.facts.assumptions))
+
+
+def _takes_path(function: Callable[..., Any]) -> bool:
+    """Say whether a function is handed the checkpoint's path."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False
+    return "path" in parameters
+
+
+def _is_module_class(function: Callable[..., Any]) -> bool:
+    """Say whether a target is a class of torch modules; asked of a class alone, loads torch."""
+    if not inspect.isclass(function):
+        return False
+    from torch import nn
+
+    return issubclass(function, nn.Module)
 
 
 def _value(text: str) -> Any:

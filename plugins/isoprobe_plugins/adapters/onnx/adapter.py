@@ -91,7 +91,7 @@ def _said(graph: RuntimeGraph) -> str:
 
 def _derivable(graph: Any, source: Source) -> Any:
     """Return a decoder that has derivatives, exact or by differences."""
-    from isoprobe_plugins.adapters.objects.blackbox import BlackBox
+    from isoprobe.derivatives.blackbox import BlackBox
     from isoprobe_plugins.adapters.onnx.runtime import RuntimeGraph
     from isoprobe_plugins.adapters.programs.bounded import Bounded
 
