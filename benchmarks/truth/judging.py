@@ -28,18 +28,29 @@ CAUSES = {
 }
 LEVELS = ("sound", "undecided", "accused", "refused")
 
-#: finding -> causes that it names
+#: a cause as the judge writes it -> causes of the bench
 NAMED: dict[str, frozenset[str]] = {
-    "collapsed": frozenset({"collapsed", "head", "data", "beta"}),
-    "scale-head": frozenset({"head"}),
     "beta": frozenset({"beta"}),
     "metric": frozenset({"metric"}),
-    "undertrained": frozenset({"training", "objective"}),
-    "data": frozenset({"data", "training"}),
-    "curved": frozenset({"curved"}),
+    "data": frozenset({"data"}),
+    "prior": frozenset({"objective"}),
+    "objective": frozenset({"objective"}),
+    "own-beta": frozenset({"objective"}),
+    "fixed-scale": frozenset({"objective"}),
+    "training": frozenset({"training"}),
+    "scale-head": frozenset({"head"}),
+    "encoder": frozenset({"head"}),
+    "decoder": frozenset({"decoder"}),
     "decoder-dead": frozenset({"fit", "decoder"}),
-    "encoder-mismatched": frozenset({"fit"}),
-    "no-better-than-mean": frozenset({"head", "decoder", "data"}),
+    "mismatch": frozenset({"fit"}),
+    "permuted": frozenset({"fit"}),
+    "scaled": frozenset({"fit"}),
+    "sign": frozenset({"fit"}),
+    "sigma": frozenset({"fit", "idle"}),
+    "idle": frozenset({"idle"}),
+    "rotated": frozenset({"rotation"}),
+    "collapsed": frozenset({"collapsed"}),
+    "curved": frozenset({"curved"}),
 }
 
 #: pattern in an error, or in the text of a finding that has no entry above -> causes
@@ -80,16 +91,19 @@ def judged(result: Readable) -> tuple[str, list[str], str]:
         result: what ``isoprobe.analyze`` returns.
 
     Returns:
-        Level, one of :data:`LEVELS`; names of the findings; everything said, as one text.
+        Level, one of :data:`LEVELS`; causes that findings and remarks name; all that was said.
     """
     group = result["diagnosis"]
-    names = [str(name) for name in group["finding"].values] if "finding" in group else []
-    texts = [str(t) for part in ("evidence", "advice") if part in group for t in group[part].values]
-    baseline = result.attrs.get("mean_input_distortion")
-    reached = float(result["overview"]["distortion_transform_mean"].values)
-    if baseline is not None and reached >= baseline:
-        names.append("no-better-than-mean")
-    return ("accused" if names else "sound"), names, ". ".join(texts)
+    names, texts = [], []
+    for kind in ("finding", "remark"):
+        if kind not in group:
+            continue
+        parts = ("causes",) if kind == "finding" else ("remark_causes",)
+        names += [c for part in parts for text in group[part].values for c in str(text).split(", ")]
+        said = ("evidence", "advice") if kind == "finding" else ("remark_evidence",)
+        texts += [str(text) for part in said for text in group[part].values]
+    level = {"not sound": "accused"}.get(str(group["level"].values), str(group["level"].values))
+    return level, names, ". ".join(texts)
 
 
 def causes(names: Iterable[str], text: str) -> frozenset[str]:

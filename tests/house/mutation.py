@@ -39,6 +39,11 @@ TESTS = {
     "isoprobe/statistics/draws.py": ["tests/statistics/test_randomness.py"],
     "isoprobe/statistics/assisted.py": ["tests/statistics/test_regression.py"],
     "isoprobe/theory/detection.py": ["tests/theory/test_quality.py", TABLE],
+    "isoprobe/theory/tolerances.py": ["tests/theory/test_judge.py"],
+    "isoprobe/theory/conditions.py": ["tests/theory/test_conditions.py"],
+    "isoprobe/theory/pooling.py": ["tests/theory/test_conditions.py"],
+    "isoprobe/statistics/jackknife.py": ["tests/theory/test_conditions.py"],
+    "isoprobe/statistics/quantiles.py": ["tests/theory/test_conditions.py"],
     "isoprobe/theory/judge.py": [
         "tests/theory/test_judge.py",
         "tests/theory/test_diagnosis.py",
@@ -55,6 +60,7 @@ TESTS = {
     f"{_ANALYSES}/density.py": [TABLE, "tests/plugins/test_density.py"],
     f"{_ANALYSES}/rate_distortion.py": [TABLE],
     f"{_ANALYSES}/anomaly.py": [TABLE, "tests/plugins/test_anomaly.py"],
+    f"{_ANALYSES}/conditions.py": ["tests/theory/test_conditions.py"],
     f"{_ANALYSES}/diagnosis.py": ["tests/theory/test_diagnosis.py", TABLE],
 }
 #: imported once, before the first fork; ours are not, as a mutant stands in for one of them
@@ -72,12 +78,10 @@ NAMED = (
     ("isoprobe/theory/rate.py", "(kl - entropy)[active]", "(entropy - kl)[active]"),
     ("isoprobe/theory/importance.py", "IDLE_VARIANCE = 0.8", "IDLE_VARIANCE = 0.85"),
     ("isoprobe/theory/importance.py", "MIXED_SHARE = (0.05, 0.95)", "MIXED_SHARE = (0.5, 0.95)"),
-    ("isoprobe/theory/diagnosis.py", "HOLDS = 0.15", "HOLDS = 0.16"),
-    ("isoprobe/theory/diagnosis.py", "OFF = 0.3", "OFF = 0.31"),
-    ("isoprobe/theory/diagnosis.py", "DIFFERS = 0.2", "DIFFERS = 0.21"),
-    ("isoprobe/theory/diagnosis.py", "COLLAPSED_NATS = 0.1", "COLLAPSED_NATS = 0.11"),
-    ("isoprobe/theory/diagnosis.py", "CERTIFICATE = 0.25", "CERTIFICATE = 0.26"),
-    ("isoprobe/theory/diagnosis.py", "DEAD = 0.02", "DEAD = 0.021"),
+    ("isoprobe/theory/tolerances.py", '"residual": Tolerance(0.2', '"residual": Tolerance(0.21'),
+    ("isoprobe/theory/tolerances.py", '"gain": Tolerance(0.1', '"gain": Tolerance(0.11'),
+    ("isoprobe/theory/tolerances.py", '"beta": Tolerance(0.12', '"beta": Tolerance(0.13'),
+    ("isoprobe/theory/tolerances.py", '"dead": Tolerance(0.05', '"dead": Tolerance(0.06'),
 )
 _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub,

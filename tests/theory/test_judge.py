@@ -228,3 +228,32 @@ def test_every_rule_names_the_evidence_it_reads(rule) -> None:
 
 def test_every_tolerance_says_what_it_was_set_on() -> None:
     assert all(t.value > 0 and t.words and t.source for t in TOLERANCES.values())
+
+
+#: written out, so that no tolerance moves unseen
+AGREED = {
+    "reconstruction": 1.0,
+    "loss": 1.05,
+    "residual": 0.2,
+    "second": 0.4,
+    "centre": 0.6,
+    "gain": 0.1,
+    "mixing": 0.2,
+    "turn": 0.2,
+    "beta": 0.12,
+    "own_samples": 0.65,
+    "own_samples_high": 1.4,
+    "reading": 0.5,
+    "reading_ratio": 0.4,
+    "strong": 0.3,
+    "idle_rate": 0.3,
+    "order": 0.6,
+    "dead": 0.05,
+    "odd_variance": 0.0001,
+    "isometric": 0.15,
+    "curved": 1.3,
+}
+
+
+def test_no_tolerance_moves_unseen() -> None:
+    assert {name: tolerance.value for name, tolerance in TOLERANCES.items()} == AGREED
