@@ -122,3 +122,14 @@ def test_every_package_is_typed() -> None:
 
 def test_the_changelog_knows_what_is_unreleased() -> None:
     assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_answer_to_where_is_exists() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    table = text[text.index("## Where is ...") : text.index("## What a change needs")]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 20
+    for row in rows:
+        paths = re.findall(r"`((?:isoprobe|plugins|trainers)/[^`]+)`", row)
+        assert paths, row
+        assert [path for path in paths if not (ROOT / path).exists()] == [], row
