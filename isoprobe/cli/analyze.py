@@ -25,8 +25,8 @@ BESIDE = ("data", "out", "overwrite", "resume", "command")
 #: of the options that settings give
 ORDER = (
     *("metric", "beta", "analyses", "adapter", "options", "trust", "samples", "tolerance"),
-    *("batch_size", "resize", "scale", "device", "dtype", "pullback", "pairs", "memory", "threads"),
-    "seed",
+    *("batch_size", "resize", "scale", "device", "dtype", "pullback", "pairs"),
+    *("expectation", "memory", "threads", "seed"),
 )
 
 

@@ -69,7 +69,7 @@ def score(
     check_out(out, overwrite=overwrite, by_input=by_input, resume=resume)
     settings |= {"options": parse_options(options, of="--option"), "by_input": by_input}
     with open_scoring(model, data, reference, **settings) as scoring:
-        for note in scoring.data.notes:
+        for note in scoring.notes:
             click.echo(note, err=True)
         if out is None:
             write_batches(scoring, csv_to(sys.stdout), progress=True)

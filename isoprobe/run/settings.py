@@ -168,6 +168,13 @@ class Settings(Opening):
     pairs: int = setting(
         2, "Antithetic pairs of posterior draws a sample.", least=1, typed="2", recorded=True
     )
+    expectation: str = setting(
+        "gaussian",
+        "How E_z D is taken: at draws, or at mu + sigma and mu - sigma alone (A.6).",
+        choices=("gaussian", "two-point"),
+        typed="gaussian",
+        recorded=True,
+    )
     seed: int = setting(0, "Of all random draws.", least=0, typed="0", recorded=True)
 
 

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from isoprobe.contracts import VAE, Facts, Posterior
 from isoprobe.probe.untrained import untrained
-from isoprobe.statistics.draws import normal, signs
+from isoprobe.statistics.draws import normal
 
 M, N, ROWS, SEED = 6, 4, 70, 3
 BETA, DECLARED, SIGMA2 = 0.37, 0.5, 0.3
-CORNERS, PAIRS = 4, 2
+PAIRS = 2
 BEND = 0.15
 QUANTILE, CONTAMINATION = 0.8, 0.23
 AT, STEPS, WALKS = 3, 5, 2
@@ -119,14 +119,33 @@ class Oracle:
     @cached_property
     def losses(self) -> dict[str, np.ndarray]:
         check = self.decode(self.mu)
-        points = [self.decode(self.mu + self.s), self.decode(self.mu - self.s)]
+        pairs = self.pairs(self.x)
         return {
-            "distortion": np.mean([self.d(self.x, p) for p in points], 0),
+            "distortion": pairs.mean(1),
             "distortion_self": self.d(self.x, self.x),
             "distortion_transform": self.d(self.x, check),
-            "distortion_coding": np.mean([self.d(check, p) for p in points], 0)
-            - self.d(check, check),
+            "distortion_coding": self.pairs(check).mean(1) - self.d(check, check),
         }
+
+    def pairs(self, reference: np.ndarray) -> np.ndarray:
+        """D of each pair of draws, less what the draws are longer than usual, in the metric."""
+        noise = normal(SEED, "posterior", self.index, PAIRS * N).reshape(ROWS, PAIRS, N)
+        found = []
+        for u in (self.s * noise[:, pair] for pair in range(PAIRS)):
+            ends = [self.d(reference, self.decode(self.mu + sign * u)) for sign in (1, -1)]
+            longer = np.array([v @ g @ v for v, g in zip(u, self.gram, strict=True)])
+            usual = np.array([np.trace(np.diag(s**2) @ g) for s, g in zip(self.s, self.gram,
+                              strict=True)])  # fmt: skip
+            found.append(np.mean(ends, 0) - (longer - usual))
+        return np.stack(found, 1)
+
+    def fixed(self, mu: np.ndarray, s: np.ndarray, part: dict[str, np.ndarray]) -> np.ndarray:
+        """E_z D over draws that are the same for every row: orthogonal columns of length 1."""
+        drawn = normal(0, "scores", np.arange(8), N)
+        values, vectors = np.linalg.eigh(drawn.T @ drawn / 8)
+        straight = drawn @ vectors @ np.diag(values**-0.5) @ vectors.T
+        ends = [self.decode(mu + sign * s * e, part) for e in straight for sign in (1, -1)]
+        return np.mean([self.d(self.x, end) for end in ends], 0)
 
     @cached_property
     def gram(self) -> np.ndarray:
@@ -275,7 +294,8 @@ class Oracle:
         entropy = -np.log(self.s).mean(0)
         excess = (loss["distortion"] - loss["distortion_self"]).mean()
         transform = loss["distortion_transform"] - loss["distortion_self"]
-        yield "coding_loss_expected", ACTIVE.sum() * BETA / 2
+        unused = 1 - (self.s**2).mean(0)
+        yield "coding_loss_expected", BETA / 2 * unused[ACTIVE].sum()
         yield "transform_loss", transform.mean()
         yield "transform_loss_se", transform.std(ddof=1) / np.sqrt(ROWS)
         yield "loss_ratio", transform.mean() / loss["distortion_coding"].mean()
@@ -306,7 +326,11 @@ class Oracle:
         yield "anomalous", self.marks
         yield "pullback", self.g
         yield "y", self.ys
-        yield "score_distortion", self.losses["distortion"]
+        yield "score_distortion", self.fixed(self.mu, self.s, self.part)
+        yield (
+            "score_tolerance",
+            1e-6 * (np.abs(self.fixed(self.mu, self.s, self.part)) + BETA * self.kl.sum(1)),
+        )
         yield "score_rate", BETA * self.kl
         yield "score", self.score
         twin = self.untrained
@@ -317,32 +341,19 @@ class Oracle:
 
     @cached_property
     def score(self) -> np.ndarray:
-        return self.losses["distortion"] + BETA * self.kl.sum(1)
+        return self.fixed(self.mu, self.s, self.part) + BETA * self.kl.sum(1)
 
     @cached_property
     def untrained(self) -> tuple[np.ndarray, np.ndarray]:
         """Distortion and rate of the network with parameters drawn anew."""
         part = {k: v.numpy() for k, v in untrained(networks(), SEED).tensors.items()}
         mu, s = self.encode(part)
-        points = [self.decode(mu + s, part), self.decode(mu - s, part)]
         rate = (mu**2 + s**2 - 2 * np.log(s) - 1).sum(1) / 2
-        return np.mean([self.d(self.x, p) for p in points], 0), rate
+        return self.fixed(mu, s, part), rate
 
     @cached_property
     def densities(self) -> dict[str, np.ndarray]:
-        corner = signs(SEED, "corners", self.index, CORNERS * N).reshape(ROWS, CORNERS, N)
-        drawn = np.stack(
-            [
-                (
-                    self.d(self.x, self.decode(self.mu + self.s * c))
-                    + self.d(self.x, self.decode(self.mu - self.s * c))
-                )
-                / 2
-                for c in corner.transpose(1, 0, 2)
-            ],
-            1,
-        )
-        error = drawn.std(1, ddof=1) / np.sqrt(CORNERS)
+        error = self.pairs(self.x).std(1, ddof=1) / np.sqrt(PAIRS)
         n, rate = int(ACTIVE.sum()), self.kl.sum(1)
         excess = self.losses["distortion"] - self.losses["distortion_self"]
         # Eq. 57 solved for log p(y), with its constant as it is printed
@@ -354,8 +365,7 @@ class Oracle:
         # the integral of exp(-D/beta): a Gaussian of variance beta SIGMA2 in M dimensions
         normaliser = M / 2 * (np.log(2 * np.pi * SIGMA2 * BETA) - np.log(2 * np.pi * SIGMA2) / BETA)
         return {
-            "distortion_signs": drawn.mean(1),
-            "distortion_signs_se": error,
+            "distortion_draw_se": error,
             "log_density_prior": prior,
             "log_density_metric": by_loss,
             "log_density_metric_sigmas": by_sigmas,
@@ -370,7 +380,10 @@ class Oracle:
         one = self.densities["log_density_metric"]
         two = self.densities["log_density_metric_sigmas"]
         yield "volume", "input space by (n/2) log a_x (Eq. 21)"
-        yield "absolute", "absolute values exist"
+        yield (
+            "absolute",
+            "absolute values exist: a lower bound of log p(x) in expectation over draws",
+        )
         yield "mean_log_density_metric", one.mean()
         spread = ((one - one.mean()) * (two - two.mean())).mean()
         yield "estimator_correlation", spread / one.std() / two.std()
@@ -392,6 +405,10 @@ class Oracle:
             ]
             flags = [score > threshold for threshold in thresholds]
             yield prefix + "threshold", np.array(thresholds)
+            if not prefix:
+                count = len(normal_rows)
+                alarms = (int((1 - QUANTILE) * count) + 1) / (count + 1)
+                yield "false_alarms", np.array([alarms, np.nan])
             for name in ("precision", "recall", "f1"):
                 judge = getattr(sklearn, f"{name}_score")
                 yield prefix + name, np.array([judge(marks, flag) for flag in flags])

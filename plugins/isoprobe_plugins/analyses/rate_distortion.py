@@ -65,8 +65,8 @@ def _losses(found: PassStatistics, beta: float, active: np.ndarray) -> dict[str,
     source = cite(formulas.excess)
     return {
         "coding_loss_expected": scalar(
-            formulas.expected_coding_loss(active, beta),
-            "n_active beta / 2",
+            formulas.expected_coding_loss(found.variance.mean, active, beta),
+            "(beta/2) sum of 1 - E[sigma^2] over active dimensions",
             units="metric",
             **cite(formulas.expected_coding_loss),
         ),
