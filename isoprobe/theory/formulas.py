@@ -23,6 +23,7 @@ from isoprobe.theory.density import (
 )
 from isoprobe.theory.importance import (
     cumulative_shares,
+    determined,
     idle,
     order_of_importance,
     rough_importance,
@@ -84,6 +85,7 @@ __all__ = [
     "cosines",
     "cumulative_shares",
     "decoder_response",
+    "determined",
     "disagreement",
     "elbo",
     "entropy_rate",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import torch
@@ -208,6 +208,41 @@ class Oracle:
         return np.array(found)
 
     @cached_property
+    def exact_error(self) -> np.ndarray:
+        """Which samples were drawn, by bin, and the slopes' own scatter, by a tiny change of each.
+
+        The slope of a bin counts on its side of the midpoints to its neighbours.
+        """
+        nodes, weights = np.polynomial.hermite_e.hermegauss(24)
+        weights, found = weights / weights.sum(), []
+        for j, (share, mean, spread, inverse) in enumerate(self.bins):
+            z = mean[:, None] + np.sqrt(spread)[:, None] * nodes
+            y = np.array([[self.y(j, value) for value in row] for row in z])
+            chance, count = share[:, None] * weights, np.round(share * ROWS)
+            off = y - (chance * y).sum()
+            within = (weights * off**2).sum(1)
+            drawn = (share * (within - (share * within).sum()) ** 2).sum() / (ROWS - 1)
+            middle = np.r_[z.min(), (mean[1:] + mean[:-1]) / 2, z.max()]
+            moved = [
+                np.clip(z, low, high) - np.clip(0.0, low, high) for low, high in pairwise(middle)
+            ]
+            answer = [2 * np.sqrt(BETA / 2) * (chance * off * m).sum() for m in moved]
+            scatter = self.scatter(j, count, inverse)
+            found.append(np.sqrt(drawn + (np.square(answer) * scatter / count).sum()))
+        return np.array(found)
+
+    def scatter(self, j: int, count: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+        """Var(1/sigma) about the curve, over eight bins to either side."""
+        edge, cells = np.arcsinh(250.0), 2048
+        cell = np.floor((np.arcsinh(self.mu[:, j] / 2) + edge) / (2 * edge) * cells)
+        groups = [1 / self.s[cell == c, j] for c in np.unique(cell)]
+        inside = np.array([((g - g.mean()) ** 2).sum() for g in groups])
+        step = np.r_[np.diff(inverse) ** 2 / (1 / count[1:] + 1 / count[:-1]), 0]
+        free = count - 1 + np.r_[np.ones(len(count) - 1), 0]
+        near = [slice(max(k - 8, 0), k + 9) for k in range(len(count))]
+        return np.array([(inside + step)[s].sum() / max(free[s].sum(), 1) for s in near])
+
+    @cached_property
     def order(self) -> np.ndarray:
         return np.array(sorted(range(N), key=lambda j: (not ACTIVE[j], -self.exact[j])))
 
@@ -268,6 +303,8 @@ class Oracle:
         yield "rough", BETA / 2 * inverse.mean(0)
         yield "rough_se", BETA / 2 * inverse.std(0, ddof=1) / np.sqrt(ROWS)
         yield "exact", self.exact
+        yield "exact_se", self.exact_error
+        yield "determined", np.ones(N, bool)
         yield "share", share
         before = {j: self.order[: place + 1] for place, j in enumerate(self.order)}
         yield "cumulative_share", np.array([share[before[j]].sum() for j in range(N)])

@@ -51,12 +51,13 @@ class RateDistortion(Analysis):
         import numpy as np
 
         beta, active = context.beta.value, context.setup.active
-        exact = context.results["importance"]["exact"].values
+        importance = context.results["importance"]
+        exact, known = importance["exact"].values, importance["determined"].values
         return {
             **_losses(context.statistics, beta, active),
             **_rates(context.statistics, beta, active),
             **_certificate(context.statistics, beta, active),
-            **_predictions(beta, np.where(active, exact, 0.0)),
+            **_predictions(beta, np.where(active & known, exact, 0.0)),
         }
 
 
