@@ -14,6 +14,9 @@ from itertools import pairwise, product
 import numpy as np
 import torch
 from scipy.optimize import brentq
+from scipy.special import logsumexp
+from scipy.stats import genpareto
+from scipy.stats import norm as gaussian
 from scipy.stats import t as student
 from sklearn import metrics as sklearn
 from torch import Tensor, nn
@@ -421,11 +424,45 @@ class Oracle:
             "absolute",
             "absolute values exist: a lower bound of log p(x) in expectation over draws",
         )
+        yield from self.weighted()
         yield "mean_log_density_metric", one.mean()
         spread = ((one - one.mean()) * (two - two.mean())).mean()
         yield "estimator_correlation", spread / one.std() / two.std()
         yield "estimator_difference_mean", one.mean() - two.mean()
         yield "estimator_difference_sd", (one - two).std()
+
+    def weighted(self) -> Iterator[tuple[str, object]]:
+        """The importance-weighted bound of fifty draws a row, and the tail of their weights."""
+        noise = normal(SEED, "weighted", self.index, 50 * N).reshape(ROWS, 50, N)
+        z = self.mu[:, None] + self.s[:, None] * noise
+        lower = np.stack([self.d(self.x, self.decode(z[:, k])) for k in range(50)], 1) / BETA
+        prior, own = gaussian.logpdf(z).sum(2), gaussian.logpdf(noise).sum(2)
+        logs = prior - own + np.log(self.s).sum(1)[:, None] - lower
+        gap = logsumexp(logs, axis=1) - np.log(50) - logs.mean(1)
+        weights = np.exp(logs - logs.max(1)[:, None])
+        shape = np.array([self.tail(np.sort(row)) for row in weights])
+        yield "iwae_gap", gap.mean()
+        yield "iwae_gap_se", gap.std(ddof=1) / np.sqrt(ROWS)
+        yield "effective_draws", (weights.sum(1) ** 2 / (weights**2).sum(1)).mean()
+        yield "pareto_k", np.median(shape)
+        heavy = (shape > 0.7).mean()
+        yield "pareto_k_heavy", heavy
+        near = f"near log p(x): Pareto k is at most 0.7 in {1 - heavy:.0%} of rows"
+        none = f"no claim on log p(x): Pareto k is above 0.7 in {heavy:.0%} of rows"
+        yield "iwae_claim", near if np.median(shape) <= 0.7 else none
+
+    @staticmethod
+    def tail(weights: np.ndarray) -> float:
+        """Shape of the ten largest of fifty, by the posterior mean of Zhang and Stephens."""
+        over = weights[40:] - weights[39]
+        grid = [1 / over[9] + (1 - np.sqrt(33 / (j - 0.5))) / (3 * over[2]) for j in range(1, 34)]
+        shapes = [np.log(1 - b * over).mean() for b in grid]
+        # the likelihood of k and scale = -k / b, profiled
+        fits = [genpareto.logpdf(over, k, scale=-k / b).sum() for b, k in zip(grid, shapes,
+                strict=True)]  # fmt: skip
+        chance = np.exp(np.array(fits) - max(fits))
+        best = (np.array(grid) * chance).sum() / chance.sum()
+        return float((10 * np.log(1 - best * over).mean() + 5) / 20)
 
     def anomaly(self) -> Iterator[tuple[str, object]]:
         marks = self.marks

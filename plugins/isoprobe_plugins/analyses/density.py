@@ -10,6 +10,7 @@ from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.theory import formulas
 from isoprobe.theory.stated import cite
+from isoprobe_plugins.analyses.rows import checked_rows
 from isoprobe_plugins.analyses.variables import sample, scalar
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 #: beyond this many latents the determinants of the volume correction are left out
 GRAM_LIMIT = 256
+#: fewer draws have no tail to judge them by
+LEAST_DRAWS = 25
 
 
 _VOLUMES: dict[str, Callable[..., Any]] = {
@@ -39,17 +42,26 @@ class Density(Analysis):
     Args:
         volume: ``auto`` takes Eq. 21 or 20 where they apply and the general correction elsewhere;
             ``general`` always takes the general one; ``none`` leaves input densities out.
+        draws: draws a row for the importance-weighted bound, 25 at least; 0 leaves it out.
+        rows: rows that it is taken on, spread over the data.
     """
 
     name = "density"
     summary = "log density of each sample, metric and input space (Eq. 19-21 and beyond)"
     needs = frozenset({"mean", "std", "distortion_pairs", "distortion_self", "kl"})
 
-    def __init__(self, volume: str = "auto") -> None:
+    def __init__(self, volume: str = "auto", draws: int = 50, rows: int = 256) -> None:
         super().__init__()
         if volume not in {"auto", "general", "none"}:
             raise OptionError(f"density's volume is auto, general or none; found {volume!r}.")
+        if draws and draws < LEAST_DRAWS:
+            raise OptionError(
+                f"density's draws is 0 or at least {LEAST_DRAWS}, or weights have no tail; "
+                f"found {draws}."
+            )
         self.volume = volume
+        self.draws = draws
+        self.rows = checked_rows(rows, self.name)
 
     @classmethod
     def figures(cls) -> Sequence[Figure]:
@@ -269,6 +281,62 @@ class Density(Analysis):
                 "standard deviation of that difference",
                 units="nat",
                 **apart,
+            ),
+            **self._weighted(context),
+        }
+
+    def _weighted(self, context: Context) -> dict[str, Variable]:
+        """The importance-weighted bound against the ELBO, and whether it tells anything."""
+        import numpy as np
+
+        from isoprobe.probe.weighted import weighted_draws
+        from isoprobe.theory.weighted import LARGEST_SHAPE, bound_gap, effective_draws, tail_shape
+
+        beta = context.beta.value
+        if not self.draws or not beta > 0:
+            return {}
+        setup = self.setup
+        weights = weighted_draws(
+            setup.vae, setup.metric, setup.sample(self.rows), beta, self.draws, setup.seed
+        )
+        gap, shape = bound_gap(weights), tail_shape(weights)
+        error = gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.inf
+        heavy = float((shape > LARGEST_SHAPE).mean())
+        claim = (
+            f"near log p(x): Pareto k is at most {LARGEST_SHAPE} in {1 - heavy:.0%} of rows"
+            if np.median(shape) <= LARGEST_SHAPE
+            else f"no claim on log p(x): Pareto k is above {LARGEST_SHAPE} in {heavy:.0%} of rows"
+        )
+        return {
+            "iwae_gap": scalar(
+                gap.mean(),
+                f"importance-weighted bound of {self.draws} draws less ELBO, {len(gap)} rows",
+                units="nat",
+                show="tile",
+                label="IWAE - ELBO",
+                **cite(bound_gap),
+            ),
+            "iwae_gap_se": scalar(
+                error, "standard error of iwae_gap over rows", units="nat", **cite(bound_gap)
+            ),
+            "effective_draws": scalar(
+                effective_draws(weights).mean(),
+                f"equal draws that {self.draws} weighted ones are worth, mean over rows",
+                **cite(effective_draws),
+            ),
+            "pareto_k": scalar(
+                np.median(shape),
+                f"shape of the weights' tail, median over rows; {claim}",
+                show="tile",
+                label="Pareto k",
+                form=".2f",
+                **cite(tail_shape),
+            ),
+            "pareto_k_heavy": scalar(
+                heavy, f"share of rows with Pareto k above {LARGEST_SHAPE}", **cite(tail_shape)
+            ),
+            "iwae_claim": scalar(
+                claim, "what the importance-weighted bound tells", **cite(tail_shape)
             ),
         }
 
