@@ -68,7 +68,7 @@ def analyze(
         options: of the adapter.
         trust: let code inside the checkpoint run, as for :func:`load`.
         samples: at most this many, spread evenly; None for all; ``auto`` for the first round number
-            that gives every reported mean to within ``tolerance``.
+            that gives beta, distortion, KL and norms of used latents to within ``tolerance``.
         tolerance: relative standard error that is enough for ``auto``; 0.01 when None.
         batch_size: samples at once; planned from ``memory`` when None.
         device: ``auto``, ``cpu``, ``cuda``, ``mps`` ...

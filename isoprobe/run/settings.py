@@ -155,7 +155,8 @@ class Settings(Opening):
     )
     tolerance: float | None = setting(
         None,
-        "Relative standard error of every mean that is enough for --samples auto. [default: 0.01]",
+        "Relative standard error that is enough for --samples auto: of beta, distortion, KL and "
+        "norm of each used latent. [default: 0.01]",
         metavar="T",
     )
     pullback: str = setting(
