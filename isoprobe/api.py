@@ -41,6 +41,7 @@ def analyze(
     dtype: str | None = None,
     pullback: str = "exact",
     pairs: int = 2,
+    expectation: str = "gaussian",
     seed: int = 0,
     resize: int | tuple[int, int] | None = None,
     scale: tuple[float, float] | None = None,
@@ -71,14 +72,16 @@ def analyze(
         allow_random: go on with a model that answers the same row differently, each time or beside
             other rows.
         samples: at most this many, spread evenly; None for all; ``auto`` for the first round number
-            that gives every reported mean to within ``tolerance``.
+            that gives beta, distortion, KL and norms of used latents to within ``tolerance``.
         tolerance: relative standard error that is enough for ``auto``; 0.01 when None.
         batch_size: samples at once; planned from ``memory`` when None.
         device: ``auto``, ``cpu``, ``cuda``, ``mps`` ...
         dtype: ``float32`` or ``float64``; the model's own when None.
         pullback: ``exact``, ``probe`` (at most five passes a sample: random columns, or random
             signs for very many latents) or ``finite-difference``.
-        pairs: antithetic pairs of posterior draws a sample for stationarity.
+        pairs: antithetic pairs of posterior draws a sample, for stationarity and E_z D.
+        expectation: how E_z D is taken: ``gaussian`` draws, or ``two-point``, mu + sigma and
+            mu - sigma (A.6).
         seed: of everything random.
         resize: images to this height and width.
         scale: data values that stand for the ends of the model's input range.

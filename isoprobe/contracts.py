@@ -507,6 +507,8 @@ class Setup:
         pullback: how the pullback is taken; ``exact`` alone gives more than its diagonal.
         labelled: the data has labels.
         own_draws: the data are the model's own samples.
+        expectation: how E_z D is taken: ``gaussian`` draws or ``two-point`` (A.6).
+        training_share: share of the rows that the checkpoint was trained on; None if not known.
     """
 
     vae: VAE
@@ -518,6 +520,8 @@ class Setup:
     pullback: str = "exact"
     labelled: bool = False
     own_draws: bool = False
+    expectation: str = "gaussian"
+    training_share: float | None = None
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ BESIDE = ("data", "out", "overwrite", "resume", "command")
 ORDER = (
     *("metric", "beta", "analyses", "adapter", "options", "trust"),
     *("allow_random", "samples", "tolerance"),
-    *("batch_size", "resize", "scale", "device", "dtype", "pullback", "pairs", "memory", "threads"),
-    "seed",
+    *("batch_size", "resize", "scale", "device", "dtype", "pullback", "pairs"),
+    *("expectation", "memory", "threads", "seed"),
 )
 
 

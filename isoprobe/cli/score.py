@@ -77,7 +77,7 @@ def score(
     settings |= {"options": parse_options(options, of="--option"), "by_input": by_input}
     shared.with_class(settings, own_class, class_arguments)
     with open_scoring(model, data, reference, **settings) as scoring:
-        for note in scoring.data.notes:
+        for note in scoring.notes:
             click.echo(note, err=True)
         if out is None:
             write_batches(scoring, csv_to(sys.stdout), progress=True)

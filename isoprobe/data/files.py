@@ -130,3 +130,27 @@ def _exists(path: str) -> bool:
         return bool(path) and Path(path).exists()
     except (OSError, ValueError):
         return False
+
+
+def beside(spec: str, checkpoint: str) -> str:
+    """Return the spec of a checkpoint's data, in the checkpoint's own folder where it lies there.
+
+    A name with a folder in it is left alone: a stranger's file may not point anywhere it likes.
+
+    Args:
+        spec: as the checkpoint names it.
+        checkpoint: where the checkpoint lies.
+
+    Returns:
+        The spec to open.
+
+    Raises:
+        DataError: for a name that leads out of the current folder.
+    """
+    name = spec.partition(":")[0]
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise DataError(f"the checkpoint's data set '{spec}' lies elsewhere; give it with --data")
+    near = Path(checkpoint).parent / name
+    if checkpoint and Path(name).name == name and near.is_file():
+        return str(near.parent / spec)
+    return spec

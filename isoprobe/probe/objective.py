@@ -1,6 +1,7 @@
 """The training objective of single samples, L_x, which is the anomaly score (Section 5.3).
 
-L_x = E_z D(x, Dec(z)) + beta sum_j KL_j, the mean over z taken at mu + sigma and mu - sigma (A.6);
+L_x = E_z D(x, Dec(z)) + beta sum_j KL_j, the mean over z taken at draws that are the same for every
+row, so that equal rows have equal scores, or at mu + sigma and mu - sigma (A.6);
 for a model trained on the decomposed loss
 L_x = w D_t(x, x_check) + E_z D(x_check, Dec(z)) + beta sum_j KL_j with x_check = Dec(mu).
 """
@@ -14,7 +15,9 @@ import numpy as np
 import torch
 
 from isoprobe.errors import CheckpointError
+from isoprobe.probe.fixed import GAUSSIAN
 from isoprobe.probe.quantities import Probe, ProbeOptions, distortion_by_input
+from isoprobe.theory.detection import tie_tolerance
 from isoprobe.theory.formulas import kl_divergence, objective, weighted_rate
 
 if TYPE_CHECKING:
@@ -59,9 +62,16 @@ class Parts:
     @property
     def score(self) -> np.ndarray:
         """L_x, ``(B,)``: the sum of the parts, from the left, the rates summed first."""
-        return objective(
-            self.distortion, self.rate, 0.0 if self.transform is None else self.transform
-        )
+        return objective(self.distortion, self.rate, self._transform)
+
+    @property
+    def tolerance(self) -> np.ndarray:
+        """What scores of equal rows may differ by, ``(B,)``; see :func:`tie_tolerance`."""
+        return tie_tolerance(self.distortion, self.rate, self._transform)
+
+    @property
+    def _transform(self) -> np.ndarray | float:
+        return 0.0 if self.transform is None else self.transform
 
 
 class Objective:
@@ -73,6 +83,7 @@ class Objective:
         transform_metric: distortion D_t of the decomposed loss; None for the same as ``metric``.
         by_input: give the distortions by input too, where they are sums over inputs.
         batch_size: rows that will come at once.
+        expectation: how E_z D is taken, as in :class:`~isoprobe.probe.quantities.ProbeOptions`.
 
     Raises:
         CheckpointError: when the model has no encoder.
@@ -86,6 +97,7 @@ class Objective:
         *,
         by_input: bool = False,
         batch_size: int | None = None,
+        expectation: str = GAUSSIAN,
     ) -> None:
         if vae.encode is None:
             raise CheckpointError(
@@ -94,7 +106,7 @@ class Objective:
         self.vae = vae
         self.transform_metric = transform_metric
         self.by_input = by_input
-        options = ProbeOptions(batch_size=batch_size, checked=False)
+        options = ProbeOptions(batch_size=batch_size, expectation=expectation, checked=False)
         self.probe = Probe(vae, metric, quantities_of(vae, by_input=by_input), options)
 
     def __call__(self, x: Tensor) -> Terms:
@@ -111,9 +123,9 @@ class Objective:
 
 def quantities_of(vae: VAE, *, by_input: bool = False) -> frozenset[str]:
     """Names of the probe's quantities that L_x of a model is made of."""
-    distortions = {"distortion"}
+    distortions = {"distortion_fixed"}
     if vae.facts.decomposed:
-        distortions = {"distortion_checked", "distortion_transform"}
+        distortions = {"distortion_fixed_checked", "distortion_transform"}
     maps = {f"{name}_map" for name in distortions} if by_input else set()
     return frozenset({"mean", "std"} | distortions | maps)
 
@@ -131,17 +143,19 @@ def terms_of(batch: Batch, vae: VAE, transform_metric: Metric | None) -> Terms:
     """
     mean, std, found = batch["mean"], batch["std"], batch.quantities
     if not vae.facts.decomposed:
-        return Terms(mean, std, batch["distortion"], by_input=found.get("distortion_map"))
+        return Terms(
+            mean, std, batch["distortion_fixed"], by_input=found.get("distortion_fixed_map")
+        )
     weight, moved = transform_weight(vae), found.get("distortion_transform_map")
     transform = batch["distortion_transform"]
     if transform_metric is not None:
         transform = transform_metric.distortion(batch.x, batch["x_check"])
         if moved is not None:
             moved = distortion_by_input(transform_metric.distortion, batch.x, batch["x_check"])
-    by_input = found.get("distortion_checked_map")
+    by_input = found.get("distortion_fixed_checked_map")
     if by_input is not None and moved is not None:
         by_input = by_input + weight * moved
-    return Terms(mean, std, batch["distortion_checked"], weight * transform, by_input)
+    return Terms(mean, std, batch["distortion_fixed_checked"], weight * transform, by_input)
 
 
 def transform_weight(vae: VAE) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from isoprobe.contracts import Analysis, Beta, Variable
 from isoprobe.probe.beta import RESPONSE, STATIONARY
 from isoprobe.probe.shared import PassStatistics
-from isoprobe.theory.formulas import excess, kl_divergence, rate, second_moment, two_points
+from isoprobe.theory.formulas import excess, expected_distortion, kl_divergence, rate, second_moment
 from isoprobe.theory.judge import used_latents
 from isoprobe.theory.stated import Source, cite
 
@@ -194,9 +194,7 @@ _SHOWN: dict[str, _Display] = {
 _GIVEN: Source = {"equation": "", "formula": "", "theory": "Setting"}
 _LOSSES = {
     "rate": _Quantity("KL summed over latents", cite(rate), "nat"),
-    "distortion": _Quantity(
-        "E_z D(x, x_hat) by the points mu + sigma and mu - sigma", cite(two_points), "metric"
-    ),
+    "distortion": _Quantity("E_z D(x, x_hat)", cite(expected_distortion), "metric"),
     "distortion_self": _Quantity("D(x, x)", {**_GIVEN, "theory": "The metric tensor"}, "metric"),
     "distortion_transform": _Quantity("transform loss D(x, x_check)", _GIVEN, "metric"),
     "distortion_coding": _Quantity(

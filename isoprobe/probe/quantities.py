@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,8 @@ from isoprobe.derivatives.routes import Route, choose_route, named_route
 from isoprobe.derivatives.sampled import COLUMN_LIMIT, COLUMNS, random_pullback
 from isoprobe.errors import CheckpointError, MetricError, OptionError, PluginError
 from isoprobe.probe.finite import first_bad_layer, require_finite
-from isoprobe.statistics.draws import normal, signs
+from isoprobe.probe.fixed import EXPECTATIONS, GAUSSIAN, fixed_noise
+from isoprobe.statistics.draws import normal
 from isoprobe.theory import formulas
 
 if TYPE_CHECKING:
@@ -33,13 +34,16 @@ QUANTITIES: dict[str, str] = {
     "x_check": "Dec(mu), (B, *input_shape)",
     "distortion_self": "D(x, x), (B,): zero except for BCE and its like",
     "distortion_transform": "D(x, x_check), (B,) (Lemma 1)",
-    "distortion": "E_z D(x, x_hat) by the points mu + sigma and mu - sigma, (B,) (A.6)",
-    "distortion_checked": "E_z D(x_check, x_hat) by the same two points, (B,) (Section 5.3)",
-    "distortion_map": "parts of distortion by input, (B, *input_shape), where it is their sum",
-    "distortion_checked_map": "parts of distortion_checked by input, likewise",
+    "distortion": "E_z D(x, x_hat) by antithetic pairs of draws that belong to the sample, with "
+    "the Gram as control where it is at hand, (B,); by mu + sigma and mu - sigma (A.6) on request",
+    "distortion_pairs": "the same of each pair, (B, pairs); (B, 1) by the two points",
+    "distortion_coding": "E_z D(x_check, x_hat) - D(x_check, x_check), likewise, (B,) (Lemma 1)",
+    "distortion_fixed": "E_z D(x, x_hat) by one set of draws that is the same for every row, (B,)",
+    "distortion_fixed_checked": "E_z D(x_check, x_hat) by that set, (B,) (Section 5.3)",
+    "distortion_fixed_map": "parts of distortion_fixed by input, (B, *input_shape), where it is "
+    "their sum",
+    "distortion_fixed_checked_map": "parts of distortion_fixed_checked by input, likewise",
     "distortion_transform_map": "parts of distortion_transform by input, likewise",
-    "distortion_coding": "D(x_check, x_hat) - D(x_check, x_check), two points, (B,) (Lemma 1)",
-    "distortion_signs": "D(x, Dec(mu +- s sigma)), random signs s, antithetic means, (B, signs)",
     "distortion_draws": "D(x, Dec(z)) at random z of the posterior, (B, 2 pairs)",
     "stationarity": "E_eps[sigma_j eps_j dD/dz_j], (B, n): beta (1 - sigma_j^2) at an optimum",
     "draws": "the draws z of the posterior, (B, 2 pairs, n)",
@@ -54,11 +58,13 @@ QUANTITIES: dict[str, str] = {
 }
 _SAMPLED = frozenset({"pullback_spread", "pullback_drawn"})
 _TENSOR = _SAMPLED | {"pullback", "gram", "euclidean_gram"}
-_CHECKED = frozenset({"distortion_checked", "distortion_checked_map", "distortion_coding"})
-_TWO_POINT = _CHECKED | {"distortion", "distortion_map"}
+_FIXED = frozenset({"distortion_fixed", "distortion_fixed_map"})
+_FIXED_CHECKED = frozenset({"distortion_fixed_checked", "distortion_fixed_checked_map"})
 #: what needs no decoding of the posterior mean
-_AWAY = frozenset({"mean", "std", "kl", "distortion_self", "distortion", "distortion_map"})
-_DRAWS = frozenset({"stationarity", "distortion_draws", "draws", "draw_gradients"})
+_AWAY = _FIXED | {"mean", "std", "kl", "distortion_self"}
+_AVERAGES = frozenset({"distortion", "distortion_pairs", "distortion_coding"})
+_GRADIENTS = frozenset({"stationarity", "draw_gradients"})
+_DRAWS = _GRADIENTS | {"distortion_draws", "draws"}
 #: parts by input may miss their sum by this share of their size, in float32
 _ROUNDING = 1e-4
 _LEFT_OUT = "norms are means with standard errors, and cosines and volumes are left out"
@@ -79,8 +85,8 @@ class ProbeOptions:
     Attributes:
         pullback: ``exact``, ``probe`` (random signs) or ``finite-difference``.
         pairs: antithetic pairs of draws a sample, for stationarity.
-        signs: antithetic pairs of random corners mu +- sigma a sample.
-        seed: of those draws.
+        expectation: how E_z D is taken: ``gaussian`` draws, or ``two-point``, mu +- sigma (A.6).
+        seed: of those draws; the set that is the same for every row has none.
         memory: bytes that tangents may take.
         batch_size: samples at once; planned from memory when None.
         route: name of the way to the decoder's derivatives; found by trying when None.
@@ -89,7 +95,7 @@ class ProbeOptions:
 
     pullback: str = "exact"
     pairs: int = 2
-    signs: int = 4
+    expectation: str = GAUSSIAN
     seed: int = 0
     memory: int = 1 << 30
     batch_size: int | None = None
@@ -166,6 +172,11 @@ class Probe:
             raise PluginError(
                 f"no such quantity {unknown[0]!r}; the probe has {', '.join(QUANTITIES)}."
             )
+        if self.options.expectation not in EXPECTATIONS:
+            raise OptionError(
+                f"--expectation takes {' or '.join(EXPECTATIONS)}; found "
+                f"{self.options.expectation!r}."
+            )
         method = self.options.pullback
         if method not in METHODS:
             raise OptionError(f"--pullback takes {' or '.join(METHODS)}; found {method!r}.")
@@ -200,10 +211,11 @@ class Probe:
         self._require_finite(first, index, quantities["mean"])
         if self.needs - quantities.keys():
             self._distortions(x, output, quantities)
-        if self.needs & _DRAWS:
+        drawn = self.options.expectation == GAUSSIAN
+        if self.needs & (_DRAWS | _AVERAGES if drawn else _DRAWS):
             self._draw(index, x, quantities)
-        if "distortion_signs" in self.needs:
-            self._corners(index, x, quantities)
+        if self.needs & _AVERAGES and not drawn:
+            self._average_two_points(x, quantities)
         later = {name: values for name, values in quantities.items() if name not in first}
         self._require_finite(later, index, quantities["mean"])
         return Batch(index, x, quantities, labels)
@@ -284,73 +296,118 @@ class Probe:
         with torch.no_grad():
             if output is not None:
                 quantities["x_check"] = view.mean(output)
-                self._measure("distortion_transform", x, (output,), quantities)
+                quantities["distortion_transform"] = view.distortion(x, output)
+                if "distortion_transform_map" in needs:
+                    moved = distortion_by_input(view.distortion, x, output)
+                    quantities["distortion_transform_map"] = moved
+                if needs & _AVERAGES:
+                    least = view.distortion(quantities["x_check"], output)
+                    quantities["distortion_least"] = least
             if "distortion_self" in needs:
                 quantities["distortion_self"] = view.metric.distortion(x, x)
-            if not needs & _TWO_POINT:
-                return
-            mean, std = quantities["mean"], quantities["std"]
-            points = (view.decode(mean + std), view.decode(mean - std))
-            self._measure("distortion", x, points, quantities)
-            if output is not None and needs & _CHECKED:
-                x_check = quantities["x_check"]
-                self._measure("distortion_checked", x_check, points, quantities)
-                own = view.distortion(x_check, output)
-                coding = formulas.excess(quantities["distortion_checked"], own)
-                quantities["distortion_coding"] = coding
+            if needs & (_FIXED | _FIXED_CHECKED):
+                self._measure_fixed(x, quantities)
 
-    def _measure(
-        self, name: str, x: Tensor, outputs: Sequence[Tensor], quantities: dict[str, Tensor]
-    ) -> None:
-        """Mean distortion from ``x``, and its parts by input where these are needed."""
-        quantities[name] = self._mean_distortion(x, outputs)
-        if f"{name}_map" in self.needs:
-            maps = [distortion_by_input(self.view.distortion, x, output) for output in outputs]
-            quantities[f"{name}_map"] = maps[0] if len(maps) == 1 else formulas.two_points(*maps)
+    def _measure_fixed(self, x: Tensor, quantities: dict[str, Tensor]) -> None:
+        """Mean distortions over the set of draws that is the same for every row."""
+        mean, std = quantities["mean"], quantities["std"]
+        noise = fixed_noise(mean.shape[1], self.options.expectation).to(mean)
+        wanted = {"distortion_fixed": x} if self.needs & _FIXED else {}
+        if self.needs & _FIXED_CHECKED:
+            wanted["distortion_fixed_checked"] = quantities["x_check"]
+        sums: dict[str, Tensor] = {}
+        for epsilon in noise:
+            output = self.view.decode(mean + std * epsilon)
+            for name, reference in wanted.items():
+                found = {name: self.view.distortion(reference, output)}
+                if f"{name}_map" in self.needs:
+                    parts = distortion_by_input(self.view.distortion, reference, output)
+                    found[f"{name}_map"] = parts
+                sums |= {k: sums[k] + v if k in sums else v for k, v in found.items()}
+        quantities |= {name: total / len(noise) for name, total in sums.items()}
 
-    def _mean_distortion(self, x: Tensor, outputs: Sequence[Tensor]) -> Tensor:
-        measured = [self.view.distortion(x, output) for output in outputs]
-        return measured[0] if len(measured) == 1 else formulas.two_points(*measured)
+    def _average_two_points(self, x: Tensor, quantities: dict[str, Tensor]) -> None:
+        mean, std = quantities["mean"], quantities["std"]
+        with torch.no_grad():
+            points = (self.view.decode(mean + std), self.view.decode(mean - std))
+            whole, coding = (
+                formulas.two_points(*(self.view.distortion(reference, p) for p in points))
+                for reference in (x, quantities["x_check"])
+            )
+        quantities["distortion"], quantities["distortion_pairs"] = whole, whole[:, None]
+        quantities["distortion_coding"] = formulas.excess(coding, quantities["distortion_least"])
 
     def _draw(self, index: np.ndarray, x: Tensor, quantities: dict[str, Tensor]) -> None:
         mean, std = quantities["mean"], quantities["std"]
         n, pairs = mean.shape[1], self.options.pairs
-        draws = normal(self.options.seed, "posterior", index, pairs * n)
-        noise = torch.as_tensor(draws, dtype=mean.dtype, device=mean.device)
+        drawn = normal(self.options.seed, "posterior", index, pairs * n)
+        noise = torch.as_tensor(drawn, dtype=mean.dtype, device=mean.device).reshape(-1, pairs, n)
+        shifts = torch.stack((std[:, None] * noise, -std[:, None] * noise), dim=2)
+        shifts = shifts.reshape(-1, 2 * pairs, n)
+        x_check = quantities["x_check"]
         # With the decomposed objective sigma acts on D(x_check, x_hat), so that is differentiated.
-        reference = quantities["x_check"] if self.vae.facts.decomposed else x
+        reference = x_check if self.vae.facts.decomposed else x
+        other = x if self.vae.facts.decomposed else x_check
+        averaged = self.needs & _AVERAGES and self.options.expectation == GAUSSIAN
         total = torch.zeros_like(mean)
-        distortions, points, gradients = [], [], []
-        for epsilon in noise.reshape(-1, pairs, n).unbind(1):
-            for signed in (epsilon, -epsilon):
-                shift = std * signed
-                z = (mean + shift).requires_grad_()
-                with torch.enable_grad():
-                    value = self.view.distortion(reference, self.view.decode(z))
-                    (gradient,) = torch.autograd.grad(value.sum(), z)
+        values, others, gradients = [], [], []
+        for shift in shifts.unbind(1):
+            value, second, gradient = self._at(mean + shift, reference, other if averaged else None)
+            values.append(value)
+            others += [] if second is None else [second]
+            if gradient is not None:
                 total += shift * gradient
-                distortions.append(value.detach())
-                points.append(z.detach())
                 gradients.append(gradient)
-        quantities["stationarity"] = total / (2 * pairs)
-        quantities["distortion_draws"] = torch.stack(distortions, dim=1)
+        quantities["distortion_draws"] = torch.stack(values, dim=1)
+        if gradients:
+            quantities["stationarity"] = total / (2 * pairs)
         if "draws" in self.needs:
-            quantities["draws"] = torch.stack(points, dim=1)
+            quantities["draws"] = mean[:, None] + shifts
         if "draw_gradients" in self.needs:
             quantities["draw_gradients"] = torch.stack(gradients, dim=1)
+        if averaged:
+            both = (quantities["distortion_draws"], torch.stack(others, dim=1))
+            whole, coding = reversed(both) if self.vae.facts.decomposed else both
+            self._average(whole, coding, std[:, None] * noise, quantities)
 
-    def _corners(self, index: np.ndarray, x: Tensor, quantities: dict[str, Tensor]) -> None:
-        mean, std = quantities["mean"], quantities["std"]
-        n, count = mean.shape[1], self.options.signs
-        drawn = signs(self.options.seed, "corners", index, count * n)
-        corners = torch.as_tensor(drawn, dtype=mean.dtype, device=mean.device)
-        values = []
-        with torch.no_grad():
-            for corner in corners.reshape(-1, count, n).unbind(1):
-                shift = std * corner
-                points = (self.view.decode(mean + shift), self.view.decode(mean - shift))
-                values.append(self._mean_distortion(x, points))
-        quantities["distortion_signs"] = torch.stack(values, dim=1)
+    def _at(
+        self, z: Tensor, reference: Tensor, other: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Distortions of a draw from two references, and the gradient of the first."""
+        second = gradient = None
+        with torch.set_grad_enabled(bool(self.needs & _GRADIENTS)):
+            z = z.requires_grad_(bool(self.needs & _GRADIENTS))
+            output = self.view.decode(z)
+            value = self.view.distortion(reference, output)
+            if self.needs & _GRADIENTS:
+                (gradient,) = torch.autograd.grad(value.sum(), z)
+        if other is not None:
+            with torch.no_grad():
+                second = self.view.distortion(other, output.detach())
+        return value.detach(), second, gradient
+
+    def _average(
+        self, whole: Tensor, coding: Tensor, shifts: Tensor, quantities: dict[str, Tensor]
+    ) -> None:
+        """Means over antithetic draws ``(B, 2 pairs)`` less what the Gram says of the draws."""
+        surplus = self._surplus(shifts, quantities)
+        for name, values in (("distortion_pairs", whole), ("coding_pairs", coding)):
+            above, below = values[:, 0::2], values[:, 1::2]
+            quantities[name] = formulas.expected_distortion(above, below, surplus)
+        quantities["distortion"] = quantities["distortion_pairs"].mean(dim=1)
+        met = quantities.pop("coding_pairs").mean(dim=1)
+        quantities["distortion_coding"] = formulas.excess(met, quantities["distortion_least"])
+
+    def _surplus(self, shifts: Tensor, quantities: dict[str, Tensor]) -> Tensor | float:
+        """What draws ``(B, pairs, n)`` add beyond their mean, to second order; 0 where unknown."""
+        std = quantities["std"]
+        if "gram" in quantities:
+            whole: Tensor = formulas.surplus_of_gram(shifts, std, quantities["gram"])
+            return whole
+        if "pullback" in quantities and self.options.pullback != "probe":
+            part: Tensor = formulas.surplus_of_diagonal(shifts, std, quantities["pullback"])
+            return part
+        return 0.0  # an estimate of the pullback would bring more noise than it takes away
 
 
 def distortion_by_input(

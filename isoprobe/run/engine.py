@@ -77,6 +77,7 @@ class Run:
         beta_comparable: the declared beta is in units of the metric.
         recover_beta: take the recovered beta although one is declared.
         progress: show a bar on stderr.
+        training_share: share of the rows that the checkpoint was trained on; None if not known.
     """
 
     vae: VAE
@@ -89,6 +90,7 @@ class Run:
     beta_comparable: bool = True
     recover_beta: bool = False
     progress: bool = False
+    training_share: float | None = None
 
     # ------------------------------------------------------------------ gathering
 
@@ -160,6 +162,8 @@ class Run:
             pullback=self.options.pullback,
             labelled=self.data.labelled,
             own_draws=self.data.name.partition(":")[0] == "prior",
+            expectation=self.options.expectation,
+            training_share=self.training_share,
         )
 
     def pilot(self) -> np.ndarray:

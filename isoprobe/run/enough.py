@@ -1,4 +1,4 @@
-"""How many samples are enough: until every reported mean is known to a wanted relative error.
+"""How many samples are enough: until what people come for is known to a wanted relative error.
 
 A longer run extends a shorter one, so that shards are added until the errors are small enough; the
 numbers tried are the ends of the stages of the order. A result equals, to the last bit, what
@@ -7,17 +7,19 @@ numbers tried are the ends of the stages of the order. A result equals, to the l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from isoprobe.data.order import round_numbers
 from isoprobe.errors import OptionError
+from isoprobe.statistics.moments import BLOCKS, student_t95
 
 if TYPE_CHECKING:
-    from isoprobe.contracts import Variable
+    from isoprobe.contracts import Beta, Variable
 
 #: relative standard error that is enough when no other is asked for
 TOLERANCE = 0.01
@@ -30,10 +32,12 @@ class Largest:
     Attributes:
         what: the mean, in words.
         error: its relative standard error.
+        looked_at: every mean that was looked at, in words.
     """
 
     what: str
     error: float
+    looked_at: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,35 +83,57 @@ class Enough:
     def told(self, count: int, largest: Largest) -> str:
         """Say why a number of samples is the last."""
         if largest.error <= self.tolerance:
-            said = f"{count:,} samples used: every mean's standard error is at most"
+            said = f"{count:,} samples used: the standard errors looked at are at most"
         else:
-            said = f"all {self.rows:,} samples used: not every mean's standard error is within"
-        return f"{said} {self.tolerance:.3g} of it (largest: {largest.what}, {largest.error:.2g})"
+            said = f"all {self.rows:,} samples used: not every standard error looked at is within"
+        return (
+            f"{said} {self.tolerance:.3g} of the value (largest: {largest.what}, "
+            f"{largest.error:.2g}); looked at: {largest.looked_at}"
+        )
 
 
-def largest_error(results: Mapping[str, Mapping[str, Variable]], active: np.ndarray) -> Largest:
-    """Find the largest relative standard error among the means that a run reports.
+def largest_error(
+    results: Mapping[str, Mapping[str, Variable]], active: np.ndarray, beta: Beta
+) -> Largest:
+    """Find the largest relative standard error among what a run is made for.
 
-    These are the distortion, the KL of each active latent, and its norm where a norm is computed.
+    That is the beta recovered, the distortion, and of each used latent its KL and its norm, where
+    these are computed.
 
     Args:
         results: named arrays by analysis.
-        active: which latents count, ``(n,)`` bool.
+        active: which latents are used, ``(n,)`` bool.
+        beta: as resolved.
 
     Returns:
         The largest, as a share of its mean.
     """
-    return max(_errors(results, active), key=lambda found: found.error)
+    found = list(_errors(results, active, beta))
+    worst = max((latents for latents, _ in found), key=lambda largest: largest.error)
+    return replace(worst, looked_at=_listed([name for _, name in found]))
 
 
-def _errors(results: Mapping[str, Mapping[str, Variable]], active: np.ndarray) -> Iterator[Largest]:
+def _errors(
+    results: Mapping[str, Mapping[str, Variable]], active: np.ndarray, beta: Beta
+) -> Iterator[tuple[Largest, str]]:
+    """The worst of each kind, and how the kind is called."""
     overview, isometry = results["overview"], results.get("isometry", {})
-    yield Largest("the distortion", float(_relative(overview, "distortion")))
-    for group, name, text in ((overview, "kl", "KL"), (isometry, "norm", "norm")):
+    if beta.recovered is not None and beta.ci95 is not None:
+        half = (beta.ci95[1] - beta.ci95[0]) / 2 / student_t95(BLOCKS - 1)
+        error = half / abs(beta.recovered) if beta.recovered else math.inf
+        yield Largest("the recovered beta", math.inf if math.isnan(error) else error), "beta"
+    yield Largest("the distortion", float(_relative(overview, "distortion"))), "distortion"
+    norm = "norm" if "norm_mean" in isometry else "stationary_norm"
+    for group, name, text in ((overview, "kl", "KL"), (isometry, norm, "norm")):
         if f"{name}_mean" in group and active.any():
             errors = np.where(active, _relative(group, name), 0.0)
             worst = int(errors.argmax())
-            yield Largest(f"the {text} of latent {worst}", float(errors[worst]))
+            kind = f"{text} of each used latent ({int(active.sum())} of {len(active)})"
+            yield Largest(f"the {text} of latent {worst}", float(errors[worst])), kind
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1]
 
 
 def _relative(group: Mapping[str, Variable], name: str) -> np.ndarray:

@@ -94,7 +94,7 @@ def run_shards(
                         )
                         context = job.run.resolve(gathered)
                         if enough is not None:
-                            largest = largest_error(context.results, passing.active)
+                            largest = largest_error(context.results, passing.active, context.beta)
                             count = enough.after(job.run.data.samples, largest)
                             if count > job.run.data.samples:
                                 job = subject.job(asked, count, progress=progress)

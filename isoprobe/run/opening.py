@@ -15,6 +15,7 @@ from isoprobe.checkpoints.remote import fetched
 from isoprobe.checkpoints.source import Source
 from isoprobe.contracts import VAE, Dataset, FirstRows, Live, Metric
 from isoprobe.data.batches import first_rows
+from isoprobe.data.files import beside
 from isoprobe.data.held import hold
 from isoprobe.errors import CheckpointError, DataError, IsoprobeError, OptionError, nearest
 from isoprobe.registry.lookup import installed
@@ -261,26 +262,9 @@ def open_data(
         notes.append("no data was given and the checkpoint names none: probed with prior samples")
         return registry.data("prior", vae)
     try:
-        return registry.data(_beside(named, vae.path), vae)
+        return registry.data(beside(named, vae.path), vae)
     except DataError:
         notes.append(
             f"the checkpoint's data set '{named}' cannot be had: probed with prior samples"
         )
         return registry.data("prior", vae)
-
-
-def _beside(spec: str, checkpoint: str) -> str:
-    """Return the spec of a checkpoint's data, in the checkpoint's own folder where it lies there.
-
-    A name with a folder in it is left alone: a stranger's file may not point anywhere it likes.
-
-    Raises:
-        DataError: for a name that leads out of the current folder.
-    """
-    name = spec.partition(":")[0]
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise DataError(f"the checkpoint's data set '{spec}' lies elsewhere; give it with --data")
-    beside = Path(checkpoint).parent / name
-    if checkpoint and Path(name).name == name and beside.is_file():
-        return str(beside.parent / spec)
-    return spec

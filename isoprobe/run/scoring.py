@@ -15,6 +15,7 @@ from isoprobe.contracts import VAE, Beta, Context, Metric, Setup
 from isoprobe.data.batches import prepare
 from isoprobe.derivatives.memory import decoder_width
 from isoprobe.errors import CheckpointError, MetricError, OptionError, ResultError
+from isoprobe.probe.fixed import TWO_POINT
 from isoprobe.probe.objective import Objective, terms_of
 from isoprobe.probe.shared import PassStatistics
 from isoprobe.registry.lookup import installed
@@ -89,6 +90,11 @@ class Reference:
         """The KL weight its scores were made with, in units of its metric."""
         return float(self.attrs["beta"])
 
+    @property
+    def expectation(self) -> str:
+        """How it takes E_z D; by two points before that was recorded."""
+        return str(self.attrs.get("expectation", TWO_POINT))
+
     def check_model(self, vae: VAE) -> None:
         """Refuse another model than the reference's.
 
@@ -146,7 +152,14 @@ class Scoring:
         self.rows = data.samples
         transform = vae.facts.transform_metric
         known = None if transform is None else installed().metric(transform)
-        self.objective = Objective(vae, metric, known, by_input=asked.by_input, batch_size=1)
+        self.objective = Objective(
+            vae,
+            metric,
+            known,
+            by_input=asked.by_input,
+            batch_size=1,
+            expectation=reference.expectation,
+        )
         self.batch = asked.batch_size or _planned_batch(vae, self.objective, asked.memory)
         setup = Setup(
             vae=vae,
@@ -154,6 +167,7 @@ class Scoring:
             samples=self.rows,
             seed=0,
             active=np.ones(vae.latent_size, dtype=bool),
+            expectation=reference.expectation,
             sample=lambda count: data.batch(0, min(count, self.rows), vae.device, vae.dtype)[0],
         )
         self._analysis = installed().analysis(GROUP)
@@ -187,8 +201,25 @@ class Scoring:
             "thresholds": dict(self.reference.thresholds),
             "device": str(self.vae.device),
             "dtype": str(self.vae.dtype).removeprefix("torch."),
-            "notes": self.data.notes,
+            "notes": self.notes,
         }
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the scores should know: of the rows, and of what they are against."""
+        attrs, found = self.reference.attrs, list(self.data.notes)
+        if share := attrs.get("training_share"):
+            found.append(
+                f"{share:.0%} of the reference rows of {self.reference.path.name} are rows the "
+                "model was trained on, whose scores are too low: more normal rows are flagged than "
+                "the p-values say"
+            )
+        if self.data.fingerprint == attrs["data_fingerprint"]:
+            found.append(
+                f"the rows are those of the reference {self.reference.path.name}: each is compared "
+                "with itself, and the p-values are no test"
+            )
+        return found
 
     def _columns(self, start: int, rows: np.ndarray, x: Tensor) -> dict[str, np.ndarray]:
         batch = self.objective.probe(np.arange(start, start + len(rows)), x)
@@ -199,7 +230,8 @@ class Scoring:
         found = chunk | {name: column.values for name, column in finished.items()}
         score = found["score"]
         self._check(rows, score)
-        p_value = conformal_p_values(score, self.reference.scores)
+        tolerance = found["score_tolerance"]
+        p_value = conformal_p_values(score, self.reference.scores, tolerance)
         thresholds = self.reference.thresholds
         return {
             "row": rows,
@@ -207,7 +239,10 @@ class Scoring:
             **_part_columns(found, by_latent=self.asked.by_latent),
             "p_value": p_value,
             "flag_alpha": p_value <= self.asked.alpha,
-            **{f"flag_{rule}": score > threshold for rule, threshold in thresholds.items()},
+            **{
+                f"flag_{rule}": score > threshold + tolerance
+                for rule, threshold in thresholds.items()
+            },
             **self._maps(batch),
         }
 

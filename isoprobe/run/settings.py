@@ -159,7 +159,8 @@ class Settings(Opening):
     )
     tolerance: float | None = setting(
         None,
-        "Relative standard error of every mean that is enough for --samples auto. [default: 0.01]",
+        "Relative standard error that is enough for --samples auto: of beta, distortion, KL and "
+        "norm of each used latent. [default: 0.01]",
         metavar="T",
     )
     pullback: str = setting(
@@ -171,6 +172,13 @@ class Settings(Opening):
     )
     pairs: int = setting(
         2, "Antithetic pairs of posterior draws a sample.", least=1, typed="2", recorded=True
+    )
+    expectation: str = setting(
+        "gaussian",
+        "How E_z D is taken: at draws, or at mu + sigma and mu - sigma alone (A.6).",
+        choices=("gaussian", "two-point"),
+        typed="gaussian",
+        recorded=True,
     )
     seed: int = setting(0, "Of all random draws.", least=0, typed="0", recorded=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ import torch
 
 from isoprobe.contracts import VAE, Analysis, Metric
 from isoprobe.data.batches import prepare
+from isoprobe.data.files import beside
+from isoprobe.data.overlap import shared_rows
 from isoprobe.derivatives.blackbox import BlackBox
 from isoprobe.errors import CheckpointError, IsoprobeError, MetricError, OptionError
 from isoprobe.probe.purity import ROWS, off_graph, require_domain, require_pure
@@ -106,10 +109,14 @@ class Subject:
         probing = ProbeOptions(
             pullback=settings.pullback,
             pairs=settings.pairs,
+            expectation=settings.expectation,
             seed=settings.seed,
             memory=settings.memory,
             batch_size=settings.batch_size,
         )
+        training = None
+        if any(step.name == "anomaly" for step in steps):
+            training = training_share(registry, vae, self.dataset)
         run = Run(
             vae=vae,
             metric=metric,
@@ -121,6 +128,7 @@ class Subject:
             beta_comparable=declared is None or declared.comparable,
             recover_beta=settings.beta == "auto",
             progress=progress,
+            training_share=training,
         )
         attrs = _attributes(vae, metric, prepared, steps, settings)
         identity = {
@@ -130,7 +138,22 @@ class Subject:
             "fitted": prepared.notes,
             "analyses_asked": [str(getattr(a, "name", a)) for a in settings.analyses],
         }
-        return Job(run, {**attrs, **_checked(metric, prepared, vae)}, notes, identity)
+        more: dict[str, Any] = dict(_checked(metric, prepared, vae))
+        if training is not None:
+            more["training_share"] = training
+        return Job(run, {**attrs, **more}, notes, identity)
+
+
+def training_share(registry: Registry, vae: VAE, dataset: Dataset) -> float | None:
+    """Share of the rows that are those of the data set the checkpoint names; None if not known."""
+    named = vae.facts.dataset
+    if named is None:
+        return None
+    try:
+        with closing(registry.data(beside(named, vae.path), vae)) as training:
+            return shared_rows(dataset, training)
+    except IsoprobeError:  # the data set is not here
+        return None
 
 
 def tried(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ def document(group: Shelf) -> dict[str, Any]:
         "reference_rows": len(group["reference"].values),
         "rules": rules,
         "share": group["share"].values.tolist(),
+        "false_alarms": _false_alarms(group),
         "threshold": group["threshold"].values.tolist(),
         "prevalence": float(group["prevalence"].values) if "prevalence" in group else None,
         "trained": _quality(group, ""),
@@ -38,11 +40,13 @@ def document(group: Shelf) -> dict[str, Any]:
 
 def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield a document of :func:`document` as lines of text for people."""
-    for rule, share, threshold in zip(
-        found["rules"], found["share"], found["threshold"], strict=True
+    for rule, share, threshold, alarms in zip(
+        found["rules"], found["share"], found["threshold"], found["false_alarms"], strict=True
     ):
         pool = "reference rows" if rule == "quantile" else "rows"
         yield f"  at most {share:.3g} of the {pool} lie above {threshold:.5g} (by {rule})"
+        if alarms is not None:
+            yield f"    a new normal row does with a chance of at most {alarms:.3g}"
     if found["trained"] is not None:
         yield f"  {'':28s}    F1  precision  recall  AUROC  average precision"
     for name in ("trained", "untrained"):
@@ -58,6 +62,14 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"  prevalence {found['prevalence']:.3g}; up to {ties} rows tied at a threshold"
     if found["notes"]:
         yield f"  {found['notes']}"
+
+
+def _false_alarms(group: Shelf) -> list[float | None]:
+    """Rates by rule; None where none is known, as in results of former versions."""
+    if "false_alarms" not in group:
+        return [None] * len(group["rule"].values)
+    rates = group["false_alarms"].values.tolist()
+    return [None if math.isnan(rate) else rate for rate in rates]
 
 
 def _quality(group: Shelf, prefix: str) -> dict[str, Any] | None:

@@ -53,6 +53,8 @@ _LATENT_KEYS = {
     "overview/kl_mean": "kl_mean",
     "importance/rough": "importance_rough",
     "importance/exact": "importance_exact",
+    "importance/exact_se": "importance_exact_se",
+    "importance/determined": "importance_determined",
     "importance/state": "state",
 }
 _SUMMARY_KEYS = {
@@ -151,6 +153,8 @@ class _Text:
         self.states = self.cells.get("importance/state") or ("",) * len(active)
         self.order = by_importance(self.columns) or list(range(len(active)))
         self.rows = [j for j in self.order if self.states[j] != COLLAPSED][:MAX_ROWS]
+        determined = column(result, "importance/determined")
+        self.unknown = {j for j, known in enumerate(determined) if known is False}
         self.active, self.latents = sum(map(bool, active)), len(active)
 
     def lines(self) -> Iterator[str]:
@@ -188,9 +192,20 @@ class _Text:
         heading = "".join(self._cell(one, one.label, bar, "") for one in known)
         yield click.style(f"latent{heading}".rstrip(), bold=True)
         for j in self.rows:
-            cells = (self._cell(one, _fitted(one, j), bar, j) for one in known)
+            cells = (self._cell(one, self._word(one, j), bar, j) for one in known)
             yield f"{j:>6}{''.join(cells)}".rstrip()
         yield from self._left_out()
+        if self.unknown:
+            yield (
+                "       n.d.: not determined; the sigma there would put more variance into one "
+                "latent than the data has"
+            )
+
+    def _word(self, shown: Shown, latent: int) -> str:
+        """A cell of the known table; n.d. for an importance above the variance of the data."""
+        if shown.place == "importance/exact" and latent in self.unknown:
+            return "n.d."
+        return _fitted(shown, latent)
 
     def _cell(self, shown: Shown, text: str, bar: int, latent: int | str) -> str:
         """One cell, or heading where there is no latent; shares have a bar behind them."""

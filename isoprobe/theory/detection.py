@@ -1,6 +1,8 @@
 """How well scores tell anomalies from the rest, and where to draw the line; numpy alone.
 
-A row is flagged when its score lies strictly above a threshold, so rows tied with it are not.
+A row is flagged when its score lies strictly above a threshold, so rows tied with it are not. Equal
+rows may differ by rounding, since sums are taken in another order in another batch: scores that
+lie within :func:`tie_tolerance` of each other are tied.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from isoprobe.theory.stated import stated
 
 #: a share of rows that misses a whole number by this much is rounding
 _ROUNDING = 1e-9
+#: share of a score's parts in absolute values by which rounding may move it
+TIE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,41 @@ def upper_threshold(ordered: np.ndarray, share: float) -> float:
 
 
 @stated("Anomaly score")
-def conformal_p_values(scores: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+def tie_tolerance(
+    distortion: np.ndarray, rate: np.ndarray, transform: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Return what scores of equal rows may differ by through rounding.
+
+    Args:
+        distortion: part of each score, ``(B,)``.
+        rate: beta KL_j, ``(B, n)``.
+        transform: part of the decomposed loss, ``(B,)``; 0 without.
+
+    Returns:
+        :data:`TIE` of the parts' sum in absolute values, ``(B,)``.
+    """
+    size: np.ndarray = np.abs(distortion) + np.abs(transform) + np.abs(rate).sum(axis=1)
+    return TIE * size
+
+
+@stated("Anomaly score")
+def false_alarm_rate(count: int, share: float) -> float:
+    """Chance at most that a new normal row lies above :func:`upper_threshold` of reference rows.
+
+    Args:
+        count: reference rows n.
+        share: as given for the threshold.
+
+    Returns:
+        (floor(share n) + 1) / (n + 1), which a row exchangeable with the reference reaches.
+    """
+    return (math.floor(share * count + _ROUNDING) + 1) / (count + 1)
+
+
+@stated("Anomaly score")
+def conformal_p_values(
+    scores: np.ndarray, ordered: np.ndarray, tolerance: np.ndarray | float = 0.0
+) -> np.ndarray:
     """Return the share of reference scores, the row itself counted, that reach each score.
 
     For a new row exchangeable with the reference rows, P(p <= alpha) <= alpha for every alpha,
@@ -60,28 +98,35 @@ def conformal_p_values(scores: np.ndarray, ordered: np.ndarray) -> np.ndarray:
     Args:
         scores: of new rows, ``(B,)``.
         ordered: scores of reference rows the model was not trained on, ascending, ``(N,)``.
+        tolerance: of each new row; reference rows tied with it count as reaching it.
 
     Returns:
-        ``(1 + #{reference >= score}) / (N + 1)``, ``(B,)``.
+        ``(1 + #{reference >= score - tolerance}) / (N + 1)``, ``(B,)``.
     """
-    reached = len(ordered) - np.searchsorted(ordered, scores, side="left")
+    reached = len(ordered) - np.searchsorted(ordered, scores - tolerance, side="left")
     p_values: np.ndarray = (1 + reached) / (len(ordered) + 1)
     return p_values
 
 
 @stated("Anomaly score")
-def detect(scores: np.ndarray, anomalous: np.ndarray, threshold: float) -> Detection:
+def detect(
+    scores: np.ndarray,
+    anomalous: np.ndarray,
+    threshold: float,
+    tolerance: np.ndarray | float = 0.0,
+) -> Detection:
     """Compare what lies above a threshold with what is an anomaly.
 
     Args:
         scores: ``(N,)``.
         anomalous: ``(N,)`` bool, at least one of them true.
         threshold: rows above it are flagged.
+        tolerance: of each row; nearer to the threshold than that it is tied, and not flagged.
 
     Returns:
         Precision, recall and F1, with the rows flagged and tied.
     """
-    flagged = scores > threshold
+    flagged = scores > threshold + tolerance
     hits = int((flagged & anomalous).sum())
     count, anomalies = int(flagged.sum()), int(anomalous.sum())
     return Detection(
@@ -89,7 +134,7 @@ def detect(scores: np.ndarray, anomalous: np.ndarray, threshold: float) -> Detec
         recall=hits / anomalies,
         f1=2 * hits / (count + anomalies),
         flagged=count,
-        ties=int((scores == threshold).sum()),
+        ties=int((np.abs(scores - threshold) <= tolerance).sum()),
     )
 
 

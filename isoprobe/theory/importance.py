@@ -39,6 +39,28 @@ def rough_importance(inverse_variance_mean: Real, beta: float) -> Real:
 
 
 @stated("Importance")
+def determined(exact: np.ndarray, error: np.ndarray, variance: float | None) -> np.ndarray:
+    """Where an importance can be: no latent holds more than the variance of the data.
+
+    One that is clearly above comes from a sigma that says nothing of the decoder.
+
+    Args:
+        exact: Var(y_j), ``(n,)``.
+        error: its standard error, ``(n,)``.
+        variance: least E D(x, c) - D(x, x) over constants c; None where it is not known.
+
+    Returns:
+        ``(n,)`` bool; true where nothing speaks against it.
+    """
+    import numpy as np
+
+    if variance is None or not variance > 0:
+        return np.ones(len(exact), dtype=bool)
+    known: np.ndarray = ~(exact - 2 * error > variance)
+    return known
+
+
+@stated("Importance")
 def shares(variance: Array, active: Array) -> Array:
     """Share of each active latent in their variance.
 

@@ -29,11 +29,13 @@ class Groups(Protocol):
 
 #: bins are uniform in asinh(mu / 2) up to |mu| of about 500: fine where the prior lives
 _EDGE = float(np.arcsinh(250.0))
+#: bins to either side that tell how far 1 / sigma_j scatters about its curve
+_NEIGHBOURS = 8
 _GAUSS_HERMITE = np.polynomial.hermite_e.hermegauss(24)
 
 
 class ScaleTable(Accumulator):
-    """Running sums of mu_j, mu_j^2, 1/sigma_j and sigma_j^2 in bins of mu_j.
+    """Running sums of mu_j, mu_j^2, 1/sigma_j, sigma_j^2 and sigma_j^-2 in bins of mu_j.
 
     Args:
         latents: number of dimensions n.
@@ -43,14 +45,14 @@ class ScaleTable(Accumulator):
     def __init__(self, latents: int, bins: int | None = None) -> None:
         self.latents = latents
         self.bins = bins or int(np.clip(2**22 // max(latents, 1), 64, 2048))
-        self.sums = np.zeros((5, latents, self.bins))
+        self.sums = np.zeros((6, latents, self.bins))
 
     def update(self, mean: np.ndarray, std: np.ndarray) -> None:
         """Take in mu and sigma, each ``(B, n)``."""
         position = (np.arcsinh(mean / 2) + _EDGE) / (2 * _EDGE) * self.bins
         cell = np.clip(position.astype(np.int64), 0, self.bins - 1)
         flat = (cell + self.bins * np.arange(self.latents)).ravel()
-        weights = (None, mean, mean**2, 1 / std, std**2)
+        weights = (None, mean, mean**2, 1 / std, std**2, std**-2)
         for row, weight in enumerate(weights):
             counted = np.bincount(
                 flat,
@@ -79,7 +81,7 @@ class ScaleTable(Accumulator):
 
     def curve(self, latent: int) -> ScaleCurve:
         """The scale of one latent as a function of its mean."""
-        count, mean, square, inverse, variance = self.sums[:, latent]
+        count, mean, square, inverse, variance, steep = self.sums[:, latent]
         used = count > 0
         n = count[used]
         mean = mean[used] / n
@@ -88,11 +90,17 @@ class ScaleTable(Accumulator):
             mean=mean,
             spread=np.maximum(square[used] / n - mean**2, 0) + variance[used] / n,
             inverse=inverse[used] / n,
+            count=n,
+            wobble=np.maximum(steep[used] / n - (inverse[used] / n) ** 2, 0),
         )
 
     def variances(self, beta: float) -> np.ndarray:
         """Var(y_j) of every latent at a given beta, ``(n,)``."""
         return np.array([self.curve(j).variance(beta) for j in range(self.latents)])
+
+    def variance_errors(self, beta: float) -> np.ndarray:
+        """Standard errors of :meth:`variances`, ``(n,)``."""
+        return np.array([self.curve(j).variance_error(beta) for j in range(self.latents)])
 
     def isometric_map(self, beta: float) -> IsometricMap:
         """The map z -> y of every latent at a given beta."""
@@ -108,12 +116,16 @@ class ScaleCurve:
         mean: mean of mu_j in the bin.
         spread: variance of the aggregate posterior within the bin: of mu_j, plus E sigma_j^2.
         inverse: E[1 / sigma_j] in the bin.
+        count: samples in the bin.
+        wobble: Var(1 / sigma_j) in the bin.
     """
 
     weight: np.ndarray
     mean: np.ndarray
     spread: np.ndarray
     inverse: np.ndarray
+    count: np.ndarray
+    wobble: np.ndarray
 
     def coordinate(self, beta: float) -> Coordinate:
         """y_j(z): the integral of sqrt(beta/2) / sigma_j from 0 to z (Eq. 67)."""
@@ -125,12 +137,64 @@ class ScaleCurve:
 
         Each bin is a Gaussian of its mean and spread, integrated by Gauss-Hermite quadrature.
         """
+        _, off, probability = self._centred(beta)
+        return float((probability * off**2).sum())
+
+    def _centred(self, beta: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Nodes z of the quadrature, y less its mean at them, and their weights, ``(K, Q)``."""
         nodes, weights = _GAUSS_HERMITE
         z = self.mean[:, None] + np.sqrt(self.spread)[:, None] * nodes
         y = self.coordinate(beta).to_isometric(z)
         probability = self.weight[:, None] * weights / weights.sum()
-        mean = (probability * y).sum()
-        return float((probability * (y - mean) ** 2).sum())
+        return z, y - (probability * y).sum(), probability
+
+    @stated("Importance")
+    def variance_error(self, beta: float) -> float:
+        """Standard error of the exact importance, beyond the paper.
+
+        Two parts that do not depend on each other: which samples were drawn, and how well each
+        bin knows its slope. To first order a slope moves Var(y) by twice the covariance of y with
+        what the slope adds to y.
+
+        Args:
+            beta: KL weight.
+
+        Returns:
+            In units of the metric; infinite for a single sample.
+        """
+        z, off, probability = self._centred(beta)
+        total = self.count.sum()
+        if total < 2:
+            return float("inf")
+        within = (probability * off**2).sum(axis=1) / self.weight
+        drawn = (self.weight * (within - (self.weight * within).sum()) ** 2).sum() / (total - 1)
+        order = np.argsort(z, axis=None)
+        places, pull = z.ravel()[order], (probability * off).ravel()[order]
+        # H(t) = E[(y - E y) 1(z > t)]: how Var(y) answers to slope at t, halved
+        above = np.append(pull[::-1].cumsum()[::-1], 0.0)
+        # its integral over each bin's share of the axis, the last ones without an end
+        edges = np.concatenate([places[:1], (self.mean[1:] + self.mean[:-1]) / 2, places[-1:]])
+        area = np.concatenate([[0.0], np.cumsum(above[1:-1] * np.diff(places))])
+        low = np.clip(np.searchsorted(places, edges, side="right") - 1, 0, len(places) - 2)
+        upto = area[low] + above[low + 1] * (edges - places[low])
+        answer = 2 * np.sqrt(beta / 2) * np.diff(upto)
+        known = (answer**2 * self._unrest() / self.count).sum()
+        return float(np.sqrt(drawn + known))
+
+    def _unrest(self) -> np.ndarray:
+        """Var(1 / sigma_j) about the curve, ``(K,)``, from each bin and its neighbours."""
+        # what samples of a bin differ by, and what bins differ by from the next, where the curve
+        # itself hardly changes: most bins of a short run hold a single sample
+        apart, degrees = self.count * self.wobble, self.count - 1
+        step = np.diff(self.inverse) ** 2 / (1 / self.count[1:] + 1 / self.count[:-1])
+        apart = apart + np.append(step, 0.0)
+        degrees = degrees + np.append(np.ones_like(step), 0.0)
+        window = np.ones(2 * _NEIGHBOURS + 1)
+        pooled = np.convolve(apart, window)[_NEIGHBOURS:-_NEIGHBOURS]
+        spread: np.ndarray = pooled / np.maximum(
+            np.convolve(degrees, window)[_NEIGHBOURS:-_NEIGHBOURS], 1
+        )
+        return spread
 
 
 @dataclass(frozen=True)

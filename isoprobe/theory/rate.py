@@ -91,6 +91,60 @@ def two_points(above: Real, below: Real) -> Real:
     return mean
 
 
+@stated("Rate and distortion")
+def expected_distortion(above: Array, below: Array, surplus: Array | float) -> Array:
+    """E_z D by an antithetic pair of draws, less what they add by chance to second order.
+
+    Args:
+        above: D at z = mu + u, u from N(0, diag sigma^2), any shape.
+        below: D at z = mu - u, the same shape.
+        surplus: u' J'GJ u less its mean, or 0, which is without bias as well.
+
+    Returns:
+        Values whose mean over draws is E_z D.
+    """
+    mean: Array = 0.5 * (above + below) - surplus
+    return mean
+
+
+@stated("Rate and distortion")
+def surplus_of_gram(shifts: Any, std: Any, gram: Any) -> Any:
+    """What draws add to D beyond the mean, to second order: u' J'GJ u - sum_j sigma_j^2 g_jj.
+
+    Args:
+        shifts: u, ``(B, pairs, n)``.
+        std: sigma, ``(B, n)``.
+        gram: J'GJ, ``(B, n, n)``.
+
+    Returns:
+        ``(B, pairs)``, of mean 0 over draws.
+    """
+    mean = (std**2 * gram.diagonal(0, -2, -1)).sum(-1)
+    return ((shifts @ gram) * shifts).sum(-1) - mean[:, None]
+
+
+@stated("Rate and distortion")
+def surplus_of_diagonal(shifts: Any, std: Any, pullback: Any) -> Any:
+    """The same from the diagonal alone: sum_j (u_j^2 - sigma_j^2) g_jj.
+
+    Args:
+        shifts: u, ``(B, pairs, n)``.
+        std: sigma, ``(B, n)``.
+        pullback: g_jj, ``(B, n)``.
+
+    Returns:
+        ``(B, pairs)``, of mean 0 over draws.
+    """
+    return ((shifts**2 - (std**2)[:, None]) * pullback[:, None]).sum(-1)
+
+
+@stated("Anomaly score")
+def fixed_distortion(distortions: Array) -> Array:
+    """E_z D by the mean over draws that are the same for every row, ``(K, B)`` to ``(B,)``."""
+    mean: Array = distortions.mean(0)
+    return mean
+
+
 @stated("Rate and distortion", "Eq. 9")
 def excess(distortion: Real, least: Real) -> Real:
     """Return what a distortion adds to D(x, x), which is not zero for BCE and its like.
@@ -109,17 +163,21 @@ def loss_ratio(transform: float, coding: float) -> float:
 
 
 @stated("Rate and distortion", "Eq. 54, 62")
-def expected_coding_loss(active: Array, beta: float) -> Array:
-    """Coding loss of an ideal model, n beta / 2 for n active latents (Eq. 54, 62).
+def expected_coding_loss(variance: Array, active: Array, beta: float) -> Array:
+    """Coding loss at an optimum, (beta/2) sum_j (1 - E[sigma_j^2]) over active latents.
+
+    Exact for a linear decoder with a squared error, else to second order; n beta / 2 is its limit
+    for small sigma (Eq. 54, 62).
 
     Args:
+        variance: E[sigma_j^2], ``(n,)``.
         active: which latents count, ``(n,)`` bool.
         beta: KL weight.
 
     Returns:
         A number in units of the metric.
     """
-    loss: Array = active.sum() * beta / 2
+    loss: Array = beta / 2 * (1 - variance)[active].sum()
     return loss
 
 

@@ -173,6 +173,8 @@ def test_json_is_whole_and_has_the_promised_keys(run: Run) -> None:
         "kl_mean",
         "importance_rough",
         "importance_exact",
+        "importance_exact_se",
+        "importance_determined",
         "state",
         "importance/share",
         "diagnosis/label",

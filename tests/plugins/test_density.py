@@ -40,15 +40,14 @@ def test_absolute_density_is_the_gaussian(gaussian) -> None:
     np.testing.assert_allclose(found, normal.log_prob(torch.as_tensor(x)).numpy(), atol=1e-6)
 
 
-def test_two_points_and_random_corners_equal_the_exact_objective(gaussian) -> None:
+def test_draws_with_the_gram_as_control_give_the_exact_objective(gaussian) -> None:
     _, x, result = gaussian
     rows = result.samples()
     sigma2 = BETA / 2 / SPECTRUM[:3]
     mean = rows["mean"][:, :3]
     exact = rows["distortion_transform"] + ((SPECTRUM[:3] - BETA / 2) * sigma2).sum()
     np.testing.assert_allclose(rows["distortion"], exact, rtol=1e-9)
-    np.testing.assert_allclose(rows["distortion_signs"], exact, rtol=1e-9)
-    np.testing.assert_allclose(rows["distortion_signs_se"], 0, atol=1e-9)
+    np.testing.assert_allclose(rows["distortion_draw_se"], 0, atol=1e-9)
     assert mean.shape == (len(x), 3)
 
 
@@ -165,7 +164,8 @@ def test_rate_distortion_closed_forms(gaussian) -> None:
     assert result["overview"]["distortion_coding_mean"].values == pytest.approx(
         ((kept - BETA / 2) * BETA / 2 / kept).sum(), rel=1e-9
     )
-    assert group["coding_loss_expected"] == pytest.approx(3 * BETA / 2)
+    exact = (BETA / 2 * (1 - BETA / 2 / kept)).sum()
+    assert group["coding_loss_expected"] == pytest.approx(exact, rel=1e-9)
     np.testing.assert_array_equal(group["predicted_active"][8], 3)
     assert x.shape[1] == 5
 
@@ -175,7 +175,7 @@ def test_water_filling_in_closed_form() -> None:
     from tests.theory.test_linear_vae import BETA as beta
     from tests.theory.test_linear_vae import EIGENVALUES, KEPT, analyzed, model
 
-    result = analyzed(model(), analyses=["rate-distortion"])
+    result = analyzed(model(), analyses=["isometry", "rate-distortion"])
     group = {name: v.values for name, v in result["rate-distortion"].items()}
     kept = EIGENVALUES[KEPT]
     rates = 0.5 * np.log(kept / (beta / 2))

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t as student
 
 from isoprobe.api import analyze
-from isoprobe.contracts import VAE, Variable
+from isoprobe.contracts import VAE, Beta, Variable
 from isoprobe.data import order
 from isoprobe.errors import OptionError, ResultError
 from isoprobe.results.reader import Result
@@ -60,6 +61,8 @@ def errors(result: Result) -> float:
     shares = [overview["distortion_se"].values / overview["distortion_mean"].values]
     for group, name in ((overview, "kl"), (isometry, "norm")):
         shares += list((group[f"{name}_se"].values / group[f"{name}_mean"].values)[active])
+    low, high = result.attrs["beta_ci95"]
+    shares.append((high - low) / 2 / student.ppf(0.975, 63) / result.attrs["beta_recovered"])
     return float(max(shares))
 
 
@@ -111,7 +114,11 @@ def test_it_stops_at_the_first_number_tried_that_is_enough(
         counts = list(tried)
         assert result.attrs["samples"] == counts[-1] < len(ROWS)
         assert errors(result) <= tolerance
-        assert why(result).startswith(f"{counts[-1]:,} samples used: every mean's standard error")
+        assert why(result).startswith(f"{counts[-1]:,} samples used: the standard errors looked at")
+        assert why(result).endswith(
+            "looked at: beta, distortion, KL of each used latent (3 of 3) and norm of each used "
+            "latent (3 of 3)"
+        )
         for count in counts[:-1]:
             with run(samples=count) as fewer:
                 assert errors(fewer) > tolerance
@@ -123,7 +130,7 @@ def test_it_stops_at_the_first_number_tried_that_is_enough(
 def test_all_samples_may_not_be_enough(tried: list[int]) -> None:
     with run(samples="auto", tolerance=1e-4) as result, run(samples=None) as plain:
         assert result.attrs["samples"] == len(ROWS)
-        assert "all 900 samples used: not every mean's" in why(result)
+        assert "all 900 samples used: not every standard error" in why(result)
         same(result, plain)
     assert tried == [100, 900, 900]
 
@@ -214,12 +221,19 @@ def test_the_largest_error_is_named_and_idle_latents_do_not_count() -> None:
     overview = scalar | of([1.0, 2.0, 0.0], [0.01, 0.1, 0.5], "kl")
     isometry = of([0.9, 0.0, 0.1], [0.09, 0.0, 0.1], "norm")
     active = np.array([True, True, False])
-    found = largest_error({"overview": overview, "isometry": isometry}, active)
+    found = largest_error({"overview": overview, "isometry": isometry}, active, Beta(1.0, "user"))
     assert (found.what, found.error) == ("the norm of latent 0", pytest.approx(0.1))
-    found = largest_error({"overview": overview}, active)
+    found = largest_error({"overview": overview}, active, Beta(1.0, "user"))
     assert (found.what, found.error) == ("the KL of latent 1", pytest.approx(0.05))
-    found = largest_error({"overview": overview}, np.zeros(3, dtype=bool))
+    found = largest_error({"overview": overview}, np.zeros(3, dtype=bool), Beta(1.0, "user"))
     assert (found.what, found.error) == ("the distortion", pytest.approx(0.005))
+    assert found.looked_at == "distortion"
+    beta = Beta(1.0, "user", recovered=2.0, ci95=(2.0 - 1.998341, 2.0 + 1.998341))
+    found = largest_error({"overview": overview, "isometry": isometry}, active, beta)
+    assert (found.what, found.error) == ("the recovered beta", pytest.approx(0.5, rel=1e-4))
+    assert found.looked_at == (
+        "beta, distortion, KL of each used latent (2 of 3) and norm of each used latent (2 of 3)"
+    )
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import torch
 from scipy.optimize import brentq
+from scipy.special import logsumexp
+from scipy.stats import genpareto
+from scipy.stats import norm as gaussian
 from scipy.stats import t as student
 from sklearn import metrics as sklearn
 from torch import Tensor, nn
 
 from isoprobe.contracts import VAE, Facts, Posterior
 from isoprobe.probe.untrained import untrained
-from isoprobe.statistics.draws import normal, signs
+from isoprobe.statistics.draws import normal
 
 M, N, ROWS, SEED = 6, 4, 70, 3
 BETA, DECLARED, SIGMA2 = 0.37, 0.5, 0.3
-CORNERS, PAIRS = 4, 2
+PAIRS = 2
 BEND = 0.15
 QUANTILE, CONTAMINATION = 0.8, 0.23
 AT, STEPS, WALKS = 3, 5, 2
@@ -119,14 +122,33 @@ class Oracle:
     @cached_property
     def losses(self) -> dict[str, np.ndarray]:
         check = self.decode(self.mu)
-        points = [self.decode(self.mu + self.s), self.decode(self.mu - self.s)]
+        pairs = self.pairs(self.x)
         return {
-            "distortion": np.mean([self.d(self.x, p) for p in points], 0),
+            "distortion": pairs.mean(1),
             "distortion_self": self.d(self.x, self.x),
             "distortion_transform": self.d(self.x, check),
-            "distortion_coding": np.mean([self.d(check, p) for p in points], 0)
-            - self.d(check, check),
+            "distortion_coding": self.pairs(check).mean(1) - self.d(check, check),
         }
+
+    def pairs(self, reference: np.ndarray) -> np.ndarray:
+        """D of each pair of draws, less what the draws are longer than usual, in the metric."""
+        noise = normal(SEED, "posterior", self.index, PAIRS * N).reshape(ROWS, PAIRS, N)
+        found = []
+        for u in (self.s * noise[:, pair] for pair in range(PAIRS)):
+            ends = [self.d(reference, self.decode(self.mu + sign * u)) for sign in (1, -1)]
+            longer = np.array([v @ g @ v for v, g in zip(u, self.gram, strict=True)])
+            usual = np.array([np.trace(np.diag(s**2) @ g) for s, g in zip(self.s, self.gram,
+                              strict=True)])  # fmt: skip
+            found.append(np.mean(ends, 0) - (longer - usual))
+        return np.stack(found, 1)
+
+    def fixed(self, mu: np.ndarray, s: np.ndarray, part: dict[str, np.ndarray]) -> np.ndarray:
+        """E_z D over draws that are the same for every row: orthogonal columns of length 1."""
+        drawn = normal(0, "scores", np.arange(8), N)
+        values, vectors = np.linalg.eigh(drawn.T @ drawn / 8)
+        straight = drawn @ vectors @ np.diag(values**-0.5) @ vectors.T
+        ends = [self.decode(mu + sign * s * e, part) for e in straight for sign in (1, -1)]
+        return np.mean([self.d(self.x, end) for end in ends], 0)
 
     @cached_property
     def gram(self) -> np.ndarray:
@@ -189,6 +211,41 @@ class Oracle:
         return np.array(found)
 
     @cached_property
+    def exact_error(self) -> np.ndarray:
+        """Which samples were drawn, by bin, and the slopes' own scatter, by a tiny change of each.
+
+        The slope of a bin counts on its side of the midpoints to its neighbours.
+        """
+        nodes, weights = np.polynomial.hermite_e.hermegauss(24)
+        weights, found = weights / weights.sum(), []
+        for j, (share, mean, spread, inverse) in enumerate(self.bins):
+            z = mean[:, None] + np.sqrt(spread)[:, None] * nodes
+            y = np.array([[self.y(j, value) for value in row] for row in z])
+            chance, count = share[:, None] * weights, np.round(share * ROWS)
+            off = y - (chance * y).sum()
+            within = (weights * off**2).sum(1)
+            drawn = (share * (within - (share * within).sum()) ** 2).sum() / (ROWS - 1)
+            middle = np.r_[z.min(), (mean[1:] + mean[:-1]) / 2, z.max()]
+            moved = [
+                np.clip(z, low, high) - np.clip(0.0, low, high) for low, high in pairwise(middle)
+            ]
+            answer = [2 * np.sqrt(BETA / 2) * (chance * off * m).sum() for m in moved]
+            scatter = self.scatter(j, count, inverse)
+            found.append(np.sqrt(drawn + (np.square(answer) * scatter / count).sum()))
+        return np.array(found)
+
+    def scatter(self, j: int, count: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+        """Var(1/sigma) about the curve, over eight bins to either side."""
+        edge, cells = np.arcsinh(250.0), 2048
+        cell = np.floor((np.arcsinh(self.mu[:, j] / 2) + edge) / (2 * edge) * cells)
+        groups = [1 / self.s[cell == c, j] for c in np.unique(cell)]
+        inside = np.array([((g - g.mean()) ** 2).sum() for g in groups])
+        step = np.r_[np.diff(inverse) ** 2 / (1 / count[1:] + 1 / count[:-1]), 0]
+        free = count - 1 + np.r_[np.ones(len(count) - 1), 0]
+        near = [slice(max(k - 8, 0), k + 9) for k in range(len(count))]
+        return np.array([(inside + step)[s].sum() / max(free[s].sum(), 1) for s in near])
+
+    @cached_property
     def order(self) -> np.ndarray:
         return np.array(sorted(range(N), key=lambda j: (not ACTIVE[j], -self.exact[j])))
 
@@ -249,6 +306,8 @@ class Oracle:
         yield "rough", BETA / 2 * inverse.mean(0)
         yield "rough_se", BETA / 2 * inverse.std(0, ddof=1) / np.sqrt(ROWS)
         yield "exact", self.exact
+        yield "exact_se", self.exact_error
+        yield "determined", np.ones(N, bool)
         yield "share", share
         before = {j: self.order[: place + 1] for place, j in enumerate(self.order)}
         yield "cumulative_share", np.array([share[before[j]].sum() for j in range(N)])
@@ -275,7 +334,8 @@ class Oracle:
         entropy = -np.log(self.s).mean(0)
         excess = (loss["distortion"] - loss["distortion_self"]).mean()
         transform = loss["distortion_transform"] - loss["distortion_self"]
-        yield "coding_loss_expected", ACTIVE.sum() * BETA / 2
+        unused = 1 - (self.s**2).mean(0)
+        yield "coding_loss_expected", BETA / 2 * unused[ACTIVE].sum()
         yield "transform_loss", transform.mean()
         yield "transform_loss_se", transform.std(ddof=1) / np.sqrt(ROWS)
         yield "loss_ratio", transform.mean() / loss["distortion_coding"].mean()
@@ -306,7 +366,11 @@ class Oracle:
         yield "anomalous", self.marks
         yield "pullback", self.g
         yield "y", self.ys
-        yield "score_distortion", self.losses["distortion"]
+        yield "score_distortion", self.fixed(self.mu, self.s, self.part)
+        yield (
+            "score_tolerance",
+            1e-6 * (np.abs(self.fixed(self.mu, self.s, self.part)) + BETA * self.kl.sum(1)),
+        )
         yield "score_rate", BETA * self.kl
         yield "score", self.score
         twin = self.untrained
@@ -317,32 +381,19 @@ class Oracle:
 
     @cached_property
     def score(self) -> np.ndarray:
-        return self.losses["distortion"] + BETA * self.kl.sum(1)
+        return self.fixed(self.mu, self.s, self.part) + BETA * self.kl.sum(1)
 
     @cached_property
     def untrained(self) -> tuple[np.ndarray, np.ndarray]:
         """Distortion and rate of the network with parameters drawn anew."""
         part = {k: v.numpy() for k, v in untrained(networks(), SEED).tensors.items()}
         mu, s = self.encode(part)
-        points = [self.decode(mu + s, part), self.decode(mu - s, part)]
         rate = (mu**2 + s**2 - 2 * np.log(s) - 1).sum(1) / 2
-        return np.mean([self.d(self.x, p) for p in points], 0), rate
+        return self.fixed(mu, s, part), rate
 
     @cached_property
     def densities(self) -> dict[str, np.ndarray]:
-        corner = signs(SEED, "corners", self.index, CORNERS * N).reshape(ROWS, CORNERS, N)
-        drawn = np.stack(
-            [
-                (
-                    self.d(self.x, self.decode(self.mu + self.s * c))
-                    + self.d(self.x, self.decode(self.mu - self.s * c))
-                )
-                / 2
-                for c in corner.transpose(1, 0, 2)
-            ],
-            1,
-        )
-        error = drawn.std(1, ddof=1) / np.sqrt(CORNERS)
+        error = self.pairs(self.x).std(1, ddof=1) / np.sqrt(PAIRS)
         n, rate = int(ACTIVE.sum()), self.kl.sum(1)
         excess = self.losses["distortion"] - self.losses["distortion_self"]
         # Eq. 57 solved for log p(y), with its constant as it is printed
@@ -354,8 +405,7 @@ class Oracle:
         # the integral of exp(-D/beta): a Gaussian of variance beta SIGMA2 in M dimensions
         normaliser = M / 2 * (np.log(2 * np.pi * SIGMA2 * BETA) - np.log(2 * np.pi * SIGMA2) / BETA)
         return {
-            "distortion_signs": drawn.mean(1),
-            "distortion_signs_se": error,
+            "distortion_draw_se": error,
             "log_density_prior": prior,
             "log_density_metric": by_loss,
             "log_density_metric_sigmas": by_sigmas,
@@ -370,12 +420,49 @@ class Oracle:
         one = self.densities["log_density_metric"]
         two = self.densities["log_density_metric_sigmas"]
         yield "volume", "input space by (n/2) log a_x (Eq. 21)"
-        yield "absolute", "absolute values exist"
+        yield (
+            "absolute",
+            "absolute values exist: a lower bound of log p(x) in expectation over draws",
+        )
+        yield from self.weighted()
         yield "mean_log_density_metric", one.mean()
         spread = ((one - one.mean()) * (two - two.mean())).mean()
         yield "estimator_correlation", spread / one.std() / two.std()
         yield "estimator_difference_mean", one.mean() - two.mean()
         yield "estimator_difference_sd", (one - two).std()
+
+    def weighted(self) -> Iterator[tuple[str, object]]:
+        """The importance-weighted bound of fifty draws a row, and the tail of their weights."""
+        noise = normal(SEED, "weighted", self.index, 50 * N).reshape(ROWS, 50, N)
+        z = self.mu[:, None] + self.s[:, None] * noise
+        lower = np.stack([self.d(self.x, self.decode(z[:, k])) for k in range(50)], 1) / BETA
+        prior, own = gaussian.logpdf(z).sum(2), gaussian.logpdf(noise).sum(2)
+        logs = prior - own + np.log(self.s).sum(1)[:, None] - lower
+        gap = logsumexp(logs, axis=1) - np.log(50) - logs.mean(1)
+        weights = np.exp(logs - logs.max(1)[:, None])
+        shape = np.array([self.tail(np.sort(row)) for row in weights])
+        yield "iwae_gap", gap.mean()
+        yield "iwae_gap_se", gap.std(ddof=1) / np.sqrt(ROWS)
+        yield "effective_draws", (weights.sum(1) ** 2 / (weights**2).sum(1)).mean()
+        yield "pareto_k", np.median(shape)
+        heavy = (shape > 0.7).mean()
+        yield "pareto_k_heavy", heavy
+        near = f"near log p(x): Pareto k is at most 0.7 in {1 - heavy:.0%} of rows"
+        none = f"no claim on log p(x): Pareto k is above 0.7 in {heavy:.0%} of rows"
+        yield "iwae_claim", near if np.median(shape) <= 0.7 else none
+
+    @staticmethod
+    def tail(weights: np.ndarray) -> float:
+        """Shape of the ten largest of fifty, by the posterior mean of Zhang and Stephens."""
+        over = weights[40:] - weights[39]
+        grid = [1 / over[9] + (1 - np.sqrt(33 / (j - 0.5))) / (3 * over[2]) for j in range(1, 34)]
+        shapes = [np.log(1 - b * over).mean() for b in grid]
+        # the likelihood of k and scale = -k / b, profiled
+        fits = [genpareto.logpdf(over, k, scale=-k / b).sum() for b, k in zip(grid, shapes,
+                strict=True)]  # fmt: skip
+        chance = np.exp(np.array(fits) - max(fits))
+        best = (np.array(grid) * chance).sum() / chance.sum()
+        return float((10 * np.log(1 - best * over).mean() + 5) / 20)
 
     def anomaly(self) -> Iterator[tuple[str, object]]:
         marks = self.marks
@@ -392,6 +479,10 @@ class Oracle:
             ]
             flags = [score > threshold for threshold in thresholds]
             yield prefix + "threshold", np.array(thresholds)
+            if not prefix:
+                count = len(normal_rows)
+                alarms = (int((1 - QUANTILE) * count) + 1) / (count + 1)
+                yield "false_alarms", np.array([alarms, np.nan])
             for name in ("precision", "recall", "f1"):
                 judge = getattr(sklearn, f"{name}_score")
                 yield prefix + name, np.array([judge(marks, flag) for flag in flags])

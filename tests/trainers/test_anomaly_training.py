@@ -72,7 +72,7 @@ def test_a_checkpoint_scores_as_the_trainer_does(small, tmp_path, activation, tr
     x = torch.from_numpy(table(1).x)
     named = vae.facts.transform_metric
     transform_metric = None if named is None else installed().metric(named)
-    objective = Objective(vae, installed().metric("sse"), transform_metric)
+    objective = Objective(vae, installed().metric("sse"), transform_metric, expectation="two-point")
     public = parts(objective(x), vae.facts.beta)
     ones = torch.ones(1)
     own = ensemble.losses(torch.stack([x, x]), [ones, -ones])

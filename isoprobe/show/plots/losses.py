@@ -37,7 +37,7 @@ def rate_distortion(result: Result, ax: Axes) -> None:
     here = float(group["rate_bits"].values)
     points = {
         "coding loss (54)": (result["overview"]["distortion_coding_mean"], "o", BLUE),
-        r"$n\,\beta/2$ (62)": (group["coding_loss_expected"], "D", GREEN),
+        r"$\frac{\beta}{2}\sum(1-\sigma^2)$": (group["coding_loss_expected"], "D", GREEN),
         "distortion": (group["distortion"], "s", RED),
     }
     for label, (variable, marker, colour) in points.items():

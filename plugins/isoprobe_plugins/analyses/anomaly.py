@@ -10,6 +10,7 @@ from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import CheckpointError, DataError, MetricError, OptionError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.theory import formulas
+from isoprobe.theory.detection import TIE, tie_tolerance
 from isoprobe.theory.stated import cite
 from isoprobe_plugins.analyses.variables import sample, scalar
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from isoprobe.probe.untrained import Untrained
 
 NONZERO = "nonzero"
+TRAINED_ON = (
+    "{share:.0%} of the reference rows are rows the checkpoint was trained on, whose scores are "
+    "too low: more new normal rows are flagged than p-values and thresholds say; take rows held "
+    "out of training"
+)
 _QUALITY = {
     "precision": "share of the flagged rows that are anomalies",
     "recall": "share of the anomalies that are flagged",
@@ -49,7 +55,7 @@ class Anomaly(Analysis):
 
     name = "anomaly"
     summary = "additive scores L_x, thresholds, conformal reference, quality (Section 5.3)"
-    needs = frozenset({"mean", "std", "distortion"})
+    needs = frozenset({"mean", "std", "distortion_fixed"})
 
     def __init__(
         self,
@@ -82,7 +88,9 @@ class Anomaly(Analysis):
         self.needs = quantities_of(setup.vae)
         self.untrained = _untrained(setup) if setup.labelled else None
         if self.untrained is not None:
-            self.objective = Objective(setup.vae, setup.metric, self.transform_metric)
+            self.objective = Objective(
+                setup.vae, setup.metric, self.transform_metric, expectation=setup.expectation
+            )
 
     def update(self, batch: Batch) -> Mapping[str, Variable]:
         """Store the parts of the score that need no beta, and which rows are anomalies."""
@@ -95,7 +103,7 @@ class Anomaly(Analysis):
                 _array(terms.distortion),
                 f"E_z D({inner}, x_hat)",
                 units="metric",
-                **cite(formulas.two_points),
+                **cite(formulas.fixed_distortion),
             )
         }
         if terms.transform is not None:
@@ -182,6 +190,12 @@ class Anomaly(Analysis):
         source = cite(formulas.objective)
         columns = {
             "score": sample(parts.score, "anomaly score L_x", units="metric", **source),
+            "score_tolerance": sample(
+                parts.tolerance,
+                "scores nearer than this are tied",
+                units="metric",
+                **cite(tie_tolerance),
+            ),
             "score_rate": Variable(
                 ("sample", "latent"),
                 parts.rate,
@@ -234,8 +248,10 @@ class Anomaly(Analysis):
                 units="metric",
                 **cite(formulas.objective),
             ),
-            **self._by_rule(scores, marks),
+            **self._by_rule(scores, marks, columns("score_tolerance")),
         }
+        if self.setup.training_share:
+            notes.append(TRAINED_ON.format(share=self.setup.training_share))
         if marks is not None:
             variables["prevalence"] = scalar(
                 float(marks.mean()), "share of rows that are anomalies", theory="Anomaly score"
@@ -243,11 +259,11 @@ class Anomaly(Analysis):
             twin, note = self._untrained_scores(columns)
             notes += note
             if twin is not None:
-                by_rule = self._by_rule(twin, marks)
+                by_rule = self._by_rule(twin, marks, TIE * np.abs(twin))
                 variables |= {
                     f"untrained_{name}": _renamed(variable, ", parameters drawn anew")
                     for name, variable in by_rule.items()
-                    if name not in {"rule", "share"}
+                    if name not in {"rule", "share", "false_alarms"}
                 }
         if notes:
             variables["notes"] = scalar(
@@ -286,11 +302,19 @@ class Anomaly(Analysis):
             return None, [f"{which} is labelled as an anomaly: no quality figures"]
         return marks, []
 
-    def _by_rule(self, scores: np.ndarray, marks: np.ndarray | None) -> dict[str, Variable]:
+    def _by_rule(
+        self, scores: np.ndarray, marks: np.ndarray | None, tolerance: np.ndarray
+    ) -> dict[str, Variable]:
         """Threshold by each rule, and what it finds."""
         import numpy as np
 
-        from isoprobe.theory.detection import auroc, average_precision, detect, upper_threshold
+        from isoprobe.theory.detection import (
+            auroc,
+            average_precision,
+            detect,
+            false_alarm_rate,
+            upper_threshold,
+        )
 
         shares = {"quantile": 1 - self.quantile}
         contamination = self.contamination
@@ -315,11 +339,19 @@ class Anomaly(Analysis):
             "share": by_rule(
                 list(shares.values()), "share above it: of reference rows, or of all rows"
             ),
+            "false_alarms": by_rule(
+                [
+                    false_alarm_rate(len(reference), share) if rule == "quantile" else np.nan
+                    for rule, share in shares.items()
+                ],
+                "chance at most that a new normal row lies above it; not known by contamination",
+                formula=false_alarm_rate,
+            ),
             "threshold": by_rule(thresholds, "rows of a higher score are flagged", units="metric"),
         }
         if marks is None:
             return variables
-        found = [asdict(detect(scores, marks, threshold)) for threshold in thresholds]
+        found = [asdict(detect(scores, marks, threshold, tolerance)) for threshold in thresholds]
         for name, text in _QUALITY.items():
             variables[name] = by_rule([row[name] for row in found], text, formula=detect)
         variables["auroc"] = scalar(

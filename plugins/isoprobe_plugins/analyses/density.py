@@ -10,6 +10,7 @@ from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.theory import formulas
 from isoprobe.theory.stated import cite
+from isoprobe_plugins.analyses.rows import checked_rows
 from isoprobe_plugins.analyses.variables import sample, scalar
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 #: beyond this many latents the determinants of the volume correction are left out
 GRAM_LIMIT = 256
+#: fewer draws have no tail to judge them by
+LEAST_DRAWS = 25
 
 
 _VOLUMES: dict[str, Callable[..., Any]] = {
@@ -39,17 +42,26 @@ class Density(Analysis):
     Args:
         volume: ``auto`` takes Eq. 21 or 20 where they apply and the general correction elsewhere;
             ``general`` always takes the general one; ``none`` leaves input densities out.
+        draws: draws a row for the importance-weighted bound, 25 at least; 0 leaves it out.
+        rows: rows that it is taken on, spread over the data.
     """
 
     name = "density"
     summary = "log density of each sample, metric and input space (Eq. 19-21 and beyond)"
-    needs = frozenset({"mean", "std", "distortion", "distortion_self", "distortion_signs", "kl"})
+    needs = frozenset({"mean", "std", "distortion_pairs", "distortion_self", "kl"})
 
-    def __init__(self, volume: str = "auto") -> None:
+    def __init__(self, volume: str = "auto", draws: int = 50, rows: int = 256) -> None:
         super().__init__()
         if volume not in {"auto", "general", "none"}:
             raise OptionError(f"density's volume is auto, general or none; found {volume!r}.")
+        if draws and draws < LEAST_DRAWS:
+            raise OptionError(
+                f"density's draws is 0 or at least {LEAST_DRAWS}, or weights have no tail; "
+                f"found {draws}."
+            )
         self.volume = volume
+        self.draws = draws
+        self.rows = checked_rows(rows, self.name)
 
     @classmethod
     def figures(cls) -> Sequence[Figure]:
@@ -64,41 +76,40 @@ class Density(Analysis):
         self.route = self._route(setup)
         if self.route == "general":
             self.needs = self.needs | {"gram", "euclidean_gram"}
+        elif setup.metric.smooth and self._fits(setup):
+            self.needs = self.needs | {"gram"}  # which makes E_z D of a row quiet
 
     def _route(self, setup: Setup) -> str:
-        metric, vae = setup.metric, setup.vae
+        metric = setup.metric
         if self.volume == "none" or not metric.smooth:
             return "none"
         if self.volume == "auto" and metric.scale is not None:
             return "scale"
         if self.volume == "auto" and metric.diagonal is not None and self._full(setup):
             return "determinant"
-        fits = vae.latent_size <= GRAM_LIMIT and setup.pullback == "exact"
-        return "general" if fits else "none"
+        return "general" if self._fits(setup) else "none"
+
+    @staticmethod
+    def _fits(setup: Setup) -> bool:
+        return setup.vae.latent_size <= GRAM_LIMIT and setup.pullback == "exact"
 
     @staticmethod
     def _full(setup: Setup) -> bool:
         return int(setup.active.sum()) == setup.vae.input_size
 
     def update(self, batch: Batch) -> Mapping[str, Variable]:
-        """Store the volume correction and the random-sign distortion of each sample."""
+        """Store the volume correction, and how well the mean over draws is known."""
         import numpy as np
 
-        draws = batch.array("distortion_signs")
+        pairs = batch.array("distortion_pairs")
         columns = {
-            "distortion_signs": sample(
-                draws.mean(axis=1),
-                "E_z D by random corners mu +- sigma",
+            "distortion_draw_se": sample(
+                pairs.std(axis=1, ddof=1) / np.sqrt(pairs.shape[1])
+                if pairs.shape[1] > 1
+                else np.full(len(pairs), np.inf),
+                "standard error of a row's E_z D over its pairs of draws",
                 units="metric",
-                **cite(formulas.two_points),
-            ),
-            "distortion_signs_se": sample(
-                draws.std(axis=1, ddof=1) / np.sqrt(draws.shape[1])
-                if draws.shape[1] > 1
-                else np.full(len(draws), np.inf),
-                "standard error of distortion_signs",
-                units="metric",
-                **cite(formulas.two_points),
+                **cite(formulas.expected_distortion),
             ),
         }
         volume = self._log_volume(batch)
@@ -156,13 +167,13 @@ class Density(Analysis):
             ),
             "log_density_metric_sigmas": sample(
                 by_sigmas,
-                "log p(y) from the prior times sigmas",
+                "log p(mu) prod sigma_j, the prior at the mean times sigmas; no bound of log p(y)",
                 units="nat",
                 **cite(formulas.log_density_by_sigmas),
             ),
             "log_density_metric_se": sample(
-                chunk["distortion_signs_se"].astype(float) / beta,
-                "standard error of -E D / beta over random corners",
+                chunk["distortion_draw_se"].astype(float) / beta,
+                "standard error of -E D / beta over a row's pairs of draws",
                 units="nat",
                 **cite(formulas.log_density_by_loss),
             ),
@@ -177,7 +188,7 @@ class Density(Analysis):
             )
             columns["log_density_input_sigmas"] = sample(
                 formulas.input_log_density(by_sigmas, volume),
-                "log p(x) from the prior times sigmas",
+                "the same with the volume; no bound of log p(x)",
                 units="nat",
                 **source,
             )
@@ -185,11 +196,16 @@ class Density(Analysis):
         if normaliser is not None:
             columns["log_density_absolute"] = sample(
                 formulas.absolute_log_density(whole, rate, beta, normaliser),
-                "absolute log p(x), an evidence lower bound",
+                "absolute log p(x)" + (", a lower bound in expectation" if self._bounds else ""),
                 units="nat",
                 **cite(formulas.absolute_log_density),
             )
         return columns
+
+    @property
+    def _bounds(self) -> bool:
+        """Whether the mean over draws has a bound as its expectation; two points have not."""
+        return self.setup.expectation == "gaussian"
 
     def _normaliser(self, context: Context) -> float | None:
         """Return the log normaliser of the decoder's density; None where there is no density.
@@ -211,7 +227,9 @@ class Density(Analysis):
             "general": "input space by (1/2) log det(J'GJ) / det(J'J) over active dimensions",
         }[self.route]
         absolute = (
-            "absolute values exist"
+            "absolute values exist: a lower bound of log p(x) in expectation over draws"
+            if normaliser is not None and self._bounds
+            else "absolute values exist, and are no bound: E D is taken at two points"
             if normaliser is not None
             else "relative only: exp(-D/beta) is not a normalised density here"
         )
@@ -263,6 +281,62 @@ class Density(Analysis):
                 "standard deviation of that difference",
                 units="nat",
                 **apart,
+            ),
+            **self._weighted(context),
+        }
+
+    def _weighted(self, context: Context) -> dict[str, Variable]:
+        """The importance-weighted bound against the ELBO, and whether it tells anything."""
+        import numpy as np
+
+        from isoprobe.probe.weighted import weighted_draws
+        from isoprobe.theory.weighted import LARGEST_SHAPE, bound_gap, effective_draws, tail_shape
+
+        beta = context.beta.value
+        if not self.draws or not beta > 0:
+            return {}
+        setup = self.setup
+        weights = weighted_draws(
+            setup.vae, setup.metric, setup.sample(self.rows), beta, self.draws, setup.seed
+        )
+        gap, shape = bound_gap(weights), tail_shape(weights)
+        error = gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.inf
+        heavy = float((shape > LARGEST_SHAPE).mean())
+        claim = (
+            f"near log p(x): Pareto k is at most {LARGEST_SHAPE} in {1 - heavy:.0%} of rows"
+            if np.median(shape) <= LARGEST_SHAPE
+            else f"no claim on log p(x): Pareto k is above {LARGEST_SHAPE} in {heavy:.0%} of rows"
+        )
+        return {
+            "iwae_gap": scalar(
+                gap.mean(),
+                f"importance-weighted bound of {self.draws} draws less ELBO, {len(gap)} rows",
+                units="nat",
+                show="tile",
+                label="IWAE - ELBO",
+                **cite(bound_gap),
+            ),
+            "iwae_gap_se": scalar(
+                error, "standard error of iwae_gap over rows", units="nat", **cite(bound_gap)
+            ),
+            "effective_draws": scalar(
+                effective_draws(weights).mean(),
+                f"equal draws that {self.draws} weighted ones are worth, mean over rows",
+                **cite(effective_draws),
+            ),
+            "pareto_k": scalar(
+                np.median(shape),
+                f"shape of the weights' tail, median over rows; {claim}",
+                show="tile",
+                label="Pareto k",
+                form=".2f",
+                **cite(tail_shape),
+            ),
+            "pareto_k_heavy": scalar(
+                heavy, f"share of rows with Pareto k above {LARGEST_SHAPE}", **cite(tail_shape)
+            ),
+            "iwae_claim": scalar(
+                claim, "what the importance-weighted bound tells", **cite(tail_shape)
             ),
         }
 

@@ -35,11 +35,14 @@ class Importance(Analysis):
         return IMPORTANCE
 
     def start(self, setup: Setup) -> None:
-        """Prepare the share of idle samples; the overview keeps all else."""
+        """Prepare the share of idle samples and the variance of the data."""
+        from isoprobe.probe.selfcheck import SAMPLES, mean_input_distortion
         from isoprobe.statistics.moments import Moments
 
         super().start(setup)
         self.idle = Moments((setup.vae.latent_size,))
+        x = setup.sample(SAMPLES)
+        self.baseline = mean_input_distortion(setup.metric, x)
         self.accumulators = {"idle": self.idle}
 
     def update(self, batch: Batch) -> None:
@@ -53,10 +56,13 @@ class Importance(Analysis):
         beta, active = context.beta.value, context.setup.active
         inverse = context.statistics.inverse_variance
         exact = context.statistics.scales.variances(beta)
+        error = context.statistics.scales.variance_errors(beta)
+        known = formulas.determined(exact, error, self._variance(context))
         # without a beta there are no variances, and the inverse ones rank alike
         ranked = exact if np.isfinite(exact).all() else inverse.mean
-        order = formulas.order_of_importance(ranked, active)
-        share, rough = formulas.shares(exact, active), cite(formulas.rough_importance)
+        order = formulas.order_of_importance(ranked, active & known)
+        share = formulas.shares(exact, active & known)
+        rough = cite(formulas.rough_importance)
         return {
             "rough": latent(
                 formulas.rough_importance(inverse.mean, beta),
@@ -79,6 +85,14 @@ class Importance(Analysis):
                 show="column",
                 label="importance",
                 **cite(ScaleCurve.variance),
+            ),
+            "exact_se": latent(
+                error, "standard error of exact", units="metric", **cite(ScaleCurve.variance_error)
+            ),
+            "determined": latent(
+                known,
+                "exact is not clearly above the variance of the data, which no latent can exceed",
+                **cite(formulas.determined),
             ),
             "share": latent(
                 share,
@@ -122,6 +136,11 @@ class Importance(Analysis):
                 formulas.water_level(beta), "beta/2", units="metric", **cite(formulas.water_level)
             ),
         }
+
+    def _variance(self, context: Context) -> float | None:
+        """Least E D(x, c) - D(x, x) over constants c; None where it is not known."""
+        own = float(context.statistics.distortion_self.mean)
+        return None if self.baseline is None else self.baseline - own
 
 
 @hookimpl

@@ -51,12 +51,13 @@ class RateDistortion(Analysis):
         import numpy as np
 
         beta, active = context.beta.value, context.setup.active
-        exact = context.results["importance"]["exact"].values
+        importance = context.results["importance"]
+        exact, known = importance["exact"].values, importance["determined"].values
         return {
             **_losses(context.statistics, beta, active),
             **_rates(context.statistics, beta, active),
             **_certificate(context.statistics, beta, active),
-            **_predictions(beta, np.where(active, exact, 0.0)),
+            **_predictions(beta, np.where(active & known, exact, 0.0)),
         }
 
 
@@ -65,8 +66,8 @@ def _losses(found: PassStatistics, beta: float, active: np.ndarray) -> dict[str,
     source = cite(formulas.excess)
     return {
         "coding_loss_expected": scalar(
-            formulas.expected_coding_loss(active, beta),
-            "n_active beta / 2",
+            formulas.expected_coding_loss(found.variance.mean, active, beta),
+            "(beta/2) sum of 1 - E[sigma^2] over active dimensions",
             units="metric",
             **cite(formulas.expected_coding_loss),
         ),

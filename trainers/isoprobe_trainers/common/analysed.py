@@ -47,6 +47,7 @@ def analysed(
         analyses=tuple(analyses),
         samples=samples,
         device=device,
+        expectation="two-point",  # as the paper's tables are made (A.6)
         out=path,
         overwrite=True,
     )
