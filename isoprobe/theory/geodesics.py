@@ -150,6 +150,30 @@ def geodesics(
     return Geodesics(points, length, error, remaining, start)
 
 
+def equal_steps(surface: Surface, points: Tensor, count: int) -> Tensor:
+    """Put so many points on each path, equally far apart along it.
+
+    Args:
+        surface: decoder and metric.
+        points: paths, ``(P, K + 1, n)``, K at least 2.
+        count: points wanted, at least 2: the ends and those between.
+
+    Returns:
+        ``(P, count, n)``, between nodes four times as dense as those given.
+    """
+    fine = refined(refined(points))
+    with torch.no_grad():
+        segments = _squares(surface, fine, _decoded(surface, fine)).sqrt()
+    walked = torch.cat([segments.new_zeros(len(fine), 1), segments.cumsum(dim=1)], dim=1)
+    wanted = walked[:, -1:] * torch.linspace(0, 1, count, dtype=walked.dtype)
+    at = torch.searchsorted(walked, wanted, right=True).clamp(1, fine.shape[1] - 1)
+    left, right = walked.gather(1, at - 1), walked.gather(1, at)
+    share = ((wanted - left) / (right - left).clamp_min(1e-300)).clamp(0, 1)[..., None]
+    nodes = at[..., None].expand(-1, -1, fine.shape[2])
+    found: Tensor = fine.gather(1, nodes - 1) * (1 - share) + fine.gather(1, nodes) * share
+    return found
+
+
 def _solved(
     surface: Surface, starts: Tensor, levels: dict[int, int], tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
-from isoprobe_plugins.analyses.variables import sample, scalar
+from isoprobe_plugins.analyses.variables import input_axes, sample, scalar
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.contracts import VAE, Batch, Context, Figure, Setup
     from isoprobe.theory.geodesics import Geodesics, Surface
     from isoprobe.theory.isometric import IsometricMap
 
@@ -30,6 +30,7 @@ class Geometry(Analysis):
 
     Args:
         pairs: pairs of samples, drawn by index from the seed.
+        pictures: so many of the most distant pairs are decoded along their paths.
         effort: ``quick``, or ``thorough`` for ten times as many steps.
     """
 
@@ -38,14 +39,21 @@ class Geometry(Analysis):
     needs = frozenset({"mean", "std", "gram"})
     after = ("coordinates",)
 
-    def __init__(self, pairs: int = 24, effort: str = "quick") -> None:
+    def __init__(self, pairs: int = 24, effort: str = "quick", pictures: int = 6) -> None:
         super().__init__()
-        if pairs < 0 or effort not in _EFFORTS:
+        if min(pairs, pictures) < 0 or effort not in _EFFORTS:
             raise OptionError(
-                "geometry's pairs is at least 0 and effort 'quick' or 'thorough'; "
-                f"found {pairs} and {effort!r}."
+                "geometry's pairs and pictures are at least 0 and effort 'quick' or 'thorough'; "
+                f"found {pairs}, {pictures} and {effort!r}."
             )
-        self.pairs, self.effort = pairs, effort
+        self.pairs, self.effort, self.pictures = pairs, effort, pictures
+
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import GEOMETRY
+
+        return GEOMETRY
 
     def start(self, setup: Setup) -> None:
         """Check that the pullback is exact.
@@ -102,7 +110,7 @@ class Geometry(Analysis):
         if not len(pairs) or not context.beta.value > 0:
             return {}
         ends = mean[pairs].astype(float)
-        labels = columns("label")[pairs] if _labelled(columns) else None
+        labels = columns("label")[pairs] if context.setup.labelled else None
         return {
             **_ends(pairs, labels),
             **self._distances(ends, context),
@@ -128,14 +136,41 @@ class Geometry(Analysis):
             [path_length(seen, _chord(part))[0] for part in torch.split(found.points, block)]
         )
         steps = y.to_isometric(ends[:, 0]) - y.to_isometric(ends[:, 1])
-        return _variables(
-            found,
-            y=np.linalg.norm(steps, axis=1),
-            z=np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1),
-            chord=chords.numpy(),
-            line_z=lines["line_z"].numpy(),
-            line_y=lines["line_y"].numpy(),
-        )
+        return {
+            **_variables(
+                found,
+                y=np.linalg.norm(steps, axis=1),
+                z=np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1),
+                chord=chords.numpy(),
+                line_z=lines["line_z"].numpy(),
+                line_y=lines["line_y"].numpy(),
+            ),
+            **self._pictures(seen, found, along_z, context.setup.vae),
+        }
+
+    def _pictures(
+        self, seen: Surface, found: Geodesics, straight: Tensor, vae: VAE
+    ) -> dict[str, Variable]:
+        """What the paths of the most distant pairs pass, beside straight lines in z."""
+        import torch
+
+        from isoprobe.theory.geodesics import equal_steps
+
+        far = (-found.length).argsort(stable=True)[: self.pictures]
+        if not len(far):
+            return {}
+        axes = input_axes(vae.input_shape)
+        pictures = {}
+        for name, paths in (("geodesic", found.points), ("straight", straight)):
+            z = equal_steps(seen, paths[far], _STEPS)
+            with torch.no_grad():
+                parts = [vae.decode(row.to(vae.device, vae.dtype)) for row in z]
+            pictures[f"images_{name}"] = Variable(
+                ("pictured", "step", *axes),
+                torch.stack(parts).float().cpu().numpy(),
+                f"decoded at equal steps of length, {name} path",
+            )
+        return {"pictured": Variable(("pictured",), far.numpy(), "pairs decoded"), **pictures}
 
     def _surface(self, context: Context) -> tuple[Surface, int]:
         """The surface, and how many pairs memory allows at once."""
@@ -152,6 +187,8 @@ class Geometry(Analysis):
 
 
 _MEMORY = 1 << 30
+#: decoded points of a path
+_STEPS = 9
 
 
 def _drawn(rows: np.ndarray, pairs: int, seed: int) -> np.ndarray:
@@ -161,14 +198,6 @@ def _drawn(rows: np.ndarray, pairs: int, seed: int) -> np.ndarray:
     shuffled = np.random.default_rng((seed, 9_1)).permutation(rows)
     count = min(pairs, len(rows) // 2)
     return shuffled[: 2 * count].reshape(count, 2)
-
-
-def _labelled(columns: Callable[[str], np.ndarray]) -> bool:
-    try:
-        columns("label")
-    except KeyError:
-        return False
-    return True
 
 
 def _map(context: Context) -> IsometricMap:

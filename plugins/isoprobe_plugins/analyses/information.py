@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -14,7 +14,7 @@ from isoprobe_plugins.analyses.variables import latent, scalar
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.contracts import Batch, Context, Figure, Setup
     from isoprobe.theory.information import Factor, LatentInformation
     from isoprobe.theory.linear_probe import ProbeCurve
 
@@ -38,6 +38,13 @@ class Information(Analysis):
     def __init__(self, rows: int = 10_000) -> None:
         super().__init__()
         self.rows = checked_rows(rows, self.name)
+
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import INFORMATION
+
+        return INFORMATION
 
     def start(self, setup: Setup) -> None:
         """Check that there is something to tell of.

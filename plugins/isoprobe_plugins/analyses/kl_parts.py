@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -13,7 +13,7 @@ from isoprobe_plugins.analyses.variables import latent, scalar
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context
+    from isoprobe.contracts import Batch, Context, Figure
     from isoprobe.theory.kl_parts import KLParts, LatentParts
 
 
@@ -32,6 +32,13 @@ class KLPartsAnalysis(Analysis):
     def __init__(self, rows: int = 10_000) -> None:
         super().__init__()
         self.rows = checked_rows(rows, self.name)
+
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import KL_PARTS
+
+        return KL_PARTS
 
     def update(self, batch: Batch) -> None:
         """Nothing: posteriors are stored by every run."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
 from isoprobe_plugins.analyses.rows import checked_rows
-from isoprobe_plugins.analyses.traversal import AXES
-from isoprobe_plugins.analyses.variables import scalar
+from isoprobe_plugins.analyses.variables import input_axes, scalar
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from isoprobe.contracts import Batch, Context
+    from isoprobe.contracts import Batch, Context, Figure
 
 #: shares of the distortion which all latents together remove
 SHARES = (0.90, 0.95, 0.99)
@@ -45,6 +44,13 @@ class Truncation(Analysis):
                 f"found {drop!r} and {pictures}."
             )
         self.rows, self.drop, self.pictures = checked_rows(rows, self.name), drop, pictures
+
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import TRUNCATION
+
+        return TRUNCATION
 
     def update(self, batch: Batch) -> None:
         """Nothing: rows are decoded once their order of importance is known."""
@@ -150,8 +156,7 @@ class Truncation(Analysis):
             images = [
                 self.setup.vae.decode(self._truncated(mean, order[:k], context)) for k in shown
             ]
-        shape = self.setup.vae.input_shape
-        axes = AXES.get(len(shape), tuple(f"axis_{i}" for i in range(len(shape))))
+        axes = input_axes(self.setup.vae.input_shape)
         return {
             "pictured": Variable(("pictured",), shown, "k of each row of pictures"),
             "images": Variable(

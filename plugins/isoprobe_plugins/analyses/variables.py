@@ -5,12 +5,16 @@ Built-in analyses hold many arrays, so theirs are shown only where they say so w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
 from isoprobe.contracts import Variable
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+_AXES = {1: ("input",), 2: ("row", "column"), 3: ("channel", "row", "column")}
 
 
 class Metadata(TypedDict):
@@ -42,6 +46,11 @@ def scalar(
     import numpy as np
 
     return Variable((), np.asarray(value), long_name, **_quiet(metadata))
+
+
+def input_axes(shape: Sequence[int]) -> tuple[str, ...]:
+    """Names of the axes of one input: ``("channel", "row", "column")`` for ``(C, H, W)``."""
+    return _AXES.get(len(shape), tuple(f"axis_{i}" for i in range(len(shape))))
 
 
 def _quiet(metadata: Metadata) -> Metadata:
