@@ -15,11 +15,26 @@ from isoprobe.errors import IsoprobeError
 if TYPE_CHECKING:
     from isoprobe.api import analyze, load
     from isoprobe.contracts import VAE, Facts, Posterior
+    from isoprobe.run.codes import decode, encode, sample
     from isoprobe.run.scoring import score
+    from isoprobe.run.walking import interpolate
 
     __version__: str
 
-__all__ = ["VAE", "Facts", "IsoprobeError", "Posterior", "__version__", "analyze", "load", "score"]
+__all__ = [
+    "VAE",
+    "Facts",
+    "IsoprobeError",
+    "Posterior",
+    "__version__",
+    "analyze",
+    "decode",
+    "encode",
+    "interpolate",
+    "load",
+    "sample",
+    "score",
+]
 
 moved.install()
 
@@ -27,6 +42,10 @@ _HOMES = {
     "analyze": "isoprobe.api",
     "load": "isoprobe.api",
     "score": "isoprobe.run.scoring",
+    "encode": "isoprobe.run.codes",
+    "decode": "isoprobe.run.codes",
+    "sample": "isoprobe.run.codes",
+    "interpolate": "isoprobe.run.walking",
     "VAE": "isoprobe.contracts",
     "Facts": "isoprobe.contracts",
     "Posterior": "isoprobe.contracts",

@@ -295,12 +295,14 @@ class Dataset(abc.ABC):
         shape: shape of one sample as stored.
         dtype: numpy name of the stored type; ``uint8`` marks image bytes.
         notes: what a reader should know about how it was read, a sentence each.
+        columns: names of the values of a row, where a table names them.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     notes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def __len__(self) -> int:

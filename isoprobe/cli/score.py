@@ -63,8 +63,9 @@ def score(
     each rule: p-value up to alpha, score above the reference's quantile or contamination.
     """
     from isoprobe.registry.specs import parse_options
+    from isoprobe.results.flat import csv_to
     from isoprobe.run.scoring import open_scoring
-    from isoprobe.run.tables import check_out, csv_to, write_batches, write_scores
+    from isoprobe.run.tables import check_out, write_batches, write_scores
 
     check_out(out, overwrite=overwrite, by_input=by_input, resume=resume)
     settings |= {"options": parse_options(options, of="--option"), "by_input": by_input}

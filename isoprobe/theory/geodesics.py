@@ -21,6 +21,8 @@ from isoprobe.theory.relaxation import Relaxed, relax
 
 #: segments of each level, and steps taken there at most
 LEVELS = {4: 16, 8: 12, 16: 10, 32: 4}
+#: the same where a path is worth more time, and their tolerance
+THOROUGH = ({4: 60, 8: 60, 16: 60, 32: 60}, 1e-4)
 #: relative length that a further step promises, below which a path is at rest
 TOLERANCE = 1e-3
 #: and below which it counts as converged where the steps ran out

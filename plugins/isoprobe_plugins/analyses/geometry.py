@@ -16,13 +16,9 @@ if TYPE_CHECKING:
 
     from isoprobe.contracts import VAE, Batch, Context, Figure, Setup
     from isoprobe.theory.geodesics import Geodesics, Surface
-    from isoprobe.theory.isometric import IsometricMap
 
-#: steps of each level and relative tolerance, by effort
-_EFFORTS: dict[str, tuple[dict[int, int] | None, float]] = {
-    "quick": (None, 1e-3),
-    "thorough": ({4: 60, 8: 60, 16: 60, 32: 60}, 1e-4),
-}
+#: how much time is spent on each path
+_EFFORTS = ("quick", "thorough")
 
 
 class Geometry(Analysis):
@@ -120,13 +116,23 @@ class Geometry(Analysis):
         import numpy as np
         import torch
 
-        from isoprobe.theory.geodesics import geodesics, path_length, straight
+        from isoprobe.theory.geodesics import (
+            LEVELS,
+            THOROUGH,
+            TOLERANCE,
+            geodesics,
+            path_length,
+            straight,
+        )
+        from isoprobe.theory.isometric import read_map, straight_in_y
 
         seen, block = self._surface(context)
-        y = _map(context)
+        y = read_map(context.results)
         a, b = torch.from_numpy(ends[:, 0]), torch.from_numpy(ends[:, 1])
-        along_z, along_y = straight(a, b), _straight_in_y(y, ends)
-        levels, tolerance = _EFFORTS[self.effort]
+        along_z = straight(a, b)
+        along_y = torch.from_numpy(straight_in_y(y, ends, along_z.shape[1]))
+        quick = self.effort == "quick"
+        levels, tolerance = (LEVELS, TOLERANCE) if quick else THOROUGH
         found = geodesics(seen, [along_z, along_y], levels=levels, tolerance=tolerance, block=block)
         lines = {
             name: torch.cat([path_length(seen, part)[0] for part in torch.split(path, block)])
@@ -198,25 +204,6 @@ def _drawn(rows: np.ndarray, pairs: int, seed: int) -> np.ndarray:
     shuffled = np.random.default_rng((seed, 9_1)).permutation(rows)
     count = min(pairs, len(rows) // 2)
     return shuffled[: 2 * count].reshape(count, 2)
-
-
-def _map(context: Context) -> IsometricMap:
-    from isoprobe.theory.isometric import map_from_arrays
-
-    group = context.results["coordinates"]
-    return map_from_arrays(group["knots"].values, group["slopes"].values)
-
-
-def _straight_in_y(y: IsometricMap, ends: np.ndarray) -> Tensor:
-    import torch
-
-    from isoprobe.theory.geodesics import straight
-
-    a, b = (torch.from_numpy(y.to_isometric(ends[:, i])) for i in (0, 1))
-    line = straight(a, b)
-    z = torch.from_numpy(y.from_isometric(line.flatten(0, 1).numpy())).view_as(line)
-    z[:, 0], z[:, -1] = torch.from_numpy(ends[:, 0]), torch.from_numpy(ends[:, 1])
-    return z
 
 
 def _chord(paths: Tensor) -> Tensor:
