@@ -18,7 +18,7 @@ from isoprobe.results.whole import replacing
 Columns = Mapping[str, np.ndarray]
 Write = Callable[[Columns], None]
 
-#: bytes of a chunk of an HDF5 data set
+#: bytes of a chunk of an HDF5 data set at most
 _CHUNK = 1 << 20
 
 
@@ -178,8 +178,8 @@ def _hdf5(path: Path, rows: int) -> Iterator[Write]:
             count = len(next(iter(columns.values())))
             for name, values in columns.items():
                 if name not in file:
-                    row = max(values[0].nbytes, 1)
-                    chunk = (min(rows, max(1, _CHUNK // row)), *values.shape[1:])
+                    # as long as a batch, so that no chunk is packed, read and packed again
+                    chunk = (min(count, max(1, _CHUNK // values[0].nbytes)), *values.shape[1:])
                     kind = h5py.string_dtype() if values.dtype.kind == "U" else values.dtype
                     file.create_dataset(
                         name, (rows, *values.shape[1:]), kind, chunks=chunk, compression="gzip",
