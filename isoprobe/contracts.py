@@ -296,6 +296,7 @@ class Dataset(abc.ABC):
         dtype: numpy name of the stored type; ``uint8`` marks image bytes.
         notes: what a reader should know about how it was read, a sentence each.
         columns: names of the values of a row, where a table names them.
+        factors: names of the labels of a row, where it has several.
     """
 
     name: str
@@ -303,6 +304,7 @@ class Dataset(abc.ABC):
     dtype: str
     notes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    factors: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -313,7 +315,7 @@ class Dataset(abc.ABC):
         """Rows at ascending indices, ``(len(indices), *shape)``."""
 
     def labels(self, indices: np.ndarray) -> np.ndarray | None:
-        """Labels of the rows, where the data has some."""
+        """Labels of the rows, ``(len(indices),)``, or ``(len(indices), factors)``, if any."""
         return None
 
     @abc.abstractmethod
@@ -453,6 +455,7 @@ class Setup:
         sample: inputs spread evenly over the data, ``count -> (count, *input_shape)``.
         pullback: how the pullback is taken; ``exact`` alone gives more than its diagonal.
         labelled: the data has labels.
+        factors: their names, where a row has several.
     """
 
     vae: VAE
@@ -463,6 +466,7 @@ class Setup:
     sample: Callable[[int], Tensor]
     pullback: str = "exact"
     labelled: bool = False
+    factors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -473,7 +477,7 @@ class Batch:
         index: position of each sample in the run, ``(B,)`` int64; independent of batch size.
         x: inputs as the model sees them, ``(B, *input_shape)``.
         quantities: named tensors, first axis B; see :mod:`isoprobe.probe.quantities`.
-        labels: labels of the rows, or None.
+        labels: labels of the rows, ``(B,)``, or ``(B, factors)`` where a row has several, or None.
     """
 
     index: np.ndarray

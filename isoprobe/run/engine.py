@@ -158,6 +158,7 @@ class Run:
             sample=self._sample,
             pullback=self.options.pullback,
             labelled=self.data.labelled,
+            factors=self.data.dataset.factors,
         )
 
     def pilot(self) -> np.ndarray:

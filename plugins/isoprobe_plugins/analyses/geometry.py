@@ -214,7 +214,8 @@ def _chord(paths: Tensor) -> Tensor:
 def _ends(pairs: np.ndarray, labels: np.ndarray | None) -> dict[str, Variable]:
     found = {"pair_rows": Variable(("pair", "end"), pairs, "samples at the ends of each pair")}
     if labels is not None:
-        found["pair_labels"] = Variable(("pair", "end"), labels, "their labels")
+        axes = ("pair", "end", "factor")[: labels.ndim]
+        found["pair_labels"] = Variable(axes, labels, "their labels")
     return found
 
 

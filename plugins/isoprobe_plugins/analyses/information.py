@@ -56,7 +56,7 @@ class Information(Analysis):
         if not setup.labelled:
             raise OptionError(
                 "analysis 'information' needs rows with labels and these have none; name them, "
-                "as in --data FILE.npz:x,y or FILE.csv:label=COLUMN."
+                "as in --data FILE.npz:x,y1,y2 or FILE.csv:label=COLUMN."
             )
 
     def update(self, batch: Batch) -> None:
@@ -90,7 +90,7 @@ class Information(Analysis):
         if known.sum() < 2:
             return {"rows": scalar(int(known.sum()), "rows with finite posterior and labels")}
         mean, std, table = mean[known], std[known], table[known]
-        names = ["label"] if table.shape[1] == 1 else [f"factor_{k}" for k in range(len(table.T))]
+        names = context.setup.factors or ("label",)
         factors = [factor(column, name) for column, name in zip(table.T, names, strict=True)]
         found = latent_information(mean, std, factors, context.setup.seed)
         return {
