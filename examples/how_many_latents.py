@@ -25,7 +25,7 @@ def main() -> None:
     for k, measured, predicted in zip(
         group["kept"], group["distortion"], group["distortion_predicted"], strict=True
     ):
-        print(f"  {k:2d}  {measured:6.2f}  {predicted:6.2f}")
+        print(f"  {k:>2}  {measured:6.2f}  {predicted:6.2f}")
     enough = {share: int(group[f"latents_{share}"]) for share in (90, 95, 99)}
     print("latents for 90, 95, 99 % of what all of them remove:", *enough.values())
     assert used == 7 >= enough[99] >= enough[95] >= enough[90]

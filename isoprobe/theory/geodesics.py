@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from isoprobe.theory.relaxation import Relaxed, relax
+from isoprobe.theory.stated import stated
 
 #: segments of each level, and steps taken there at most
 LEVELS = {4: 16, 8: 12, 16: 10, 32: 4}
@@ -99,6 +100,7 @@ def straight(a: Tensor, b: Tensor, segments: int = max(LEVELS)) -> Tensor:
     return a[:, None] + share * (b - a)[:, None]
 
 
+@stated("Distances (beyond)")
 def path_length(surface: Surface, points: Tensor) -> tuple[Tensor, Tensor]:
     """Length of paths, and how far off it may be.
 
@@ -119,6 +121,7 @@ def path_length(surface: Surface, points: Tensor) -> tuple[Tensor, Tensor]:
     return (4 * fine - coarse) / 3, (fine - coarse).abs() / 3
 
 
+@stated("Distances (beyond)")
 def geodesics(
     surface: Surface,
     starts: Sequence[Tensor],

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
-from isoprobe_plugins.analyses.variables import input_axes, sample, scalar
+from isoprobe.theory.stated import cite
+from isoprobe_plugins.analyses.variables import headed, input_axes, sample, scalar, sourced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +72,11 @@ class Geometry(Analysis):
         values = gram_eigenvalues(batch["gram"]).cpu().numpy()
         return {
             "pullback_eigenvalues": Variable(
-                ("sample", "rank"), values, "eigenvalues of J'GJ, ascending", "metric"
+                ("sample", "rank"),
+                values,
+                "eigenvalues of J'GJ, ascending",
+                "metric",
+                **cite(gram_eigenvalues),
             )
         }
 
@@ -87,10 +92,16 @@ class Geometry(Analysis):
 
         values = chunk["pullback_eigenvalues"].astype(float) + context.beta.value / 2
         return {
-            "log_volume": sample(log_volume(values), "log sqrt det M at mu", units="nat"),
-            "condition": sample(condition_number(values), "condition number of M at mu"),
+            "log_volume": sample(
+                log_volume(values), "log sqrt det M at mu", units="nat", **cite(log_volume)
+            ),
+            "condition": sample(
+                condition_number(values), "condition number of M at mu", **cite(condition_number)
+            ),
             "relaxed_distortion": sample(
-                relaxed_distortion(values), "variance of M's eigenvalues over their squared mean"
+                relaxed_distortion(values),
+                "variance of M's eigenvalues over their squared mean",
+                **cite(relaxed_distortion),
             ),
         }
 
@@ -107,10 +118,8 @@ class Geometry(Analysis):
             return {}
         ends = mean[pairs].astype(float)
         labels = columns("label")[pairs] if context.setup.labelled else None
-        return {
-            **_ends(pairs, labels),
-            **self._distances(ends, context),
-        }
+        found = {**_ends(pairs, labels), **self._distances(ends, context)}
+        return headed(found, "Distances (beyond)")
 
     def _distances(self, ends: np.ndarray, context: Context) -> dict[str, Variable]:
         import numpy as np
@@ -142,17 +151,16 @@ class Geometry(Analysis):
             [path_length(seen, _chord(part))[0] for part in torch.split(found.points, block)]
         )
         steps = y.to_isometric(ends[:, 0]) - y.to_isometric(ends[:, 1])
-        return {
-            **_variables(
-                found,
-                y=np.linalg.norm(steps, axis=1),
-                z=np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1),
-                chord=chords.numpy(),
-                line_z=lines["line_z"].numpy(),
-                line_y=lines["line_y"].numpy(),
-            ),
-            **self._pictures(seen, found, along_z, context.setup.vae),
-        }
+        measured = _variables(
+            found,
+            y=np.linalg.norm(steps, axis=1),
+            z=np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1),
+            chord=chords.numpy(),
+            line_z=lines["line_z"].numpy(),
+            line_y=lines["line_y"].numpy(),
+        )
+        pictures = self._pictures(seen, found, along_z, context.setup.vae)
+        return {**sourced(measured, geodesics), **pictures}
 
     def _pictures(
         self, seen: Surface, found: Geodesics, straight: Tensor, vae: VAE

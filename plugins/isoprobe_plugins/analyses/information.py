@@ -9,7 +9,7 @@ from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
 from isoprobe_plugins.analyses.rows import checked_rows, posterior
-from isoprobe_plugins.analyses.variables import latent, scalar
+from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,17 +88,18 @@ class Information(Analysis):
         table = labels.reshape(len(rows), -1)
         known = np.isfinite(table.astype(float)).all(axis=1)
         if known.sum() < 2:
-            return {"rows": scalar(int(known.sum()), "rows with finite posterior and labels")}
+            few = {"rows": scalar(int(known.sum()), "rows with finite posterior and labels")}
+            return sourced(few, latent_information)
         mean, std, table = mean[known], std[known], table[known]
         names = context.setup.factors or ("label",)
         factors = [factor(column, name) for column, name in zip(table.T, names, strict=True)]
         found = latent_information(mean, std, factors, context.setup.seed)
+        several = _of_several(found) if len(factors) > 1 else {}
+        rows_used = {"rows": scalar(len(mean), "rows used")}
         return {
-            **_of_factors(factors),
-            **_of_matrix(found),
-            **(_of_several(found) if len(factors) > 1 else {}),
+            **sourced(_of_factors(factors), factor),
+            **sourced({**_of_matrix(found), **several, **rows_used}, latent_information),
             **_of_probes(mean, factors, found, context.setup.seed),
-            "rows": scalar(len(mean), "rows used"),
         }
 
 
@@ -169,7 +170,7 @@ def _of_probes(
         "bits": ("bit", "usable bits of that probe: of the mean, without the posterior's noise"),
         "bits_se": ("bit", "standard error of the usable bits"),
     }
-    return {
+    variables = {
         "probe_latents": Variable(("probe",), curves[0].counts, "k, latents the probe sees"),
         "probe_order": Variable(("factor", "rank"), orders, "latents by what they tell"),
         "majority": Variable(
@@ -183,6 +184,7 @@ def _of_probes(
             for name, (units, text) in parts.items()
         },
     }
+    return sourced(variables, probe_curve)
 
 
 @hookimpl

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
 from isoprobe_plugins.analyses.rows import checked_rows, posterior
-from isoprobe_plugins.analyses.variables import latent, scalar
+from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,9 +55,10 @@ class KLPartsAnalysis(Analysis):
 
         _, mean, std = posterior(columns, self.rows, context.setup.seed)
         if len(mean) < 2:
-            return {"rows": scalar(len(mean), "rows with a finite posterior: too few")}
+            few = {"rows": scalar(len(mean), "rows with a finite posterior: too few")}
+            return sourced(few, kl_parts)
         parts = kl_parts(mean, std, context.setup.seed)
-        return {**_of_latents(parts.latents), **_of_all(parts)}
+        return sourced({**_of_latents(parts.latents), **_of_all(parts)}, kl_parts)
 
 
 def _of_latents(parts: LatentParts) -> dict[str, Variable]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
+from isoprobe.theory.stated import cite
 from isoprobe_plugins.analyses.rows import checked_rows
-from isoprobe_plugins.analyses.variables import input_axes, scalar
+from isoprobe_plugins.analyses.variables import headed, input_axes, scalar, sourced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,16 +70,19 @@ class Truncation(Analysis):
                 self._measured(block, counts, order, context) for block in torch.split(x, _BLOCK)
             ]
         data, check = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
-        return {
+        from isoprobe.theory.truncation import latents_for
+
+        variables = {
             "kept": Variable(("kept",), counts, "k, latents kept in order of importance"),
             "order": Variable(("rank",), order, "latents in order of importance"),
             **_curve("distortion", data, "D(x, x_k)"),
             **_curve("from_check", check, "D(x_check, x_k) less D(x_check, x_check)"),
             **self._predicted(counts, order, data.mean(axis=0)[-1], context),
-            **_enough(counts, data.mean(axis=0)),
+            **sourced(_enough(counts, data.mean(axis=0)), latents_for),
             **self._pictures(x, counts, order, context),
             "rows": scalar(len(data), "rows decoded"),
         }
+        return headed(variables, "Truncation (beyond)")
 
     def _measured(
         self, x: Tensor, counts: np.ndarray, order: np.ndarray, context: Context
@@ -131,12 +135,14 @@ class Truncation(Analysis):
                 curve(data_costs(importance, beta), whole)[counts],
                 "D(x, x_k) by importance: lambda_j - (beta/2)^2 / lambda_j for each latent dropped",
                 "metric",
+                **cite(data_costs),
             ),
             "from_check_predicted": Variable(
                 ("kept",),
                 curve(truncation_costs(importance, beta))[counts],
                 "D(x_check, x_k) by importance: (lambda_j - beta/2)^2 / lambda_j for each",
                 "metric",
+                **cite(truncation_costs),
             ),
         }
 

@@ -5,10 +5,12 @@ Built-in analyses hold many arrays, so theirs are shown only where they say so w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, Unpack
 
 from isoprobe.contracts import Variable
+from isoprobe.theory.stated import cite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +53,17 @@ def scalar(
 def input_axes(shape: Sequence[int]) -> tuple[str, ...]:
     """Names of the axes of one input: ``("channel", "row", "column")`` for ``(C, H, W)``."""
     return _AXES.get(len(shape), tuple(f"axis_{i}" for i in range(len(shape))))
+
+
+def sourced(variables: Mapping[str, Variable], formula: Callable[..., Any]) -> dict[str, Variable]:
+    """Say of variables which name no function that their values come from this one."""
+    source = cite(formula)
+    return {n: v if v.formula else replace(v, **source) for n, v in variables.items()}
+
+
+def headed(variables: Mapping[str, Variable], heading: str) -> dict[str, Variable]:
+    """Say of variables that no formula gives which heading of the page explains them."""
+    return {n: v if v.theory else replace(v, theory=heading) for n, v in variables.items()}
 
 
 def _quiet(metadata: Metadata) -> Metadata:
