@@ -1,6 +1,6 @@
 # One command for each chore. Each makes its own environment first: nothing but make and Python is needed.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench truth reproduce docs coverage mutation nightly clean
+.PHONY: help demo test lint format bench truth reproduce docs coverage mutation fuzz nightly clean
 
 # The first Python on the path that is new enough; override with `make PYTHON=...`.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
@@ -36,6 +36,9 @@ coverage: $(READY)  ## run the tests and print the coverage by branch
 
 mutation: $(READY)  ## change formulas, statistics and analyses one by one; a test must fail each time
 	$(BIN)/python -m tests.house.mutation
+
+fuzz: $(READY)  ## change files at random, 2,000 of each kind; none may crash, hang or lie
+	$(BIN)/python -m tests.fuzz --count $(or $(COUNT),2000)
 
 nightly: $(READY)  ## kills, wrong commands and generated files at full length
 	ISOPROBE_KILLS=100 ISOPROBE_BAD_INPUTS=all ISOPROBE_FUZZ=nightly $(BIN)/python -m pytest \

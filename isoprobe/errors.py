@@ -27,6 +27,10 @@ class ResultError(IsoprobeError):
     """A result file that exists already, is unfinished, or is not ours."""
 
 
+class FileError(CheckpointError, DataError, ResultError):
+    """A file refused where it is opened, whatever it was to be: damaged, or out of proportion."""
+
+
 class OptionError(IsoprobeError):
     """An option of a command or a plugin with a value it cannot take."""
 

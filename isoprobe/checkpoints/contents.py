@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
+from mmap import ACCESS_READ, mmap
 from typing import TYPE_CHECKING, Any
 
+from isoprobe.checkpoints.pickles import SCAN_BYTES
+from isoprobe.checkpoints.records import StoredTensor, read_records
 from isoprobe.checkpoints.source import TORCH_KINDS, FileKind
+from isoprobe.errors import CheckpointError
+from isoprobe.files.meter import OBJECT, Meter
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
+
+#: how deep tables of tensors may lie in each other
+_DEPTH = 64
 
 
 def tensor_shapes(source: Source) -> dict[str, tuple[int, ...]]:
@@ -25,24 +34,33 @@ def tensor_shapes(source: Source) -> dict[str, tuple[int, ...]]:
         entries = ((k, v) for k, v in source.header.items() if k != "__metadata__")
         return {name: tuple(entry["shape"]) for name, entry in entries}
     if source.kind in TORCH_KINDS and source.pickle is not None and not source.pickle.foreign:
-        return dict(_tensors(_without_values(source)))
+        meter = Meter(source.path, source.size)
+        return dict(_tensors(_described(source, meter), meter))
     return {}
 
 
-def _without_values(source: Source) -> Any:
-    """The file's objects with tensors on the device that holds no values; None when damaged."""
-    import torch
-
+def _described(source: Source, meter: Meter) -> Any:
+    """The file's objects with tensors described, not read; None when damaged."""
     try:
-        return torch.load(source.path, map_location="meta", weights_only=True)
-    # A damaged archive fails anywhere in torch's reader; what it holds is then not known.
-    except Exception:
+        if source.kind is FileKind.TORCH_LEGACY:
+            with source.path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as held:
+                for _ in range(3):
+                    read_records(held, meter)
+                return read_records(held, meter)
+        name = next(n for n in source.names() if n.rsplit("/", 1)[-1] == "data.pkl")
+        return read_records(io.BytesIO(source.read(name, SCAN_BYTES)), meter)
+    # damaged anywhere: what it holds is then not known
+    except (CheckpointError, OSError, ValueError, LookupError, EOFError, RecursionError):
         return None
 
 
-def _tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, tuple[int, ...]]]:
+def _tensors(value: Any, meter: Meter, prefix: str = "") -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name every tensor; a table that stands in many places is named in each, and counted."""
+    if prefix.count(".") > _DEPTH:
+        return
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _tensors(inner, f"{prefix}{name}.")
-    elif hasattr(value, "shape"):
-        yield prefix.removesuffix("."), tuple(value.shape)
+            meter.charge(OBJECT + len(prefix), "the list of its tensors")
+            yield from _tensors(inner, meter, f"{prefix}{name}.")
+    elif isinstance(value, StoredTensor):
+        yield prefix.removesuffix("."), value.size

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import struct
-import zipfile
-import zlib
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from isoprobe.errors import CheckpointError
+from isoprobe.files.documents import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 HEADER_LIMIT = 16 << 20
-DIRECTORY_LIMIT = 16 << 20
-
-#: zipfile believes what a directory claims; these are what it raises on forged entries
-ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    NotImplementedError,
-    RuntimeError,
-    OSError,
-    ValueError,
-    EOFError,
-)
 
 DTYPE_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
@@ -34,40 +19,6 @@ DTYPE_BITS = {
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
     "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
 }  # fmt: skip
-
-
-def parse_json(data: bytes, where: str) -> Any:
-    """Parse JSON, refusing NaN, duplicate keys and bottomless nesting.
-
-    Args:
-        data: UTF-8 text.
-        where: how to name the place in an error.
-
-    Returns:
-        The parsed value.
-
-    Raises:
-        CheckpointError: with the place and the reason.
-    """
-    try:
-        return json.loads(
-            data.decode(), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant
-        )
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise CheckpointError(f"{where} is not readable JSON: {reason}") from error
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"key {next(k for k in keys if keys.count(k) > 1)!r} stands twice")
-    return result
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def read_safetensors_header(path: Path, size: int) -> dict[str, Any]:
@@ -142,21 +93,6 @@ def _are_sizes(value: Any) -> bool:
     return isinstance(value, list) and all(
         isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value
     )
-
-
-def has_zip_directory(path: Path, size: int) -> bool:
-    """Return True when a zip directory of bearable size ends the file."""
-    span = min(size, (1 << 16) + 22)
-    with path.open("rb") as stream:
-        stream.seek(size - span)
-        tail = stream.read(span)
-    end = tail.rfind(b"PK\x05\x06")
-    if end < 0 or len(tail) - end < 22:
-        return False
-    (directory,) = struct.unpack_from("<I", tail, end + 12)
-    if tail[max(end - 20, 0) : max(end - 16, 0)] == b"PK\x06\x07" and end >= 76:
-        (directory,) = struct.unpack_from("<Q", tail, end - 76 + 40)
-    return bool(directory <= min(DIRECTORY_LIMIT, size))
 
 
 def is_text(data: bytes) -> bool:

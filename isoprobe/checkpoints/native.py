@@ -7,6 +7,7 @@ code, and nothing in it is unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ import msgspec
 from isoprobe.checkpoints.source import FileKind, Source
 from isoprobe.contracts import VAE, Facts, Networks, Posterior
 from isoprobe.errors import CheckpointError
-from isoprobe.results.whole import replacing
+from isoprobe.results.whole import check_place, replacing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -58,6 +59,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         input_range: lowest and highest input value the model was trained on.
         preprocessing: what was done to the data set's values, such as ``{"resize": 32}``.
         training: record of the training (steps, seed, device, wall time, versions).
+        tensors_sha256: hash of the tensors (see :func:`tensors_digest`), set when they are
+            written; None in files of older versions, which cannot tell damage.
     """
 
     format_version: int
@@ -69,6 +72,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     input_range: tuple[float, float] | None = None
     preprocessing: dict[str, Any] = {}
     training: dict[str, Any] = {}
+    tensors_sha256: str | None = None
 
 
 class _Version(msgspec.Struct):
@@ -98,22 +102,34 @@ def write_checkpoint(
         overwrite: replace an existing file.
 
     Raises:
-        CheckpointError: when the file exists, its folder does not, or the manifest holds a
-            value that JSON cannot carry (NaN, an object).
+        ResultError: when the file exists, or its folder does not.
+        CheckpointError: when the manifest holds a value that JSON cannot carry (NaN, an object),
+            or the file cannot be written.
     """
     import safetensors.torch
 
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise CheckpointError(f"{path} exists already; choose another name or overwrite it")
-    metadata = {METADATA_KEY: _encode(manifest).decode()}
+    path = check_place(Path(path), overwrite=overwrite)
     tensors = {**_named_tensors("encoder", encoder), **_named_tensors("decoder", decoder)}
+    manifest = msgspec.structs.replace(manifest, tensors_sha256=tensors_digest(tensors))
+    metadata = {METADATA_KEY: _encode(manifest).decode()}
     try:
         with replacing(path) as partial:
             safetensors.torch.save_file(tensors, partial, metadata)
             partial.chmod(0o666 & ~_umask())  # save_file leaves it to its owner alone
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"cannot write {path}: {error}") from error
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of tensors' names, types, shapes and bytes, in the order of names."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _umask() -> int:
@@ -216,11 +232,36 @@ def weights(path: str | Path) -> dict[str, Tensor]:
     source = Source(path)
     if source.kind is not FileKind.SAFETENSORS:
         raise CheckpointError(f"{path} is {source.kind.value}, not safetensors")
-    _ = source.header  # raises with a better message than the library's
+    refuse_types(source.header, str(path))  # raises with a better message than the library's
     try:
-        return safetensors.torch.load_file(source.path)
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        tensors = safetensors.torch.load_file(source.path)
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
+    if METADATA_KEY in source.header.get("__metadata__", {}):
+        expected = manifest_from_header(source.header, str(path)).tensors_sha256
+        if expected is not None and expected != tensors_digest(tensors):
+            raise CheckpointError(
+                f"{path} is damaged: its tensors are not those that were written; fetch it again"
+            )
+    return tensors
+
+
+def refuse_types(header: Mapping[str, Any], where: str) -> None:
+    """Refuse weights of types that no network of ours computes with, by the header alone.
+
+    Args:
+        header: of a safetensors file.
+        where: how to name the file in an error.
+
+    Raises:
+        CheckpointError: for complex numbers and those of 8 bits and fewer, naming the tensor.
+    """
+    for name, entry in header.items():
+        if name != "__metadata__" and entry["dtype"].startswith(("C", "F8_", "F6_", "F4")):
+            raise CheckpointError(
+                f"{where}: tensor {name!r} has type {entry['dtype']}; expected real numbers of 16 "
+                "bits or more: convert it before"
+            )
 
 
 def load_weights(networks: Networks, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -266,6 +307,13 @@ def compare_state(module: nn.Module, tensors: Mapping[str, Tensor], where: str) 
         found = f"; found {left_over[0]!r}, which it does not have" if left_over else ""
         lacks = f"lacks {missing[0]!r}" if missing else "has all it needs"
         raise CheckpointError(f"{where} {lacks}{found}: weights and architecture differ")
+    for name, tensor in module.state_dict().items():
+        given = tensors[name]
+        if given.is_complex() or given.is_floating_point() != tensor.is_floating_point():
+            raise CheckpointError(
+                f"{where} {name!r} has type {str(given.dtype).removeprefix('torch.')}, its "
+                f"architecture needs {str(tensor.dtype).removeprefix('torch.')}"
+            )
     for name, shape in wanted.items():
         if tuple(tensors[name].shape) != shape:
             raise CheckpointError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pickletools
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import IO
 
 SCAN_BYTES = 8 << 20
 SCAN_OPCODES = 400_000
@@ -49,7 +49,7 @@ class PickleScan:
         return tuple(n for n in self.names if not _is_plain(n))
 
 
-def scan_pickle(stream: BinaryIO, *, skip: int = 0) -> PickleScan:
+def scan_pickle(stream: IO[bytes], *, skip: int = 0) -> PickleScan:
     """List what the pickle at the stream's position would import.
 
     Args:

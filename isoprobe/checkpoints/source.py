@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import zipfile
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from isoprobe.checkpoints.headers import (
     HEADER_LIMIT,
-    ZIP_ERRORS,
-    has_zip_directory,
     is_onnx,
     is_text,
-    parse_json,
     read_safetensors_header,
 )
 from isoprobe.checkpoints.pickles import PickleScan, scan_pickle
-from isoprobe.errors import CheckpointError
+from isoprobe.errors import CheckpointError, FileError
+from isoprobe.files.archives import Archive, has_zip_directory
+from isoprobe.files.documents import parse_json
 
 JSON_LIMIT = 4 << 20
 
@@ -48,6 +46,7 @@ class FileKind(enum.Enum):
     PICKLE = "a bare pickle"
     KERAS = "a Keras archive"
     ZIP = "a zip archive of no known kind"
+    REFUSED = "a zip archive that is not read"
     HDF5 = "an HDF5 file"
     ONNX = "an ONNX model"
     TEXT = "a text file"
@@ -97,6 +96,24 @@ class Source:
     def description(self) -> str:
         """One line for people: ``a torch zip archive holding 34 tensors``."""
         return self.kind.value + self._detail()
+
+    @property
+    def integrity(self) -> str:
+        """Whether damage to the file would be noticed, in words."""
+        if self.is_folder:
+            return "of each file in it, its own form says whether damage is noticed"
+        if self._members:
+            return "damage is noticed: every member has a checksum, which is verified"
+        if self.kind is FileKind.SAFETENSORS and self._has_hash():
+            return "damage is noticed: it holds a hash of its tensors, which is verified"
+        return "damage to its numbers would not be noticed: it holds no checksum of them"
+
+    def _has_hash(self) -> bool:
+        try:
+            told = self.header.get("__metadata__", {}).get("isoprobe", "")
+        except CheckpointError:
+            return False
+        return '"tensors_sha256":"' in told
 
     # ------------------------------------------------------------------ bytes
 
@@ -172,23 +189,28 @@ class Source:
         return self.child(name).head(limit + 1)
 
     def _read_member(self, name: str, limit: int) -> bytes:
-        try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(name) as stream:
-                return stream.read(limit + 1)
-        except KeyError:
-            raise CheckpointError(f"{self.path} has no member {name!r}") from None
-        except ZIP_ERRORS as error:
-            raise CheckpointError(f"{self.path}: member {name!r} is damaged ({error})") from error
+        with Archive(self.path) as archive:
+            return archive.read(name, limit)
+
+    @property
+    def _members(self) -> tuple[str, ...]:
+        return self._directory[0]
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the file is not read, whatever it was to be; None where nothing is known against."""
+        return self._directory[1]
 
     @cached_property
-    def _members(self) -> tuple[str, ...]:
+    def _directory(self) -> tuple[tuple[str, ...], str | None]:
+        """Names of a zip file's members, or why they are not read."""
         if self.is_folder or not has_zip_directory(self.path, self.size):
-            return ()
+            return (), None
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                return tuple(sorted(archive.namelist()))
-        except ZIP_ERRORS:
-            return ()
+            with Archive(self.path) as archive:
+                return archive.names, None
+        except FileError as error:
+            return (), str(error)
 
     # ------------------------------------------------------------------ safetensors
 
@@ -216,9 +238,9 @@ class Source:
     def _scan_member(self) -> PickleScan:
         name = next(n for n in self.names() if _base(n) == "data.pkl")
         try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(name) as stream:
-                return scan_pickle(stream)  # type: ignore[arg-type]  # it reads bytes
-        except ZIP_ERRORS:
+            with Archive(self.path) as archive, archive.open(name) as stream:
+                return scan_pickle(stream)
+        except FileError:
             return PickleScan((), 0, whole=False)
 
     # ------------------------------------------------------------------ kinds
@@ -229,6 +251,8 @@ class Source:
             return FileKind.LFS_POINTER
         if head[8:9] == b"{" and not is_text(head[:8]):
             return FileKind.SAFETENSORS
+        if head.startswith(b"PK") and self.refusal is not None:
+            return FileKind.REFUSED
         if head.startswith(b"PK\x03\x04") or (head.startswith(b"PK") and self._members):
             return self._zip_kind()
         return self._plain_kind(head)
@@ -260,9 +284,9 @@ class Source:
         """Return True when the pickle mentions the key that Lightning always writes."""
         name = next(n for n in self._members if _base(n) == "data.pkl")
         try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(name) as stream:
+            with Archive(self.path) as archive, archive.open(name) as stream:
                 return b"pytorch-lightning_version" in stream.read(HEADER_LIMIT)
-        except ZIP_ERRORS:
+        except FileError:
             return False
 
     def _folder_kind(self) -> FileKind:

@@ -12,7 +12,7 @@ from isoprobe.cli import options as shared
 from isoprobe.cli.examples import examples
 from isoprobe.cli.group import COMMAND_LINE
 from isoprobe.contracts import DEFAULT_ANALYSES
-from isoprobe.errors import OptionError, ResultError
+from isoprobe.errors import OptionError
 from isoprobe.run.settings import Settings
 
 if TYPE_CHECKING:
@@ -88,11 +88,19 @@ def analyze(
     Raises:
         OptionError: for a report of a shard.
     """
-    from isoprobe.registry.specs import parse_options
+    from isoprobe.data.files import split_spec
+    from isoprobe.registry.specs import options_paths, parse_options
+    from isoprobe.results.whole import check_place
 
     settings["options"] = parse_options(options, of="--option")
     settings["analyses"] = analyses or _default_analyses(reported=report is not None)
-    _refuse_page(report, overwrite=settings["overwrite"])
+    inputs = (model, split_spec(settings["data"] or "")[0], *options_paths(options))
+    for written in (report, settings["out"]):
+        if written is not None:
+            overwrite = settings["overwrite"] or (settings["resume"] and written is not report)
+            check_place(written, overwrite=overwrite, inputs=inputs)
+    if report is not None and settings["out"] is not None and _same(report, settings["out"]):
+        raise OptionError("--out and --report name the same file; name two.")
     settings["command"] = click.get_current_context().meta.get(COMMAND_LINE, "")
     if shard is not None:
         if report is not None or as_json:
@@ -147,11 +155,5 @@ def _default_analyses(*, reported: bool) -> tuple[str, ...]:
     return DEFAULT_ANALYSES + (REPORTED_ANALYSES if reported else ())
 
 
-def _refuse_page(report: Path | None, *, overwrite: bool) -> None:
-    """Refuse a page that could not be written, before the run rather than after it."""
-    if report is None:
-        return
-    if report.exists() and not overwrite:
-        raise ResultError(f"{report} exists already; add --overwrite to replace it")
-    if not report.absolute().parent.is_dir():
-        raise ResultError(f"{report}: there is no folder {report.absolute().parent}; make it first")
+def _same(one: Path, other: Path) -> bool:
+    return one.expanduser().resolve() == other.expanduser().resolve()

@@ -52,7 +52,7 @@ def compare(
         if html is not None:
             from isoprobe.show.report import compared_page, write
 
-            write(compared_page(opened, compared), html, overwrite=overwrite)
+            write(compared_page(opened, compared), html, overwrite=overwrite, inputs=results)
         if as_json:
             click.echo(json.dumps(compared.to_json(), indent=2, allow_nan=False))
         else:

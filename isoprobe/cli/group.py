@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 import click
 
 from isoprobe.cli.examples import examples
+from isoprobe.files import meter
 from isoprobe.registry.lookup import installed
 
 DEBUG = "isoprobe.debug"
@@ -58,9 +60,9 @@ class PluginGroup(click.Group):
 
 
 def _with_debug(command: click.Command) -> click.Command:
-    """Give a command ``--debug``, once, so that it can stand after the command too."""
+    """Give a command the options that all have, once, so that they stand after it."""
     if not any(parameter.name == "debug" for parameter in command.params):
-        command.params.append(_debug_option())
+        command.params += [_debug_option(), _limit_option()]
     return command
 
 
@@ -72,6 +74,25 @@ def _debug_option() -> click.Option:
         callback=_note_debug,
         help="Show the traceback of an error.",
     )
+
+
+def _limit_option() -> click.Option:
+    return click.Option(
+        ["--file-limit"],
+        metavar="SIZE",
+        expose_value=False,
+        callback=_raise_limit,
+        help="Let a file build up to SIZE, as 8GiB. [default: 128 x its size and 64 MiB]",
+    )
+
+
+def _raise_limit(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Raise the limit for this process and those it starts."""
+    if value is not None:
+        if meter.bytes_of(value) is None:
+            raise click.BadParameter(f"expected a size such as 8GiB, found '{value}'.")
+        os.environ[meter.VARIABLE] = value
+    return value
 
 
 def _note_debug(context: click.Context, _: click.Parameter, value: bool) -> bool:

@@ -81,6 +81,7 @@ def look(model: Path, adapter: str | None = None, *, trust: bool = False) -> dic
         "file": source.description,
         "bytes": source.size,
         "sha256": source.sha256(),
+        "damage": source.integrity,
         "adapter": None if reader is None else reader.name,
         "declared": {} if reader is None else dict(reader.describe(source)),
         "refused": refused,
@@ -100,6 +101,7 @@ def _text(facts: dict[str, Any]) -> str:
     lines = [
         click.style(facts["model"], bold=True),
         f"  {facts['file']}{size}, sha256 {facts['sha256'][:12]}",
+        f"  {facts['damage']}",
         f"  read by adapter {facts['adapter']}" if facts["adapter"] else "  read by no adapter",
     ]
     if facts["adapter"]:

@@ -1,24 +1,33 @@
 """The one place where errors become exit codes.
 
-0 done; 1 the input's or the user's mistake, one line; 2 wrong usage; 130 interrupted.
+0 done; 1 the input's or the user's mistake, one line; 2 wrong usage; 70 a defect of ours; 128 and
+the number of the signal when ended by one: 130 for Ctrl-C, 143 when told to end, 129 when hung up.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import click
 from click.shell_completion import shell_complete
 
+from isoprobe.cli.doors import shown, shown_streams
 from isoprobe.cli.group import COMMAND_LINE, DEBUG, cli
 from isoprobe.errors import IsoprobeError
+from isoprobe.files.meter import VARIABLE
 
 INTERRUPTED = 130
+#: a defect of ours, as sysexits.h has it
+DEFECT = 70
 #: set by the shell when it asks for completions
 COMPLETE = "_ISOPROBE_COMPLETE"
 
@@ -36,18 +45,85 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return shell_complete(cli, {}, "isoprobe", COMPLETE, os.environ[COMPLETE])
     given = list(sys.argv[1:] if arguments is None else arguments)
     meta: dict[str, object] = {}
-    with warnings.catch_warnings():
+    limit = os.environ.get(VARIABLE)
+    with warnings.catch_warnings(), shown_streams():
         warnings.showwarning = _show_warning
         try:
-            return _run(given, meta)
+            with _ended_by_signals():
+                return _run(given, meta)
         except click.ClickException as error:
             error.show()
             return error.exit_code
         except (IsoprobeError, OSError) as error:
-            return _failed(error, debug=bool(meta.get(DEBUG)))
-        except (KeyboardInterrupt, click.Abort):
-            click.echo("Interrupted.", err=True)
-            return INTERRUPTED
+            return _failed(error, debug=_debug(meta))
+        except (KeyboardInterrupt, click.Abort) as error:
+            with contextlib.suppress(OSError):  # a closed stderr, or a terminal that hung up
+                click.echo("Interrupted.", err=True)
+            return getattr(error, "code", INTERRUPTED)
+        except Exception as error:
+            return _unforeseen(error, debug=_debug(meta))
+        finally:
+            _restore(limit)
+
+
+def _restore(limit: str | None) -> None:
+    """Give the variable that ``--file-limit`` sets back as it was."""
+    if limit is None:
+        os.environ.pop(VARIABLE, None)
+    else:
+        os.environ[VARIABLE] = limit
+
+
+class Ended(KeyboardInterrupt):
+    """The process was told to end; what Ctrl-C cleans up is cleaned up.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does, unless the caller has other plans."""
+
+    def end(number: int, _: object) -> None:
+        raise Ended(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _debug(meta: dict[str, object]) -> bool:
+    return bool(meta.get(DEBUG))
+
+
+def _unforeseen(error: Exception, *, debug: bool) -> int:
+    """Say that the fault is ours, and where; that of too little memory is the machine's."""
+    if isinstance(error, MemoryError):
+        reason = str(error) or "it takes more than this machine gives"
+        return _failed(IsoprobeError(f"out of memory: {reason}"), debug=debug)
+    if debug:
+        traceback.print_exception(error)
+        return DEFECT
+    frames = traceback.extract_tb(error.__traceback__)
+    place = next((f for f in reversed(frames) if "isoprobe" in f.filename), frames[-1])
+    where = f"{Path(place.filename).stem}.{place.name}, line {place.lineno}"
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    text = f"internal error in {where} ({what}); --debug shows it, please report"
+    click.echo(f"Error: {shown(text)}", err=True)
+    return DEFECT
 
 
 def _run(arguments: list[str], meta: dict[str, object]) -> int:
@@ -78,9 +154,9 @@ def _failed(error: Exception, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     else:
-        click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+        click.echo(f"Error: {shown(' '.join(str(error).split()))}", err=True)
     return 1
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+    click.echo(f"Warning: {shown(' '.join(str(message).split()))}", err=True)

@@ -49,8 +49,10 @@ def merge(
     file may say which code is run.
     """
     from isoprobe.registry.specs import parse_options
+    from isoprobe.results.whole import check_place
     from isoprobe.run.merging import merge_files
 
+    check_place(out, overwrite=settings["overwrite"], inputs=(*shards, settings["model"] or ""))
     settings["options"] = parse_options(options, of="--option")
     settings["command"] = click.get_current_context().meta.get(COMMAND_LINE, "")
     given = shards or (out.with_name(f"{out.name}.partial"),)

@@ -47,7 +47,7 @@ def _option(field: Field[Any], shown: Mapping[str, str]) -> Callable[[Command], 
     elif said.choices:
         more["type"] = click.Choice(said.choices)
     elif said.least is not None:
-        more["type"] = click.IntRange(min=said.least)
+        more["type"] = click.IntRange(said.least, 2**63 - 1)
     elif said.parse is not None:
         more["callback"] = getattr(types, said.parse)
     elif "float" in str(field.type):

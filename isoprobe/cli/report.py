@@ -81,5 +81,5 @@ def report(
                 click.echo(path)
             return
         page = result.with_suffix(".html") if out is None else out
-        pages.write(pages.render(opened), page, overwrite=overwrite)
+        pages.write(pages.render(opened), page, overwrite=overwrite, inputs=(result,))
         click.echo(page)

@@ -62,12 +62,14 @@ def score(
     Columns: row, score and its parts in units of the metric, conformal p-value, and a flag (1) for
     each rule: p-value up to alpha, score above the reference's quantile or contamination.
     """
-    from isoprobe.registry.specs import parse_options
+    from isoprobe.data.files import split_spec
+    from isoprobe.registry.specs import options_paths, parse_options
     from isoprobe.results.flat import csv_to
     from isoprobe.run.scoring import open_scoring
     from isoprobe.run.tables import check_out, write_batches, write_scores
 
-    check_out(out, overwrite=overwrite, by_input=by_input, resume=resume)
+    inputs = (model, reference, split_spec(data)[0], *options_paths(options))
+    check_out(out, overwrite=overwrite, by_input=by_input, resume=resume, inputs=inputs)
     settings |= {"options": parse_options(options, of="--option"), "by_input": by_input}
     with open_scoring(model, data, reference, **settings) as scoring:
         for note in scoring.data.notes:

@@ -8,10 +8,18 @@ from typing import Literal
 
 import click
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?I?)B?", re.IGNORECASE)
-_SHAPE = re.compile(r"[1-9]\d*(?:x[1-9]\d*)*")
-_PIXELS = re.compile(r"([1-9]\d*)(?:x([1-9]\d*))?")
+from isoprobe.files.meter import bytes_of
+
+#: no count, size or number of pixels is larger
+LARGEST = 1 << 48
+MOST = 10**12
+PIXELS = 1 << 16
+_SHAPE = re.compile(r"[1-9]\d{0,8}(?:x[1-9]\d{0,8}){0,7}")
+_PIXELS = re.compile(r"([1-9]\d{0,5})(?:x([1-9]\d{0,5}))?")
+
+
+#: what torch and numpy take for a seed
+SEED = click.IntRange(0, 2**63 - 1)
 
 
 def auto_or_positive(_: click.Context, __: click.Parameter, text: str | None) -> float | str | None:
@@ -63,10 +71,10 @@ def size_in_bytes(_: click.Context, __: click.Parameter, text: str) -> int:
     Raises:
         BadParameter: for anything else.
     """
-    match = _SIZE.fullmatch(text)
-    if match is None or not float(match[1]):
+    size = bytes_of(text)
+    if size is None or size > LARGEST:
         raise click.BadParameter(f"expected a size such as 500MB or 2GiB, found '{text}'.")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    return size
 
 
 def low_and_high(
@@ -96,7 +104,7 @@ def height_and_width(
     if text is None:
         return None
     match = _PIXELS.fullmatch(text)
-    if match is None:
+    if match is None or max(int(match[1]), int(match[2] or 1)) > PIXELS:
         raise click.BadParameter(f"expected pixels, as in 32 or 28x32, found '{text}'.")
     return int(match[1]), int(match[2] or match[1])
 
@@ -118,8 +126,8 @@ def shapes(
 def _word_or_count(text: str, words: str, none: str | None = None) -> int | None:
     if text == (none or words):
         return None
-    if not text.isdecimal() or int(text) < 1:
-        raise click.BadParameter(f"expected {words} or a count of at least 1, found '{text}'.")
+    if not (text.isascii() and text.isdecimal()) or len(text) > 13 or not 1 <= int(text) <= MOST:
+        raise click.BadParameter(f"expected {words} or a count from 1 to {MOST}, found '{text}'.")
     return int(text)
 
 

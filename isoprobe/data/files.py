@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isoprobe.checkpoints.source import FileKind, Source
 from isoprobe.errors import CheckpointError, DataError
+from isoprobe.files.archives import Archive
 
 if TYPE_CHECKING:
     from isoprobe.contracts import DataSource
@@ -63,8 +63,8 @@ def check_file(path: Path) -> None:
         raise DataError(f"expected a file, found a folder: {path}; name a file in it")
     if source.size == 0:
         raise DataError(f"{path} is an empty file; fetch or write it again")
-    if source.head(2) == b"PK" and not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is a zip archive cut short or damaged; fetch it again")
+    if source.head(2) == b"PK":
+        Archive(path).close()
     if source.kind is FileKind.LFS_POINTER:
         raise DataError(
             f"{path} is {source.description}; fetch the file itself with 'git lfs pull'"

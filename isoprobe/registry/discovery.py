@@ -7,8 +7,10 @@ broken plugin is reported with its distribution and the others work.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import inspect
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -201,7 +203,8 @@ class Discovery:
 
     def _import(self, origin: Origin) -> ModuleType | None:
         try:
-            module: ModuleType = origin.entry.load()
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for data
+                module: ModuleType = origin.entry.load()
         except (Exception, SystemExit) as error:
             # a plugin may fail in any way; it is reported, and the others work on
             self.report(origin, f"does not import: {type(error).__name__}: {error}")
@@ -252,7 +255,8 @@ class Discovery:
                 self.report(origin, f"{kind.hook} is a wrapper; hooks return values and no more")
                 return
             try:
-                returned = list(implementation.function())
+                with contextlib.redirect_stdout(sys.stderr):
+                    returned = list(implementation.function())
             except (Exception, SystemExit) as error:
                 self.report(origin, f"{kind.hook} fails: {type(error).__name__}: {error}")
                 return

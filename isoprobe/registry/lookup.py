@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from isoprobe.errors import (
     CheckpointError,
     DataError,
+    IsoprobeError,
     MetricError,
     OptionError,
     PluginError,
     nearest,
 )
 from isoprobe.registry.discovery import KINDS, Discovery, Offer, Problem
+from isoprobe.registry.guard import OURS, blamed, guard
 from isoprobe.registry.specs import construct, parse_spec
 
 if TYPE_CHECKING:
@@ -100,6 +102,19 @@ class Registry:
             raise self._unknown(kind, name)
         return offer.plugin
 
+    def _construct(self, kind: str, name: str, options: Mapping[str, str]) -> Any:
+        """An object of the plugin of that kind and name, blamed for whatever it raises."""
+        offer = self._find(kind, name)
+        if offer is None:
+            raise self._unknown(kind, name)
+        what, distribution = f"{kind} '{name}'", offer.origin.distribution
+        try:
+            return guard(construct(offer.plugin, options, what), what, distribution)
+        except (Exception, SystemExit) as error:
+            if isinstance(error, IsoprobeError) or distribution == OURS:
+                raise
+            raise blamed(error, f"{what} of {distribution}", "its constructor") from error
+
     def metric(self, spec: str) -> Metric:
         """Return the metric a spec such as ``gaussian:sigma2=0.1`` asks for.
 
@@ -108,7 +123,7 @@ class Registry:
             OptionError: for an option it does not take, or a value that does not fit.
         """
         name, options = parse_spec(spec)
-        metric: Metric = construct(self.plugin("metric", name), options, f"metric '{name}'")
+        metric: Metric = self._construct("metric", name, options)
         return metric
 
     def analysis(self, spec: str) -> Analysis:
@@ -118,7 +133,7 @@ class Registry:
             OptionError: for an unknown name, or an option or value it does not take.
         """
         name, options = parse_spec(spec)
-        analysis: Analysis = construct(self.plugin("analysis", name), options, f"analysis '{name}'")
+        analysis: Analysis = self._construct("analysis", name, options)
         return analysis
 
     def figures(self) -> dict[str, Figure]:
@@ -146,7 +161,7 @@ class Registry:
         Raises:
             CheckpointError: for an unknown name.
         """
-        architecture: Architecture = self.plugin("architecture", name)()
+        architecture: Architecture = self._construct("architecture", name, {})
         return architecture
 
     def adapter_for(self, source: Source, name: str | None = None) -> Adapter:
@@ -163,8 +178,10 @@ class Registry:
             CheckpointError: when none matches.
             PluginError: when several do.
         """
+        if source.refusal is not None:
+            raise CheckpointError(source.refusal)
         if name is not None:
-            adapter: Adapter = self.plugin("adapter", name)()
+            adapter: Adapter = self._construct("adapter", name, {})
             return adapter
         matching = self._matching("adapter", source)
         if len(matching) > 1:
@@ -174,7 +191,7 @@ class Registry:
             )
         if not matching:
             raise CheckpointError(_unread(source, self.names("adapter")))
-        found: Adapter = matching[0].plugin()
+        found: Adapter = self._construct("adapter", matching[0].name, {})
         return found
 
     def data(self, spec: str, vae: VAE | None = None) -> Dataset:
@@ -193,8 +210,10 @@ class Registry:
             from isoprobe.data.files import unopened  # errors only: help need not load it
 
             raise DataError(unopened(spec, [o.plugin() for o in self._offers("data-source")]))
-        source: DataSource = matching[0].plugin()
-        return source.open(spec, vae)
+        offer = matching[0]
+        source: DataSource = self._construct("data-source", offer.name, {})
+        distribution = offer.origin.distribution
+        return guard(source.open(spec, vae), f"data '{spec}'", distribution)
 
     def command_names(self) -> list[str]:
         """Names of commands that entry points declare; imports nothing."""
@@ -241,7 +260,7 @@ class Registry:
             try:
                 if offer.plugin().matches(what):
                     matching.append(offer)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 reason = f"'{offer.name}' fails to match: {type(error).__name__}: {error}"
                 self._discovery.report(offer.origin, reason)
         return matching

@@ -43,6 +43,11 @@ def parse_options(pairs: typing.Iterable[str], of: str = "") -> dict[str, str]:
     return options
 
 
+def options_paths(pairs: typing.Iterable[str]) -> list[str]:
+    """Return the values of ``k=v`` texts: any of them may name a file that is read."""
+    return [pair.partition("=")[2].strip() for pair in pairs]
+
+
 def construct(cls: Callable[..., T], options: Mapping[str, str], what: str) -> T:
     """Call a plugin's constructor with options given as text.
 

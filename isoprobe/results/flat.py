@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from isoprobe.errors import OptionError, ResultError
-from isoprobe.results.whole import replacing
+from isoprobe.results.whole import check_place, replacing
 
 Columns = Mapping[str, np.ndarray]
 Write = Callable[[Columns], None]
@@ -22,26 +22,25 @@ Write = Callable[[Columns], None]
 _CHUNK = 1 << 20
 
 
-def check_out(out: Path, formats: tuple[str, ...], *, overwrite: bool) -> None:
+def check_out(
+    out: Path, formats: tuple[str, ...], *, overwrite: bool, inputs: Iterable[object] = ()
+) -> None:
     """Refuse a file that cannot be written, before any work is done.
 
     Args:
         out: the file.
         formats: endings it may have.
         overwrite: it may be replaced.
+        inputs: paths of what the run reads.
 
     Raises:
         OptionError: for a name of another format, or Parquet without pyarrow.
-        ResultError: when the file exists and may not be replaced, or has no folder.
     """
     if out.suffix not in formats:
         raise OptionError(f"--out takes a file ending in {', '.join(formats)}; found '{out.name}'.")
     if out.suffix == ".parquet":
         pyarrow_parts()
-    if not out.absolute().parent.is_dir():
-        raise ResultError(f"{out}: there is no folder {out.absolute().parent}; make it first")
-    if out.exists() and not overwrite:
-        raise ResultError(f"{out} exists already; add --overwrite to replace it")
+    check_place(out, overwrite=overwrite, inputs=inputs)
 
 
 @contextmanager
@@ -77,12 +76,19 @@ def csv_to(stream: IO[str]) -> Write:
         nonlocal started
         flat = flatten(columns)
         if not started:
-            writer.writerow(flat)
+            writer.writerow(map(_inert, flat))
             started = True
         values = (v.astype(np.int8) if v.dtype == bool else v for v in flat.values())
-        writer.writerows(zip(*(v.tolist() for v in values), strict=True))
+        cells = (map(_inert, v.tolist()) if v.dtype.kind in "UO" else v.tolist() for v in values)
+        writer.writerows(zip(*cells, strict=True))
 
     return write
+
+
+def _inert(cell: Any) -> Any:
+    """Return a cell that no spreadsheet runs as a formula: a quote mark makes it text."""
+    runs = isinstance(cell, str) and cell.lstrip(" ")[:1] in set("=+-@\t\r\n")
+    return f"'{cell}" if runs and cell else cell
 
 
 def flatten(columns: Columns) -> dict[str, np.ndarray]:
@@ -150,7 +156,7 @@ def _npz(path: Path, rows: int) -> Iterator[Write]:
         folder = Path(name)
         with _arrays(folder, rows) as (held, write):
             yield write
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        with zipfile.ZipFile(path, "w") as archive:  # noqa: TID251  (our own, written anew)
             for column in held:
                 archive.write(folder / f"{column}.npy", f"{column}.npy")
 
@@ -169,9 +175,11 @@ def _npy(path: Path, rows: int) -> Iterator[Write]:
 def _hdf5(path: Path, rows: int) -> Iterator[Write]:
     import h5py
 
+    from isoprobe.files.hdf5 import create
+
     start = 0
     with ExitStack() as stack:
-        file = stack.enter_context(h5py.File(path, "w"))
+        file = stack.enter_context(create(path))
 
         def write(columns: Columns) -> None:
             nonlocal start

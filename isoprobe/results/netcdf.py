@@ -7,6 +7,7 @@ every group finds them; other dimensions lie in the group that uses them.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from isoprobe.results.former import Said, former
 if TYPE_CHECKING:
     import h5py
 
+    from isoprobe.files.hdf5 import Hdf5File
+
 SHARED = ("sample", "latent")
 #: HDF5 keeps an attribute in its object's header, which holds 64 KiB
 ATTRIBUTE_BYTES = 60_000
@@ -31,6 +34,12 @@ _BARE = "This is a netCDF dimension but not a netCDF variable. "
 #: names of a data set's axes once more: the scales' own bookkeeping lies on HDF5's global heap
 _AXES = "axes"
 _JSON = "json_attributes"
+#: checksum of a number that lies in no chunk
+_SUM = "crc32"
+#: what a data set's attributes tell of it
+_TOLD = {
+    _AXES, "dtype", "long_name", "units", "equation", "formula", "theory", "show", "label", "form"
+}  # fmt: skip
 LONG = "long_attributes"
 
 
@@ -91,7 +100,7 @@ def _check_shown(where: str, variable: Variable) -> None:
         raise PluginError(f"{where}: form is such as '.3g', '.1%' or 'd'; found '{variable.form}'")
 
 
-def write_scales(file: h5py.File, sizes: Mapping[str, int]) -> None:
+def write_scales(file: h5py.Group, sizes: Mapping[str, int]) -> None:
     """Write the shared dimensions with their coordinates 0, 1, 2, ..."""
     for dim, size in sizes.items():
         scale = file.create_dataset(dim, (size,), "<i8", **_storage((size,), 8))
@@ -102,7 +111,7 @@ def write_scales(file: h5py.File, sizes: Mapping[str, int]) -> None:
         scale.make_scale(dim)
 
 
-def write_group(file: h5py.File, name: str, variables: Mapping[str, Variable]) -> None:
+def write_group(file: h5py.Group, name: str, variables: Mapping[str, Variable]) -> None:
     """Write checked variables (see :func:`check_group`) into a new group."""
     group = file.create_group(name)
     # a variable named as its dimension is that dimension's coordinate, so it comes first
@@ -118,7 +127,7 @@ def write_group(file: h5py.File, name: str, variables: Mapping[str, Variable]) -
 
 
 def create_column(
-    file: h5py.File, group: str, name: str, column: Column, rows: int
+    file: h5py.Group, group: str, name: str, column: Column, rows: int
 ) -> h5py.Dataset:
     """Return a new, empty per-sample data set of full length, to be filled in slices."""
     parent = file.require_group(group)
@@ -130,7 +139,7 @@ def create_column(
     return data
 
 
-def write_attributes(file: h5py.File, attrs: Mapping[str, Any]) -> None:
+def write_attributes(file: h5py.Group, attrs: Mapping[str, Any]) -> None:
     """Write root attributes: text, numbers and lists of numbers as such, all else as JSON.
 
     The names of those in JSON are listed in the attribute ``json_attributes``. A text too long for
@@ -160,7 +169,10 @@ def _create(group: h5py.Group, key: str, values: np.ndarray) -> h5py.Dataset:
         return group.create_dataset(key, data=text, dtype=h5py.string_dtype("utf-8"))
     dtype = stored_dtype(values.dtype)
     numbers = np.ascontiguousarray(values, dtype=dtype).reshape(values.shape)
-    return group.create_dataset(key, data=numbers, **_storage(values.shape, dtype.itemsize))
+    data = group.create_dataset(key, data=numbers, **_storage(values.shape, dtype.itemsize))
+    if not data.chunks:  # HDF5 keeps checksums of chunks alone
+        data.attrs[_SUM] = np.uint32(zlib.crc32(numbers.tobytes()))
+    return data
 
 
 def _storage(shape: tuple[int, ...], itemsize: int) -> dict[str, Any]:
@@ -175,6 +187,7 @@ def _storage(shape: tuple[int, ...], itemsize: int) -> dict[str, Any]:
         "compression": "gzip",
         "compression_opts": 1,
         "shuffle": True,
+        "fletcher32": True,  # a flipped bit is damage, never a number
     }
 
 
@@ -207,7 +220,7 @@ def _describe(data: h5py.Dataset, source: Variable | Column, *, boolean: bool) -
         _set(data, "dtype", "bool")  # as xarray writes and reads it
 
 
-def _attach(file: h5py.File, group: h5py.Group, data: h5py.Dataset, dims: tuple[str, ...]) -> None:
+def _attach(file: h5py.Group, group: h5py.Group, data: h5py.Dataset, dims: tuple[str, ...]) -> None:
     for axis, dim in enumerate(dims):
         if dim in group:
             scale = group[dim]
@@ -245,16 +258,18 @@ def _text(value: object) -> str:
 # --------------------------------------------------------------------------- reading
 
 
-def read_attributes(file: h5py.File) -> dict[str, Any]:
+def read_attributes(opened: Hdf5File) -> dict[str, Any]:
     """Return the root attributes as they were given to :func:`write_attributes`.
 
     Raises:
         ResultError: if one that should be JSON is not.
     """
-    raw = {name: file.attrs[name] for name in file.attrs}
+    file = opened.file
+    raw = opened.attributes(file)
     encoded = json.loads(_unset(raw.pop(_JSON, "[]")))
-    if LONG in file:
-        raw |= {name: data.asstr()[()] for name, data in file[LONG].items()}
+    long = opened.child(file, LONG)
+    if long is not None:
+        raw |= {name: opened.read(opened.child(long, name)).item() for name in opened.names(long)}
     attrs: dict[str, Any] = {}
     for name, value in raw.items():
         attrs[name] = _unset(value)
@@ -262,7 +277,7 @@ def read_attributes(file: h5py.File) -> dict[str, Any]:
             try:
                 attrs[name] = json.loads(attrs[name])
             except (ValueError, TypeError) as error:
-                raise ResultError(f"attribute '{name}' of {file.filename} is no JSON") from error
+                raise ResultError(f"attribute '{name}' of {opened.path} is no JSON") from error
     return attrs
 
 
@@ -273,46 +288,51 @@ def _unset(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def has_group(file: h5py.File, name: str) -> bool:
-    """Whether a file holds a group of variables itself: no link, which could lead elsewhere."""
+def find_group(opened: Hdf5File, name: str) -> h5py.Group | None:
+    """Return a group of variables that a file holds itself, None where there is none."""
     import h5py
 
-    return (
-        name != LONG
-        and isinstance(file.get(name, getlink=True), h5py.HardLink)
-        and isinstance(file[name], h5py.Group)
-    )
+    node = None if name == LONG else opened.child(opened.file, name)
+    return node if isinstance(node, h5py.Group) else None
 
 
-def variable_names(group: h5py.Group) -> list[str]:
-    """Return the variables of a group: data sets of its own, without bare dimensions."""
-    return [name for name in group if _is_variable(group, name)]
+def variable_names(opened: Hdf5File, group: h5py.Group) -> list[str]:
+    """Return the variables of a group: data sets of its own, without bare dimensions.
+
+    Raises:
+        ResultError: if one of them does not lie in the file.
+    """
+    return [name for name in opened.names(group) if _is_variable(opened, group, name)]
 
 
 def read_variable(
-    group: h5py.Group, name: str, start: int = 0, stop: int | None = None
+    opened: Hdf5File, group: h5py.Group, name: str, start: int = 0, stop: int | None = None
 ) -> Variable:
     """Return a variable, or rows ``[start, stop)`` of it.
 
     Raises:
         ResultError: if it is too long to be read whole.
     """
-    data = group[name]
-    rows = slice(start, stop) if data.shape else ()
+    data = opened.child(group, name)
+    rows = slice(start, stop) if data.shape else None
     length = len(range(*rows.indices(data.shape[0]))) if isinstance(rows, slice) else 1
     row = data.dtype.itemsize * int(np.prod(data.shape[1:], dtype=np.float64))
     if length * row > WHOLE_BYTES:
         raise ResultError(f"'{data.name}' holds {length * row >> 30} GiB; read it in slices")
-    values = np.asarray(data.asstr()[rows] if data.dtype.kind == "O" else data[rows])
-    if _unset(data.attrs.get("dtype")) == "bool":
+    values = opened.read(data, rows)
+    told_sum = opened.attribute(data, _SUM)
+    if told_sum is not None and told_sum != zlib.crc32(np.ascontiguousarray(values).tobytes()):
+        raise ResultError(f"{opened.path}: '{data.name}' is damaged; run 'analyze' again")
+    told = {key: _unset(opened.attribute(data, key)) for key in _TOLD if key in data.attrs}
+    if told.get("dtype") == "bool":
         values = values.astype(bool)
-    old = _former(group, name)
+    old = _former(opened, group, name)
 
     def said(attribute: str, otherwise: str = "") -> str:
-        return str(_unset(data.attrs.get(attribute, otherwise)))
+        return str(told.get(attribute, otherwise))
 
     return Variable(
-        dims=tuple(str(_unset(data.attrs[_AXES])).split()),
+        dims=tuple(str(told[_AXES]).split()),
         values=values,
         long_name=said("long_name", name),
         units=said("units", "1"),
@@ -325,26 +345,24 @@ def read_variable(
     )
 
 
-def shown(group: h5py.Group, name: str) -> str:
+def shown(opened: Hdf5File, group: h5py.Group, name: str) -> str:
     """Return how a variable is shown, without reading its values."""
-    attrs = group[name].attrs
-    return str(_unset(attrs["show"])) if "show" in attrs else _former(group, name).show
+    how = opened.attribute(opened.child(group, name), "show")
+    return _former(opened, group, name).show if how is None else str(_unset(how))
 
 
-def _former(group: h5py.Group, name: str) -> Said:
+def _former(opened: Hdf5File, group: h5py.Group, name: str) -> Said:
     """How it is shown where the file does not say."""
-    if "show" in group[name].attrs:
+    if opened.attribute(opened.child(group, name), "show") is not None:
         return Said()
     return former(group.name.strip("/"), name)
 
 
-def _is_variable(group: h5py.Group, name: str) -> bool:
+def _is_variable(opened: Hdf5File, group: h5py.Group, name: str) -> bool:
     import h5py
 
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        return False  # a link could lead into another file
-    data = group[name]
-    if not isinstance(data, h5py.Dataset) or data.external or data.is_virtual:
-        return False  # as could external storage
-    label = data.attrs.get("NAME", b"")
+    data = opened.child(group, name)
+    if not isinstance(data, h5py.Dataset):
+        return False
+    label = opened.attribute(data, "NAME", b"")
     return not bytes(label).startswith(_BARE.encode()) if isinstance(label, bytes) else True

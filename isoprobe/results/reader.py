@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from isoprobe.errors import IsoprobeError, ResultError, nearest
+from isoprobe.files.hdf5 import Hdf5File
 from isoprobe.results import netcdf
 from isoprobe.results.shard import is_shard
 from isoprobe.results.versions import FORMAT_VERSION, elsewhere
@@ -62,25 +63,25 @@ class Attributes(dict[str, Any]):
 class Group(Mapping[str, "Variable"]):
     """The variables of one group, each read when asked for."""
 
-    def __init__(self, group: h5py.Group) -> None:
-        self._group = group
-        self._names = netcdf.variable_names(group)
+    def __init__(self, file: Hdf5File, group: h5py.Group) -> None:
+        self._file, self._group = file, group
+        self._names = netcdf.variable_names(file, group)
 
     def __getitem__(self, name: str) -> Variable:
         if name not in self._names:
-            with readable(self._group.file.filename):
-                moved = elsewhere(self._group, name)
+            with readable(self._file.path):
+                moved = elsewhere(self._file, self._group, name)
             if moved is not None:
                 return moved
-            where = f"{self._group.file.filename} has no '{self._group.name}/{name}'"
+            where = f"{self._file.path} has no '{self._group.name}/{name}'"
             raise MissingVariableError(f"{where}{nearest(name, self._names)}")
-        with readable(self._group.file.filename):
-            return netcdf.read_variable(self._group, name)
+        with readable(self._file.path):
+            return netcdf.read_variable(self._file, self._group, name)
 
     def shown(self) -> dict[str, str]:
         """Names of the variables to show, each a ``column`` or a ``tile``; reads no values."""
-        with readable(self._group.file.filename):
-            how = {name: netcdf.shown(self._group, name) for name in self._names}
+        with readable(self._file.path):
+            how = {n: netcdf.shown(self._file, self._group, n) for n in self._names}
         return {name: kind for name, kind in how.items() if kind != "none"}
 
     def __iter__(self) -> Iterator[str]:
@@ -105,7 +106,7 @@ class Result:
     """
 
     def __init__(
-        self, file: h5py.File, path: Path, temporary: TemporaryDirectory[str] | None = None
+        self, file: Hdf5File, path: Path, temporary: TemporaryDirectory[str] | None = None
     ) -> None:
         self._file = file
         self._temporary = temporary
@@ -142,7 +143,7 @@ class Result:
                 )
             if not h5py.is_hdf5(path):
                 raise ResultError(f"{path} is no HDF5 file; a result is what 'analyze' wrote")
-            file = h5py.File(path, "r")
+            file = Hdf5File(path)
             try:
                 _check_format(file, path)
                 return cls(file, path, temporary)
@@ -154,7 +155,8 @@ class Result:
         """Return the names of the groups: ``samples`` and one for each analysis."""
         if self._names is None:
             with readable(self.path):
-                self._names = [name for name in self._file if netcdf.has_group(self._file, name)]
+                names = self._file.names()
+                self._names = [n for n in names if netcdf.find_group(self._file, n) is not None]
         return list(self._names)
 
     def __contains__(self, group: object) -> bool:
@@ -175,7 +177,8 @@ class Result:
                 f" {', '.join(known)}. Run that analysis first"
             )
         with readable(self.path):
-            return self._groups.setdefault(group, Group(self._file[group]))
+            found = Group(self._file, self._file.child(self._file.file, group))
+            return self._groups.setdefault(group, found)
 
     def samples(
         self, start: int = 0, stop: int | None = None, names: Sequence[str] | None = None
@@ -210,15 +213,16 @@ class Result:
                     f"{self.path} has no per-sample column '{name}'{nearest(name, list(columns))}"
                 )
         with readable(self.path):
-            group = self._file[_SAMPLES]
+            group = self._file.child(self._file.file, _SAMPLES)
             chosen = list(columns) if names is None else names
-            return {n: netcdf.read_variable(group, n, start, stop) for n in chosen}
+            return {n: netcdf.read_variable(self._file, group, n, start, stop) for n in chosen}
 
     @property
     def sizes(self) -> dict[str, int]:
         """Lengths of the dimensions ``sample`` and ``latent``."""
         with readable(self.path):
-            return {dim: len(self._file[dim]) for dim in netcdf.SHARED}
+            root = self._file.file
+            return {dim: len(self._file.child(root, dim)) for dim in netcdf.SHARED}
 
     def close(self) -> None:
         """Close the file; remove it if it was temporary."""
@@ -239,7 +243,7 @@ class Result:
         self.close()
 
     def __repr__(self) -> str:
-        if not self._file:
+        if not self._file.file:
             return f"<Result {self.path} (closed)>"
         sizes = self.sizes
         lines = [f"<Result {self.path}: {sizes['sample']} samples, {sizes['latent']} latents>"]
@@ -247,7 +251,7 @@ class Result:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        if not self._file:
+        if not self._file.file:
             return f"<p>{escape(repr(self))}</p>"
         rows = "".join(
             f"<tr><th style='text-align:left'>{escape(name)}</th>"
@@ -270,7 +274,7 @@ def _check_path(path: Path) -> None:
         raise ResultError(f"{path} is not a file; a result is what 'analyze --out' wrote")
 
 
-def _check_format(file: h5py.File, path: Path) -> None:
+def _check_format(file: Hdf5File, path: Path) -> None:
     attrs = netcdf.read_attributes(file)
     if attrs.get("format") != FORMAT:
         raise ResultError(f"{path} is HDF5, but no {FORMAT}; one is what 'analyze' wrote")

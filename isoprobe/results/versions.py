@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import h5py
 
     from isoprobe.contracts import Variable
+    from isoprobe.files.hdf5 import Hdf5File
 
 #: of results and shards; a newer one is refused
 FORMAT_VERSION = 2
@@ -31,10 +32,11 @@ MOVED = {
 _EARLIER = {new: old for old, new in MOVED.items()}
 
 
-def elsewhere(group: h5py.Group, name: str) -> Variable | None:
+def elsewhere(opened: Hdf5File, group: h5py.Group, name: str) -> Variable | None:
     """Read a variable that a group lacks from where another version keeps it.
 
     Args:
+        opened: the file.
         group: that was asked.
         name: that it has not got.
 
@@ -46,10 +48,9 @@ def elsewhere(group: h5py.Group, name: str) -> Variable | None:
     if place is None:
         return None
     other, _, key = place.partition("/")
-    if not netcdf.has_group(group.file, other):
-        return None
-    if key not in netcdf.variable_names(group.file[other]):
+    found = netcdf.find_group(opened, other)
+    if found is None or key not in netcdf.variable_names(opened, found):
         return None
     if asked in MOVED:
         warnings.warn(f"'{asked}' is now '{place}'", DeprecationWarning, stacklevel=3)
-    return netcdf.read_variable(group.file[other], key)
+    return netcdf.read_variable(opened, found, key)

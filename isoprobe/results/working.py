@@ -19,8 +19,9 @@ from typing import IO, Any, Self
 
 from isoprobe.errors import IsoprobeError, ResultError
 from isoprobe.results.shard import SUFFIX, UNFINISHED, Shard
+from isoprobe.results.whole import LOCK, check_place, hold_folder
 
-RUN, SETTLED, LOCK = "run.json", "settled.json", "lock"
+RUN, SETTLED = "run.json", "settled.json"
 
 
 class Working:
@@ -79,7 +80,7 @@ class Working:
             path = Path(temporary.name) / "result.h5"
         target = _check_target(path)
         with explained(target):
-            lock = _lock(partial(target), shared=together)
+            lock = hold_folder(partial(target), shared=together)
             working = cls(target, lock, temporary, together=together)
             try:
                 working._begin(plain(identity or {}), overwrite=overwrite, resume=resume)
@@ -285,44 +286,11 @@ def _check_target(path: Path) -> Path:
     Raises:
         ResultError: if no file can come to lie there.
     """
-    try:
-        target = path.expanduser().resolve()
-    except RuntimeError as error:  # a link to itself, or the home of nobody
-        raise ResultError(f"{path} leads nowhere: {error}; name another file") from error
-    if not target.parent.is_dir():
-        raise ResultError(f"{path}: there is no folder {target.parent}; make it first")
-    if target.exists() and not target.is_file():
-        raise ResultError(f"{path} is not a regular file; name a file to write, such as result.h5")
+    target = check_place(path, overwrite=True)  # whether it may be replaced, the record tells
     folder = partial(target)
-    if folder.exists() and not folder.is_dir():
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ResultError(f"{folder} is in the way; it would hold the unfinished run. Move it")
     return target
-
-
-def _lock(folder: Path, *, shared: bool) -> IO[bytes]:
-    """Return a file that holds the folder until it is closed or the process dies.
-
-    Raises:
-        ResultError: if another run holds it.
-    """
-    import fcntl
-
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    while True:
-        folder.mkdir(exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # removed since by a run that ended
-            file = (folder / LOCK).open("ab")
-            try:
-                fcntl.flock(file, kind | fcntl.LOCK_NB)
-            except OSError as error:
-                file.close()
-                raise ResultError(
-                    f"{folder} is being written by another process; wait for it, or choose another"
-                    " output"
-                ) from error
-            if os.path.samestat(os.fstat(file.fileno()), (folder / LOCK).stat()):
-                return file
-            file.close()
 
 
 def _read_json(path: Path) -> Any:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.errors import PluginError
+from isoprobe.files.hdf5 import create
 from isoprobe.results import netcdf
 from isoprobe.results.columns import Column
 from isoprobe.results.reader import FORMAT, Result
@@ -36,8 +37,6 @@ class ResultWriter:
     """
 
     def __init__(self, working: Working, *, samples: int, latent: int) -> None:
-        import h5py
-
         self.path = working.target
         self._working = working
         self._sizes = {"sample": samples, "latent": latent}
@@ -46,7 +45,7 @@ class ResultWriter:
         self._groups: dict[str, Mapping[str, Variable]] = {}
         self._assembled = working.folder / "assembled.h5"
         with explained(self.path):
-            self._file = h5py.File(self._assembled, "w")
+            self._file = create(self._assembled)
             netcdf.write_scales(self._file, self._sizes)
 
     @classmethod

@@ -13,7 +13,7 @@ import torch
 
 from isoprobe.checkpoints.source import Source
 from isoprobe.contracts import VAE, Dataset
-from isoprobe.errors import CheckpointError, DataError, OptionError, nearest
+from isoprobe.errors import CheckpointError, DataError, IsoprobeError, OptionError, nearest
 from isoprobe.registry.lookup import installed
 from isoprobe.run.settle import Subject
 
@@ -46,10 +46,19 @@ def load(
 
     Raises:
         CheckpointError: for a file that is missing, foreign, damaged or unsafe.
-        OptionError: for an unknown adapter or a wrong option.
+        IsoprobeError: of another kind for an unknown adapter, a wrong option, or a plugin's fault.
     """
     source = Source(Path(path), trusted=trust)
-    vae = installed().adapter_for(source, adapter).load(source, options or {})
+    reader = installed().adapter_for(source, adapter)
+    try:
+        vae = reader.load(source, options or {})
+    except IsoprobeError:
+        raise
+    except Exception as error:  # whatever a file makes a reader do, it is said in one line
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise CheckpointError(
+            f"{path} cannot be read by adapter '{reader.name}': {what}"
+        ) from error
     vae.path = str(path)
     return vae
 

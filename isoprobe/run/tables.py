@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,12 @@ FORMATS = (".csv", ".parquet", ".h5")
 
 
 def check_out(
-    out: Path | None, *, overwrite: bool, by_input: bool = False, resume: bool = False
+    out: Path | None,
+    *,
+    overwrite: bool,
+    by_input: bool = False,
+    resume: bool = False,
+    inputs: Iterable[object] = (),
 ) -> None:
     """Refuse a file that cannot be written, before any work is done.
 
@@ -47,6 +53,7 @@ def check_out(
         overwrite: it may be replaced.
         by_input: it is to hold distortion maps.
         resume: an unfinished one is to be completed.
+        inputs: what the run reads, which it may not replace.
 
     Raises:
         OptionError: for a name of no known format, Parquet without pyarrow, or a table that is to
@@ -59,7 +66,7 @@ def check_out(
         raise OptionError("--resume needs a file made of shards: it goes with --out FILE.h5.")
     if out is None:
         return
-    flat.check_out(out, FORMATS, overwrite=overwrite or resume)
+    flat.check_out(out, FORMATS, overwrite=overwrite or resume, inputs=inputs)
 
 
 def write_scores(

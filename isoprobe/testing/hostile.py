@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+
+from isoprobe.files.archives import packed
 
 
 class Payload:
@@ -105,6 +106,5 @@ def _one_tensor(path: Path) -> Path:
 
 
 def _zipped_text(path: Path) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("readme.txt", "nothing")
+    path.write_bytes(packed({"readme.txt": b"nothing"}))
     return path

@@ -75,6 +75,8 @@ def make(kind, folder):
         path.write_bytes(pickle.dumps([1, 2]))
     elif kind is FileKind.KERAS:
         archive(path, {"config.json": "{}", "metadata.json": "{}", "model.weights.h5": "x"})
+    elif kind is FileKind.REFUSED:
+        archive(path, {"a.txt": "a", "A.TXT": "b"})
     elif kind is FileKind.ZIP:
         archive(path, {"a.txt": "a"})
     elif kind is FileKind.HDF5:

@@ -29,6 +29,7 @@ MAY_IMPORT = {
 ROOMS = {
     "isoprobe": """
         errors moved progress
+        files
         contracts hookspecs
         statistics
         theory
@@ -57,8 +58,8 @@ ROOMS = {
         adapters.declared
         adapters.objects
         adapters.keras
-        adapters.onnx
         adapters.programs
+        adapters.onnx
         adapters.diffusers
         adapters.pythae
         adapters.native

@@ -211,7 +211,7 @@ def test_an_unknown_operator_is_named(tmp_path):
     path = tmp_path / "m.onnx"
     one_node("LSTMish", [f(2, 3)], {}, path, domain="custom")
     assert Source(path).kind is FileKind.ONNX
-    with pytest.raises(CheckpointError, match="operator LSTMish has no translation"):
+    with pytest.raises(CheckpointError, match="operator custom.LSTMish"):
         Onnx().load(Source(path), {"decoder": "self", "latent_shape": "3"})
 
 

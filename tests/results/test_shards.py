@@ -237,6 +237,7 @@ def test_a_folder_made_by_an_older_version_starts_over(tmp_path):
     """Its journal has no shards, so there is nothing to go on with."""
     folder = tmp_path / "r.h5.partial"
     folder.mkdir()
+    (folder / "lock").touch()  # every version of ours has laid one
     (folder / "run.json").write_text(json.dumps({"identity": {"seed": 9}, "replace": False}))
     (folder / "column-0.bin").write_bytes(b"\0" * 80)
     with Working.open(tmp_path / "r.h5", {"seed": 0}, resume=True) as working:

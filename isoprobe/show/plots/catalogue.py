@@ -11,6 +11,7 @@ import numpy as np
 
 from isoprobe.errors import OptionError, PluginError, nearest
 from isoprobe.registry.lookup import installed
+from isoprobe.results.whole import replacing
 from isoprobe.show.plots.style import BLUE, INK, styled
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ def save(result: Result, folder: Path, names: list[str], kind: str) -> list[Path
         with styled():
             # no time stamp: the same result gives the same bytes
             metadata = {_STAMPS[kind]: None} if kind in _STAMPS else {}
-            drawn.savefig(path, dpi=_DPI, facecolor="white", metadata=metadata)
+            with replacing(path) as partial:
+                drawn.savefig(partial, format=kind, dpi=_DPI, facecolor="white", metadata=metadata)
         paths.append(path)
     return paths
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.errors import PluginError, ResultError
-from isoprobe.results.whole import replacing
+from isoprobe.results.whole import check_place, replacing
 from isoprobe.show.report import facts
 from isoprobe.show.report.explorer import explorer
 from isoprobe.show.report.glossary import GLOSSARY
@@ -46,19 +47,19 @@ def render(result: Result) -> str:
     )
 
 
-def write(text: str, path: Path, *, overwrite: bool = False) -> None:
+def write(text: str, path: Path, *, overwrite: bool = False, inputs: Iterable[object] = ()) -> None:
     """Write a page to a file, whole or not at all.
 
     Args:
         text: the page.
         path: the file.
         overwrite: replace an existing one.
+        inputs: what was read to make it, which it may not replace.
 
     Raises:
         ResultError: if it exists already or cannot be written.
     """
-    if path.exists() and not overwrite:
-        raise ResultError(f"{path} exists already; add --overwrite to replace it")
+    check_place(path, overwrite=overwrite, inputs=inputs)
     try:
         with replacing(path) as partial:
             partial.write_text(text, "utf-8")

@@ -82,7 +82,7 @@ def encode(
     from isoprobe.results import flat
     from isoprobe.run.codes import open_encoding
 
-    flat.check_out(out, TABLES, overwrite=overwrite)
+    flat.check_out(out, TABLES, overwrite=overwrite, inputs=_inputs(model, data, reference))
     settings["options"] = parse_options(options, of="--option")
     with open_encoding(model, data, reference, **settings) as (encoding, notes):
         for note in notes:
@@ -127,7 +127,7 @@ def decode(
     from isoprobe.results import flat
     from isoprobe.run.codes import decoded, placed
 
-    flat.check_out(out, ARRAYS, overwrite=overwrite)
+    flat.check_out(out, ARRAYS, overwrite=overwrite, inputs=_inputs(model, codes))
     options_ = parse_options(options, of="--option")
     vae = placed(model, device, adapter=adapter, options=options_, trust=trust)
     with closing(installed().data(codes, vae)) as rows:
@@ -172,7 +172,7 @@ def sample(
     from isoprobe.results import flat
     from isoprobe.run.codes import drawn, placed
 
-    flat.check_out(out, (".png", *ARRAYS), overwrite=overwrite)
+    flat.check_out(out, (".png", *ARRAYS), overwrite=overwrite, inputs=[model])
     options_ = parse_options(options, of="--option")
     vae = placed(model, device, adapter=adapter, options=options_, trust=trust)
     draws = drawn(vae, count, seed, memory)
@@ -241,7 +241,8 @@ def walk(
     from isoprobe.run.walking import interpolate
     from isoprobe.show.pictures import save_animation, save_sheet
 
-    flat.check_out(out, (".png", ".gif", ".npy"), overwrite=overwrite)
+    kinds = (".png", ".gif", ".npy")
+    flat.check_out(out, kinds, overwrite=overwrite, inputs=_inputs(model, data))
     settings |= {"options": parse_options(options, of="--option"), "metric": metric, "data": data}
     found = interpolate(model, start, end, steps, path, **settings)
     if out.suffix == ".npy":
@@ -255,6 +256,13 @@ def walk(
         f"{path} path of length {found.length:.4g} (within {found.error:.1g}){said}: {out}",
         err=True,
     )
+
+
+def _inputs(model: Path, data: str | None, reference: Path | None = None) -> list[object]:
+    """Paths that a command reads, none of which it may write over."""
+    from isoprobe.data.files import split_spec
+
+    return [model, *([] if data is None else [split_spec(data)[0]]), reference]
 
 
 def _write(out: Path, rows: int, batches: Iterable[Mapping[str, np.ndarray]], what: str) -> None:

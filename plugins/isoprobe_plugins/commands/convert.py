@@ -73,8 +73,10 @@ def convert(
         raise click.UsageError("--data, --resize and --scale go with --latents used.")
     from isoprobe import api
     from isoprobe.checkpoints.native import write_checkpoint
-    from isoprobe.registry.specs import parse_options
+    from isoprobe.registry.specs import options_paths, parse_options
+    from isoprobe.results.whole import check_place
 
+    check_place(out, overwrite=overwrite, inputs=(model, *options_paths(options)))
     vae = api.load(model, adapter=adapter, options=parse_options(options, of="--option"))
     changes = {"metric": metric, "beta": beta}
     vae = vae.with_facts(**{k: v for k, v in changes.items() if v is not None})

@@ -11,8 +11,9 @@ import click
 
 from isoprobe.cli import types
 from isoprobe.cli.examples import examples
+from isoprobe.data.files import split_spec
 from isoprobe.hookspecs import hookimpl
-from isoprobe.results.whole import replacing
+from isoprobe.results.whole import check_place, replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +66,8 @@ def doctor(
     share of its variance that the reconstruction explains, then by how well the scale satisfies
     the stationarity of the objective.
     """
-    _refuse_place(out, overwrite=overwrite)
+    if out is not None:
+        check_place(out, overwrite=overwrite, inputs=(model, split_spec(data)[0]))
     readings = examine(model, data, samples, resize, scale)
     if out is not None:
         with replacing(out) as partial:
@@ -75,18 +77,6 @@ def doctor(
         return
     click.echo(_table(readings))
     click.echo(f"\nwritten to {out}" if out else f"\n{declaration(readings[0])}", nl=bool(out))
-
-
-def _refuse_place(out: Path | None, *, overwrite: bool) -> None:
-    """Raise OptionError when there is something to lose, or no folder for it."""
-    from isoprobe.errors import OptionError
-
-    if out is None:
-        return
-    if out.exists() and not overwrite:
-        raise OptionError(f"{out} exists already; choose another name or add --overwrite")
-    if not out.absolute().parent.is_dir():
-        raise OptionError(f"{out}: there is no folder {out.absolute().parent}; make it first")
 
 
 def examine(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isoprobe.cli import options as shared
+from isoprobe.cli import types
 from isoprobe.cli.examples import examples
 from isoprobe.hookspecs import hookimpl
 
@@ -45,7 +46,7 @@ _BAR = 12
 )
 @shared.memory
 @shared.device
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of z.")
+@click.option("--seed", type=types.SEED, default=0, show_default=True, help="Of z.")
 @shared.as_json
 def spectrum(
     *,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import numpy as np
 
-from isoprobe.checkpoints.headers import ZIP_ERRORS
 from isoprobe.checkpoints.source import HDF5_MAGIC
 from isoprobe.contracts import Dataset, DataSource
 from isoprobe.data.files import check_file, fingerprint, first_bytes, shown_name, split_spec
-from isoprobe.errors import DataError, nearest
+from isoprobe.errors import DataError, FileError, nearest
+from isoprobe.files.archives import Archive
+from isoprobe.files.hdf5 import Hdf5File
 from isoprobe.hookspecs import hookimpl
 from isoprobe_plugins.data.streams import StreamedArray, check_numeric, runs
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
-#: what h5py raises on damage, depending on what is damaged
-HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError)
 
 
 class Rows(Protocol):
@@ -142,16 +140,21 @@ class Hdf5Rows:
     """Rows of an HDF5 data set.
 
     Args:
-        dataset: the open ``h5py.Dataset``.
+        file: the open file.
+        dataset: one of its data sets.
         what: what is read, for error messages.
+
+    Raises:
+        DataError: when it holds no numbers, or rows of it were never written.
     """
 
-    def __init__(self, dataset: Any, what: str) -> None:
-        self._dataset, self._what = dataset, what
+    def __init__(self, file: Hdf5File, dataset: Any, what: str) -> None:
+        self._file, self._dataset = file, dataset
         self.notes: tuple[str, ...] = ()
         self.shape: tuple[int, ...] = dataset.shape or ()
         self.dtype: np.dtype = dataset.dtype
         check_numeric(self.dtype, what)
+        file.check_whole(dataset)
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Return rows at ascending indices, ``(len(indices), *shape[1:])``.
@@ -160,16 +163,13 @@ class Hdf5Rows:
             DataError: when the file is damaged.
         """
         begin, span = int(indices[0]), len(list(runs(indices))) == 1
-        wanted = slice(begin, begin + len(indices)) if span else indices
-        try:
-            return np.asarray(self._dataset[wanted])
-        except HDF5_ERRORS as error:
-            raise DataError(f"{self._what} is damaged ({error}); fetch it again") from error
+        return self._file.rows(
+            self._dataset, slice(begin, begin + len(indices)) if span else indices
+        )
 
     def close(self) -> None:
-        """Close the file."""
-        if self._dataset:  # false once the file, which the labels share, is closed
-            self._dataset.file.close()
+        """Close the file, which the labels may share."""
+        self._file.close()
 
 
 def _opener(path: Path) -> Callable[[Path, str | None], Dataset] | None:
@@ -185,9 +185,9 @@ def _opener(path: Path) -> Callable[[Path, str | None], Dataset] | None:
 
 def _npy_members(path: Path) -> list[str]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            return [name for name in archive.namelist() if name.endswith(".npy")]
-    except ZIP_ERRORS:
+        with Archive(path) as archive:
+            return [name for name in archive.names if name.endswith(".npy")]
+    except FileError:
         return []
 
 
@@ -206,42 +206,28 @@ def _open_npz(path: Path, member: str | None) -> Dataset:
 
     def open_one(name: str) -> Rows:
         # an archive for each array: two arrays of one archive would fight over its file position
-        with zipfile.ZipFile(path) as archive:
-            info = archive.getinfo(names[name])
-            try:
-                # the stream keeps the file open on its own, until it is closed itself
-                stream = cast("BufferedIOBase", archive.open(info))
-            except ZIP_ERRORS as error:
-                raise DataError(f"{path}: array '{name}' cannot be read ({error})") from error
-        return StreamedArray(stream, info.file_size, f"{path}:{name}")
+        with Archive(path) as archive:
+            size = archive.size_of(names[name])
+            # the stream keeps the file open on its own, until it is closed itself
+            stream = cast("BufferedIOBase", archive.stream(names[name]))
+        return StreamedArray(stream, size, f"{path}:{name}", path.stat().st_size)
 
     chosen = _chosen(member, list(names), path)
     return _dataset(path, ",".join(chosen), chosen, open_one)
 
 
 def _open_hdf5(path: Path, member: str | None) -> Dataset:
-    import h5py
-
-    arrays: dict[str, Any] = {}
     with ExitStack() as stack:
-        try:
-            file = stack.enter_context(h5py.File(path, "r"))
-            file.visititems(
-                lambda name, item: arrays.update({name: item} if _is_array(item) else {})
-            )
-        except HDF5_ERRORS as error:
-            raise DataError(f"{path} is no whole HDF5 file ({error}); fetch it again") from error
+        file = Hdf5File(path)
+        stack.callback(file.close)
+        arrays = dict(file.walk())
         chosen = _chosen(member, list(arrays), path)
         shown = ",".join(f"/{name}" for name in chosen)
-        data = _dataset(path, shown, chosen, lambda name: Hdf5Rows(arrays[name], f"{path}:/{name}"))
+        data = _dataset(
+            path, shown, chosen, lambda name: Hdf5Rows(file, arrays[name], f"{path}:/{name}")
+        )
         stack.pop_all()
     return data
-
-
-def _is_array(item: Any) -> bool:
-    import h5py
-
-    return isinstance(item, h5py.Dataset)
 
 
 def _dataset(

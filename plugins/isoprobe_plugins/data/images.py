@@ -6,17 +6,16 @@ import hashlib
 import io
 import os
 import warnings
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
-from isoprobe.checkpoints.headers import ZIP_ERRORS
 from isoprobe.contracts import Dataset, DataSource
 from isoprobe.data.files import check_file, first_bytes, short_digest, split_spec
-from isoprobe.errors import DataError
+from isoprobe.errors import DataError, FileError
+from isoprobe.files.archives import Archive
 from isoprobe.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class ImageSource(DataSource):
         path, member = split_spec(spec)
         if member is not None:
             return False
-        return path.is_dir() or bool(_zip_members(path))
+        return path.is_dir() or _holds_images(path)
 
     def open(self, spec: str, vae: VAE | None = None) -> Dataset:
         """Return it opened; decodes the first image only.
@@ -194,29 +193,26 @@ class _Archive:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._members = _zip_members(path)
-        if not self._members:
+        self._archive = Archive(path)
+        self.names = [name for name in self._archive.names if _is_image(name)]
+        if not self.names:
+            self.close()
             raise DataError(f"{path} holds no images; expected a zip archive of some")
-        self.names = [info.filename for info in self._members]
-        self._archive = zipfile.ZipFile(path)
 
     def read(self, number: int) -> bytes:
-        info = self._members[number]
-        where = f"{self._path}: member {info.filename}"
-        try:
-            with self._archive.open(info) as stream:
-                # what the archive claims about sizes is not believed
-                data = stream.read(MAX_FILE_BYTES + 1)
-        except ZIP_ERRORS as error:
-            raise DataError(f"{where} is damaged ({error}); fetch it again") from error
-        if len(data) > MAX_FILE_BYTES:
-            raise DataError(f"{where} is far too large to be an image of a data set")
-        return data
+        name = self.names[number]
+        if self._archive.size_of(name) > MAX_FILE_BYTES:
+            raise DataError(
+                f"{self._path}: member {name} is far too large to be an image of a data set"
+            )
+        with self._archive.open(name) as stream:  # one at a time: none is kept, so none is counted
+            return stream.read(MAX_FILE_BYTES + 1)
 
     def digest(self) -> bytes:
         """Hash names, sizes and checksums of all images."""
         digest = hashlib.sha256()
-        for info in self._members:
+        for name in self.names:
+            info = self._archive.members[name]
             digest.update(f"{info.filename}\0{info.file_size}\0{info.CRC}\0".encode())
         return digest.digest()
 
@@ -238,15 +234,14 @@ def _names_below(folder: Path) -> list[str]:
     return sorted(names)
 
 
-def _zip_members(path: Path) -> list[zipfile.ZipInfo]:
+def _holds_images(path: Path) -> bool:
     if not first_bytes(path, 4).startswith(b"PK"):
-        return []
+        return False
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = [info for info in archive.infolist() if _is_image(info.filename)]
-    except ZIP_ERRORS:
-        return []
-    return sorted(members, key=lambda info: info.filename)
+        with Archive(path) as archive:
+            return any(_is_image(name) for name in archive.names)
+    except FileError:
+        return False
 
 
 def _is_image(name: str) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 from isoprobe.data.files import first_bytes
 from isoprobe.errors import DataError
+from isoprobe.files.meter import OBJECT, Meter
 from isoprobe_plugins.data.streams import runs
 
 #: lines between two entries of the index
@@ -67,8 +68,11 @@ class Lines:
         self._stream.close()
 
     def _index(self, visit: Callable[[int, str], None]) -> int:
-        count, offset = 0, 0
+        count, offset, blank = 0, 0, 0
+        meter = Meter(self._path, self._path.stat().st_size)  # blank lines pack best of all
         while line := self._read():
+            blank += not line.strip()
+            meter.check(offset + OBJECT * blank, "its text")
             if line.strip():
                 if count % BLOCK == 0:
                     self._offsets.append(offset)

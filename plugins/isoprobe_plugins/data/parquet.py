@@ -10,6 +10,7 @@ import numpy as np
 from isoprobe.contracts import Dataset
 from isoprobe.data.files import fingerprint, shown_name
 from isoprobe.errors import DataError
+from isoprobe.files.meter import Meter
 from isoprobe_plugins.data.columns import label_column
 
 
@@ -95,19 +96,34 @@ class ParquetDataset(Dataset):
         """Chosen rows of each row group that holds some, in order."""
         groups = np.searchsorted(self._starts, indices, side="right") - 1
         return [
-            self._read_group(int(group)).take(indices[groups == group] - self._starts[group])
+            self._rows_of(int(group), indices[groups == group] - self._starts[group])
             for group in np.unique(groups)
         ]
+
+    def _rows_of(self, group: int, rows: np.ndarray) -> Any:
+        table = self._read_group(group)
+        if len(rows) and int(rows.max()) >= table.num_rows:
+            raise DataError(f"{self._path} is damaged: its group {group} has {table.num_rows} rows")
+        return table.take(rows)
 
     def _read_group(self, group: int) -> Any:
         if self._group[0] != group:
             import pyarrow as pa
 
+            self._check_group(group)
             try:
                 self._group = (group, self._file.read_row_group(group, use_threads=False))
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
                 raise DataError(f"{self._path} is damaged ({_line(error)})") from error
         return self._group[1]
+
+    def _check_group(self, group: int) -> None:
+        """Refuse a row group that unpacks to more than the file's size allows."""
+        found = self._file.metadata.row_group(group)
+        unpacked = sum(found.column(i).total_uncompressed_size for i in range(found.num_columns))
+        rows = found.num_rows * found.num_columns * 8  # a value said once may stand for a million
+        meter = Meter(self._path, self._path.stat().st_size)
+        meter.check(max(unpacked, rows), f"its group of {found.num_rows} rows")
 
 
 def _open(path: Path) -> Any:
@@ -119,8 +135,8 @@ def _open(path: Path) -> Any:
             f"{path} is a Parquet file, which needs pyarrow: pip install 'isoprobe[data]'"
         ) from error
     try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+        return pq.ParquetFile(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(
             f"{path} is no whole Parquet file ({_line(error)}); fetch it again"
         ) from error

@@ -6,18 +6,25 @@ pages count as memory of the process.
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
-import tokenize
 from collections.abc import Iterator
 from io import BufferedIOBase
 
 import numpy as np
 from numpy.lib import format as npy
 
-from isoprobe.checkpoints.headers import ZIP_ERRORS
 from isoprobe.errors import DataError
+from isoprobe.files.archives import ZIP_ERRORS
+from isoprobe.files.meter import Meter
 
+#: axes of an array, and the longest of them: more than numpy has, more than any disk holds
+_AXES, _LENGTH = 32, 1 << 48
+#: longest header, as numpy has it
+HEADER_LIMIT = 10_000
+#: how each version of the format is read, and the bytes of its header's length
+_HEADERS = {(1, 0): (npy.read_array_header_1_0, 2), (2, 0): (npy.read_array_header_2_0, 4)}
 #: kinds of numbers that can be data: bool, signed, unsigned, floating
 NUMERIC = "biuf"
 
@@ -51,6 +58,7 @@ class StreamedArray:
         stream: positioned at the start of the format; it may be compressed.
         size: bytes the stream claims to hold.
         what: what is read, for error messages.
+        packed: bytes of the file it is unpacked from; as many as it claims by default.
 
     Attributes:
         shape: of the whole array.
@@ -61,8 +69,11 @@ class StreamedArray:
         DataError: when it is no such array, holds no numbers, or is cut short.
     """
 
-    def __init__(self, stream: BufferedIOBase, size: int, what: str) -> None:
+    def __init__(
+        self, stream: BufferedIOBase, size: int, what: str, packed: int | None = None
+    ) -> None:
         self._stream, self._what = stream, what
+        self._packed = size if packed is None else packed
         self.notes: tuple[str, ...] = ()
         self._whole: np.ndarray | None = None
         try:
@@ -94,6 +105,8 @@ class StreamedArray:
     def _open(self, size: int) -> None:
         self.shape, fortran, self.dtype = self._header()
         check_numeric(self.dtype, self._what)
+        if len(self.shape) > _AXES or any(n > _LENGTH for n in self.shape):
+            raise DataError(f"{self._what} declares the impossible shape {self.shape[:_AXES]}")
         self._start = self._stream.tell()
         expected = self._start + math.prod(self.shape) * self.dtype.itemsize
         if size < expected:
@@ -102,6 +115,7 @@ class StreamedArray:
                 "fetch it again"
             )
         if fortran and len(self.shape) > 1:
+            Meter(self._what, self._packed).check(math.prod(self.shape) * self.dtype.itemsize, "it")
             self._whole = self._read_columns()
             self.notes = (f"{self._what} is stored column by column and is held in memory whole",)
 
@@ -117,13 +131,18 @@ class StreamedArray:
     def _header(self) -> tuple[tuple[int, ...], bool, np.dtype]:
         try:
             version = npy.read_magic(self._stream)
-            if version == (1, 0):
-                shape, fortran, dtype = npy.read_array_header_1_0(self._stream)
-            elif version == (2, 0):
-                shape, fortran, dtype = npy.read_array_header_2_0(self._stream)
-            else:
+            if version not in _HEADERS:
                 raise DataError(f"{self._what} has numpy format {version}; expected 1.0 or 2.0")
-        except (tokenize.TokenError, *ZIP_ERRORS) as error:
+            read, width = _HEADERS[version]
+            length = self._stream.read(width)
+            if int.from_bytes(length, "little") > HEADER_LIMIT:
+                raise DataError(f"{self._what} has a header of over {HEADER_LIMIT} bytes")
+            text = self._stream.read(int.from_bytes(length, "little"))
+            shape, fortran, dtype = read(io.BytesIO(length + text))
+        # numpy parses the header as Python's literals, and fails in every way that parser does
+        except DataError:
+            raise
+        except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else "it ends at once"
             raise DataError(f"{self._what} is no numpy array: {reason}; fetch it again") from error
         if any(length < 0 for length in shape):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isoprobe.cli import options
+from isoprobe.cli import options, types
 from isoprobe.errors import OptionError
 from isoprobe.run.processes import Process
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: data sets of Section 5.3, said here too so that help needs no numpy
 TABLES = ("kddcup99", "thyroid", "arrhythmia", "kddcup-rev")
 
-seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+seed = click.option("--seed", type=types.SEED, default=0, show_default=True)
 decay = click.option(
     "--decay",
     type=click.FloatRange(0, 1),

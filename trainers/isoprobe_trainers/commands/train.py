@@ -59,7 +59,12 @@ def train() -> None:
     help="Weight of the distortion beside the KL; beta = 1 / lam.",
 )
 @click.option(
-    "--latents", type=int, multiple=True, default=(3,), show_default=True, help="Latent size n."
+    "--latents",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(3,),
+    show_default=True,
+    help="Latent size n.",
 )
 @click.option(
     "--objective",

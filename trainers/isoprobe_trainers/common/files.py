@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from isoprobe.checkpoints.headers import ZIP_ERRORS
 from isoprobe.errors import DataError
+from isoprobe.files.archives import ZIP_ERRORS
 
 #: environment variable that names the folder of data files
 VARIABLE = "ISOPROBE_DATA"

@@ -8,14 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import os
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from isoprobe.checkpoints.headers import ZIP_ERRORS
-from isoprobe.errors import DataError
+from isoprobe.errors import DataError, FileError
+from isoprobe.files.archives import Archive
 from isoprobe_trainers.common.files import FILES, VARIABLE, locate
 
 if TYPE_CHECKING:
@@ -98,11 +97,11 @@ class SubsetFaces:
     def __init__(self, path: Path, part: str) -> None:
         self._path = path
         try:
-            self._archive = zipfile.ZipFile(path)
+            self._archive = Archive(path)
             text = self._archive.read("index.csv").decode("utf-8")
             rows = list(csv.DictReader(io.StringIO(text)))
             chosen = [int(row["image_id"]) for row in rows if row["split"] == part]
-        except (*ZIP_ERRORS, KeyError, csv.Error) as error:
+        except (FileError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise DataError(
                 f"{path} is damaged or another archive ({error}); expected "
                 f"{FILES['celeba64'].holds}"
@@ -114,10 +113,8 @@ class SubsetFaces:
     def image(self, index: int) -> np.ndarray:
         """One image, ``(64, 64, 3)`` uint8."""
         name = self.ids[index]
-        try:
-            data = self._archive.read(name)
-        except (*ZIP_ERRORS, KeyError) as error:
-            raise DataError(f"{self._path} is damaged: {name} ({error}); fetch it again") from error
+        with self._archive.open(name) as stream:
+            data = stream.read()
         return _decoded(data, f"{self._path}:{name}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,14 +10,13 @@ import msgspec
 
 from isoprobe.contracts import Facts
 from isoprobe.errors import CheckpointError
+from isoprobe.files.documents import TOML_LIMIT, parse_toml
 from isoprobe_plugins.adapters.declared.shorthand import Brief, expand
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from isoprobe_plugins.architectures.layers import LayersConfig
-
-DECLARATION_LIMIT = 1 << 20
 
 
 class Loss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -186,12 +184,10 @@ def read_declaration(path: Path) -> Declaration:
     """
     try:
         with path.open("rb") as stream:
-            text = stream.read(DECLARATION_LIMIT).decode()
-        return parse_declaration(tomllib.loads(text), str(path))
+            data = stream.read(TOML_LIMIT + 1)
     except OSError as error:
         raise CheckpointError(f"cannot read declaration {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CheckpointError(f"declaration {path} is no TOML: {error}") from error
+    return parse_declaration(parse_toml(data, f"declaration {path}"), str(path))
 
 
 def parse_declaration(fields: Mapping[str, Any], where: str) -> Declaration:
@@ -209,5 +205,5 @@ def parse_declaration(fields: Mapping[str, Any], where: str) -> Declaration:
     """
     try:
         return msgspec.convert(dict(fields), Declaration)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise CheckpointError(f"{where}: {error}") from error

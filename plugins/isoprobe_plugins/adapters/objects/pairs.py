@@ -89,7 +89,7 @@ def sources_of(
     elif settings.decoder == "self":
         encoder, decoder = None, source
     elif settings.decoder is not None:
-        encoder, decoder = source, Source(Path(settings.decoder))
+        encoder, decoder = source, Source(Path(settings.decoder), trusted=source.trusted)
     else:
         raise CheckpointError(
             f"{source.path} is one function; name the decoder's file with --option decoder=FILE, "

@@ -48,6 +48,7 @@ class Onnx(Adapter):
         from isoprobe_plugins.adapters.objects.wrapping import vae_from_object
         from isoprobe_plugins.adapters.onnx.reading import read_onnx
         from isoprobe_plugins.adapters.onnx.runtime import RuntimeGraph
+        from isoprobe_plugins.adapters.programs.bounded import Bounded
 
         settings = construct(PairOptions, options, f"adapter '{self.name}'")
         encoder, decoder = sources_of(source, settings, FileKind.ONNX)
@@ -58,7 +59,7 @@ class Onnx(Adapter):
             settings = replace(settings, latent_shape="x".join(map(str, decode.input_shape)))
         label = str(source.path)
         if encode is not None and len(encode.outputs) == 1 and settings.layout is None:
-            pair = Pair(None, _derivable(decode))
+            pair = Pair(None, _derivable(decode, decoder))
             vae = vae_from_object(pair, settings, label, source, adapter=self.name)
             return vae.with_facts(
                 assumptions=(
@@ -70,7 +71,12 @@ class Onnx(Adapter):
             )
         if encode is not None and settings.input_shape is None and encode.input_shape is not None:
             settings = replace(settings, input_shape="x".join(map(str, encode.input_shape)))
-        pair = Pair(None if encode is None else EncoderFirst(encode), _derivable(decode))
+        first = None
+        if encoder is not None:
+            first = EncoderFirst(
+                encode if isinstance(encode, RuntimeGraph) else Bounded(encode, encoder)
+            )
+        pair = Pair(first, _derivable(decode, decoder))
         vae = vae_from_object(pair, settings, label, source, adapter=self.name)
         return vae.with_facts(assumptions=(*notes, *vae.facts.assumptions))
 
@@ -83,12 +89,13 @@ def _said(graph: RuntimeGraph) -> str:
     return f"{graph.why}: run by onnxruntime as a black box, derivatives by central differences"
 
 
-def _derivable(graph: Any) -> Any:
+def _derivable(graph: Any, source: Source) -> Any:
     """Return a decoder that has derivatives, exact or by differences."""
     from isoprobe_plugins.adapters.objects.blackbox import BlackBox
     from isoprobe_plugins.adapters.onnx.runtime import RuntimeGraph
+    from isoprobe_plugins.adapters.programs.bounded import Bounded
 
-    return BlackBox(graph) if isinstance(graph, RuntimeGraph) else graph
+    return BlackBox(graph) if isinstance(graph, RuntimeGraph) else Bounded(graph, source)
 
 
 @hookimpl

@@ -12,8 +12,10 @@ from isoprobe.checkpoints.source import FileKind
 from isoprobe.errors import CheckpointError
 from isoprobe_plugins.adapters.extras import need
 from isoprobe_plugins.adapters.onnx.graph import OnnxGraph
+from isoprobe_plugins.adapters.onnx.inlining import inlined
 from isoprobe_plugins.adapters.onnx.operators import MAX_ELEMENTS, UntranslatedError
 from isoprobe_plugins.adapters.onnx.runtime import RuntimeGraph
+from isoprobe_plugins.adapters.programs.bounded import Bounded
 from isoprobe_plugins.adapters.weights.torch_files import first_line
 
 if TYPE_CHECKING:
@@ -38,12 +40,21 @@ def read_onnx(source: Source) -> OnnxGraph | RuntimeGraph:
     if source.kind is not FileKind.ONNX or source.size > MODEL_LIMIT:
         raise CheckpointError(f"{source.path} is {source.description}, not an ONNX model")
     try:
-        model = onnx.load_model_from_string(source.path.read_bytes())
+        model = inlined(onnx.load_model_from_string(source.path.read_bytes()), source)
         return _translated(model, source)
     except CheckpointError:
         raise
     except UntranslatedError as error:
-        return RuntimeGraph(model, source, why=str(error))
+        return _run_as_it_stands(model, source, str(error))
+    except Exception as error:  # protocol buffers and numpy fail in their own ways
+        raise CheckpointError(f"{source.path} is damaged: {first_line(error)}") from error
+
+
+def _run_as_it_stands(model: Any, source: Source, why: str) -> RuntimeGraph:
+    try:
+        return RuntimeGraph(model, source, why=why)
+    except CheckpointError:
+        raise
     except Exception as error:  # protocol buffers and numpy fail in their own ways
         raise CheckpointError(f"{source.path} is damaged: {first_line(error)}") from error
 
@@ -53,5 +64,5 @@ def _translated(model: Any, source: Source) -> OnnxGraph:
     graph = OnnxGraph(model, source)
     if graph.input_shape is not None and math.prod(graph.input_shape) <= MAX_ELEMENTS:
         with torch.no_grad(), contextlib.suppress(RuntimeError):  # calling it says why it fails
-            graph(torch.zeros(1, *graph.input_shape))
+            Bounded(graph, source)(torch.zeros(1, *graph.input_shape))
     return graph

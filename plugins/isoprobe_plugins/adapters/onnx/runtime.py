@@ -13,15 +13,35 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from isoprobe.errors import CheckpointError
+from isoprobe.files.meter import Meter
 from isoprobe_plugins.adapters.extras import need
 from isoprobe_plugins.adapters.onnx.graph import external_bytes, static_shape
-from isoprobe_plugins.adapters.onnx.operators import MAX_ELEMENTS
+from isoprobe_plugins.adapters.onnx.operators import OPERATORS
+from isoprobe_plugins.adapters.programs.allowed import refuse
 from isoprobe_plugins.adapters.weights.torch_files import first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from isoprobe.checkpoints.source import Source
+
+
+#: operators that onnxruntime may run, beside those with a translation
+_RUNNABLE = """
+    Acos Acosh And ArgMax ArgMin Asin Asinh Atan Atanh BitShift Ceil Celu Constant Cos Cosh
+    CumSum DepthToSpace Einsum Equal Floor GRU GatherElements GatherND GlobalMaxPool Greater
+    GreaterOrEqual HardSwish Hardmax IsInf IsNaN LRN LSTM Less LessOrEqual LogSoftmax
+    LpNormalization LpPool Max Mean Min Mish Mod Not OneHot Or Pad RMSNormalization RNN
+    RandomNormalLike RandomUniformLike Range ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp
+    ReduceMax ReduceMin ReduceProd ReduceSumSquare Resize Round ScatterElements ScatterND Shrink
+    Sign Sin Sinh Size Softsign SpaceToDepth Sum Tan ThresholdedRelu Tile TopK Trilu Upsample
+    Where Xor
+"""
+RUNNABLE = frozenset(OPERATORS) | frozenset(_RUNNABLE.split())
+#: those that make a tensor of a size that their inputs' values decide
+SIZED = frozenset(
+    {"ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample"}
+)
 
 
 class RuntimeGraph:
@@ -40,6 +60,7 @@ class RuntimeGraph:
         self.why = why
         _gather_weights(model, source)
         _refuse_nested(model, source)
+        _refuse_unlisted(model, source)
         _refuse_huge(model, source)
         names = {tensor.name for tensor in model.graph.initializer}
         inputs = [i.name for i in model.graph.input if i.name not in names]
@@ -109,6 +130,13 @@ def _refuse_nested(model: Any, source: Source) -> None:
         raise CheckpointError(f"{source.path}: sparse weights are not read")
 
 
+def _refuse_unlisted(model: Any, source: Source) -> None:
+    """Refuse operators that networks do not need."""
+    for node in _nodes(model):
+        if node.domain not in {"", "ai.onnx"} or node.op_type not in RUNNABLE:
+            refuse(source, f"{node.domain}.{node.op_type}".removeprefix("."))
+
+
 def _refuse_huge(model: Any, source: Source) -> None:
     import onnx
 
@@ -116,9 +144,14 @@ def _refuse_huge(model: Any, source: Source) -> None:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except Exception as error:  # inference has errors of its own
         raise CheckpointError(f"{source.path} is damaged: {first_line(error)}") from error
+    meter = Meter(source.path, source.size)
+    known = set()
     for value in [*inferred.value_info, *inferred.output]:
-        shape = [d.dim_value for d in value.type.tensor_type.shape.dim if d.dim_value > 0]
-        if math.prod(shape) > MAX_ELEMENTS:
-            raise CheckpointError(
-                f"{source.path}: {value.name!r} of shape {shape} is out of all proportion"
-            )
+        dims = value.type.tensor_type.shape.dim
+        shape = [d.dim_value for d in dims if d.dim_value > 0]
+        meter.check(4 * math.prod(shape), f"{value.name!r} of shape {shape}")
+        if len(shape) == len(dims):
+            known.add(value.name)
+    for node in model.graph.node:
+        if node.op_type in SIZED and not known.issuperset(node.output):
+            refuse(source, node.op_type, "makes a tensor of a size that is not known beforehand")

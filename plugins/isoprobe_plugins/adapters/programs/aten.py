@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -11,11 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from isoprobe.errors import CheckpointError
+from isoprobe.files.meter import Meter
+from isoprobe_plugins.adapters.programs.allowed import ATEN, IN_PLACE, refuse
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
 
-GRAPH_LIMIT = 64 << 20
+GRAPH_LIMIT = 16 << 20
+NODES = 50_000
 
 #: numbers of torch's types in the archive's schema
 _DTYPES = {
@@ -23,8 +27,6 @@ _DTYPES = {
     6: torch.float16, 7: torch.float32, 8: torch.float64, 12: torch.bool, 13: torch.bfloat16,
 }  # fmt: skip
 _ATEN = re.compile(r"torch\.ops\.aten\.([a-z]\w*)\.(\w+)")
-#: of the aten set, what touches files or the process rather than tensors
-_FORBIDDEN = re.compile(r"from_file|record_stream|^set$")
 #: devices, layouts and memory formats are left to the tensors
 _LITERALS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("as_none", "as_device", "as_layout", "as_memory_format"), lambda _: None),
@@ -46,7 +48,7 @@ def graph_of(source: Source) -> dict[str, Any]:
     Raises:
         CheckpointError: when it is missing, too long or no graph.
     """
-    from isoprobe.checkpoints.headers import parse_json
+    from isoprobe.files.documents import parse_json
 
     names = [n for n in source.names() if n.endswith("/models/model.json")]
     if len(names) != 1:
@@ -74,24 +76,27 @@ def read_program(source: Source) -> Program:
     """
     graph = graph_of(source)["graph_module"]
     try:
-        return Program(graph["graph"], graph["signature"], _weights(source), str(source.path))
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+        return Program(graph["graph"], graph["signature"], _weights(source), source)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise CheckpointError(f"{source.path}: its graph is damaged ({error})") from error
+    except (RuntimeError, StopIteration, OverflowError) as error:
         raise CheckpointError(f"{source.path}: its graph is damaged ({error})") from error
 
 
 def _weights(source: Source) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
+    meter = Meter(source.path, source.size)
     for folder in ("weights", "constants"):
         suffix = f"/data/{folder}/model_{folder}_config.json"
         for name in source.names():
             if name.endswith(suffix):
                 root = name.removesuffix(f"model_{folder}_config.json")
                 for key, entry in source.json(name)["config"].items():
-                    found[key] = _weight(source, root, key, entry)
+                    found[key] = _weight(source, root, key, entry, meter)
     return found
 
 
-def _weight(source: Source, root: str, key: str, entry: Mapping[str, Any]) -> Tensor:
+def _weight(source: Source, root: str, key: str, entry: Mapping[str, Any], meter: Meter) -> Tensor:
     meta = entry.get("tensor_meta")
     if entry.get("use_pickle") or meta is None:
         raise CheckpointError(
@@ -104,8 +109,12 @@ def _weight(source: Source, root: str, key: str, entry: Mapping[str, Any]) -> Te
         bytearray(source.read(root + entry["path_name"], source.size)) or bytearray(8), dtype=dtype
     )
     last = offset + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True))
-    if min([*sizes, *strides, offset], default=0) < 0 or (0 not in sizes and last >= len(flat)):
+    count = math.prod(sizes)
+    if min([*sizes, *strides, offset], default=0) < 0 or (
+        count and (last >= len(flat) or count > len(flat))
+    ):
         raise ValueError(f"{key} reaches beyond its bytes")
+    meter.charge(flat.nbytes + count * flat.element_size(), "its weights")
     return flat.as_strided(sizes, strides, offset).clone()
 
 
@@ -117,9 +126,10 @@ class Program(nn.Module):
         graph: Mapping[str, Any],
         signature: Mapping[str, Any],
         tensors: Mapping[str, Tensor],
-        where: str,
+        source: Source,
     ) -> None:
         super().__init__()
+        where = str(source.path)
         self.inputs: list[str] = []
         self.constants: dict[str, str] = {}
         for index, spec in enumerate(signature["input_specs"]):
@@ -136,7 +146,9 @@ class Program(nn.Module):
             self.constants[body["arg"]["name"]] = f"tensor_{index}"
         if len(self.inputs) != 1:
             raise CheckpointError(f"{where} takes {len(self.inputs)} inputs; expected one")
-        self.nodes = [(_resolve(node["target"], where), node) for node in graph["nodes"]]
+        if len(graph["nodes"]) > NODES:
+            raise CheckpointError(f"{where}: its graph has over {NODES} steps")
+        self.nodes = [(_resolve(node["target"], source), node) for node in graph["nodes"]]
         self.results = [
             spec["user_output"]["arg"]["as_tensor"]["name"]
             for spec in signature["output_specs"]
@@ -158,18 +170,20 @@ class Program(nn.Module):
         return results[0] if len(results) == 1 else results
 
 
-def _resolve(target: str, where: str) -> Callable[..., Any]:
-    """Find an operator of torch's own set, and nothing else."""
+def _resolve(target: str, source: Source) -> Callable[..., Any]:
+    """Find an operator of torch's own set that networks need, and nothing else."""
     function: Callable[..., Any]
     if target in _OPERATORS:
         function = _OPERATORS[target]
         return function
     match = _ATEN.fullmatch(target)
-    if match is None or _FORBIDDEN.search(match[1]) or not hasattr(torch.ops.aten, match[1]):
+    if match is None or not hasattr(torch.ops.aten, match[1]):
         raise CheckpointError(
-            f"{where}: operator {target!r} is none of torch's own; it is not run. Read the model "
-            "with --adapter factory --option target=module:function"
+            f"{source.path}: operator {target!r} is none of torch's own; it is not run. Read the "
+            "model with --adapter factory --option target=module:function"
         )
+    if match[1] not in ATEN | IN_PLACE:
+        refuse(source, f"aten::{match[1]}")
     packet = getattr(torch.ops.aten, match[1])
     function = getattr(packet, match[2])
     return function

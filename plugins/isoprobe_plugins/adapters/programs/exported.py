@@ -49,11 +49,14 @@ class Exported(Adapter):
         )
         from isoprobe_plugins.adapters.objects.wrapping import vae_from_object
         from isoprobe_plugins.adapters.programs.aten import read_program
+        from isoprobe_plugins.adapters.programs.bounded import Bounded
 
         settings = construct(PairOptions, options, f"adapter '{self.name}'")
         encoder, decoder = sources_of(source, settings, FileKind.TORCH_EXPORT)
-        encode = None if encoder is None else EncoderFirst(read_program(encoder))
-        pair = Pair(encode, read_program(decoder))
+        encode = None
+        if encoder is not None:
+            encode = EncoderFirst(Bounded(read_program(encoder), encoder))
+        pair = Pair(encode, Bounded(read_program(decoder), decoder))
         return vae_from_object(pair, settings, str(source.path), source, adapter=self.name)
 
     def describe(self, source: Source) -> Mapping[str, Any]:

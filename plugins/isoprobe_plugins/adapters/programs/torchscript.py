@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +14,9 @@ from isoprobe.registry.specs import construct
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
 
-CODE_LIMIT = 8 << 20
-#: what a network has no use for, and what would reach files or foreign libraries
-_FORBIDDEN = re.compile(
-    r"\b(from_file|torch\.save|save|__torch__\.torch\.classes|ops\.(?!prim|aten)\w+)\s*[.(]"
-)
-
 
 class TorchScript(Adapter):
-    """Reads scripted or traced modules, their code looked at first."""
+    """Reads scripted or traced modules whose operators are among those that networks need."""
 
     name = "torchscript"
     summary = "TorchScript with methods encode and decode, or a pair: --option decoder=FILE"
@@ -71,9 +62,11 @@ def _entry_points(source: Source) -> Any:
         CheckpointError: naming the methods it has instead, or the kind of model it is.
     """
     from isoprobe_plugins.adapters.objects.pairs import Pair
+    from isoprobe_plugins.adapters.programs.bounded import Bounded
+    from isoprobe_plugins.adapters.programs.script import load_script
     from isoprobe_plugins.adapters.weights.names import why_unsupported
 
-    module = _load(source)
+    module = load_script(source)
     names = [name for name, _ in [*module.named_parameters(), *module.named_buffers()]]
     reason = why_unsupported(names)
     if reason is not None:
@@ -84,44 +77,15 @@ def _entry_points(source: Source) -> Any:
             f"{source.path} has the methods {', '.join(has)}; needed are encode and decode, marked "
             "with @torch.jit.export, or a second file with --option decoder=FILE"
         )
-    return Pair(module.encode, module.decode, module)
+    encode, decode = Bounded(module.encode, source), Bounded(module.decode, source)
+    return Pair(encode, decode, module)
 
 
 def _load(source: Source) -> Any:
-    import torch
+    from isoprobe_plugins.adapters.programs.bounded import Bounded
+    from isoprobe_plugins.adapters.programs.script import load_script
 
-    if source.kind is not FileKind.TORCHSCRIPT:
-        raise CheckpointError(f"{source.path} is {source.description}, not TorchScript")
-    _look_at_code(source)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as such
-            module: Any = torch.jit.load(  # type: ignore[no-untyped-call]
-                str(source.path), map_location="cpu"
-            )
-            return module.eval()
-    except (RuntimeError, ValueError, OSError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{source.path} is damaged: {lines[0]}") from error
-
-
-def _look_at_code(source: Source) -> None:
-    """Raise CheckpointError when the archive's code does more than compute."""
-    with zipfile.ZipFile(source.path) as archive:
-        total = sum(info.file_size for info in archive.infolist())
-    if total > 4 * source.size + CODE_LIMIT:
-        raise CheckpointError(
-            f"{source.path} unpacks to {total} bytes, far more than it has: it is hostile"
-        )
-    for name in source.names():
-        if "/code/" in f"/{name}" and name.endswith(".py"):
-            text = source.read(name, CODE_LIMIT).decode(errors="replace")
-            found = _FORBIDDEN.search(text)
-            if found is not None:
-                raise CheckpointError(
-                    f"{source.path}: its code calls {found[1]}, which no network needs; it is not "
-                    "run"
-                )
+    return Bounded(load_script(source), source)
 
 
 @hookimpl

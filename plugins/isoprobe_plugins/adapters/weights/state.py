@@ -72,7 +72,7 @@ def _open(source: Source) -> State:
 
 
 def _from_records(source: Source) -> State:
-    from isoprobe_plugins.adapters.weights.records import Record
+    from isoprobe.checkpoints.records import Record
     from isoprobe_plugins.adapters.weights.storages import load_records, module_state
 
     tree = load_records(source)
@@ -92,7 +92,7 @@ def _from_records(source: Source) -> State:
 
 def module_classes(record: Any, place: str = "") -> dict[str, str]:
     """Return the class of every module inside a pickled module, by its place."""
-    from isoprobe_plugins.adapters.weights.records import Record
+    from isoprobe.checkpoints.records import Record
 
     if not isinstance(record, Record):
         return {}
@@ -152,6 +152,15 @@ def _widen(state: State) -> State:
     """Turn half precision into float32, which every operator on the CPU has."""
     import torch
 
+    def is_odd(tensor: Tensor) -> bool:
+        return tensor.is_complex() or (tensor.is_floating_point() and tensor.itemsize < 2)
+
+    odd = next((name for name, tensor in state.tensors.items() if is_odd(tensor)), None)
+    if odd is not None:
+        raise CheckpointError(
+            f"tensor {odd!r} has type {str(state.tensors[odd].dtype).removeprefix('torch.')}; "
+            "expected real numbers of 16 bits or more: convert it before"
+        )
     half = {torch.float16, torch.bfloat16}
     if not any(t.dtype in half for t in state.tensors.values()):
         return state

@@ -1,13 +1,13 @@
-"""Tensors out of files that torch wrote, with nothing in them run."""
+"""Weights out of files that torch wrote: state dicts and what training loops keep beside them."""
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from isoprobe.checkpoints.source import TORCH_KINDS, FileKind, Source
+from isoprobe.checkpoints.source import TORCH_KINDS, Source
 from isoprobe.errors import CheckpointError
+from isoprobe_plugins.adapters.weights.storages import load_records
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,7 @@ NEXT_STEP = (
 
 
 def load_torch(source: Source) -> Any:
-    """Load a torch file with ``weights_only=True``, onto the CPU.
+    """Read a torch file that holds tensors and plain values, onto the CPU.
 
     Args:
         source: a zip or legacy file of torch.
@@ -31,14 +31,8 @@ def load_torch(source: Source) -> Any:
     Raises:
         CheckpointError: when the file is of another kind, pickles objects, or is damaged.
     """
-    import torch
-
     refuse_unsafe(source)
-    try:
-        return torch.load(source.path, map_location="cpu", weights_only=True)
-    # whatever byte a file is damaged at, torch's reader fails there in a way of its own
-    except Exception as error:
-        raise CheckpointError(f"{source.path} is damaged: {first_line(error)}") from error
+    return load_records(source)
 
 
 def refuse_unsafe(source: Source) -> None:
@@ -57,19 +51,6 @@ def refuse_unsafe(source: Source) -> None:
             f"{source.path} pickles objects of {scan.foreign[0]}, and unpickling runs code: "
             f"{NEXT_STEP}"
         )
-    if source.kind is not FileKind.TORCH_LEGACY:
-        _refuse_compressed(source)
-
-
-def _refuse_compressed(source: Source) -> None:
-    """Raise for compressed members: torch stores them, so these could only be a zip bomb."""
-    with zipfile.ZipFile(source.path) as archive:
-        for info in archive.infolist():
-            if info.file_size > source.size:
-                raise CheckpointError(
-                    f"{source.path}: member {info.filename!r} claims {info.file_size} bytes, "
-                    f"the file has {source.size}: it is damaged or hostile"
-                )
 
 
 def tensors_of(source: Source) -> dict[str, Tensor]:

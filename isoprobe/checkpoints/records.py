@@ -8,11 +8,13 @@ proportion to the file.
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from mmap import mmap
+from typing import Any, BinaryIO, cast
 
 from isoprobe.checkpoints.pickles import SCAN_OPCODES
+from isoprobe.files.meter import OBJECT, Meter
 
 
 @dataclass(eq=False)
@@ -64,10 +66,22 @@ class StoredTensor:
     stride: tuple[int, ...]
 
 
+#: what may be the key of a dictionary or the member of a set: to hash a tuple of tuples that are
+#: all the same takes time without end
+_KEYS = (str, bytes, int, float, bool, type(None))
+
 _STORAGES = {
     "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16",
     "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32",
     "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128",
+}  # fmt: skip
+#: bytes of one element, by the name of torch's dtype
+ITEM_SIZES = {
+    "float32": 4, "float64": 8, "float16": 2, "bfloat16": 2, "complex64": 8, "complex128": 16,
+    "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
+    "uint16": 2, "uint32": 4, "uint64": 8, "float8_e4m3fn": 1, "float8_e5m2": 1,
+    "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1, "float8_e8m0fnu": 1,
 }  # fmt: skip
 
 _MARK = object()
@@ -82,11 +96,12 @@ _IGNORED = {"PROTO", "FRAME"}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-def read_records(stream: BinaryIO) -> Any:
+def read_records(stream: BinaryIO | mmap, meter: Meter) -> Any:
     """Interpret the pickle at a stream's position.
 
     Args:
         stream: opened at the first opcode; it is left behind the last one.
+        meter: counts what is built.
 
     Returns:
         Plain containers, :class:`StoredTensor` for tensors, :class:`Record` for the rest.
@@ -94,15 +109,15 @@ def read_records(stream: BinaryIO) -> Any:
     Raises:
         ValueError: when the pickle is damaged or uses an opcode torch never writes.
     """
-    machine = _Machine()
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+    machine = _Machine(meter)
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(cast("BinaryIO", stream))):
         if count > SCAN_OPCODES:
             raise ValueError("the pickle is too long")
         if opcode.name == "STOP":
-            return machine.pop()
+            return machine.finished()
         try:
             machine.step(opcode.name, argument)
-        except (IndexError, KeyError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError, StopIteration) as error:
             raise ValueError(f"opcode {opcode.name} does not fit: {error}") from error
     raise ValueError("the pickle has no end")
 
@@ -110,7 +125,8 @@ def read_records(stream: BinaryIO) -> Any:
 class _Machine:
     """The pickle virtual machine, without imports and calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -119,8 +135,16 @@ class _Machine:
             raise ValueError("the pickle's stack is empty")
         return self.stack.pop()
 
+    def finished(self) -> Any:
+        """Return the one object that is left."""
+        value = self.pop()
+        if self.stack:
+            raise ValueError("the pickle leaves more than one object")
+        return value
+
     def step(self, name: str, argument: Any) -> None:
         """Do what one opcode says."""
+        self._count(argument)
         if name in _IGNORED:
             return
         if name in _CONSTANTS:
@@ -129,6 +153,8 @@ class _Machine:
             self.stack.append(_EMPTY[name]())
         elif name in _TUPLES:
             count = _TUPLES[name]
+            if len(self.stack) < count:
+                raise ValueError("the pickle's stack is empty")
             self.stack[-count:] = [tuple(self.stack[-count:])]
         elif (action := getattr(self, f"_{name.lower()}", None)) is not None:
             action(argument)
@@ -136,6 +162,16 @@ class _Machine:
             self.stack.append(argument)
         else:
             raise ValueError(f"opcode {name} is not expected here")
+
+    def _count(self, argument: Any) -> None:
+        length = len(argument) if isinstance(argument, str | bytes | bytearray) else 0
+        self.meter.charge(OBJECT + length, "its pickle")
+
+    def _copied(self, value: Any) -> Any:
+        """Count a container that is about to be copied."""
+        if isinstance(value, list | tuple | dict | set | frozenset):
+            self.meter.charge(OBJECT * len(value), "what its pickle copies")
+        return value
 
     # what was put aside
 
@@ -181,10 +217,10 @@ class _Machine:
 
     def _dict(self, _: Any) -> None:
         items = self._marked()
-        self.stack.append(dict(zip(items[::2], items[1::2], strict=True)))
+        self.stack.append(_dictionary(zip(items[::2], items[1::2], strict=True)))
 
     def _frozenset(self, _: Any) -> None:
-        self.stack.append(frozenset(self._marked()))
+        self.stack.append(frozenset(_key(item) for item in self._marked()))
 
     def _append(self, _: Any) -> None:
         item = self.pop()
@@ -195,7 +231,7 @@ class _Machine:
 
     def _additems(self, _: Any) -> None:
         items = self._marked()
-        self.stack[-1].update(items)
+        self.stack[-1].update(_key(item) for item in items)
 
     def _extend(self, items: list[Any]) -> None:
         target = self.stack[-1]
@@ -214,7 +250,7 @@ class _Machine:
         if isinstance(target, Record):
             target.items.extend(pairs)
         else:
-            target.update(pairs)
+            target.update(_dictionary(pairs))
 
     # names and what would be built
 
@@ -227,13 +263,15 @@ class _Machine:
 
     def _reduce(self, _: Any) -> None:
         arguments, callee = self.pop(), self.pop()
+        for argument in self._copied(arguments):
+            self._copied(argument)
         self.stack.append(_build(callee, arguments))
 
     _newobj = _reduce
 
     def _newobj_ex(self, _: Any) -> None:
         keywords, arguments, callee = self.pop(), self.pop(), self.pop()
-        self.stack.append(Record(_name_of(callee), (*arguments, keywords)))
+        self.stack.append(Record(_name_of(callee), (*self._copied(arguments), keywords)))
 
     def _inst(self, argument: Any) -> None:
         self.stack.append(Record(str(argument).replace(" ", ".", 1), tuple(self._marked())))
@@ -253,6 +291,22 @@ class _Machine:
         self.stack.append(described[1] if described[0] == "module" else described)
 
 
+def _key(value: Any) -> Any:
+    """Return what may be a key: a plain value, or a flat tuple of such.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    plain = isinstance(value, _KEYS)
+    if not plain and not (isinstance(value, tuple) and all(isinstance(v, _KEYS) for v in value)):
+        raise ValueError(f"a key of a dictionary is a {type(value).__name__}")
+    return value
+
+
+def _dictionary(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    return {_key(key): value for key, value in pairs}
+
+
 def _is_literal(name: str) -> bool:
     kinds = ("INT", "LONG", "FLOAT", "STRING", "UNICODE", "BYTES")
     return name != "EXT" and any(kind in name for kind in kinds)
@@ -265,20 +319,39 @@ def _name_of(callee: Any) -> str:
 def _build(callee: Any, arguments: tuple[Any, ...]) -> Any:
     """Rebuild a tensor or plain container; make a record of anything else."""
     name = _name_of(callee)
-    if name in {"torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"}:
-        return _stored_tensor(*arguments[:4])
+    if name.startswith("torch._utils._rebuild_tensor"):
+        dtype = _named_dtype(arguments[6]) if name.endswith("_v3") else None
+        return _stored_tensor(arguments[:4], dtype)
     if name.startswith("torch._utils._rebuild_parameter"):
         return arguments[0]
     if name == "collections.OrderedDict":
-        return dict(*arguments)
+        return _dictionary(_pairs(*arguments))
     if name in {"__builtin__.set", "builtins.set"}:
-        return {item for item in arguments[0] if isinstance(item, Hashable)} if arguments else set()
-    return Record(name, arguments)
+        return {_key(item) for item in arguments[0]} if arguments else set()
+    if not isinstance(arguments, tuple):
+        raise ValueError(f"{name} is called with a {type(arguments).__name__}")
+    return tuple(*arguments) if name == "torch.Size" else Record(name, arguments)
 
 
-def _stored_tensor(storage: Any, offset: int, size: Any, stride: Any) -> StoredTensor:
+def _pairs(items: Any = ()) -> Iterable[tuple[Any, Any]]:
+    return items.items() if isinstance(items, dict) else ((key, value) for key, value in items)
+
+
+def _named_dtype(value: Any) -> str:
+    """Return the name of a dtype that a pickle mentions as ``torch.float8_e4m3fn``."""
+    dtype = _name_of(value).removeprefix("torch.")
+    if dtype not in ITEM_SIZES:
+        raise ValueError(f"tensors of type {dtype} are not read")
+    return dtype
+
+
+def _stored_tensor(arguments: tuple[Any, ...], dtype: str | None) -> StoredTensor:
+    storage, offset, size, stride = arguments
     _, kind, key, _, numel = storage[:5]
-    dtype = _STORAGES[kind.name.removeprefix("torch.")]
+    if dtype is None:
+        dtype = _STORAGES[kind.name.removeprefix("torch.").removeprefix("storage.")]
+    else:
+        numel //= ITEM_SIZES[dtype]  # an untyped storage counts bytes
     numbers = (numel, offset, *size, *stride)
     if not all(isinstance(n, int) and n >= 0 for n in numbers) or len(size) != len(stride):
         raise ValueError("a tensor has a forged shape")

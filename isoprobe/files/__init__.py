@@ -1,0 +1,1 @@
+"""Open strangers' files, one opener a kind, and count what is built from them."""

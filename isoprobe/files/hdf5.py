@@ -1,0 +1,341 @@
+"""Open HDF5 files and every node in them through one door.
+
+A link may lead into another file, storage may lie in another file, a data set of a terabyte may
+hold no byte, and a group may be its own member. Members are reached here alone, by hard links;
+a data set that does not lie in its own file, row for row, is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from isoprobe.errors import FileError
+from isoprobe.files.meter import OBJECT, Meter
+
+if TYPE_CHECKING:
+    import h5py
+
+#: what h5py raises on damage, depending on what is damaged
+HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)
+#: bytes of one chunk, which is unpacked whole
+CHUNK_LIMIT = 256 << 20
+_DEPTH = 32
+#: how a heap of objects of any length begins
+_HEAP = b"GCOL\x01\0\0\0"
+
+
+class Hdf5File:
+    """An HDF5 file, open for reading, with the meter of what is read from it.
+
+    Args:
+        path: the file, for errors; opened where there is no stream.
+        stream: its bytes, where they do not lie at the path.
+        size: length of the stream.
+
+    Raises:
+        FileError: when it is no whole HDF5 file.
+    """
+
+    def __init__(self, path: Path, stream: BinaryIO | None = None, size: int | None = None) -> None:
+        import h5py
+
+        self.path = path
+        try:
+            self.size = path.stat().st_size if size is None else size
+            self.meter = Meter(path, self.size)
+            self.file = h5py.File(path if stream is None else stream, "r")
+            self._stream, self._heaps = stream, False
+        except HDF5_ERRORS as error:
+            raise FileError(
+                f"{path} is no whole HDF5 file ({_line(error)}); fetch it again"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+    # ------------------------------------------------------------------ members
+
+    def names(self, group: h5py.Group | None = None) -> list[str]:
+        """Return the names of a group's members.
+
+        Raises:
+            FileError: when one is no text, or there are too many.
+        """
+        node = self.file if group is None else group
+        try:
+            self.meter.charge(OBJECT * len(node), "the list of its members")
+            found = list(node)
+        except HDF5_ERRORS as error:
+            raise self._damaged(node.name, error) from error
+        odd = next((name for name in found if not isinstance(name, str)), None)
+        if odd is not None:
+            raise FileError(f"{self.path}: {node.name} has a member whose name is no text: {odd!r}")
+        return found
+
+    def child(self, group: h5py.Group, name: str) -> Any:
+        """Return a member, None where there is none.
+
+        Raises:
+            FileError: when it lies in another file, or is a data set out of proportion.
+        """
+        import h5py
+
+        try:
+            encoded = name.encode()
+            if not isinstance(group, h5py.Group) or not group.id.links.exists(encoded):
+                return None
+            if group.id.links.get_info(encoded).type != h5py.h5l.TYPE_HARD:
+                raise FileError(
+                    f"{self.path}: {_place(group, name)} is a link that may lead into another file;"
+                    " it is not followed"
+                )
+            node = group[name]
+            if isinstance(node, h5py.Dataset):
+                self._check(node)
+            return node
+        except HDF5_ERRORS as error:
+            raise self._damaged(_place(group, name), error) from error
+
+    def walk(self, group: h5py.Group | None = None) -> Iterator[tuple[str, Any]]:
+        """Yield every data set below a group with its path; each group and data set once."""
+        seen: set[Any] = set()
+        yield from self._walk(self.file if group is None else group, "", seen, _DEPTH)
+
+    def _walk(
+        self, group: h5py.Group, place: str, seen: set[Any], depth: int
+    ) -> Iterator[tuple[str, Any]]:
+        import h5py
+
+        if depth == 0:
+            raise FileError(f"{self.path}: its groups lie deeper than {_DEPTH} levels")
+        for name in self.names(group):
+            node = self.child(group, name)
+            try:
+                key = None if node is None else h5py.h5o.get_info(node.id).addr
+            except HDF5_ERRORS as error:
+                raise self._damaged(_place(group, name), error) from error
+            if key is None or key in seen:
+                continue
+            seen.add(key)
+            if isinstance(node, h5py.Group):
+                yield from self._walk(node, f"{place}{name}/", seen, depth - 1)
+            elif isinstance(node, h5py.Dataset):
+                yield f"{place}{name}", node
+
+    # ------------------------------------------------------------------ values
+
+    def attributes(self, node: Any) -> dict[str, Any]:
+        """Return a node's attributes as h5py gives them.
+
+        Raises:
+            FileError: when one is damaged, or longer than the file.
+        """
+        names = self._names_of(node)
+        return {name: self.attribute(node, name) for name in names}
+
+    def attribute(self, node: Any, name: str, default: Any = None) -> Any:
+        """Return one attribute as h5py gives it, the default where there is none.
+
+        Raises:
+            FileError: when it is damaged, or longer than the file.
+        """
+        import h5py
+
+        try:
+            if name not in node.attrs:
+                return default
+            found = h5py.h5a.open(node.id, name.encode())
+            if found.get_type().get_class() in {h5py.h5t.REFERENCE, h5py.h5t.VLEN}:
+                return default  # HDF5's own bookkeeping, which lies elsewhere in the file
+            if (
+                found.get_type().get_class() == h5py.h5t.STRING
+                and found.get_type().is_variable_str()
+            ):
+                self._check_heaps()
+            size = math.prod(found.shape) * found.get_type().get_size()
+            if size > self.size:
+                raise FileError(f"{self.path}: attribute {name!r} is longer than the file")
+            self.meter.charge(size, f"attribute {name!r}")
+            value = node.attrs[name]
+        except HDF5_ERRORS as error:
+            raise self._damaged(f"{node.name}@{name}", error) from error
+        self.meter.charge(_length(value), f"attribute {name!r}")
+        return value
+
+    def _names_of(self, node: Any) -> list[str]:
+        try:
+            return list(node.attrs)
+        except HDF5_ERRORS as error:
+            raise self._damaged(node.name, error) from error
+
+    def read(self, data: h5py.Dataset, rows: slice | np.ndarray | None = None) -> np.ndarray:
+        """Return a data set's values, or some rows of it; texts as Python's own.
+
+        Raises:
+            FileError: when it is damaged or out of proportion.
+        """
+        chosen: Any = () if rows is None or not data.shape else rows
+        self.check_whole(data)
+        try:
+            if data.dtype.kind == "O":
+                self._check_heaps()
+                return self._texts(data, chosen)
+            if rows is None:
+                self.meter.check(data.nbytes, str(data.name))
+            return np.asarray(data[chosen])
+        except HDF5_ERRORS as error:
+            raise self._damaged(data.name, error) from error
+
+    def rows(self, data: h5py.Dataset, rows: slice | np.ndarray) -> np.ndarray:
+        """Return rows of numbers of a data set that :meth:`check_whole` has passed.
+
+        Raises:
+            FileError: when it is damaged.
+        """
+        try:
+            return np.asarray(data[rows])
+        except HDF5_ERRORS as error:
+            raise self._damaged(data.name, error) from error
+
+    def _texts(self, data: h5py.Dataset, rows: Any) -> np.ndarray:
+        """Read texts of any length a few at a time: many may stand for the same long one."""
+        flat = data.shape[0] if data.shape else 1
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(flat)
+        else:
+            start, stop = 0, flat
+        self.meter.charge(OBJECT * math.prod(data.shape), str(data.name))
+        per_row = max(1, math.prod(data.shape[1:]))
+        step = max(1, self.meter.limit // max(1, self.size * per_row))
+        if not data.shape:
+            return np.asarray(self._counted(data.asstr()[()], data))
+        parts = [
+            self._counted(data.asstr()[a : min(a + step, stop)], data)
+            for a in range(start, stop, step)
+        ]
+        found = np.concatenate(parts) if parts else np.empty((0, *data.shape[1:]), object)
+        return found[rows] if isinstance(rows, np.ndarray) else found
+
+    def _counted(self, texts: Any, data: h5py.Dataset) -> Any:
+        self.meter.charge(_length(texts), str(data.name))
+        return texts
+
+    # ------------------------------------------------------------------ checks
+
+    def _check(self, data: h5py.Dataset) -> None:
+        """Refuse a data set that does not lie in the file."""
+        if data.external or data.is_virtual:
+            raise FileError(f"{self.path}: {data.name} does not lie in the file; it is not read")
+
+    def check_whole(self, data: h5py.Dataset) -> None:
+        """Refuse a data set of which rows were never written, or that is out of proportion.
+
+        Raises:
+            FileError: naming it.
+        """
+        self._check(data)
+        if data.shape is None or 0 in data.shape:
+            return
+        size, stored = math.prod(data.shape) * data.dtype.itemsize, data.id.get_storage_size()
+        if stored > self.size:
+            raise FileError(f"{self.path}: {data.name} claims more bytes than the file has")
+        chunked = data.chunks is not None
+        if chunked:
+            chunk = math.prod(data.chunks) * data.dtype.itemsize
+            if chunk > CHUNK_LIMIT or chunk > self.meter.limit:
+                raise FileError(f"{self.path}: a chunk of {data.name} has {chunk} bytes; too many")
+            parts = [-(-n // c) for n, c in zip(data.shape, data.chunks, strict=True)]
+            whole = math.prod(parts) <= self.size and self._chunks(data) == math.prod(parts)
+        else:
+            whole = stored >= size
+        if not whole:
+            raise FileError(
+                f"{self.path}: {data.name} says that it holds {size} bytes, of which some were "
+                "never written; write it whole"
+            )
+        self.meter.check(size if chunked else 0, str(data.name))
+
+    def _chunks(self, data: h5py.Dataset) -> int:
+        """Return how many chunks a data set has in their places, all of its filters applied."""
+        count = 0
+
+        def look(chunk: Any) -> None:
+            nonlocal count
+            inside = all(o < n for o, n in zip(chunk.chunk_offset, data.shape, strict=True))
+            count += inside and chunk.filter_mask == 0
+
+        data.id.chunk_iter(look)
+        return count
+
+    def _check_heaps(self) -> None:
+        """Walk the heaps on which texts of any length lie: HDF5 goes round in a damaged one."""
+        if self._heaps:
+            return
+        self._heaps = True
+        if self._stream is not None:
+            place = self._stream.tell()
+            self._stream.seek(0)
+            check_heaps(self._stream.read(), self.path)
+            self._stream.seek(place)
+        else:
+            with self.path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as held:
+                check_heaps(held, self.path)
+
+    def _damaged(self, place: object, error: BaseException) -> FileError:
+        return FileError(f"{self.path}: {place} is damaged ({_line(error)}); fetch it again")
+
+
+def check_heaps(data: bytes | mmap, path: Path) -> None:
+    """Refuse a file whose global heaps hold an object without a length, or beyond their end.
+
+    Args:
+        data: the file's bytes.
+        path: the file, for the error.
+
+    Raises:
+        FileError: for such a heap.
+    """
+    start = data.find(_HEAP)
+    while start >= 0:
+        (size,) = struct.unpack("<Q", data[start + 8 : start + 16].ljust(8, b"\0"))
+        end, place = min(start + size, len(data)), start + 16
+        while place + 16 <= end:
+            number, _, length = struct.unpack("<HH4xQ", data[place : place + 16])
+            step = length if number == 0 else 16 + length + -length % 8
+            if step < 16 or place + step > end:
+                raise FileError(f"{path}: its heap of texts is damaged; fetch it again")
+            place += step
+        start = data.find(_HEAP, start + 8)
+
+
+def create(path: Path) -> h5py.File:
+    """Open a new HDF5 file for writing; whoever asked for it closes it."""
+    import h5py
+
+    # from version 1.10 on HDF5 keeps checksums of what it says of each data set and its chunks
+    return h5py.File(path, "w", libver=("v110", "v110"))
+
+
+def _place(group: h5py.Group, name: str) -> str:
+    return f"{str(group.name).rstrip('/')}/{name}"
+
+
+def _length(value: Any) -> int:
+    """Return about how many bytes a text, or an array of texts, takes."""
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind != "O":
+            return int(value.nbytes)
+        return sum(OBJECT + len(v) for v in value.ravel() if isinstance(v, (str, bytes)))
+    return OBJECT + (len(value) if isinstance(value, (str, bytes)) else 0)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,83 @@
+"""What commands write to a terminal, and what is said when the fault is ours."""
+
+from __future__ import annotations
+
+import click
+import pytest
+import safetensors.torch
+import torch
+
+from isoprobe.cli import group, main
+from isoprobe.cli.doors import shown
+from isoprobe.files import meter
+
+STEERING = [
+    "\x1b]0;title\x07",
+    "\x1b[2J",
+    "\x1b[8mhidden",
+    "\r",
+    "\x08",
+    "\x9b1m",
+    "\u202e",
+    "\x00",
+]
+
+
+@pytest.mark.parametrize("text", STEERING)
+def test_no_character_of_a_file_steers_the_terminal(tmp_path, capsys, text) -> None:
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file({f"a{text}b": torch.zeros(2)}, path)
+    main(["inspect", str(path)])
+    said = capsys.readouterr()
+    for out in (said.out, said.err):
+        assert text not in out
+        assert not set(out) & {"\x1b", "\x07", "\x08", "\x9b", "\r", "\x00", "\u202e"}
+    assert "2" in said.out
+
+
+def test_words_and_colours_of_our_own_are_left() -> None:
+    text = click.style("a\tb\nü 字", fg="green", bold=True)
+    assert shown(text) == text
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """A command with a defect."""
+
+    @click.command()
+    def broken() -> None:
+        raise KeyError("oh\nno\x1b[2J")
+
+    monkeypatch.setitem(group.COMMANDS, "broken", "tests.cli.test_doors:made")
+    globals()["made"] = broken
+
+
+def test_a_defect_of_ours_is_one_line_and_70(broken, capsys) -> None:
+    assert main(["broken"]) == 70
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("Error: internal error in ")
+    assert "please report" in said
+    assert main(["broken", "--debug"]) == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_the_limit_of_files_is_raised_for_one_command(broken, monkeypatch) -> None:
+    monkeypatch.delenv(meter.VARIABLE, raising=False)
+    assert meter.allowance(0) == meter.FLOOR
+    main(["broken", "--file-limit", "8GiB"])
+    assert meter.VARIABLE not in meter.os.environ
+    monkeypatch.setenv(meter.VARIABLE, "8GiB")
+    assert meter.allowance(0) == 8 << 30
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--seed", "9" * 30), ("--samples", "9" * 30), ("--memory", "9" * 30 + "GB"),
+        ("--resize", "9" * 30), ("--batch-size", "\u0663"), ("--file-limit", "much"),
+    ],
+)  # fmt: skip
+def test_absurd_options_are_refused_by_their_range(option, capsys) -> None:
+    assert main(["analyze", "nowhere.pt", *option]) == 2
+    assert "Invalid value" in capsys.readouterr().err

@@ -1,0 +1,898 @@
+"""Hostile files made here: every reader times every kind of harm that a file of its form can do."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import pickle
+import resource
+import struct
+import time
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from onnx import TensorProto, helper
+from PIL import Image
+
+from isoprobe.checkpoints.contents import tensor_shapes
+from isoprobe.checkpoints.source import Source
+from isoprobe.errors import IsoprobeError
+from isoprobe.registry.lookup import installed
+from isoprobe.results.reader import Result
+from isoprobe.run.opening import load
+from isoprobe_plugins.adapters.declared.declaration import read_declaration
+from tests import bad_files
+from tests.made import made_result
+
+SECONDS, MEGABYTES = 5.0, 400
+HUGE = 1 << 40
+
+
+# --------------------------------------------------------------------------- readers
+
+
+def checkpoint(adapter: str, **options: str) -> Callable[[Path], None]:
+    def read(path: Path) -> None:
+        tensor_shapes(Source(path))
+        vae = load(path, adapter=adapter, options=options)
+        vae.decode(torch.zeros(1, vae.latent_size))
+
+    return read
+
+
+def data(path: Path) -> None:
+    opened = installed().data(str(path))
+    try:
+        opened.read(np.zeros(1, np.int64))
+        opened.read(np.arange(len(opened))[-2:])
+        opened.fingerprint()
+    finally:
+        opened.close()
+
+
+def result(path: Path) -> None:
+    with Result.open(path) as opened:
+        for name in opened.groups():
+            _ = {key: variable.values for key, variable in opened[name].items()}
+
+
+GRAPH = {"decoder": "self", "latent_shape": "2"}
+READERS: dict[str, Callable[[Path], None]] = {
+    "zip.pt": checkpoint("tutorial-mlp"),
+    "foreign.pt": checkpoint("tutorial-mlp"),
+    "legacy.pt": checkpoint("tutorial-mlp"),
+    "native.safetensors": checkpoint("native"),
+    "script.pt": checkpoint("torchscript", input_shape="4", latent_shape="2"),
+    "program.pt2": checkpoint("torch-export", **GRAPH),
+    "graph.onnx": checkpoint("onnx", **GRAPH),
+    "model.keras": checkpoint("keras"),
+    "model.h5": checkpoint("keras"),
+    "rows.h5": data,
+    "rows.npy": data,
+    "rows.npz": data,
+    "rows.csv.gz": data,
+    "rows.parquet": data,
+    "images.zip": data,
+    "result.h5": result,
+    "model.toml": lambda path: read_declaration(path) and None,
+}
+ZIPS = ("zip.pt", "script.pt", "program.pt2", "model.keras", "rows.npz", "images.zip")
+#: kinds of harm, and the readers whose files can do it
+APPLIES = {
+    "shared references": ("zip.pt", "foreign.pt", "legacy.pt"),
+    "keys without end": ("zip.pt", "foreign.pt", "legacy.pt"),
+    "copies": ("foreign.pt", "legacy.pt", "program.pt2", "result.h5"),
+    "zero strides": ("zip.pt", "legacy.pt", "script.pt", "program.pt2"),
+    "beyond its bytes": ("zip.pt", "legacy.pt", "native.safetensors", "script.pt", "program.pt2"),
+    "expansion": ("graph.onnx", "script.pt", "program.pt2"),
+    "nested functions": ("graph.onnx", "script.pt"),
+    "loop": ("script.pt",),
+    "file operator": ("script.pt", "program.pt2"),
+    "memory operator": ("script.pt", "program.pt2"),
+    "unknown operator": ("graph.onnx", "script.pt", "program.pt2"),
+    "runs while loaded": ("script.pt", "zip.pt", "legacy.pt"),
+    "members twice": ZIPS,
+    "case alone": ZIPS,
+    "checksum": (*ZIPS, "native.safetensors", "result.h5"),
+    "deflated": ZIPS,
+    "cycle": ("rows.h5", "model.h5", "result.h5", "legacy.pt"),
+    "link outside": ("rows.h5", "model.h5", "result.h5", "model.keras"),
+    "storage outside": ("rows.h5", "model.h5", "result.h5", "model.keras"),
+    "virtual": ("rows.h5", "model.h5", "result.h5", "model.keras"),
+    "unwritten rows": ("rows.h5", "model.h5", "result.h5", "model.keras"),
+    "large chunk": ("rows.h5", "result.h5"),
+    "name no text": ("rows.h5", "result.h5"),
+    "forged length": (
+        "zip.pt", "legacy.pt", "native.safetensors", "rows.npy", "rows.npz", "rows.parquet",
+    ),
+    "bad header": ("rows.npy", "rows.npz", "native.safetensors"),
+    "complex": ("zip.pt", "legacy.pt", "native.safetensors", "rows.npy"),
+    "integers": ("zip.pt", "native.safetensors"),
+    "eight bits": ("zip.pt", "native.safetensors"),
+    "empty lines": ("rows.csv.gz",),
+    "endless line": ("rows.csv.gz",),
+    "dotted keys": ("model.toml",),
+    "nesting": ("model.toml", "native.safetensors", "zip.pt"),
+    "number of many digits": ("model.toml",),
+}  # fmt: skip
+#: how a file of each kind is made, for each reader that it applies to
+CASES: dict[tuple[str, str], Callable[[Path], None]] = {}
+
+
+def case(kind: str, *readers: str):
+    """Register how a file of a kind is made, for one or several readers."""
+
+    def register(make):
+        for reader in readers:
+            assert (reader, kind) not in CASES
+            CASES[reader, kind] = lambda path, reader=reader: make(path, reader)
+        return make
+
+    return register
+
+
+# --------------------------------------------------------------------------- sound files
+
+STATE = {
+    f"fc{k}.{leaf}": torch.ones(shape if leaf == "weight" else shape[:1])
+    for k, shape in {"1": (3, 4), "21": (2, 3), "22": (2, 3), "3": (3, 2), "4": (4, 3)}.items()
+    for leaf in ("weight", "bias")
+}
+
+
+def helped(x: torch.Tensor) -> torch.Tensor:
+    return x + 1
+
+
+class Vae(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.e, self.d = torch.nn.Linear(4, 4), torch.nn.Linear(2, 4)
+
+    def forward(self, x):
+        return self.decode(self.encode(x)[0])
+
+    @torch.jit.export
+    def encode(self, x):
+        h = self.e(x)
+        return h[:, :2], h[:, 2:]
+
+    @torch.jit.export
+    def decode(self, z):
+        return self.d(helped(z))
+
+
+def members(blob: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(blob)) as archive:
+        return {i.filename: archive.read(i) for i in archive.infolist()}
+
+
+def zipped(pairs, compression=zipfile.ZIP_STORED) -> bytes:
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that stand twice
+        with zipfile.ZipFile(stream, "w", compression) as archive:
+            for name, content in pairs:
+                archive.writestr(name, content)
+    return stream.getvalue()
+
+
+def edited(blob: bytes, end: str, change) -> bytes:
+    found = members(blob)
+    assert any(name.endswith(end) for name in found)
+    return zipped([(n, change(c) if n.endswith(end) else c) for n, c in found.items()])
+
+
+def saved(value, legacy=False) -> bytes:
+    stream = io.BytesIO()
+    torch.save(value, stream, _use_new_zipfile_serialization=not legacy)
+    return stream.getvalue()
+
+
+def script() -> bytes:
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(Vae()), stream)
+    return stream.getvalue()
+
+
+def program() -> bytes:
+    stream = io.BytesIO()
+    dynamic = ({0: torch.export.Dim.DYNAMIC},)
+    found = torch.export.export(torch.nn.Linear(2, 3), (torch.rand(2, 2),), dynamic_shapes=dynamic)
+    torch.export.save(found, stream)
+    return stream.getvalue()
+
+
+def keras(weights: bytes) -> bytes:
+    layer = {
+        "class_name": "Dense", "config": {"name": "d", "units": 1, "activation": "linear"},
+        "inbound_nodes": [],
+    }  # fmt: skip
+    model = {"class_name": "Sequential", "config": {"name": "m", "layers": [layer]}}
+    whole = {"class_name": "VAE", "config": {"encoder": model, "decoder": model}}
+    return zipped([("config.json", json.dumps(whole)), ("model.weights.h5", weights)])
+
+
+def picture() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def npz() -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, x=np.ones((40, 12), "f4"))
+    return stream.getvalue()
+
+
+ARCHIVES = {
+    "zip.pt": lambda: saved(STATE),
+    "script.pt": script,
+    "program.pt2": program,
+    "model.keras": lambda: keras(b"x"),
+    "rows.npz": npz,
+    "images.zip": lambda: zipped([("a.png", picture()), ("b.png", picture())]),
+}
+#: a member of each that its reader reads
+READ = {
+    "zip.pt": "data/0", "script.pt": "data/0", "program.pt2": "weight_0",
+    "model.keras": "config.json", "rows.npz": "x.npy", "images.zip": "a.png",
+}  # fmt: skip
+
+
+def sound(path: Path, reader: str) -> None:
+    path.write_bytes(ARCHIVES[reader]())
+
+
+@pytest.mark.parametrize("reader", ["zip.pt", "script.pt", "program.pt2", "rows.npz", "images.zip"])
+def test_the_sound_file_is_read(tmp_path, reader):
+    """Counter-test: or every file below would be refused for what it has in common with it."""
+    sound(tmp_path / reader, reader)
+    READERS[reader](tmp_path / reader)
+
+
+# --------------------------------------------------------------------------- archives
+
+
+@case("members twice", *ARCHIVES)
+def _(path, reader):
+    found = list(members(ARCHIVES[reader]()).items())
+    path.write_bytes(zipped([*found, found[0]]))
+
+
+@case("case alone", *ARCHIVES)
+def _(path, reader):
+    found = list(members(ARCHIVES[reader]()).items())
+    path.write_bytes(zipped([*found, (found[0][0].swapcase(), found[0][1])]))
+
+
+@case("checksum", *ARCHIVES)
+def _(path, reader):
+    blob = bytearray(ARCHIVES[reader]())
+    with zipfile.ZipFile(io.BytesIO(blob)) as archive:
+        info = next(i for i in archive.infolist() if i.filename.endswith(READ[reader]))
+        name, extra = struct.unpack_from("<HH", blob, info.header_offset + 26)
+    blob[info.header_offset + 30 + name + extra + info.compress_size - 1] ^= 4
+    path.write_bytes(blob)
+
+
+@case("deflated", *ARCHIVES)
+def _(path, reader):
+    found = members(ARCHIVES[reader]())
+    key = next(n for n in found if n.endswith(READ[reader]))
+    blank = {"images.zip": picture()}.get(reader, b"")
+    if reader == "rows.npz":  # column by column, and so held whole
+        stream = io.BytesIO()
+        np.save(stream, np.zeros((1 << 13, 1 << 13), "f4", order="F"))
+        blank = stream.getvalue()
+    found[key] = blank if reader == "rows.npz" else blank + bytes(300 << 20)
+    path.write_bytes(zipped(found.items(), zipfile.ZIP_DEFLATED))
+
+
+# --------------------------------------------------------------------------- pickles
+
+FOREIGN = b"cfoo.bar\nBaz\n0"  # a name that is not built, so that the inert reader is chosen
+
+
+def pickled(body: bytes, reader: str) -> bytes:
+    """A torch file whose pickle is: protocol, body, which leaves one object, and stop."""
+    begun = b"\x80\x02" + (FOREIGN if reader == "foreign.pt" else b"")
+    whole = begun + body + b"."
+    if reader == "legacy.pt":
+        blob = saved(STATE, legacy=True)
+        head = saved({}, legacy=True)
+        start = head.index(b"\x80\x02}")
+        return blob[:start] + whole + b"\x80\x02]."
+    return edited(saved(STATE), "data.pkl", lambda _: whole)
+
+
+@case("shared references", "zip.pt", "foreign.pt", "legacy.pt")
+def _(path, reader):
+    body = b"}X\x01\x00\x00\x00aK\x01sq\x00"
+    for i in range(60):
+        a, b = bytes([i]), bytes([i + 1])
+        body += b"0}(X\x01\x00\x00\x00ah" + a + b"X\x01\x00\x00\x00bh" + a + b"uq" + b
+    path.write_bytes(pickled(body, reader))
+
+
+@case("keys without end", "zip.pt", "foreign.pt", "legacy.pt")
+def _(path, reader):
+    body = b")q\x00"
+    for i in range(60):
+        body += b"0h" + bytes([i]) + b"h" + bytes([i]) + b"\x86q" + bytes([i + 1])
+    path.write_bytes(pickled(b"}" + body + b"K\x01s", reader))
+
+
+@case("copies", "foreign.pt", "legacy.pt")
+def _(path, reader):
+    pairs = b"".join(b"M" + struct.pack("<H", i) + b"N\x86" for i in range(30_000))
+    body = b"](" + pairs + b"eq\x00" + b"".join(
+        b"0ccollections\nOrderedDict\nh\x00\x85R" for _ in range(3_000))  # fmt: skip
+    path.write_bytes(pickled(body, reader))
+
+
+@case("cycle", "legacy.pt")
+def _(path, reader):
+    path.write_bytes(pickled(b"}q\x00X\x01\x00\x00\x00ah\x00s", reader))
+
+
+@case("nesting", "zip.pt")
+def _(path, reader):
+    path.write_bytes(pickled(b"]" * 20_000 + b"a" * 19_999, reader))
+
+
+def retold(path, reader, shape, strides, numel=None):
+    """The sound file with another shape, strides, or length of the storage in one tensor."""
+    n = numel if numel is not None else 12
+
+    def numbers(values):
+        return b"(" + b"".join(b"\x8a\x08" + struct.pack("<q", v) for v in values) + b"t"
+
+    tensor = b"".join((
+        b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n",
+        b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpu\x8a\x08", struct.pack("<q", n), b"tQK\x00",
+        numbers(shape), numbers(strides), b"\x89ccollections\nOrderedDict\n)RtR",
+    ))  # fmt: skip
+    body = b"}X\x0a\x00\x00\x00fc1.weight" + tensor + b"s"
+    blob = pickled(body, reader)
+    if reader == "legacy.pt":
+        keys = b"\x80\x02]X\x01\x00\x00\x000a."
+        blob = blob.removesuffix(b"\x80\x02].") + keys + struct.pack("<q", 12) + bytes(48)
+    path.write_bytes(blob)
+
+
+@case("zero strides", "zip.pt", "legacy.pt")
+def _(path, reader):
+    retold(path, reader, (1 << 26, 64), (0, 0))
+
+
+@case("beyond its bytes", "zip.pt", "legacy.pt")
+def _(path, reader):
+    retold(path, reader, (2, 2), (40, 40))
+
+
+@case("forged length", "zip.pt", "legacy.pt")
+def _(path, reader):
+    retold(path, reader, (12,), (1,), numel=HUGE)
+
+
+class Runs:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('it ran')",))
+
+
+@case("runs while loaded", "zip.pt", "legacy.pt")
+def _(path, reader):
+    path.write_bytes(saved({"fc1.weight": Runs()}, legacy=reader == "legacy.pt"))
+
+
+@case("complex", "zip.pt", "legacy.pt")
+def _(path, reader):
+    state = {k: v.to(torch.complex64) for k, v in STATE.items()}
+    path.write_bytes(saved(state, legacy=reader == "legacy.pt"))
+
+
+@case("integers", "zip.pt")
+def _(path, reader):
+    path.write_bytes(saved({k: v.long() for k, v in STATE.items()}))
+
+
+@case("eight bits", "zip.pt")
+def _(path, reader):
+    path.write_bytes(saved({k: v.to(torch.float8_e4m3fn) for k, v in STATE.items()}))
+
+
+# --------------------------------------------------------------------------- safetensors
+
+
+def header_of(path: Path):
+    bad_files.good_model(path)
+    return bad_files.header_and_body(path.read_bytes())
+
+
+def retyped(path: Path, dtype: str, width: int) -> None:
+    header, _ = header_of(path)
+    place = 0
+    for name, entry in header.items():
+        if name != "__metadata__":
+            size = int(np.prod(entry["shape"])) * width
+            entry |= {"dtype": dtype, "data_offsets": [place, place + size]}
+            place += size
+    path.write_bytes(bad_files.with_header(header, bytes(place)))
+
+
+for _kind, _dtype, _width in (
+    ("complex", "C64", 8),
+    ("integers", "I8", 1),
+    ("eight bits", "F8_E4M3", 1),
+):
+    case(_kind, "native.safetensors")(lambda path, reader, d=_dtype, w=_width: retyped(path, d, w))
+
+
+@case("checksum", "native.safetensors")
+def _(path, reader):
+    header, body = header_of(path)
+    flipped = bytearray(body)
+    flipped[-3] ^= 1
+    path.write_bytes(bad_files.with_header(header, bytes(flipped)))
+
+
+@case("beyond its bytes", "native.safetensors")
+def _(path, reader):
+    header, body = header_of(path)
+    entry = next(v for k, v in header.items() if k != "__metadata__")
+    entry["shape"] = [entry["shape"][0], HUGE]
+    path.write_bytes(bad_files.with_header(header, body))
+
+
+@case("forged length", "native.safetensors")
+def _(path, reader):
+    path.write_bytes(struct.pack("<Q", 1 << 62) + b"{}")
+
+
+@case("bad header", "native.safetensors")
+def _(path, reader):
+    many = ",".join(f'"{i}":0' for i in range(200_000))
+    path.write_bytes(bad_files.with_header(f'{{{many},"199999":0}}'.encode(), b""))
+
+
+@case("nesting", "native.safetensors")
+def _(path, reader):
+    path.write_bytes(bad_files.with_header(b'{"a":' * 100_000, b""))
+
+
+# --------------------------------------------------------------------------- graphs
+
+#: where TorchScript puts the functions of this file
+HERE = "__torch__." + __name__
+
+
+def rewritten(path: Path, change: Callable[[str], str]) -> None:
+    """A scripted model whose code is changed as a text."""
+    path.write_bytes(
+        edited(script(), "test_corpus.py", lambda code: change(code.decode()).encode())
+    )
+
+
+def decoding(path: Path, line: str, before: str = "") -> None:
+    """A scripted model that runs a line at the start of decode."""
+
+    def change(code: str) -> str:
+        head, mark, tail = code.partition("z: Tensor) -> Tensor:\n")
+        assert mark
+        return before + head + mark + f"    {line}\n" + tail
+
+    rewritten(path, change)
+
+
+#: what is made is used, or it would be left out of the graph
+USED = "\n    z = torch.add(z, torch.sum(w), alpha=0)"
+SCRIPTS = {
+    "expansion": "w = torch.zeros([1000000, 1000000])" + USED,
+    "file operator": 'w = torch.from_file("canary", True, 4)' + USED,
+    "memory operator": "w = torch.as_strided(z, [100000000], [1])" + USED,
+    "unknown operator": "w = torch.bincount(torch.zeros([1], dtype=4), None, 100000000000)" + USED,
+    "loop": "q = 0\n    while True:\n      q = torch.add(q, 1)",
+}
+for _kind, _line in SCRIPTS.items():
+    case(_kind, "script.pt")(lambda path, reader, line=_line: decoding(path, line))
+
+
+@case("nested functions", "script.pt")
+def _(path, reader):
+    functions = "def f0(x: Tensor) -> Tensor:\n  return torch.add(x, x)\n"
+    for i in range(40):
+        functions += (
+            f"def f{i + 1}(x: Tensor) -> Tensor:\n  _0 = {HERE}.f{i}\n  return _0(_0(x, ), )\n"
+        )
+    decoding(path, f"w = {HERE}.f40(z, )" + USED, functions)
+
+
+@case("runs while loaded", "script.pt")
+def _(path, reader):
+    def change(code: str) -> str:
+        return code.replace(
+            "  def decode", f"  def __setstate__(self: {HERE}.Vae, x: Tensor) -> NoneType:\n"
+            "    return None\n  def decode", 1)  # fmt: skip
+
+    rewritten(path, change)
+
+
+def script_tensor(path: Path, old: bytes, new: bytes) -> None:
+    def change(code: bytes) -> bytes:
+        assert old in code
+        return code.replace(old, new, 1)
+
+    path.write_bytes(edited(script(), "data.pkl", change))
+
+
+@case("zero strides", "script.pt")
+def _(path, reader):
+    huge = b"\x8a\x05" + struct.pack("<q", 1 << 33)[:5]
+    script_tensor(path, b"(K\x04K\x04t(K\x04K\x01t", b"(" + huge + b"K\x04t(K\x00K\x00t")
+
+
+@case("beyond its bytes", "script.pt")
+def _(path, reader):
+    script_tensor(path, b"(K\x04K\x04t(K\x04K\x01t", b"(K\x40K\x40t(K\x40K\x01t")
+
+
+LINEAR = b"torch.ops.aten.linear.default"
+
+
+def operator(path: Path, name: bytes) -> None:
+    path.write_bytes(edited(program(), "model.json", lambda d: d.replace(LINEAR, name)))
+
+
+for _kind, _name in (
+    ("file operator", b"torch.ops.aten.from_file.default"),
+    ("memory operator", b"torch.ops.aten.as_strided.default"),
+    ("unknown operator", b"torch.ops.mine.f.default"),
+):
+    case(_kind, "program.pt2")(lambda path, reader, name=_name: operator(path, name))
+
+
+def weights_config(path: Path, change) -> None:
+    def edit(text: bytes) -> bytes:
+        found = json.loads(text)
+        change(found["config"])
+        return json.dumps(found).encode()
+
+    path.write_bytes(edited(program(), "model_weights_config.json", edit))
+
+
+@case("zero strides", "program.pt2")
+def _(path, reader):
+    def change(config):
+        config["weight"]["tensor_meta"]["sizes"] = [{"as_int": 1 << 30}, {"as_int": 2}]
+        config["weight"]["tensor_meta"]["strides"] = [{"as_int": 0}, {"as_int": 0}]
+
+    weights_config(path, change)
+
+
+@case("beyond its bytes", "program.pt2")
+def _(path, reader):
+    def change(config):
+        config["weight"]["tensor_meta"]["storage_offset"] = {"as_int": 1 << 20}
+
+    weights_config(path, change)
+
+
+@case("copies", "program.pt2")
+def _(path, reader):
+    big = bytes(4 << 20)
+
+    def edit(text: bytes) -> bytes:
+        found = json.loads(text)
+        meta = {**found["config"]["weight"]["tensor_meta"],
+                "sizes": [{"as_int": 1 << 20}], "strides": [{"as_int": 1}]}  # fmt: skip
+        entry = {**found["config"]["weight"], "tensor_meta": meta, "path_name": "big"}
+        found["config"] |= {f"w{i}": entry for i in range(2_000)}
+        return json.dumps(found).encode()
+
+    found = members(edited(program(), "model_weights_config.json", edit))
+    root = next(n for n in found if n.endswith("model_weights_config.json")).rpartition("/")[0]
+    found[f"{root}/big"] = big
+    path.write_bytes(zipped(found.items(), zipfile.ZIP_DEFLATED))
+
+
+@case("expansion", "program.pt2")
+def _(path, reader):
+    class Wide(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("a", torch.ones(40_000, 1))
+
+        def forward(self, z):
+            return z[:, :1] + (self.a * self.a.T).sum()
+
+    stream = io.BytesIO()
+    dynamic = ({0: torch.export.Dim.DYNAMIC},)
+    small = _small(Wide())
+    made = torch.export.export(small, (torch.rand(2, 2),), dynamic_shapes=dynamic)
+    torch.export.save(made, stream)
+    found = members(stream.getvalue())
+    key = next(n for n in found if n.endswith("model_weights_config.json"))
+    config = json.loads(found[key])
+    meta = config["config"]["a"]["tensor_meta"]
+    meta["sizes"][0]["as_int"], meta["strides"][0]["as_int"] = 40_000, 1
+    found[key] = json.dumps(config).encode()
+    root = key.rpartition("/")[0]
+    found[f"{root}/{config['config']['a']['path_name']}"] = bytes(160_000)
+    path.write_bytes(zipped(found.items()))
+
+
+def _small(module):
+    module.register_buffer("a", torch.ones(4, 1))
+    return module
+
+
+def onnx_graph(path: Path, nodes, initializers=(), functions=()) -> None:
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["n", 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], list(initializers),
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("f", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, functions=list(functions))
+    onnx.save(model, path)
+
+
+@case("expansion", "graph.onnx")
+def _(path, reader):
+    shape = helper.make_tensor("s", TensorProto.INT64, [3], [1 << 28, 1, 2])
+    nodes = [
+        helper.make_node("Expand", ["z", "s"], ["e"]),
+        helper.make_node("ReduceMean", ["e"], ["y"], axes=[0], keepdims=0),
+    ]
+    onnx_graph(path, nodes, [shape])
+
+
+@case("nested functions", "graph.onnx")
+def _(path, reader):
+    opset = [helper.make_opsetid("", 17), helper.make_opsetid("f", 1)]
+
+    def body(i):
+        if i == 40:
+            return [helper.make_node("Neg", ["a"], ["b"])]
+        return [helper.make_node(f"F{i + 1}", [x], [y], domain="f") for x, y in ("at", "tb")]
+
+    functions = [
+        helper.make_function("f", f"F{i}", ["a"], ["b"], body(i), opset) for i in range(41)
+    ]
+    onnx_graph(path, [helper.make_node("F0", ["z"], ["y"], domain="f")], (), functions)
+
+
+@case("unknown operator", "graph.onnx")
+def _(path, reader):
+    onnx_graph(path, [helper.make_node("Mine", ["z"], ["y"], domain="com.mine")])
+
+
+# --------------------------------------------------------------------------- HDF5
+
+
+def hdf5(path: Path, reader: str, harm: Callable[[h5py.File, str], None]) -> None:
+    """A file of the reader's form, harmed at the place its reader reads."""
+    place = {
+        "rows.h5": "x",
+        "result.h5": "isometry/extra",
+        "model.h5": "model_weights/d/d/kernel:0",
+        "model.keras": "layers/d/vars/0",
+    }[reader]
+    inner = path.with_name("inner.h5")
+    if reader == "result.h5":
+        made_result(inner).close()
+    with h5py.File(inner, "a") as file:
+        if reader == "model.h5":
+            layer = {"class_name": "Dense", "config": {"name": "d", "units": 1}}
+            file.attrs["model_config"] = json.dumps(
+                {"class_name": "Sequential", "config": {"name": "m", "layers": [layer]}}
+            )
+        file.require_group(place.rpartition("/")[0] or "/")
+        harm(file, place)
+    path.write_bytes(keras(inner.read_bytes()) if reader == "model.keras" else inner.read_bytes())
+
+
+def outside(path: Path) -> Path:
+    other = path.with_name("other.h5")
+    with h5py.File(other, "w") as file:
+        file["secret"] = np.ones((40, 12), "f4")
+    return other
+
+
+FORMS = ("rows.h5", "model.h5", "result.h5", "model.keras")
+
+
+@case("link outside", *FORMS)
+def _(path, reader):
+    link = h5py.ExternalLink(str(outside(path)), "/secret")
+    hdf5(path, reader, lambda file, place: file.__setitem__(place, link))
+
+
+@case("storage outside", *FORMS)
+def _(path, reader):
+    raw = [(str(outside(path)), 0, 1920)]
+    hdf5(path, reader, lambda file, place: file.create_dataset(
+        place, (40, 12), "f4", external=raw) and None)  # fmt: skip
+
+
+@case("virtual", *FORMS)
+def _(path, reader):
+    layout = h5py.VirtualLayout((40, 12), "f4")
+    layout[:] = h5py.VirtualSource(str(outside(path)), "secret", (40, 12))
+    hdf5(path, reader, lambda file, place: file.create_virtual_dataset(place, layout) and None)
+
+
+@case("unwritten rows", *FORMS)
+def _(path, reader):
+    hdf5(path, reader, lambda file, place: file.create_dataset(
+        place, (HUGE, 12), "f4", chunks=(1024, 12)) and None)  # fmt: skip
+
+
+@case("large chunk", "rows.h5", "result.h5")
+def _(path, reader):
+    def harm(file, place):
+        file.create_dataset(place, (1 << 27,), "f4", chunks=(1 << 27,), compression="gzip")
+
+    hdf5(path, reader, harm)
+
+
+@case("name no text", "rows.h5", "result.h5")
+def _(path, reader):
+    def harm(file, place):
+        where = file[place.rpartition("/")[0] or "/"]
+        where.id.links.create_soft(b"x\xff\xfe", b"/y")
+
+    hdf5(path, reader, harm)
+
+
+@case("cycle", "rows.h5", "model.h5", "result.h5")
+def _(path, reader):
+    def harm(file, place):
+        where = file[place.rpartition("/")[0] or "/"]
+        for i in range(40):
+            where[f"again{i}"] = where
+        if reader == "result.h5":
+            link = h5py.SoftLink("/isometry")
+            where["around"] = link
+
+    hdf5(path, reader, harm)
+
+
+@case("copies", "result.h5")
+def _(path, reader):
+    def harm(file, place):
+        kind = h5py.string_dtype()
+        data = file.create_dataset(place, (1 << 20,), kind, chunks=(1 << 15,), compression="gzip")
+        data[0:1] = ["x" * (1 << 20)]
+
+    hdf5(path, reader, harm)
+
+
+@case("checksum", "result.h5")
+def _(path, reader):
+    made_result(path).close()
+    with h5py.File(path) as file:
+        data = file["isometry/norm_mean"]
+        where = data.id.get_chunk_info(0)
+    blob = bytearray(path.read_bytes())
+    blob[where.byte_offset + where.size // 2] ^= 1
+    path.write_bytes(blob)
+
+
+# --------------------------------------------------------------------------- tables and arrays
+
+
+def npy(shape, header=None, body=bytes(1920)) -> bytes:
+    text = header or f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}"
+    text = text.ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + body
+
+
+def as_form(path: Path, reader: str, blob: bytes) -> None:
+    path.write_bytes(blob if reader == "rows.npy" else zipped([("x.npy", blob)]))
+
+
+@case("forged length", "rows.npy", "rows.npz")
+def _(path, reader):
+    as_form(path, reader, npy((HUGE, 12)))
+
+
+@case("bad header", "rows.npy", "rows.npz")
+def _(path, reader):
+    header = "{'descr': '<f4,(', 'fortran_order': False, 'shape': (40, 12)}"
+    as_form(path, reader, npy((), header))
+
+
+@case("complex", "rows.npy")
+def _(path, reader):
+    np.save(path, np.ones((40, 12), "c8"))
+
+
+@case("forged length", "rows.parquet")
+def _(path, reader):
+    table = pa.table({"x": pa.array(np.zeros(1 << 26, "i1")).dictionary_encode().cast(pa.int8())})
+    pq.write_table(table, path, row_group_size=1 << 26, compression="zstd")
+
+
+@case("empty lines", "rows.csv.gz")
+def _(path, reader):
+    with gzip.open(path, "wb", compresslevel=9) as stream:
+        stream.write(b"1,2\n")
+        for _ in range(300):
+            stream.write(b"\n" * (1 << 20))
+        stream.write(b"1,2\n")
+
+
+@case("endless line", "rows.csv.gz")
+def _(path, reader):
+    with gzip.open(path, "wb", compresslevel=9) as stream:
+        for _ in range(64):
+            stream.write(b"1" * (1 << 20))
+
+
+@case("dotted keys", "model.toml")
+def _(path, reader):
+    path.write_text(".".join(["a"] * 100_000) + " = 1\n")
+
+
+@case("nesting", "model.toml")
+def _(path, reader):
+    path.write_text("encoder = " + "[" * 20_000 + "]" * 20_000)
+
+
+@case("number of many digits", "model.toml")
+def _(path, reader):
+    path.write_text("latent_size = " + "9" * 5_000)
+
+
+# --------------------------------------------------------------------------- the table
+
+
+def test_the_table_has_no_hole() -> None:
+    wanted = {(reader, kind) for kind, readers in APPLIES.items() for reader in readers}
+    assert set(CASES) == wanted
+    assert set(READERS) == {reader for reader, _ in wanted}
+
+
+#: what is read all the same, as nothing in it is followed, and gives the sound numbers
+HARMLESS = {("rows.h5", "cycle"), ("model.h5", "cycle"), ("legacy.pt", "cycle")}
+
+
+@pytest.mark.parametrize(("reader", "kind"), sorted(CASES))
+def test_a_hostile_file_is_one_line(tmp_path, monkeypatch, reader, kind) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("canary").write_bytes(b"mine")
+    path = tmp_path / reader
+    CASES[reader, kind](path)
+    before = {p.name for p in tmp_path.iterdir()}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.process_time()
+    said = None
+    try:
+        READERS[reader](path)
+    except IsoprobeError as error:
+        said = str(error)
+    assert time.process_time() - start < SECONDS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < MEGABYTES << 10
+    assert said is not None or (reader, kind) in HARMLESS
+    assert "\n" not in (said or "")
+    assert {p.name for p in tmp_path.iterdir()} == before
+    assert Path("canary").read_bytes() == b"mine"
+
+
+def test_pickles_are_not_run(tmp_path) -> None:
+    """Counter-test: the payload of the corpus does run where pickle is let to."""
+    with pytest.raises(SystemExit, match="it ran"):
+        pickle.loads(pickle.dumps(Runs()))
