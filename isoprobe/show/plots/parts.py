@@ -187,7 +187,7 @@ def truncation_pictures(result: Result, ax: Axes) -> None:
 
 
 def distances(result: Result, ax: Axes) -> None:
-    """Draw |dy| and |dz| of pairs against the length of the shortest path between them.
+    """Draw ``|dy|`` and ``|dz|`` of pairs against the length of the shortest path between them.
 
     Args:
         result: with ``geometry``.
