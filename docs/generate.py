@@ -11,6 +11,7 @@ import numpy as np
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "digits.safetensors"
 ANALYSES = ["isometry", "importance", "rate-distortion", "density", "coordinates", "traversal"]
+PARTS = ["kl-parts", "truncation", "geometry"]
 #: functions that draw arrays, or several models, rather than one result
 ARRAYS = (
     "ablation",
@@ -32,8 +33,10 @@ def figures(folder: Path) -> None:
     labelled = folder / "labelled.npz"
     _with_odd_rows(labelled)
     with (
-        isoprobe.analyze(EXAMPLE, samples=600, analyses=ANALYSES) as result,
-        isoprobe.analyze(EXAMPLE, f"{labelled}:x,odd", analyses=["anomaly"]) as scored,
+        isoprobe.analyze(EXAMPLE, samples=600, analyses=[*ANALYSES, *PARTS]) as result,
+        isoprobe.analyze(
+            EXAMPLE, f"{labelled}:x,odd", analyses=["anomaly", "information"]
+        ) as scored,
     ):
         names = plots.available(result)
         plots.save(result, folder, names, "svg")

@@ -15,7 +15,9 @@ from isoprobe.errors import IsoprobeError
 if TYPE_CHECKING:
     from isoprobe.api import analyze, load, wrap
     from isoprobe.contracts import VAE, Facts, Posterior
+    from isoprobe.run.codes import decode, encode, sample
     from isoprobe.run.scoring import score
+    from isoprobe.run.walking import interpolate
 
     __version__: str
 
@@ -26,7 +28,11 @@ __all__ = [
     "Posterior",
     "__version__",
     "analyze",
+    "decode",
+    "encode",
+    "interpolate",
     "load",
+    "sample",
     "score",
     "wrap",
 ]
@@ -38,6 +44,10 @@ _HOMES = {
     "load": "isoprobe.api",
     "score": "isoprobe.run.scoring",
     "wrap": "isoprobe.api",
+    "encode": "isoprobe.run.codes",
+    "decode": "isoprobe.run.codes",
+    "sample": "isoprobe.run.codes",
+    "interpolate": "isoprobe.run.walking",
     "VAE": "isoprobe.contracts",
     "Facts": "isoprobe.contracts",
     "Posterior": "isoprobe.contracts",

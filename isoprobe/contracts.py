@@ -347,12 +347,16 @@ class Dataset(abc.ABC):
         shape: shape of one sample as stored.
         dtype: numpy name of the stored type; ``uint8`` marks image bytes.
         notes: what a reader should know about how it was read, a sentence each.
+        columns: names of the values of a row, where a table names them.
+        factors: names of the labels of a row, where it has several.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     notes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    factors: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -363,7 +367,7 @@ class Dataset(abc.ABC):
         """Rows at ascending indices, ``(len(indices), *shape)``."""
 
     def labels(self, indices: np.ndarray) -> np.ndarray | None:
-        """Labels of the rows, where the data has some."""
+        """Labels of the rows, ``(len(indices),)``, or ``(len(indices), factors)``, if any."""
         return None
 
     @abc.abstractmethod
@@ -509,6 +513,7 @@ class Setup:
         own_draws: the data are the model's own samples.
         expectation: how E_z D is taken: ``gaussian`` draws or ``two-point`` (A.6).
         training_share: share of the rows that the checkpoint was trained on; None if not known.
+        factors: their names, where a row has several.
     """
 
     vae: VAE
@@ -522,6 +527,7 @@ class Setup:
     own_draws: bool = False
     expectation: str = "gaussian"
     training_share: float | None = None
+    factors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -532,7 +538,7 @@ class Batch:
         index: position of each sample in the run, ``(B,)`` int64; independent of batch size.
         x: inputs as the model sees them, ``(B, *input_shape)``.
         quantities: named tensors, first axis B; see :mod:`isoprobe.probe.quantities`.
-        labels: labels of the rows, or None.
+        labels: labels of the rows, ``(B,)``, or ``(B, factors)`` where a row has several, or None.
     """
 
     index: np.ndarray

@@ -34,7 +34,8 @@ def compare(
     """Compare several results with the first one.
 
     Latents are matched by their isometric coordinates on common samples, not by number, so run
-    the analyses on the same data with --analysis coordinates.
+    the analyses on the same data with --analysis coordinates. With --analysis geometry, distances
+    between the same pairs of samples are compared too: they belong to the data, coordinates do not.
 
     Raises:
         UsageError: for fewer than two results.

@@ -69,8 +69,9 @@ def score(
     """
     from isoprobe.data.files import split_spec
     from isoprobe.registry.specs import options_paths, parse_options
+    from isoprobe.results.flat import csv_to
     from isoprobe.run.scoring import open_scoring
-    from isoprobe.run.tables import check_out, csv_to, write_batches, write_scores
+    from isoprobe.run.tables import check_out, write_batches, write_scores
 
     inputs = (model, reference, split_spec(data)[0], *options_paths(options))
     check_out(out, overwrite=overwrite, by_input=by_input, resume=resume, inputs=inputs)

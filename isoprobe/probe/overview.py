@@ -70,7 +70,10 @@ class Overview(Analysis):
             )
         if batch.labels is not None and batch.labels.dtype.kind in "fiub":
             columns["label"] = Variable(
-                ("sample",), batch.labels, "label given with the data", theory="Anomaly score"
+                ("sample", "factor")[: batch.labels.ndim],
+                batch.labels,
+                "label given with the data",
+                theory="Anomaly score",
             )
         dtype = np.float64 if batch.x.element_size() == 8 else np.float32
         return {

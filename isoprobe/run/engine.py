@@ -164,6 +164,7 @@ class Run:
             own_draws=self.data.name.partition(":")[0] == "prior",
             expectation=self.options.expectation,
             training_share=self.training_share,
+            factors=self.data.dataset.factors,
         )
 
     def pilot(self) -> np.ndarray:

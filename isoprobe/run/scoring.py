@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -101,13 +101,7 @@ class Reference:
         Raises:
             ResultError: naming what differs.
         """
-        for name, value in model_attributes(vae).items():
-            expected = self.attrs.get(name)
-            if expected != value:
-                raise ResultError(
-                    f"{self.path} belongs to another model: its {name} is {expected!r}, that of "
-                    f"{vae.name} is {value!r}; give the model it was made from, or analyse this one"
-                )
+        check_model(vae, self.path, self.attrs)
 
     def metric(self, given: str | Metric | None) -> Metric:
         """The metric of the reference, which another may not take the place of.
@@ -128,6 +122,26 @@ class Reference:
                 "leave --metric out, or analyse the reference rows with it"
             )
         return metric
+
+
+def check_model(vae: VAE, path: Path, attrs: Mapping[str, Any]) -> None:
+    """Refuse another model than that of a result.
+
+    Args:
+        vae: the model.
+        path: the result file.
+        attrs: its root attributes.
+
+    Raises:
+        ResultError: naming what differs.
+    """
+    for name, value in model_attributes(vae).items():
+        expected = attrs.get(name)
+        if expected != value:
+            raise ResultError(
+                f"{path} belongs to another model: its {name} is {expected!r}, that of "
+                f"{vae.name} is {value!r}; give the model it was made from, or analyse this one"
+            )
 
 
 class Scoring:
@@ -364,8 +378,13 @@ def score(
     given = locals()
     asked = {f.name: given[f.name] for f in fields(ScoreSettings)}
     with open_scoring(model, data, reference, **asked) as scoring:
-        batches = list(scoring)
-    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+        return gathered(scoring)
+
+
+def gathered(batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the columns of all batches, one after the other."""
+    held = list(batches)
+    return {name: np.concatenate([batch[name] for batch in held]) for name in held[0]}
 
 
 def _part_columns(found: Mapping[str, np.ndarray], *, by_latent: bool) -> dict[str, np.ndarray]:

@@ -219,6 +219,24 @@ class ScoreSettings(Opening):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class CodeSettings(Opening):
+    """What codes and paths depend on beside model and rows; see :func:`isoprobe.encode`."""
+
+    beta: float | None = setting(
+        None,
+        "KL weight in units of the metric, for y. [default: the checkpoint's own]",
+        metavar="FLOAT",
+    )
+    samples: int | None = setting(
+        None,
+        "Rows to take, spread evenly over the data.",
+        metavar="all|N",
+        parse="all_or_count",
+        typed="all",
+    )
+
+
 def recorded(settings: Settings) -> dict[str, Any]:
     """Return the settings that are attributes of the result."""
     return {f.name: getattr(settings, f.name) for f in fields(settings) if form(f).recorded}

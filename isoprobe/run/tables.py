@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Variable
-from isoprobe.errors import OptionError, ResultError
+from isoprobe.errors import OptionError
 from isoprobe.progress import bar
-from isoprobe.results.whole import check_place, replacing
+from isoprobe.results import flat
 from isoprobe.results.working import Working
 from isoprobe.results.writer import ResultWriter
 from isoprobe.run.shards import Columns, ShardFolder, planned
 
 if TYPE_CHECKING:
-    from isoprobe.run.scoring import Scoring
+    import numpy as np
 
-Batch = Mapping[str, np.ndarray]
-Write = Callable[[Batch], None]
+    from isoprobe.run.scoring import Scoring
 
 #: rows copied at once from shards into a file
 _ROWS = 8192
@@ -71,11 +66,7 @@ def check_out(
         raise OptionError("--resume needs a file made of shards: it goes with --out FILE.h5.")
     if out is None:
         return
-    if out.suffix not in FORMATS:
-        raise OptionError(f"--out takes a file ending in {', '.join(FORMATS)}; found '{out.name}'.")
-    if out.suffix == ".parquet":
-        _pyarrow()
-    check_place(out, overwrite=overwrite or resume, inputs=inputs)
+    flat.check_out(out, FORMATS, overwrite=overwrite or resume, inputs=inputs)
 
 
 def write_scores(
@@ -105,85 +96,16 @@ def write_scores(
     if out.suffix == ".h5":
         _hdf5(scoring, out, overwrite=overwrite, resume=resume, progress=progress)
         return
-    try:
-        with replacing(out) as partial, _FLAT[out.suffix](partial) as write:
-            write_batches(scoring, write, progress=progress)
-    except OSError as error:
-        raise ResultError(f"cannot write {out}: {error.strerror or error}") from error
+    with flat.writing(out, scoring.rows) as write:
+        write_batches(scoring, write, progress=progress)
 
 
-def write_batches(scoring: Scoring, write: Write, *, progress: bool = False) -> None:
+def write_batches(scoring: Scoring, write: flat.Write, *, progress: bool = False) -> None:
     """Score every row, and hand on the columns batch by batch."""
     with bar(scoring.rows, 0, "scoring", shown=progress) as advance:
         for columns in scoring:
             write(columns)
             advance(len(columns["score"]))
-
-
-def csv_to(stream: IO[str]) -> Write:
-    """Return a function that writes batches as CSV lines, the header before the first.
-
-    Numbers are written with as many digits as tell them apart from every other; flags as 0 and 1.
-    """
-    writer = csv.writer(stream, lineterminator="\n")
-    started = False
-
-    def write(columns: Batch) -> None:
-        nonlocal started
-        flat = flatten(columns)
-        if not started:
-            writer.writerow(map(_inert, flat))
-            started = True
-        values = (v.astype(np.int8) if v.dtype == bool else v for v in flat.values())
-        cells = (map(_inert, v.tolist()) if v.dtype.kind in "UO" else v.tolist() for v in values)
-        writer.writerows(zip(*cells, strict=True))
-
-    return write
-
-
-def _inert(cell: Any) -> Any:
-    """Return a cell that no spreadsheet runs as a formula: a quote mark makes it text."""
-    runs = isinstance(cell, str) and cell.lstrip(" ")[:1] in set("=+-@\t\r\n")
-    return f"'{cell}" if runs and cell else cell
-
-
-def flatten(columns: Batch) -> dict[str, np.ndarray]:
-    """Return columns of one number a row: ``rate_by_latent (B, n)`` becomes ``rate_0``, ..."""
-    flat: dict[str, np.ndarray] = {}
-    for name, values in columns.items():
-        if values.ndim == 1:
-            flat[name] = values
-        else:
-            stem = name.removesuffix("_by_latent")
-            flat |= {f"{stem}_{j}": values[:, j] for j in range(values.shape[1])}
-    return flat
-
-
-@contextmanager
-def _csv(path: Path) -> Iterator[Write]:
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        yield csv_to(stream)
-
-
-@contextmanager
-def _parquet(path: Path) -> Iterator[Write]:
-    pyarrow, parquet = _pyarrow()
-    writer: Any = None
-
-    def write(columns: Batch) -> None:
-        nonlocal writer
-        table = pyarrow.table(flatten(columns))
-        writer = writer or parquet.ParquetWriter(path, table.schema)
-        writer.write_table(table)
-
-    try:
-        yield write
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-_FLAT = {".csv": _csv, ".parquet": _parquet}
 
 
 def _hdf5(scoring: Scoring, out: Path, *, overwrite: bool, resume: bool, progress: bool) -> None:
@@ -230,15 +152,3 @@ def _variable(name: str, values: np.ndarray) -> Variable:
 
 def _numbered(count: int) -> tuple[str, ...]:
     return tuple(f"input_{axis}" for axis in range(count))
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise OptionError(
-            "Parquet needs pyarrow, which is not installed; pip install 'isoprobe[data]', or write "
-            "a .csv or .h5 file."
-        ) from error
-    return pyarrow, parquet

@@ -11,6 +11,7 @@ import numpy as np
 
 from isoprobe.contracts import DEFAULT_ANALYSES
 from isoprobe.errors import ResultError
+from isoprobe.show.far import KINDS, Distances, compare_distances, distance_rows
 from isoprobe.show.matching import Matching, match
 from isoprobe.show.shown import columns, number, said, tiles
 from isoprobe.show.summary import to_json
@@ -116,10 +117,11 @@ class Against:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Models side by side, and each matched with the first."""
+    """Models side by side, each matched with the first, and their distances."""
 
     models: tuple[Model, ...]
     matchings: tuple[Against, ...]
+    distances: Distances | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -145,7 +147,7 @@ def compare(results: Sequence[Result]) -> Comparison:
         _against(results[0], other, models[0], model)
         for other, model in zip(results[1:], models[1:], strict=True)
     )
-    return Comparison(models, matchings)
+    return Comparison(models, matchings, compare_distances(results, names))
 
 
 def _names(results: Sequence[Result]) -> list[str]:
@@ -357,9 +359,20 @@ def _text(comparison: Comparison) -> Iterator[str]:
         if against.pairs:
             yield from _aligned(_pair_rows(against))
         yield from (f"  {text}" for text in against.says)
+    if comparison.distances is not None:
+        yield from _far(comparison.distances)
     yield ""
     for model in comparison.models:
         yield f"{model.name}: {model.headline}. {model.verdict}"
+
+
+def _far(distances: Distances) -> Iterator[str]:
+    yield ""
+    yield f"correlation of distances over {distances.pairs} pairs of samples"
+    for kind in KINDS:
+        if kind in distances.correlations:
+            yield from _aligned(distance_rows(distances, kind))
+    yield f"  {distances.says}"
 
 
 def _pair_rows(against: Against) -> list[list[str]]:

@@ -18,9 +18,12 @@ import torch
 from torch import Tensor
 
 from isoprobe.theory.relaxation import Relaxed, relax
+from isoprobe.theory.stated import stated
 
 #: segments of each level, and steps taken there at most
 LEVELS = {4: 16, 8: 12, 16: 10, 32: 4}
+#: the same where a path is worth more time, and their tolerance
+THOROUGH = ({4: 60, 8: 60, 16: 60, 32: 60}, 1e-4)
 #: relative length that a further step promises, below which a path is at rest
 TOLERANCE = 1e-3
 #: and below which it counts as converged where the steps ran out
@@ -97,6 +100,7 @@ def straight(a: Tensor, b: Tensor, segments: int = max(LEVELS)) -> Tensor:
     return a[:, None] + share * (b - a)[:, None]
 
 
+@stated("Distances (beyond)")
 def path_length(surface: Surface, points: Tensor) -> tuple[Tensor, Tensor]:
     """Length of paths, and how far off it may be.
 
@@ -117,6 +121,7 @@ def path_length(surface: Surface, points: Tensor) -> tuple[Tensor, Tensor]:
     return (4 * fine - coarse) / 3, (fine - coarse).abs() / 3
 
 
+@stated("Distances (beyond)")
 def geodesics(
     surface: Surface,
     starts: Sequence[Tensor],
@@ -148,6 +153,30 @@ def geodesics(
     lengths = [path_length(surface, part) for part in torch.split(points, block)]
     length, error = (torch.cat(piece) for piece in zip(*lengths, strict=True))
     return Geodesics(points, length, error, remaining, start)
+
+
+def equal_steps(surface: Surface, points: Tensor, count: int) -> Tensor:
+    """Put so many points on each path, equally far apart along it.
+
+    Args:
+        surface: decoder and metric.
+        points: paths, ``(P, K + 1, n)``, K at least 2.
+        count: points wanted, at least 2: the ends and those between.
+
+    Returns:
+        ``(P, count, n)``, between nodes four times as dense as those given.
+    """
+    fine = refined(refined(points))
+    with torch.no_grad():
+        segments = _squares(surface, fine, _decoded(surface, fine)).sqrt()
+    walked = torch.cat([segments.new_zeros(len(fine), 1), segments.cumsum(dim=1)], dim=1)
+    wanted = walked[:, -1:] * torch.linspace(0, 1, count, dtype=walked.dtype)
+    at = torch.searchsorted(walked, wanted, right=True).clamp(1, fine.shape[1] - 1)
+    left, right = walked.gather(1, at - 1), walked.gather(1, at)
+    share = ((wanted - left) / (right - left).clamp_min(1e-300)).clamp(0, 1)[..., None]
+    nodes = at[..., None].expand(-1, -1, fine.shape[2])
+    found: Tensor = fine.gather(1, nodes - 1) * (1 - share) + fine.gather(1, nodes) * share
+    return found
 
 
 def _solved(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from isoprobe.theory.mixtures import Mixture, log_where_positive, mixture, standard_error
+from isoprobe.theory.stated import stated
 
 #: classes a continuous factor is cut into, at its quantiles
 QUANTILES = 10
@@ -54,6 +55,7 @@ class Factor:
         return float(-(shares * np.log2(shares)).sum())
 
 
+@stated("Labels and factors (beyond)")
 def factor(values: np.ndarray, name: str = "label") -> Factor:
     """Read a column as classes.
 
@@ -151,6 +153,7 @@ class _Leaders:
         return float(rows.mean()), float(standard_error(rows))
 
 
+@stated("Labels and factors (beyond)")
 def latent_information(
     mean: np.ndarray, std: np.ndarray, factors: Sequence[Factor], seed: int = 0
 ) -> LatentInformation:

@@ -300,3 +300,22 @@ def read_map(result: Groups) -> IsometricMap:
     """
     group = result["coordinates"]
     return map_from_arrays(group["knots"].values, group["slopes"].values)
+
+
+def straight_in_y(isometric_map: IsometricMap, ends: np.ndarray, nodes: int) -> np.ndarray:
+    """Latents along straight lines in y.
+
+    Args:
+        isometric_map: z -> y.
+        ends: latents at both ends of each line, ``(P, 2, n)``.
+        nodes: points of each.
+
+    Returns:
+        ``(P, nodes, n)``; the ends are those given.
+    """
+    pairs, _, n = ends.shape
+    y = isometric_map.to_isometric(ends.reshape(-1, n)).reshape(pairs, 2, n)
+    line = np.linspace(y[:, 0], y[:, 1], nodes, axis=1)
+    z = isometric_map.from_isometric(line.reshape(-1, n)).reshape(pairs, nodes, n)
+    z[:, 0], z[:, -1] = ends[:, 0], ends[:, 1]
+    return z

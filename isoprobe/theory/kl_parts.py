@@ -16,6 +16,7 @@ import numpy as np
 
 from isoprobe.theory.joint_information import Bound, Joint, joint_information
 from isoprobe.theory.mixtures import log_where_positive, mixture, standard_error
+from isoprobe.theory.stated import stated
 
 #: variance of mu_j above which a unit counts as active (Burda et al. 2016)
 ACTIVE_VARIANCE = 0.01
@@ -103,6 +104,7 @@ class KLParts:
         return low, max(high, low)
 
 
+@stated("Parts of the rate (beyond)")
 def kl_parts(mean: np.ndarray, std: np.ndarray, seed: int = 0) -> KLParts:
     """Take apart the KL term of N posteriors.
 

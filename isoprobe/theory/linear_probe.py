@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isoprobe.theory.mixtures import standard_error
+from isoprobe.theory.stated import stated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,7 @@ class ProbeCurve:
     tested: int
 
 
+@stated("Labels and factors (beyond)")
 def probe_curve(
     mean: np.ndarray,
     codes: np.ndarray,

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from isoprobe.theory.stated import stated
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+@stated("Distances (beyond)")
 def gram_eigenvalues(gram: Tensor) -> Tensor:
     """Eigenvalues of J'GJ ``(B, n, n)``, ascending and at least 0: ``(B, n)`` in float64."""
     import torch
@@ -21,6 +24,7 @@ def gram_eigenvalues(gram: Tensor) -> Tensor:
     return values
 
 
+@stated("Distances (beyond)")
 def log_volume(eigenvalues: np.ndarray) -> np.ndarray:
     """Log of the volume element sqrt(det M).
 
@@ -38,6 +42,7 @@ def log_volume(eigenvalues: np.ndarray) -> np.ndarray:
     return volume
 
 
+@stated("Distances (beyond)")
 def condition_number(eigenvalues: np.ndarray) -> np.ndarray:
     """Largest over smallest eigenvalue of M.
 
@@ -55,6 +60,7 @@ def condition_number(eigenvalues: np.ndarray) -> np.ndarray:
     return ratio
 
 
+@stated("Distances (beyond)")
 def relaxed_distortion(eigenvalues: np.ndarray) -> np.ndarray:
     """Variance of M's eigenvalues over their squared mean (Lee et al. 2022).
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from isoprobe.theory.stated import stated
 
+
+@stated("Truncation (beyond)")
 def truncation_costs(importance: np.ndarray, beta: float) -> np.ndarray:
     """D(x_check, x_k) by each latent that is dropped: held at its mean instead of at mu_j.
 
@@ -28,6 +31,7 @@ def truncation_costs(importance: np.ndarray, beta: float) -> np.ndarray:
     return costs
 
 
+@stated("Truncation (beyond)")
 def data_costs(importance: np.ndarray, beta: float) -> np.ndarray:
     """What each dropped latent adds to D(x, x_k), the distance from the data.
 
@@ -68,6 +72,7 @@ def curve(costs: np.ndarray, whole: float = 0.0) -> np.ndarray:
     return whole + np.append(np.cumsum(costs[::-1])[::-1], 0.0)
 
 
+@stated("Truncation (beyond)")
 def latents_for(distortion: np.ndarray, share: float) -> int:
     """The least k that removes a share of the distortion which latents remove at all.
 

@@ -39,6 +39,20 @@ def test_choose_beta(tmp_path: Path) -> None:
     assert "0.04: 30" in printed and "1.28: 1" in printed
 
 
+def test_how_isometric(tmp_path: Path) -> None:
+    printed = run(EXAMPLES / "how_isometric.py", folder=tmp_path)
+    assert re.search(r"toy: \|dy\| / d (1\.00\d|0\.99\d)", printed)
+    assert "digits: |dy| / d 0.8" in printed
+
+
+def test_which_latent(tmp_path: Path) -> None:
+    assert run(EXAMPLES / "which_latent.py", folder=tmp_path).count("a linear probe") == 2
+
+
+def test_how_many_latents(tmp_path: Path) -> None:
+    assert "remove: 5 6 7" in run(EXAMPLES / "how_many_latents.py", folder=tmp_path)
+
+
 def test_density_of_toy(tmp_path: Path) -> None:
     figure = tmp_path / "density.svg"
     printed = run(EXAMPLES / "density_of_toy.py", "--out", figure, folder=tmp_path)

@@ -34,6 +34,13 @@ GIVEN = {
     *(f"traversal/{name}" for name in ("base", "z", "images", "images_equal_y")),
     "conditions/scale_sd",
     *(f"anomaly/{name}" for name in ("prevalence", "notes", "untrained_notes")),
+    *(
+        f"truncation/{name}"
+        for name in ("kept", "order", "rows", "pictured", "images", "originals")
+    ),
+    *(f"truncation/{n}{end}" for n in ("distortion", "from_check") for end in ("", "_se")),
+    *(f"geometry/{name}" for name in ("pair_rows", "pair_labels", "pictured")),
+    *(f"geometry/images_{name}" for name in ("geodesic", "straight")),
 }
 #: the paper's equations, or a proposition, section or appendix of it
 PLACE = re.compile(r"Eq\. \d+(, \d+)*|Prop\. \d|Sec\. \d\.\d|App\. [A-H]\.\d")
@@ -47,11 +54,11 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Variable]:
     np.savez(marked, x=rows, y=np.arange(len(rows)) % 5 == 0)
     found: dict[str, Variable] = {}
     analyses = plugins()["analysis"]
+    # all of J'GJ is more than a probe gives
     for options in ({}, {"pullback": "probe", "beta": 9.0}):
-        # geometry and what it needs ask for all of J'GJ, which a few products do not give
-        chosen = [name for name in analyses if not options or name != "geometry"]
+        asked = [name for name in analyses if name != "geometry" or not options]
         with isoprobe.analyze(
-            MODEL, f"{marked}:x,y", analyses=chosen, samples=None, seed=0, **options
+            MODEL, f"{marked}:x,y", analyses=asked, samples=None, seed=0, **options
         ) as result:
             found |= {f"{g}/{name}": v for g in result.groups() for name, v in result[g].items()}
     return found

@@ -255,7 +255,7 @@ def test_a_wrong_name_lists_the_right_ones(write, tmp_path, table, labels):
         opened(path)
     with pytest.raises(DataError, match=r"has no array 'yy'; did you mean 'y'\? it has"):
         opened(f"{path}:yy")
-    with pytest.raises(DataError, match="one label for each of 2 rows"):
+    with pytest.raises(DataError, match="one label, or a row of them, for each of 2 rows"):
         np.savez(tmp_path / "odd.npz", x=table[:2], y=table)
         opened(f"{tmp_path / 'odd.npz'}:x,y")
 

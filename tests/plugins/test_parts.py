@@ -137,6 +137,37 @@ def test_one_label_has_bits_and_no_gap(tmp_path: Path) -> None:
     np.testing.assert_array_equal(group["probe_latents"].values, np.arange(1, 7))
 
 
+def test_several_factors_have_gaps_names_and_modularity(tmp_path: Path) -> None:
+    """Two signs, each carried by a latent of its own, and one that is the other again."""
+    generator = np.random.default_rng(0)
+    first, second = generator.integers(0, 2, size=(2, 2000))
+    rows = generator.normal(size=(2000, 6))
+    rows[:, 0] += 4.0 * first
+    rows[:, 1] += 4.0 * second
+    path = tmp_path / "d.npz"
+    np.savez(path, x=rows, left=first, right=np.stack([second, first], axis=1))
+    vae = linear_vae(torch.diag(torch.tensor([5.0, 5, 1, 1, 1, 1])).double(), 0.1, latent_size=6)
+    with isoprobe.analyze(
+        vae, f"{path}:x,left,right", metric="sse", beta=0.1, samples=None,
+        analyses=("information", "geometry:pairs=4"),
+    ) as found:  # fmt: skip
+        group = found["information"]
+        assert [str(n) for n in group["factor_name"].values] == ["left", "right_0", "right_1"]
+        np.testing.assert_array_equal(group["bits"].values[0], group["bits"].values[2])
+        assert group["first"].values[0] != group["first"].values[1]
+        assert (group["gap"].values > 0.7).all()
+        # a latent of one factor alone is modular, one of two of three is half so
+        modularity = group["modularity"].values
+        assert modularity[group["first"].values[1]] == pytest.approx(1, abs=0.05)
+        assert modularity[group["first"].values[0]] == pytest.approx(0.25, abs=0.05)
+        assert found["samples"]["label"].dims == ("sample", "factor")
+        assert found["geometry"]["pair_labels"].values.shape == (4, 2, 3)
+    with pytest.raises(IsoprobeError, match="needs one label a row; found 3"):
+        isoprobe.analyze(vae, f"{path}:x,left,right", metric="sse", beta=0.1, analyses=("anomaly",))
+    codes = isoprobe.encode(vae, f"{path}:x,left,right", samples=50)
+    assert codes["label"].shape == (50, 3)
+
+
 def test_information_needs_labels() -> None:
     with pytest.raises(IsoprobeError, match="needs rows with labels"):
         isoprobe.analyze(model(), np.zeros((9, 6)), metric="sse", analyses=("information",))

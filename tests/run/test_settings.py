@@ -17,6 +17,7 @@ from isoprobe.cli.merge import merge as merge_command
 from isoprobe.cli.score import score as score_command
 from isoprobe.errors import ResultError
 from isoprobe.run.settings import (
+    CodeSettings,
     Opening,
     ScoreSettings,
     Settings,
@@ -24,12 +25,14 @@ from isoprobe.run.settings import (
     remember,
     remembered,
 )
+from isoprobe_plugins.commands.codes import encode as encode_command
 
 #: what the Python calls take beside the settings
 BESIDE = {"model", "data", "reference", "out", "overwrite", "resume", "progress", "command"}
 KINDS = [
     (Settings, isoprobe.analyze, analyze_command),
     (ScoreSettings, isoprobe.score, score_command),
+    (CodeSettings, isoprobe.encode, encode_command),
 ]
 
 
@@ -47,7 +50,9 @@ def test_every_setting_is_an_option_and_gives_its_default(
     kind: type, _: Any, command: click.Command
 ) -> None:
     options = {o.name: o for o in command.params if isinstance(o, click.Option)}
-    typed = ["m", "--data", "d"] + (["--reference", "r"] if "reference" in options else [])
+    typed = ["m", "--data", "d"]
+    for name, value in (("reference", "r.h5"), ("out", "o.csv")):
+        typed += [f"--{name}", value] if name in options and options[name].required else []
     given = command.make_context("x", typed).params
     for f in fields(kind):
         option = options[f.name]

@@ -21,6 +21,16 @@ from isoprobe.show.plots.comparisons import matched, rate_distortion_points, spe
 from isoprobe.show.plots.densities import density_estimators, density_scatter
 from isoprobe.show.plots.latents import inverse_variances, norms, orthogonality, scree
 from isoprobe.show.plots.losses import rate_distortion
+from isoprobe.show.plots.parts import (
+    distances,
+    information_bits,
+    kl_parts,
+    probe_accuracy,
+    probe_bits,
+    shortest_paths,
+    truncation,
+    truncation_pictures,
+)
 from isoprobe.show.plots.style import styled
 from isoprobe.show.plots.walks import coordinates, traversal
 
@@ -34,21 +44,29 @@ __all__ = [
     "coordinates",
     "density_estimators",
     "density_scatter",
+    "distances",
     "figure",
+    "information_bits",
     "inverse_variances",
+    "kl_parts",
     "matched",
     "norms",
     "orthogonality",
     "precision_recall",
+    "probe_accuracy",
+    "probe_bits",
     "rate_distortion",
     "rate_distortion_points",
     "roc",
     "save",
     "score_histogram",
     "scree",
+    "shortest_paths",
     "spectra",
     "styled",
     "to_png",
     "to_svg",
     "traversal",
+    "truncation",
+    "truncation_pictures",
 ]

@@ -74,7 +74,7 @@ def inverse_variances(result: Result, ax: Axes) -> None:
     ax.annotate("prior", (1, 1), (3, 0), va="center", **_AT_EDGE)
     ax.set_yscale("log")
     ax.set_ylabel(r"$\mathrm{E}[\sigma_j^{-2}]$ (Eq. 22)")
-    _latent_axis(ax, rank)
+    latent_axis(ax, rank)
 
 
 def norms(result: Result, ax: Axes) -> None:
@@ -112,7 +112,7 @@ def norms(result: Result, ax: Axes) -> None:
     low, high = ax.get_ylim()
     ax.set_ylim(min(0, low), max(1.25, high))
     ax.set_ylabel("norm (Eq. 23)")
-    _latent_axis(ax, rank)
+    latent_axis(ax, rank)
     legend_above(ax)
 
 
@@ -138,7 +138,7 @@ def scree(result: Result, ax: Axes) -> None:
         ax.axhline(water, color=RED, lw=1.1, ls="--", label=r"water line $\beta/2$")
     ax.set_yscale("log")
     ax.set_ylabel(r"Var$(y_j)$ (Eq. 67)" + unit("metric", metric))
-    _latent_axis(ax, rank)
+    latent_axis(ax, rank)
     other = ax.twinx()
     other.plot(rank.ranks, 100 * share, color=ORANGE, marker=".", ms=4, label="cumulative share")
     other.set_ylim(0, 103)
@@ -205,7 +205,13 @@ def _bars(ax: Axes, rank: Ranking, values: np.ndarray) -> None:
             ax.bar(rank.ranks[chosen], values[chosen], width, label=label, linewidth=0.6, **style)
 
 
-def _latent_axis(ax: Axes, rank: Ranking) -> None:
+def latent_axis(ax: Axes, rank: Ranking) -> None:
+    """Put the numbers of the latents, or their ranks where they are many, below the axes.
+
+    Args:
+        ax: to draw on.
+        rank: of the latents.
+    """
     count = len(rank.order)
     ax.set_xlim(0.4, count + 0.6)
     if count <= MANY:

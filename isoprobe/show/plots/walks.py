@@ -13,7 +13,6 @@ from isoprobe.show.plots.style import BLUE, INK, SEQUENTIAL, SERIES, empty
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from isoprobe.contracts import Variable
     from isoprobe.results.reader import Result
 
 _ROWS = 5000
@@ -21,16 +20,16 @@ _PAIRS = 4
 _MOST_KINDS = 6
 
 
-def frames(walks: Variable) -> np.ndarray | None:
+def frames(values: np.ndarray) -> np.ndarray | None:
     """Return decoded walks as pictures in [0, 1]: ``(rank, step, H, W, 1 or 3)``.
 
     Args:
-        walks: ``(rank, step, *input axes)``.
+        values: ``(rank, step, *input axes)``.
 
     Returns:
         The pictures; None where the inputs are no images.
     """
-    values = np.asarray(walks.values, dtype=np.float32)
+    values = np.asarray(values, dtype=np.float32)
     if values.ndim == 4:
         values = values[..., None]
     elif values.ndim == 5 and values.shape[2] in {1, 3}:
@@ -68,12 +67,12 @@ def traversal(result: Result, ax: Axes, *, steps: str = "z") -> None:
     """
     group = result["traversal"]
     walks = group["images" if steps == "z" else "images_equal_y"]
-    pictures = frames(walks)
+    pictures = frames(walks.values)
     if pictures is not None:
-        _tiles(pictures, ax)
+        tiles(pictures, ax)
         at = np.arange(walks.values.shape[1])
     elif walks.values.ndim == 3:
-        at = _lines(walks.values, ax)
+        at = lines(walks.values, ax)
     else:
         raise ResultError(f"{result.path} has inputs of shape {walks.values.shape[2:]}: no figure")
     ends = group["z" if steps == "z" else "y_equal_y"].values
@@ -151,8 +150,13 @@ def _kinds(labels: np.ndarray | None, count: int) -> np.ndarray:
     return labels
 
 
-def _tiles(pictures: np.ndarray, ax: Axes) -> None:
-    """Lay pictures out in rows, one unit of the axes each, whatever their shape."""
+def tiles(pictures: np.ndarray, ax: Axes) -> None:
+    """Lay pictures out in rows, one unit of the axes each, whatever their shape.
+
+    Args:
+        pictures: as :func:`frames` gives them.
+        ax: to draw on.
+    """
     ranks, steps, height, width, _ = pictures.shape
     sheet = pictures.transpose(0, 2, 1, 3, 4).reshape(ranks * height, steps * width, -1)
     sheet = np.repeat(sheet, 3, axis=2) if sheet.shape[2] == 1 else sheet
@@ -160,8 +164,16 @@ def _tiles(pictures: np.ndarray, ax: Axes) -> None:
     ax.imshow(sheet, extent=extent, aspect=height / width, interpolation="nearest")
 
 
-def _lines(walks: np.ndarray, ax: Axes) -> np.ndarray:
-    """Draw vectors as lines over each other, a strip for each latent, coloured by step."""
+def lines(walks: np.ndarray, ax: Axes) -> np.ndarray:
+    """Draw vectors as lines over each other, a strip for each latent, coloured by step.
+
+    Args:
+        walks: ``(rank, step, size)``.
+        ax: to draw on.
+
+    Returns:
+        Numbers of the steps.
+    """
     import matplotlib as mpl
 
     ranks, steps, size = walks.shape

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from isoprobe.errors import ResultError
 from isoprobe.show import compare
+from isoprobe.show.far import distance_rows
 from isoprobe.show.report.page import page
 from isoprobe.show.shown import said
 
@@ -34,9 +35,15 @@ def compared_page(results: Sequence[Result], comparison: Comparison) -> str:
         title="Comparison of latent spaces",
         comparison=comparison,
         rows=compare.rows(comparison.models),
+        distances=_distances(comparison),
         figures=list(_figures(results, comparison)),
         said=said,
     )
+
+
+def _distances(comparison: Comparison) -> list[list[list[str]]]:
+    found = comparison.distances
+    return [] if found is None else [distance_rows(found, kind) for kind in found.correlations]
 
 
 def _figures(results: Sequence[Result], comparison: Comparison) -> Iterator[dict[str, Any]]:

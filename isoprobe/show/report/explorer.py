@@ -52,7 +52,7 @@ def explorer(result: Result) -> dict[str, Any] | None:
 
 
 def _image(walks: Variable) -> dict[str, Any] | None:
-    pictures = frames(walks)
+    pictures = frames(walks.values)
     if pictures is None:
         return None
     pictures = _shrunk(pictures)

@@ -125,6 +125,11 @@ class Anomaly(Analysis):
         """Whether each row is an anomaly, ``(B,)`` bool."""
         import numpy as np
 
+        if labels.ndim > 1:
+            raise DataError(
+                f"analysis 'anomaly' needs one label a row; found {labels.shape[1]}. Name the one "
+                "that marks anomalies in --data."
+            )
         numeric = labels.dtype.kind in "fiub"
         if self.anomaly is None and not numeric:
             raise DataError(

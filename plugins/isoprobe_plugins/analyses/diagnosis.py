@@ -29,12 +29,11 @@ class DiagnosisAnalysis(Analysis):
     def update(self, batch: Batch) -> None:
         """Take in nothing: the evidence is what others have measured."""
 
-    @sourced("isoprobe.theory.judge.judge", "Verdict")
     def result(self, context: Context) -> Mapping[str, Variable]:
         """Level, findings with evidence and advice, remarks, and a label for each latent."""
         import numpy as np
 
-        from isoprobe.theory.judge import Level
+        from isoprobe.theory.judge import Level, judge
 
         verdict, evidence = self.verdict(context)
         sound = verdict.level is not Level.NOT_SOUND
@@ -70,7 +69,7 @@ class DiagnosisAnalysis(Analysis):
                 units="metric",
                 theory="Stationarity (beyond)",
             )
-        return variables
+        return sourced(variables, judge)
 
     def verdict(self, context: Context) -> tuple[Verdict, Evidence]:
         """Judge; look at other metrics and readings only where the first judgement calls for it."""

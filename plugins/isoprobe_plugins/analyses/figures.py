@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from isoprobe.contracts import Figure
-from isoprobe.show.plots import anomalies, densities, latents, losses, walks
+from isoprobe.show.plots import anomalies, densities, latents, losses, parts, walks
 
 IMPORTANCE = (
     Figure(
@@ -111,5 +111,82 @@ TRAVERSAL = (
         "first; in brackets the mean inverse variance.",
         "traversal/images",
         (5.0, 4.6),
+    ),
+)
+KL_PARTS = (
+    Figure(
+        "kl_parts",
+        parts.kl_parts,
+        "What the KL term pays for",
+        "Each latent's KL is what it tells of the row, I(x; z_j), and how far its distribution "
+        "over all rows is from the prior. Only the first part is code; the second is mismatch.",
+        "kl-parts/information",
+        (5.4, 3.4),
+    ),
+)
+INFORMATION = (
+    Figure(
+        "information_bits",
+        parts.information_bits,
+        "Which latent carries which label or factor",
+        "Bits that one latent alone tells of a label or factor. Blank cells may be nothing at all: "
+        "two standard errors reach zero.",
+        "information/bits",
+        (5.4, 2.4),
+    ),
+    Figure(
+        "probe_accuracy",
+        parts.probe_accuracy,
+        "How well a linear probe reads it off",
+        "Held-out accuracy from the means of the k most informative latents, with its 95 % band. "
+        "A probe that knows nothing reaches the dashed line.",
+        "information/probe_accuracy",
+    ),
+    Figure(
+        "probe_bits",
+        parts.probe_bits,
+        "How many bits a linear probe reads off",
+        "Usable bits from the means of the k most informative latents; at the dashed line there is "
+        "nothing left to tell. Means leave out the posterior's noise, so this may exceed what one "
+        "latent carries.",
+        "information/probe_bits",
+    ),
+)
+TRUNCATION = (
+    Figure(
+        "truncation",
+        parts.truncation,
+        "How many latents are needed",
+        "Distortion with only the k most important latents kept and the others held still. The "
+        "dashed curve is what importance predicts; they part where latents act together.",
+        "truncation/distortion",
+    ),
+    Figure(
+        "truncation_pictures",
+        parts.truncation_pictures,
+        "Rows decoded from few latents",
+        "The same rows from the k most important latents, and, last, the rows themselves.",
+        "truncation/images",
+        (5.0, 4.6),
+    ),
+)
+GEOMETRY = (
+    Figure(
+        "distances",
+        parts.distances,
+        "Is it isometric at a distance?",
+        "Where y is isometric, dots lie on the dashed line: |dy| is the length of the shortest "
+        "path. Triangles show |dz|, scaled to the same middle.",
+        "geometry/geodesic",
+        (4.4, 3.6),
+    ),
+    Figure(
+        "shortest_paths",
+        parts.shortest_paths,
+        "Along the shortest path, and straight through z",
+        "The most distant pairs of samples. Upper rows follow the shortest path between two, lower "
+        "rows the straight line in z, both in steps of equal length in the metric.",
+        "geometry/images_geodesic",
+        (5.0, 6.2),
     ),
 )

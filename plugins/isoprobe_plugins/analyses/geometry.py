@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
-from isoprobe_plugins.analyses.variables import sample, scalar, sourced
+from isoprobe.theory.stated import cite
+from isoprobe_plugins.analyses.variables import headed, input_axes, sample, scalar, sourced
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.contracts import VAE, Batch, Context, Figure, Setup
     from isoprobe.theory.geodesics import Geodesics, Surface
-    from isoprobe.theory.isometric import IsometricMap
 
-#: steps of each level and relative tolerance, by effort
-_EFFORTS: dict[str, tuple[dict[int, int] | None, float]] = {
-    "quick": (None, 1e-3),
-    "thorough": ({4: 60, 8: 60, 16: 60, 32: 60}, 1e-4),
-}
+#: how much time is spent on each path
+_EFFORTS = ("quick", "thorough")
 
 
 class Geometry(Analysis):
@@ -30,6 +27,7 @@ class Geometry(Analysis):
 
     Args:
         pairs: pairs of samples, drawn by index from the seed.
+        pictures: so many of the most distant pairs are decoded along their paths.
         effort: ``quick``, or ``thorough`` for ten times as many steps.
     """
 
@@ -38,14 +36,21 @@ class Geometry(Analysis):
     needs = frozenset({"mean", "std", "gram"})
     after = ("coordinates",)
 
-    def __init__(self, pairs: int = 24, effort: str = "quick") -> None:
+    def __init__(self, pairs: int = 24, effort: str = "quick", pictures: int = 6) -> None:
         super().__init__()
-        if pairs < 0 or effort not in _EFFORTS:
+        if min(pairs, pictures) < 0 or effort not in _EFFORTS:
             raise OptionError(
-                "geometry's pairs is at least 0 and effort 'quick' or 'thorough'; "
-                f"found {pairs} and {effort!r}."
+                "geometry's pairs and pictures are at least 0 and effort 'quick' or 'thorough'; "
+                f"found {pairs}, {pictures} and {effort!r}."
             )
-        self.pairs, self.effort = pairs, effort
+        self.pairs, self.effort, self.pictures = pairs, effort, pictures
+
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import GEOMETRY
+
+        return GEOMETRY
 
     def start(self, setup: Setup) -> None:
         """Check that the pullback is exact.
@@ -60,7 +65,6 @@ class Geometry(Analysis):
                 f"{setup.pullback} gives its diagonal alone; use --pullback exact."
             )
 
-    @sourced("isoprobe.theory.geodesics.geodesics", "Distances (beyond)")
     def update(self, batch: Batch) -> Mapping[str, Variable]:
         """Store the eigenvalues of J'GJ at each sample."""
         from isoprobe.theory.tensors import gram_eigenvalues
@@ -68,16 +72,18 @@ class Geometry(Analysis):
         values = gram_eigenvalues(batch["gram"]).cpu().numpy()
         return {
             "pullback_eigenvalues": Variable(
-                ("sample", "rank"), values, "eigenvalues of J'GJ, ascending", "metric"
+                ("sample", "rank"),
+                values,
+                "eigenvalues of J'GJ, ascending",
+                "metric",
+                **cite(gram_eigenvalues),
             )
         }
 
-    @sourced("isoprobe.theory.geodesics.geodesics", "Distances (beyond)")
     def result(self, context: Context) -> Mapping[str, Variable]:
         """Nothing yet."""
         return {}
 
-    @sourced("isoprobe.theory.geodesics.geodesics", "Distances (beyond)")
     def finish_samples(
         self, chunk: Mapping[str, np.ndarray], context: Context
     ) -> Mapping[str, Variable]:
@@ -86,14 +92,19 @@ class Geometry(Analysis):
 
         values = chunk["pullback_eigenvalues"].astype(float) + context.beta.value / 2
         return {
-            "log_volume": sample(log_volume(values), "log sqrt det M at mu", units="nat"),
-            "condition": sample(condition_number(values), "condition number of M at mu"),
+            "log_volume": sample(
+                log_volume(values), "log sqrt det M at mu", units="nat", **cite(log_volume)
+            ),
+            "condition": sample(
+                condition_number(values), "condition number of M at mu", **cite(condition_number)
+            ),
             "relaxed_distortion": sample(
-                relaxed_distortion(values), "variance of M's eigenvalues over their squared mean"
+                relaxed_distortion(values),
+                "variance of M's eigenvalues over their squared mean",
+                **cite(relaxed_distortion),
             ),
         }
 
-    @sourced("isoprobe.theory.geodesics.geodesics", "Distances (beyond)")
     def conclude(
         self, columns: Callable[[str], np.ndarray], context: Context
     ) -> Mapping[str, Variable]:
@@ -106,23 +117,31 @@ class Geometry(Analysis):
         if not len(pairs) or not context.beta.value > 0:
             return {}
         ends = mean[pairs].astype(float)
-        labels = columns("label")[pairs] if _labelled(columns) else None
-        return {
-            **_ends(pairs, labels),
-            **self._distances(ends, context),
-        }
+        labels = columns("label")[pairs] if context.setup.labelled else None
+        found = {**_ends(pairs, labels), **self._distances(ends, context)}
+        return headed(found, "Distances (beyond)")
 
     def _distances(self, ends: np.ndarray, context: Context) -> dict[str, Variable]:
         import numpy as np
         import torch
 
-        from isoprobe.theory.geodesics import geodesics, path_length, straight
+        from isoprobe.theory.geodesics import (
+            LEVELS,
+            THOROUGH,
+            TOLERANCE,
+            geodesics,
+            path_length,
+            straight,
+        )
+        from isoprobe.theory.isometric import read_map, straight_in_y
 
         seen, block = self._surface(context)
-        y = _map(context)
+        y = read_map(context.results)
         a, b = torch.from_numpy(ends[:, 0]), torch.from_numpy(ends[:, 1])
-        along_z, along_y = straight(a, b), _straight_in_y(y, ends)
-        levels, tolerance = _EFFORTS[self.effort]
+        along_z = straight(a, b)
+        along_y = torch.from_numpy(straight_in_y(y, ends, along_z.shape[1]))
+        quick = self.effort == "quick"
+        levels, tolerance = (LEVELS, TOLERANCE) if quick else THOROUGH
         found = geodesics(seen, [along_z, along_y], levels=levels, tolerance=tolerance, block=block)
         lines = {
             name: torch.cat([path_length(seen, part)[0] for part in torch.split(path, block)])
@@ -132,7 +151,7 @@ class Geometry(Analysis):
             [path_length(seen, _chord(part))[0] for part in torch.split(found.points, block)]
         )
         steps = y.to_isometric(ends[:, 0]) - y.to_isometric(ends[:, 1])
-        return _variables(
+        measured = _variables(
             found,
             y=np.linalg.norm(steps, axis=1),
             z=np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1),
@@ -140,6 +159,32 @@ class Geometry(Analysis):
             line_z=lines["line_z"].numpy(),
             line_y=lines["line_y"].numpy(),
         )
+        pictures = self._pictures(seen, found, along_z, context.setup.vae)
+        return {**sourced(measured, geodesics), **pictures}
+
+    def _pictures(
+        self, seen: Surface, found: Geodesics, straight: Tensor, vae: VAE
+    ) -> dict[str, Variable]:
+        """What the paths of the most distant pairs pass, beside straight lines in z."""
+        import torch
+
+        from isoprobe.theory.geodesics import equal_steps
+
+        far = (-found.length).argsort(stable=True)[: self.pictures]
+        if not len(far):
+            return {}
+        axes = input_axes(vae.input_shape)
+        pictures = {}
+        for name, paths in (("geodesic", found.points), ("straight", straight)):
+            z = equal_steps(seen, paths[far], _STEPS)
+            with torch.no_grad():
+                parts = [vae.decode(row.to(vae.device, vae.dtype)) for row in z]
+            pictures[f"images_{name}"] = Variable(
+                ("pictured", "step", *axes),
+                torch.stack(parts).float().cpu().numpy(),
+                f"decoded at equal steps of length, {name} path",
+            )
+        return {"pictured": Variable(("pictured",), far.numpy(), "pairs decoded"), **pictures}
 
     def _surface(self, context: Context) -> tuple[Surface, int]:
         """The surface, and how many pairs memory allows at once."""
@@ -156,6 +201,8 @@ class Geometry(Analysis):
 
 
 _MEMORY = 1 << 30
+#: decoded points of a path
+_STEPS = 9
 
 
 def _drawn(rows: np.ndarray, pairs: int, seed: int) -> np.ndarray:
@@ -167,33 +214,6 @@ def _drawn(rows: np.ndarray, pairs: int, seed: int) -> np.ndarray:
     return shuffled[: 2 * count].reshape(count, 2)
 
 
-def _labelled(columns: Callable[[str], np.ndarray]) -> bool:
-    try:
-        columns("label")
-    except KeyError:
-        return False
-    return True
-
-
-def _map(context: Context) -> IsometricMap:
-    from isoprobe.theory.isometric import map_from_arrays
-
-    group = context.results["coordinates"]
-    return map_from_arrays(group["knots"].values, group["slopes"].values)
-
-
-def _straight_in_y(y: IsometricMap, ends: np.ndarray) -> Tensor:
-    import torch
-
-    from isoprobe.theory.geodesics import straight
-
-    a, b = (torch.from_numpy(y.to_isometric(ends[:, i])) for i in (0, 1))
-    line = straight(a, b)
-    z = torch.from_numpy(y.from_isometric(line.flatten(0, 1).numpy())).view_as(line)
-    z[:, 0], z[:, -1] = torch.from_numpy(ends[:, 0]), torch.from_numpy(ends[:, 1])
-    return z
-
-
 def _chord(paths: Tensor) -> Tensor:
     """Only the ends and, since a length needs an even number of segments, an end twice."""
     return paths[:, [0, -1, -1]]
@@ -202,7 +222,8 @@ def _chord(paths: Tensor) -> Tensor:
 def _ends(pairs: np.ndarray, labels: np.ndarray | None) -> dict[str, Variable]:
     found = {"pair_rows": Variable(("pair", "end"), pairs, "samples at the ends of each pair")}
     if labels is not None:
-        found["pair_labels"] = Variable(("pair", "end"), labels, "their labels")
+        axes = ("pair", "end", "factor")[: labels.ndim]
+        found["pair_labels"] = Variable(axes, labels, "their labels")
     return found
 
 

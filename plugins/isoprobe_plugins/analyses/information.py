@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -14,7 +14,7 @@ from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Setup
+    from isoprobe.contracts import Batch, Context, Figure, Setup
     from isoprobe.theory.information import Factor, LatentInformation
     from isoprobe.theory.linear_probe import ProbeCurve
 
@@ -39,6 +39,13 @@ class Information(Analysis):
         super().__init__()
         self.rows = checked_rows(rows, self.name)
 
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import INFORMATION
+
+        return INFORMATION
+
     def start(self, setup: Setup) -> None:
         """Check that there is something to tell of.
 
@@ -49,7 +56,7 @@ class Information(Analysis):
         if not setup.labelled:
             raise OptionError(
                 "analysis 'information' needs rows with labels and these have none; name them, "
-                "as in --data FILE.npz:x,y or FILE.csv:label=COLUMN."
+                "as in --data FILE.npz:x,y1,y2 or FILE.csv:label=COLUMN."
             )
 
     def update(self, batch: Batch) -> None:
@@ -64,12 +71,10 @@ class Information(Analysis):
                 f"{batch.labels.dtype}. Write each class as a number."
             )
 
-    @sourced("isoprobe.theory.information.factor", "Latents against factors (beyond)")
     def result(self, context: Context) -> Mapping[str, Variable]:
         """Nothing yet."""
         return {}
 
-    @sourced("isoprobe.theory.information.factor", "Latents against factors (beyond)")
     def conclude(
         self, columns: Callable[[str], np.ndarray], context: Context
     ) -> Mapping[str, Variable]:
@@ -83,17 +88,18 @@ class Information(Analysis):
         table = labels.reshape(len(rows), -1)
         known = np.isfinite(table.astype(float)).all(axis=1)
         if known.sum() < 2:
-            return {"rows": scalar(int(known.sum()), "rows with finite posterior and labels")}
+            few = {"rows": scalar(int(known.sum()), "rows with finite posterior and labels")}
+            return sourced(few, latent_information)
         mean, std, table = mean[known], std[known], table[known]
-        names = ["label"] if table.shape[1] == 1 else [f"factor_{k}" for k in range(len(table.T))]
+        names = context.setup.factors or ("label",)
         factors = [factor(column, name) for column, name in zip(table.T, names, strict=True)]
         found = latent_information(mean, std, factors, context.setup.seed)
+        several = _of_several(found) if len(factors) > 1 else {}
+        rows_used = {"rows": scalar(len(mean), "rows used")}
         return {
-            **_of_factors(factors),
-            **_of_matrix(found),
-            **(_of_several(found) if len(factors) > 1 else {}),
+            **sourced(_of_factors(factors), factor),
+            **sourced({**_of_matrix(found), **several, **rows_used}, latent_information),
             **_of_probes(mean, factors, found, context.setup.seed),
-            "rows": scalar(len(mean), "rows used"),
         }
 
 
@@ -164,7 +170,7 @@ def _of_probes(
         "bits": ("bit", "usable bits of that probe: of the mean, without the posterior's noise"),
         "bits_se": ("bit", "standard error of the usable bits"),
     }
-    return {
+    variables = {
         "probe_latents": Variable(("probe",), curves[0].counts, "k, latents the probe sees"),
         "probe_order": Variable(("factor", "rank"), orders, "latents by what they tell"),
         "majority": Variable(
@@ -178,6 +184,7 @@ def _of_probes(
             for name, (units, text) in parts.items()
         },
     }
+    return sourced(variables, probe_curve)
 
 
 @hookimpl

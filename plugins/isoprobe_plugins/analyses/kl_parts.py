@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -13,7 +13,7 @@ from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context
+    from isoprobe.contracts import Batch, Context, Figure
     from isoprobe.theory.kl_parts import KLParts, LatentParts
 
 
@@ -33,15 +33,20 @@ class KLPartsAnalysis(Analysis):
         super().__init__()
         self.rows = checked_rows(rows, self.name)
 
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import KL_PARTS
+
+        return KL_PARTS
+
     def update(self, batch: Batch) -> None:
         """Nothing: posteriors are stored by every run."""
 
-    @sourced("isoprobe.theory.kl_parts.kl_parts", "The KL in parts (beyond)")
     def result(self, context: Context) -> Mapping[str, Variable]:
         """Nothing yet."""
         return {}
 
-    @sourced("isoprobe.theory.kl_parts.kl_parts", "The KL in parts (beyond)")
     def conclude(
         self, columns: Callable[[str], np.ndarray], context: Context
     ) -> Mapping[str, Variable]:
@@ -50,9 +55,10 @@ class KLPartsAnalysis(Analysis):
 
         _, mean, std = posterior(columns, self.rows, context.setup.seed)
         if len(mean) < 2:
-            return {"rows": scalar(len(mean), "rows with a finite posterior: too few")}
+            few = {"rows": scalar(len(mean), "rows with a finite posterior: too few")}
+            return sourced(few, kl_parts)
         parts = kl_parts(mean, std, context.setup.seed)
-        return {**_of_latents(parts.latents), **_of_all(parts)}
+        return sourced({**_of_latents(parts.latents), **_of_all(parts)}, kl_parts)
 
 
 def _of_latents(parts: LatentParts) -> dict[str, Variable]:

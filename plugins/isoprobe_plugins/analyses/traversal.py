@@ -10,14 +10,12 @@ from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.theory.importance import order_of_importance
 from isoprobe.theory.stated import cite
-from isoprobe_plugins.analyses.variables import latent
+from isoprobe_plugins.analyses.variables import input_axes, latent
 
 if TYPE_CHECKING:
     import numpy as np
 
     from isoprobe.contracts import Batch, Context, Figure, Setup
-
-AXES = {1: ("input",), 2: ("row", "column"), 3: ("channel", "row", "column")}
 
 
 class Traversal(Analysis):
@@ -130,11 +128,11 @@ class Traversal(Analysis):
             with torch.no_grad():
                 decoded = vae.decode(torch.as_tensor(points, dtype=vae.dtype, device=vae.device))
             walks.append(decoded.float().cpu().numpy())
-        axes = AXES.get(
-            len(vae.input_shape), tuple(f"axis_{i}" for i in range(len(vae.input_shape)))
-        )
         return Variable(
-            ("rank", "step", *axes), np.stack(walks), f"decoded walks, {how}", theory="Importance"
+            ("rank", "step", *input_axes(vae.input_shape)),
+            np.stack(walks),
+            f"decoded walks, {how}",
+            theory="Importance",
         )
 
 

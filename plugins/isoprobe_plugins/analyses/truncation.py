@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
+from isoprobe.theory.stated import cite
 from isoprobe_plugins.analyses.rows import checked_rows
-from isoprobe_plugins.analyses.traversal import AXES
-from isoprobe_plugins.analyses.variables import scalar, sourced
+from isoprobe_plugins.analyses.variables import headed, input_axes, scalar, sourced
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from isoprobe.contracts import Batch, Context
+    from isoprobe.contracts import Batch, Context, Figure
 
 #: shares of the distortion which all latents together remove
 SHARES = (0.90, 0.95, 0.99)
@@ -46,10 +46,16 @@ class Truncation(Analysis):
             )
         self.rows, self.drop, self.pictures = checked_rows(rows, self.name), drop, pictures
 
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        from isoprobe_plugins.analyses.figures import TRUNCATION
+
+        return TRUNCATION
+
     def update(self, batch: Batch) -> None:
         """Nothing: rows are decoded once their order of importance is known."""
 
-    @sourced("isoprobe.theory.truncation.curve", "Truncation (beyond)")
     def result(self, context: Context) -> Mapping[str, Variable]:
         """The curve, what importance predicts, and the k that keep most."""
         import numpy as np
@@ -64,16 +70,19 @@ class Truncation(Analysis):
                 self._measured(block, counts, order, context) for block in torch.split(x, _BLOCK)
             ]
         data, check = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
-        return {
+        from isoprobe.theory.truncation import latents_for
+
+        variables = {
             "kept": Variable(("kept",), counts, "k, latents kept in order of importance"),
             "order": Variable(("rank",), order, "latents in order of importance"),
             **_curve("distortion", data, "D(x, x_k)"),
             **_curve("from_check", check, "D(x_check, x_k) less D(x_check, x_check)"),
             **self._predicted(counts, order, data.mean(axis=0)[-1], context),
-            **_enough(counts, data.mean(axis=0)),
+            **sourced(_enough(counts, data.mean(axis=0)), latents_for),
             **self._pictures(x, counts, order, context),
             "rows": scalar(len(data), "rows decoded"),
         }
+        return headed(variables, "Truncation (beyond)")
 
     def _measured(
         self, x: Tensor, counts: np.ndarray, order: np.ndarray, context: Context
@@ -126,12 +135,14 @@ class Truncation(Analysis):
                 curve(data_costs(importance, beta), whole)[counts],
                 "D(x, x_k) by importance: lambda_j - (beta/2)^2 / lambda_j for each latent dropped",
                 "metric",
+                **cite(data_costs),
             ),
             "from_check_predicted": Variable(
                 ("kept",),
                 curve(truncation_costs(importance, beta))[counts],
                 "D(x_check, x_k) by importance: (lambda_j - beta/2)^2 / lambda_j for each",
                 "metric",
+                **cite(truncation_costs),
             ),
         }
 
@@ -151,8 +162,7 @@ class Truncation(Analysis):
             images = [
                 self.setup.vae.decode(self._truncated(mean, order[:k], context)) for k in shown
             ]
-        shape = self.setup.vae.input_shape
-        axes = AXES.get(len(shape), tuple(f"axis_{i}" for i in range(len(shape))))
+        axes = input_axes(self.setup.vae.input_shape)
         return {
             "pictured": Variable(("pictured",), shown, "k of each row of pictures"),
             "images": Variable(

@@ -5,17 +5,18 @@ Built-in analyses hold many arrays, so theirs are shown only where they say so w
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, Unpack
 
 from isoprobe.contracts import Variable
+from isoprobe.theory.stated import cite
 
 if TYPE_CHECKING:
     import numpy as np
 
-Method = TypeVar("Method", bound=Callable[..., "Mapping[str, Variable] | None"])
+
+_AXES = {1: ("input",), 2: ("row", "column"), 3: ("channel", "row", "column")}
 
 
 class Metadata(TypedDict):
@@ -49,31 +50,20 @@ def scalar(
     return Variable((), np.asarray(value), long_name, **_quiet(metadata))
 
 
-def sourced(formula: str, theory: str) -> Callable[[Method], Method]:
-    """Decorate a method that returns variables: those that name no formula of their own get this.
+def input_axes(shape: Sequence[int]) -> tuple[str, ...]:
+    """Names of the axes of one input: ``("channel", "row", "column")`` for ``(C, H, W)``."""
+    return _AXES.get(len(shape), tuple(f"axis_{i}" for i in range(len(shape))))
 
-    Args:
-        formula: dotted name of the function that most of them come from.
-        theory: heading of the page on theory.
 
-    Returns:
-        The decorator.
-    """
+def sourced(variables: Mapping[str, Variable], formula: Callable[..., Any]) -> dict[str, Variable]:
+    """Say of variables which name no function that their values come from this one."""
+    source = cite(formula)
+    return {n: v if v.formula else replace(v, **source) for n, v in variables.items()}
 
-    def mark(method: Method) -> Method:
-        @functools.wraps(method)
-        def marked(*arguments: Any) -> Mapping[str, Variable] | None:
-            found = method(*arguments)
-            if found is None:
-                return None
-            return {
-                name: v if v.formula else replace(v, formula=formula, theory=v.theory or theory)
-                for name, v in found.items()
-            }
 
-        return marked  # type: ignore[return-value]
-
-    return mark
+def headed(variables: Mapping[str, Variable], heading: str) -> dict[str, Variable]:
+    """Say of variables that no formula gives which heading of the page explains them."""
+    return {n: v if v.theory else replace(v, theory=heading) for n, v in variables.items()}
 
 
 def _quiet(metadata: Metadata) -> Metadata:

@@ -10,10 +10,12 @@ import click
 from isoprobe.cli import options as shared
 from isoprobe.cli.examples import examples
 from isoprobe.hookspecs import hookimpl
+from isoprobe.run.settings import CodeSettings
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.native import Manifest
     from isoprobe.contracts import VAE
+    from isoprobe_plugins.commands.used_latents import Trimmed
 
 
 @click.command(
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
         "isoprobe convert VAE_mnist/ vae_mnist.safetensors",
         "isoprobe convert vae.pth vae.safetensors --option declaration=vae.toml",
         "isoprobe convert model.keras model.safetensors --metric bce --beta 1.05",
+        "isoprobe convert model.safetensors small.safetensors --latents used --data images.npy",
     ),
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -30,11 +33,24 @@ if TYPE_CHECKING:
 @shared.adapter_options
 @click.option("--metric", metavar="SPEC", help="Training loss. [default: the checkpoint's own]")
 @click.option("--beta", type=float, help="KL weight in its units. [default: the checkpoint's own]")
+@click.option(
+    "--latents",
+    type=click.Choice(("all", "used")),
+    default="all",
+    show_default=True,
+    help="used drops those of a native checkpoint that are idle on --data, and says what it costs.",
+)
+@click.option("--data", metavar="SPEC", help="Rows for --latents used. [default: the checkpoint's]")
+@shared.from_settings(CodeSettings, "resize", "scale")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 def convert(
     *,
     model: Path,
     out: Path,
+    latents: str,
+    data: str | None,
+    resize: tuple[int, int] | None,
+    scale: tuple[float, float] | None,
     adapter: str | None,
     options: tuple[str, ...],
     metric: str | None,
@@ -44,7 +60,17 @@ def convert(
     """Write a checkpoint as one safetensors file that describes itself.
 
     The analysis gives the same numbers afterwards, with no adapter, option or code needed.
+
+    Raises:
+        UsageError: for rows that only --latents used would read.
     """
+    if latents == "used":
+        if beta is not None or adapter is not None or options:
+            raise click.UsageError("--latents used takes a native checkpoint as it is.")
+        _trim(model, out, data, metric, resize, scale, overwrite=overwrite)
+        return
+    if data is not None or resize is not None or scale is not None:
+        raise click.UsageError("--data, --resize and --scale go with --latents used.")
     from isoprobe import api
     from isoprobe.checkpoints.native import write_checkpoint
     from isoprobe.registry.specs import options_paths, parse_options
@@ -58,6 +84,29 @@ def convert(
     parts: Any = vae.module
     write_checkpoint(out, parts["encoder"], parts["decoder"], manifest, overwrite=overwrite)
     click.echo(f"{out}: architecture {manifest.architecture}, {vae.latent_size} latents")
+
+
+def _trim(
+    model: Path,
+    out: Path,
+    data: str | None,
+    metric: str | None,
+    resize: tuple[int, int] | None,
+    scale: tuple[float, float] | None,
+    *,
+    overwrite: bool,
+) -> None:
+    from isoprobe.checkpoints.native import write_checkpoint
+    from isoprobe_plugins.commands.used_latents import trimmed
+
+    found = trimmed(model, data, metric=metric, resize=resize, scale=scale)
+    parts = found.networks
+    write_checkpoint(out, parts.encoder, parts.decoder, found.manifest, overwrite=overwrite)
+    click.echo(f"{out}: {len(found.kept)} of {_count(found)} latents; {found.describe()}")
+
+
+def _count(found: Trimmed) -> int:
+    return len(found.kept) + len(found.dropped)
 
 
 def describe(vae: VAE) -> Manifest:

@@ -1,12 +1,14 @@
-"""Arrays: ``FILE.npy``, ``FILE.npz:DATA[,LABELS]``, ``FILE.h5:/DATA[,/LABELS]``."""
+"""Arrays: ``FILE.npy``, ``FILE.npz:DATA[,LABELS ...]``, ``FILE.h5:/DATA[,/LABELS ...]``."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+
+import numpy as np
 
 from isoprobe.checkpoints.source import HDF5_MAGIC
 from isoprobe.contracts import Dataset, DataSource
@@ -19,8 +21,6 @@ from isoprobe_plugins.data.streams import StreamedArray, check_numeric, runs
 
 if TYPE_CHECKING:
     from io import BufferedIOBase
-
-    import numpy as np
 
     from isoprobe.contracts import VAE
 
@@ -48,7 +48,7 @@ class ArraySource(DataSource):
     name: ClassVar[str] = "arrays"
     summary: ClassVar[str] = (
         "numpy or HDF5 arrays, FILE.npy, FILE.npz:DATA, FILE.h5:/DATA, "
-        "with labels FILE.npz:DATA,LABELS"
+        "with labels FILE.npz:DATA,LABELS, or several a row, FILE.npz:DATA,A,B"
     )
 
     def matches(self, spec: str) -> bool:
@@ -70,33 +70,41 @@ class ArraySource(DataSource):
         return opener(path, member)
 
 
+#: rows, and labels of each
+_LABEL_AXES = 2
+
+
 class ArrayDataset(Dataset):
-    """Rows of one array, labels from another.
+    """Rows of one array, labels from others.
 
     Args:
         path: the file.
         member: what was asked of it.
         rows: the data.
-        labels: the labels, one for each row, or None.
+        labels: arrays of labels by name, each of one or several for each row.
 
     Raises:
         DataError: when there is no axis of rows, or labels do not fit them.
     """
 
-    def __init__(self, path: Path, member: str | None, rows: Rows, labels: Rows | None) -> None:
+    def __init__(
+        self, path: Path, member: str | None, rows: Rows, labels: Mapping[str, Rows]
+    ) -> None:
         self.name = shown_name(path, member)
         if not rows.shape:
             raise DataError(f"{self.name} is a single number; expected an array of samples")
-        if labels is not None and (
-            labels.shape[:1] != rows.shape[:1] or math.prod(labels.shape[1:]) != 1
-        ):
-            raise DataError(
-                f"{self.name}: expected one label for each of {rows.shape[0]} rows, "
-                f"found labels of shape {labels.shape}"
-            )
+        for array in labels.values():
+            wide = len(array.shape) > _LABEL_AXES and math.prod(array.shape[1:]) != 1
+            if array.shape[:1] != rows.shape[:1] or wide:
+                raise DataError(
+                    f"{self.name}: expected one label, or a row of them, for each of "
+                    f"{rows.shape[0]} rows, found labels of shape {array.shape}"
+                )
         self._path, self._member, self._rows, self._labels = path, member, rows, labels
         self.shape, self.dtype = tuple(rows.shape[1:]), rows.dtype.name
         self.notes = rows.notes
+        names = [name for label, array in labels.items() for name in _names(label, array)]
+        self.factors = tuple(names) if len(names) > 1 else ()
 
     def __len__(self) -> int:
         return int(self._rows.shape[0])
@@ -106,8 +114,11 @@ class ArrayDataset(Dataset):
         return self._rows.read(indices)
 
     def labels(self, indices: np.ndarray) -> np.ndarray | None:
-        """Labels of the rows, ``(len(indices),)``."""
-        return None if self._labels is None else self._labels.read(indices).reshape(-1)
+        """Labels of the rows, ``(len(indices),)``, or ``(len(indices), factors)``."""
+        if not self._labels:
+            return None
+        read = [array.read(indices).reshape(len(indices), -1) for array in self._labels.values()]
+        return np.concatenate(read, axis=1) if self.factors else read[0].reshape(-1)
 
     def fingerprint(self) -> str:
         """Hash of sampled blocks of the file, see :func:`isoprobe.data.files.fingerprint`."""
@@ -116,8 +127,13 @@ class ArrayDataset(Dataset):
     def close(self) -> None:
         """Close the file."""
         self._rows.close()
-        if self._labels is not None:
-            self._labels.close()
+        for array in self._labels.values():
+            array.close()
+
+
+def _names(label: str, array: Rows) -> list[str]:
+    count = math.prod(array.shape[1:])
+    return [label] if count == 1 else [f"{label}_{k}" for k in range(count)]
 
 
 class Hdf5Rows:
@@ -222,7 +238,8 @@ def _dataset(
         for name in chosen:
             opened.append(open_one(name))
             stack.callback(opened[-1].close)
-        data = ArrayDataset(path, shown, opened[0], opened[1] if len(opened) > 1 else None)
+        labels = dict(zip(chosen[1:], opened[1:], strict=True))
+        data = ArrayDataset(path, shown, opened[0], labels)
         stack.pop_all()
     return data
 
@@ -243,8 +260,8 @@ def _chosen(member: str | None, names: Iterable[str], path: Path) -> list[str]:
     if missing:
         hint = nearest(missing[0], known) or ";"
         raise DataError(f"{path} has no array '{missing[0]}'{hint} it has: {listed}")
-    if len(chosen) > 2:
-        raise DataError(f"expected DATA or DATA,LABELS after the colon, found '{member}'")
+    if len(set(chosen)) < len(chosen):
+        raise DataError(f"expected each array once after the colon, found '{member}'")
     return chosen
 
 

@@ -37,6 +37,7 @@ class ParquetDataset(Dataset):
             self.close()
             raise
         self.shape = (len(self._columns),)
+        self.columns = tuple(self._columns)
         self.notes = (f"{len(self._columns)} columns read as numbers",)
         metadata = self._file.metadata
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]

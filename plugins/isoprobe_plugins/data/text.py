@@ -37,9 +37,11 @@ class TextDataset(Dataset):
         self.name = shown_name(path, None if label is None else f"label={label}")
         self._path, self._label_spec = path, label
         self._columns: list[int] = []
+        self._names: list[str] = []
         self._label_is_number = True
         self._lines = Lines(path, self._visit)
         self.shape = (len(self._columns),)
+        self.columns = tuple(self._names[i] for i in self._columns) if self._header else ()
         if self._columns:
             first = "the first line names the columns" if self._header else "there is no header"
             self.notes = (f"{len(self._columns)} columns read as numbers; {first}",)
@@ -104,6 +106,7 @@ class TextDataset(Dataset):
         names = [cell if counted or not _is_number(cell) else "" for cell in cells]
         self._label = label_column(self._label_spec, names, self._width, str(self._path))
         self._columns = [i for i in range(self._width) if i != self._label]
+        self._names = cells
         named = self._label is not None and self._label_spec == names[self._label]
         self._header = int(named or any(names[i] or not cells[i] for i in self._columns))
 

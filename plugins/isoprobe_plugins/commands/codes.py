@@ -1,0 +1,293 @@
+"""``isoprobe encode``, ``decode``, ``sample``, ``walk``: data out, in files that others read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from isoprobe.cli import options as shared
+from isoprobe.cli.examples import examples
+from isoprobe.hookspecs import hookimpl
+from isoprobe.run.settings import CodeSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TABLES = (".parquet", ".csv", ".npz", ".h5")
+ARRAYS = (".npy", ".npz", ".h5")
+#: of the options that settings give
+ORDER = (
+    *("beta", "adapter", "options", "trust", "samples", "batch_size", "resize", "scale"),
+    *("device", "dtype", "memory", "threads"),
+)
+#: draws of a sheet side by side
+_ACROSS = 8
+
+_model = click.argument("model", type=click.Path(path_type=Path))
+_overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+_metric = click.option(
+    "--metric", metavar="NAME[:k=v,...]", help="Distortion. [default: the checkpoint's own]"
+)
+
+
+def _out(help_: str) -> Callable[[shared.Command], shared.Command]:
+    return click.option(
+        "-o",
+        "--out",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        required=True,
+        help=help_,
+    )
+
+
+@click.command(
+    short_help="Write mu, sigma, y and KL of every row.",
+    epilog=examples(
+        "isoprobe encode model.safetensors --data images.npy -o codes.parquet",
+        "isoprobe encode VAE_mnist/ --data mnist.npz:x_train,y_train --resize 32 -o codes.npz",
+        "isoprobe encode model.safetensors --data new.csv --reference result.h5 -o codes.csv",
+    ),
+)
+@_model
+@click.option("--data", metavar="SPEC", help="Rows, as for analyze. [default: the checkpoint's]")
+@_out("A .parquet, .csv, .npz or .h5 file.")
+@_overwrite
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    metavar="F.h5",
+    help="Take y from this result of analyze --analysis coordinates. [default: from these rows]",
+)
+@shared.from_settings(CodeSettings, *ORDER)
+def encode(
+    *,
+    model: Path,
+    data: str | None,
+    out: Path,
+    overwrite: bool,
+    reference: Path | None,
+    options: tuple[str, ...],
+    **settings: Any,
+) -> None:
+    """Encode every row into a table, as many as there are, in flat memory.
+
+    Columns: row (its number in the data), mean, std and isometric coordinate y by latent, kl in
+    nats, and label where the data has labels. Distances in y are distances in the metric.
+    """
+    from isoprobe.registry.specs import parse_options
+    from isoprobe.results import flat
+    from isoprobe.run.codes import open_encoding
+
+    flat.check_out(out, TABLES, overwrite=overwrite, inputs=_inputs(model, data, reference))
+    settings["options"] = parse_options(options, of="--option")
+    with open_encoding(model, data, reference, **settings) as (encoding, notes):
+        for note in notes:
+            click.echo(note, err=True)
+        _write(out, encoding.rows, encoding, "encoding")
+        click.echo(f"{encoding.rows:,} rows encoded: {out}", err=True)
+
+
+@click.command(
+    short_help="Decode latents from a file.",
+    epilog=examples(
+        "isoprobe decode model.safetensors codes.parquet -o decoded.npy",
+        "isoprobe decode model.safetensors codes.npz:mean -o decoded.h5",
+    ),
+)
+@_model
+@click.argument("codes")
+@_out("A .npy, .npz or .h5 file.")
+@_overwrite
+@shared.adapter
+@shared.adapter_options
+@shared.trust
+@shared.device
+@shared.memory
+def decode(
+    *,
+    model: Path,
+    codes: str,
+    out: Path,
+    overwrite: bool,
+    adapter: str | None,
+    options: tuple[str, ...],
+    trust: bool,
+    device: str,
+    memory: int,
+) -> None:
+    """Decode latents: an array of n numbers a row, or the means in a table that encode wrote."""
+    from contextlib import closing
+
+    from isoprobe.registry.lookup import installed
+    from isoprobe.registry.specs import parse_options
+    from isoprobe.results import flat
+    from isoprobe.run.codes import decoded, placed
+
+    flat.check_out(out, ARRAYS, overwrite=overwrite, inputs=_inputs(model, codes))
+    options_ = parse_options(options, of="--option")
+    vae = placed(model, device, adapter=adapter, options=options_, trust=trust)
+    with closing(installed().data(codes, vae)) as rows:
+        _write(out, len(rows), ({"x": x} for x in decoded(vae, rows, memory)), "decoding")
+        click.echo(f"{len(rows):,} rows decoded: {out}", err=True)
+
+
+@click.command(
+    short_help="Draw from the prior and decode.",
+    epilog=examples(
+        "isoprobe sample model.safetensors -o draws.png",
+        "isoprobe sample model.safetensors --count 10000 --seed 1 -o draws.npz",
+    ),
+)
+@_model
+@_out("A .png sheet, or .npy, .npz (with z) or .h5 (with z).")
+@_overwrite
+@click.option(
+    "--count", type=click.IntRange(min=1), default=64, show_default=True, help="How many draws."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of z.")
+@shared.adapter
+@shared.adapter_options
+@shared.trust
+@shared.device
+@shared.memory
+def sample(
+    *,
+    model: Path,
+    out: Path,
+    overwrite: bool,
+    count: int,
+    seed: int,
+    adapter: str | None,
+    options: tuple[str, ...],
+    trust: bool,
+    device: str,
+    memory: int,
+) -> None:
+    """Draw z from the prior N(0, I) and decode it."""
+    from isoprobe.registry.specs import parse_options
+    from isoprobe.results import flat
+    from isoprobe.run.codes import drawn, placed
+
+    flat.check_out(out, (".png", *ARRAYS), overwrite=overwrite, inputs=[model])
+    options_ = parse_options(options, of="--option")
+    vae = placed(model, device, adapter=adapter, options=options_, trust=trust)
+    draws = drawn(vae, count, seed, memory)
+    if out.suffix == ".png":
+        _sheet(draws, out)
+    elif out.suffix == ".npy":
+        _write(out, count, ({"x": part["x"]} for part in draws), "drawing")
+    else:
+        _write(out, count, draws, "drawing")
+    click.echo(f"{count:,} draws: {out}", err=True)
+
+
+@click.command(
+    short_help="Walk from one row to another by the shortest path.",
+    epilog=examples(
+        "isoprobe walk model.safetensors --data images.npy --from 3 --to 8 -o walk.gif",
+        "isoprobe walk model.safetensors --data images.npy --from 3 --to 8 --path z -o walk.png",
+        "isoprobe walk VAE_mnist/ --data mnist.npz:x_train --resize 32 --from 0 --to 1 -o w.npy",
+    ),
+)
+@_model
+@click.option("--data", metavar="SPEC", help="Rows, as for analyze. [default: the checkpoint's]")
+@click.option(
+    "--from", "start", type=click.IntRange(min=0), required=True, help="Row to start from."
+)
+@click.option("--to", "end", type=click.IntRange(min=0), required=True, help="Row to go to.")
+@_out("A .png strip, a .gif that goes there and back, or an .npy array.")
+@_overwrite
+@click.option(
+    "--path",
+    type=click.Choice(("geodesic", "y", "z")),
+    default="geodesic",
+    show_default=True,
+    help="The shortest path, or a straight line in y or z.",
+)
+@click.option(
+    "--steps", type=click.IntRange(min=2), default=11, show_default=True, help="Points, with ends."
+)
+@_metric
+@shared.from_settings(
+    CodeSettings, *(name for name in ORDER if name not in {"samples", "batch_size"})
+)
+def walk(
+    *,
+    model: Path,
+    data: str | None,
+    start: int,
+    end: int,
+    out: Path,
+    overwrite: bool,
+    path: Any,
+    steps: int,
+    metric: str | None,
+    options: tuple[str, ...],
+    **settings: Any,
+) -> None:
+    """Decode points between two rows, equally far apart in the metric.
+
+    Length is measured by J'GJ + (beta/2) I, as in the analysis 'geometry'. The shortest path
+    stays close to what the model knows; a straight line in z may leave it.
+    """
+    import numpy as np
+
+    from isoprobe.registry.specs import parse_options
+    from isoprobe.results import flat
+    from isoprobe.run.walking import interpolate
+    from isoprobe.show.pictures import save_animation, save_sheet
+
+    kinds = (".png", ".gif", ".npy")
+    flat.check_out(out, kinds, overwrite=overwrite, inputs=_inputs(model, data))
+    settings |= {"options": parse_options(options, of="--option"), "metric": metric, "data": data}
+    found = interpolate(model, start, end, steps, path, **settings)
+    if out.suffix == ".npy":
+        _write(out, steps, [{"x": np.ascontiguousarray(found.images)}], "writing")
+    elif out.suffix == ".gif":
+        save_animation(found.images, out)
+    else:
+        save_sheet(found.images[None], out)
+    said = "" if found.converged else "; not converged: a shorter path may exist"
+    click.echo(
+        f"{path} path of length {found.length:.4g} (within {found.error:.1g}){said}: {out}",
+        err=True,
+    )
+
+
+def _inputs(model: Path, data: str | None, reference: Path | None = None) -> list[object]:
+    """Paths that a command reads, none of which it may write over."""
+    from isoprobe.data.files import split_spec
+
+    return [model, *([] if data is None else [split_spec(data)[0]]), reference]
+
+
+def _write(out: Path, rows: int, batches: Iterable[Mapping[str, np.ndarray]], what: str) -> None:
+    from isoprobe.progress import bar
+    from isoprobe.results import flat
+
+    with flat.writing(out, rows) as write, bar(rows, 0, what, shown=True) as advance:
+        for columns in batches:
+            write(columns)
+            advance(len(next(iter(columns.values()))))
+
+
+def _sheet(draws: Iterator[dict[str, np.ndarray]], out: Path) -> None:
+    import numpy as np
+
+    from isoprobe.show.pictures import save_sheet
+
+    images = np.concatenate([part["x"] for part in draws])
+    across = min(_ACROSS, len(images))
+    rows = -(-len(images) // across)
+    blank = np.full((rows * across - len(images), *images.shape[1:]), images.min())
+    save_sheet(np.concatenate([images, blank]).reshape(rows, across, *images.shape[1:]), out)
+
+
+@hookimpl
+def isoprobe_commands() -> Iterable[click.Command]:
+    """``encode``, ``decode``, ``sample`` and ``walk``."""
+    return [encode, decode, sample, walk]
