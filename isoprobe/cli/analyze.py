@@ -24,7 +24,17 @@ REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
 BESIDE = ("data", "out", "overwrite", "resume", "command")
 #: of the options that settings give
 ORDER = (
-    *("metric", "beta", "analyses", "adapter", "options", "trust", "samples", "tolerance"),
+    *(
+        "metric",
+        "beta",
+        "analyses",
+        "adapter",
+        "options",
+        "trust",
+        "samples",
+        "tolerance",
+        "against",
+    ),
     *("batch_size", "resize", "scale", "device", "dtype", "pullback", "pairs"),
     *("expectation", "memory", "threads", "seed"),
 )
@@ -37,6 +47,7 @@ ORDER = (
         "isoprobe analyze model.safetensors --data images.npy --metric bce --out result.h5",
         "isoprobe analyze model.safetensors --report report.html",
         "isoprobe analyze model.safetensors --samples auto --tolerance 0.02 --pullback probe",
+        "isoprobe analyze model.safetensors --data test.npy --against train.npy",
         "isoprobe analyze folder/ --data mnist.npz:x_train --resize 32 --json | jq .beta",
         "isoprobe analyze w.pt --adapter factory --option target=models.py:build --metric sse",
         "torchrun --nproc-per-node=4 -m isoprobe analyze model.safetensors --out result.h5",
