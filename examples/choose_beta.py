@@ -69,7 +69,7 @@ def linear() -> None:
         used = networks.decoder.state_dict()["out.weight"].norm(dim=0) > 0
         assert dimensions == int(used.sum()) == int((eigenvalues > beta / 2).sum())
         again = linear_vae(covariance, beta, LATENTS, mean)
-        with isoprobe.analyze(again, x, analyses=["rate-distortion"]) as result:
+        with isoprobe.analyze(again, x, analyses=["isometry", "rate-distortion"]) as result:
             found = result["rate-distortion"]
             overview = result["overview"]
             assert dimensions == int((overview["kl_mean"].values > 1e-9).sum())

@@ -36,6 +36,7 @@ def analyze(
     allow_random: bool = False,
     samples: int | Literal["auto"] | None = 10_000,
     tolerance: float | None = None,
+    against: str | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     dtype: str | None = None,
@@ -74,6 +75,8 @@ def analyze(
         samples: at most this many, spread evenly; None for all; ``auto`` for the first round number
             that gives beta, distortion, KL and norms of used latents to within ``tolerance``.
         tolerance: relative standard error that is enough for ``auto``; 0.01 when None.
+        against: spec of a second data set; the result's group ``against`` says how its rate,
+            distortion and ELBO differ, with errors: the generalisation gap of test and training.
         batch_size: samples at once; planned from ``memory`` when None.
         device: ``auto``, ``cpu``, ``cuda``, ``mps`` ...
         dtype: ``float32`` or ``float64``; the model's own when None.

@@ -25,7 +25,7 @@ BESIDE = ("data", "out", "overwrite", "resume", "command")
 #: of the options that settings give
 ORDER = (
     *("metric", "beta", "analyses", "adapter", "options", "trust"),
-    *("allow_random", "samples", "tolerance"),
+    *("allow_random", "samples", "tolerance", "against"),
     *("batch_size", "resize", "scale", "device", "dtype", "pullback", "pairs"),
     *("expectation", "memory", "threads", "seed"),
 )
@@ -38,6 +38,7 @@ ORDER = (
         "isoprobe analyze model.safetensors --data images.npy --metric bce --out result.h5",
         "isoprobe analyze model.safetensors --report report.html",
         "isoprobe analyze model.safetensors --samples auto --tolerance 0.02 --pullback probe",
+        "isoprobe analyze model.safetensors --data test.npy --against train.npy",
         "isoprobe analyze folder/ --data mnist.npz:x_train --resize 32 --json | jq .beta",
         "isoprobe analyze vae.pt --class net.py:VAE --data images.npy --metric bce",
         "isoprobe analyze w.pt --adapter factory --option target=models.py:build --metric sse",

@@ -22,6 +22,7 @@ from isoprobe.probe.pilot import active_latents
 from isoprobe.probe.quantities import Probe, ProbeOptions
 from isoprobe.progress import bar, say
 from isoprobe.results.reader import readable
+from isoprobe.run.against import GROUP, Second
 from isoprobe.run.announce import Trial, announcement, decoding_time, peak_memory
 from isoprobe.run.shards import Columns, planned
 
@@ -77,6 +78,7 @@ class Run:
         beta_comparable: the declared beta is in units of the metric.
         recover_beta: take the recovered beta although one is declared.
         progress: show a bar on stderr.
+        against: a second set to be measured.
         training_share: share of the rows that the checkpoint was trained on; None if not known.
     """
 
@@ -91,6 +93,7 @@ class Run:
     recover_beta: bool = False
     progress: bool = False
     training_share: float | None = None
+    against: Second | None = None
 
     # ------------------------------------------------------------------ gathering
 
@@ -226,8 +229,15 @@ class Run:
             more = step.conclude(column, context)
             groups[step.name] = {**groups[step.name], **(more or {})}
             writer.write_group(step.name, groups[step.name])
+        if self.against is not None:
+            writer.write_group(GROUP, self._second(column, context.beta.value))
         notes = [*attrs.get("notes", ()), *gathered.notes]
         return writer.finish({**attrs, **_beta_attrs(context.beta), "notes": notes})
+
+    def _second(self, column: Callable[[str], np.ndarray], beta: float) -> Mapping[str, Variable]:
+        if self.against is None:
+            return {}
+        return self.against.measure(self.vae, self.metric, self.options, column, beta)
 
     def _write_rows(
         self, writer: ResultWriter, rows: Columns, steps: Sequence[Analysis], context: Context

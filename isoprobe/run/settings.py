@@ -157,6 +157,11 @@ class Settings(Opening):
         parse="all_auto_or_count",
         typed="10000",
     )
+    against: str | None = setting(
+        None,
+        "A second set, as for --data: how its rate, distortion and ELBO differ, with errors.",
+        metavar="SPEC",
+    )
     tolerance: float | None = setting(
         None,
         "Relative standard error that is enough for --samples auto: of beta, distortion, KL and "

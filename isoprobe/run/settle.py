@@ -24,6 +24,7 @@ from isoprobe.probe.purity import ROWS, off_graph, require_domain, require_pure
 from isoprobe.probe.quantities import ProbeOptions
 from isoprobe.probe.recovery import PLAUSIBLE, recover_table
 from isoprobe.probe.selfcheck import SAMPLES, mean_input_distortion
+from isoprobe.run.against import Second
 from isoprobe.run.engine import Run, spread
 from isoprobe.run.settings import Opening, Settings, recorded
 from isoprobe.theory.tolerances import TOLERANCES
@@ -114,6 +115,7 @@ class Subject:
             memory=settings.memory,
             batch_size=settings.batch_size,
         )
+        second = self._second(settings, samples, metric)
         training = None
         if any(step.name == "anomaly" for step in steps):
             training = training_share(registry, vae, self.dataset)
@@ -129,8 +131,10 @@ class Subject:
             recover_beta=settings.beta == "auto",
             progress=progress,
             training_share=training,
+            against=second,
         )
         attrs = _attributes(vae, metric, prepared, steps, settings)
+        attrs |= {} if second is None else second.attributes(prepared)
         identity = {
             **attrs,
             "device": vae.device.type,  # the processes of one run have an accelerator each
@@ -142,6 +146,21 @@ class Subject:
         if training is not None:
             more["training_share"] = training
         return Job(run, {**attrs, **more}, notes, identity)
+
+    def _second(self, settings: Settings, samples: int | None, metric: Metric) -> Second | None:
+        """The set that the data is compared with, where one is named."""
+        spec = settings.against
+        if spec is None:
+            return None
+        fit = partial(
+            prepare,
+            vae=self.vae,
+            samples=samples,
+            resize=settings.resize,
+            scale=settings.scale,
+            metric=metric,
+        )
+        return Second(spec, partial(self.registry.data, spec, self.vae), fit)
 
 
 def training_share(registry: Registry, vae: VAE, dataset: Dataset) -> float | None:

@@ -12,6 +12,7 @@ import numpy as np
 from isoprobe.contracts import DEFAULT_ANALYSES
 from isoprobe.errors import ResultError
 from isoprobe.show.far import KINDS, Distances, compare_distances, distance_rows
+from isoprobe.show.differences import Difference, differences
 from isoprobe.show.matching import Matching, match
 from isoprobe.show.shown import columns, number, said, tiles
 from isoprobe.show.summary import to_json
@@ -107,12 +108,14 @@ class Against:
         pairs: the reference's active latents with their counterparts.
         extra: the other's active latents without one.
         says: what it means, a sentence each.
+        differences: in rate, distortion and ELBO, with their errors.
     """
 
     name: str
     pairs: tuple[Pair, ...]
     extra: tuple[int, ...]
     says: tuple[str, ...]
+    differences: tuple[Difference, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -205,13 +208,14 @@ def _transform_loss(result: Result) -> float | None:
 
 
 def _against(reference: Result, other: Result, first: Model, second: Model) -> Against:
+    apart = differences(reference, other)
     try:
         matching = match(reference, other)
     except ResultError as error:
-        return Against(second.name, (), (), (f"Not matched: {error}.",))
+        return Against(second.name, (), (), (f"Not matched: {error}.",), apart)
     pairs = tuple(_pairs(reference, other, first, second, matching))
     extra = tuple(int(j) for j in matching.unmatched_other())
-    return Against(second.name, pairs, extra, tuple(_says(first, second, pairs, extra)))
+    return Against(second.name, pairs, extra, tuple(_says(first, second, pairs, extra)), apart)
 
 
 def _pairs(
@@ -358,6 +362,9 @@ def _text(comparison: Comparison) -> Iterator[str]:
         yield f"{comparison.models[0].name} and {against.name}"
         if against.pairs:
             yield from _aligned(_pair_rows(against))
+        if against.differences:
+            told = "; ".join(difference.text for difference in against.differences)
+            yield f"  {against.name} less {comparison.models[0].name}: {told}"
         yield from (f"  {text}" for text in against.says)
     if comparison.distances is not None:
         yield from _far(comparison.distances)

@@ -110,7 +110,7 @@ def test_rate_distortion_places_the_model_beside_the_prediction(result, axes):
     np.testing.assert_allclose(curve.get_xdata(), np.array([4, 3, 2, 1]) / np.log(2))
     for label, value in [
         ("coding loss (54)", 0.75),
-        (r"$n\,\beta/2$ (62)", 0.75),
+        (r"$\frac{\beta}{2}\sum(1-\sigma^2)$", 0.75),
         ("distortion", 2),
     ]:
         point = line(axes, label)
