@@ -46,6 +46,7 @@ QUANTITIES: dict[str, str] = {
     "distortion_transform_map": "parts of distortion_transform by input, likewise",
     "distortion_draws": "D(x, Dec(z)) at random z of the posterior, (B, 2 pairs)",
     "stationarity": "E_eps[sigma_j eps_j dD/dz_j], (B, n): beta (1 - sigma_j^2) at an optimum",
+    "gradient": "E_eps dD(x, Dec(z))/dz_j, (B, n)",
     "draws": "the draws z of the posterior, (B, 2 pairs, n)",
     "draw_gradients": "dD(x, Dec(z))/dz_j at those draws, (B, 2 pairs, n)",
     "pullback": "g_jj = J_j' G J_j at mu, (B, n) (Eq. 23)",
@@ -63,7 +64,7 @@ _FIXED_CHECKED = frozenset({"distortion_fixed_checked", "distortion_fixed_checke
 #: what needs no decoding of the posterior mean
 _AWAY = _FIXED | {"mean", "std", "kl", "distortion_self"}
 _AVERAGES = frozenset({"distortion", "distortion_pairs", "distortion_coding"})
-_GRADIENTS = frozenset({"stationarity", "draw_gradients"})
+_GRADIENTS = frozenset({"stationarity", "draw_gradients", "gradient"})
 _DRAWS = _GRADIENTS | {"distortion_draws", "draws"}
 #: parts by input may miss their sum by this share of their size, in float32
 _ROUNDING = 1e-4
@@ -361,6 +362,8 @@ class Probe:
         quantities["distortion_draws"] = torch.stack(values, dim=1)
         if gradients:
             quantities["stationarity"] = total / (2 * pairs)
+        if "gradient" in self.needs:
+            quantities["gradient"] = sum(gradients[1:], gradients[0]) / len(gradients)
         if "draws" in self.needs:
             quantities["draws"] = mean[:, None] + shifts
         if "draw_gradients" in self.needs:

@@ -33,7 +33,6 @@ FORMER = {
     "importance/share": Said("column", "share", ".1%"),
     "importance/state": Said("column", "state", "active|mixed|collapsed"),
     "diagnosis/label": Said("column", "diagnosis"),
-    "overview/distortion_coding_mean": Said("tile", "coding loss"),
     "rate-distortion/transform_loss": Said("tile", "transform loss"),
     "density/estimator_correlation": Said("tile", "agreement of densities", ".3f"),
     "anomaly/auroc": Said("tile", "AUROC", ".3f"),

@@ -11,8 +11,8 @@ import numpy as np
 
 from isoprobe.contracts import DEFAULT_ANALYSES
 from isoprobe.errors import ResultError
-from isoprobe.show.far import KINDS, Distances, compare_distances, distance_rows
 from isoprobe.show.differences import Difference, differences
+from isoprobe.show.far import KINDS, Distances, compare_distances, distance_rows
 from isoprobe.show.matching import Matching, match
 from isoprobe.show.shown import columns, number, said, tiles
 from isoprobe.show.summary import to_json

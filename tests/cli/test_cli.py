@@ -186,6 +186,7 @@ def test_json_is_whole_and_has_the_promised_keys(run: Run) -> None:
         "hadamard_gap",
         "kl_total",
         "distortion_mean",
+        "overview/distortion_coding_mean",
     }
     assert document["output"] is None
 

@@ -55,8 +55,7 @@ class Conditions(Analysis):
             "std",
             "kl",
             "stationarity",
-            "draws",
-            "draw_gradients",
+            "gradient",
             "distortion_draws",
             "distortion_transform",
             "distortion_self",
@@ -81,6 +80,7 @@ class Conditions(Analysis):
         }
         if self.pairs is not None:
             self.accumulators["pairs"] = self.pairs
+            self.needs = self.needs | {"draws", "draw_gradients"}
         if setup.metric.smooth:
             self.needs = self.needs | {"pullback"}
             if setup.pullback == "exact" and n <= PAIRS_LIMIT:
@@ -91,10 +91,10 @@ class Conditions(Analysis):
         import numpy as np
 
         mean, std = batch.array("mean"), batch.array("std")
-        draws, gradients = batch.array("draws"), batch.array("draw_gradients")
+        gradient, stationary = batch.array("gradient"), batch.array("stationarity")
         columns = {
-            "slope": gradients.mean(axis=1),
-            "answer": (draws * gradients).mean(axis=1),
+            "slope": gradient,
+            "answer": mean * gradient + stationary,
             "sharp": std**-2 - 1,
             "curvature": sharpness(mean, std),
         }
@@ -109,6 +109,7 @@ class Conditions(Analysis):
         )
         self.losses.update(batch.index, np.stack(losses, axis=1))
         if self.pairs is not None:
+            draws, gradients = batch.array("draws"), batch.array("draw_gradients")
             outer = np.einsum("bdk,bdj->bkj", draws, gradients) / draws.shape[1]
             still = mean[:, :, None] * columns["slope"][:, None, :]
             self.pairs.update(batch.index, np.stack([outer, outer - still], axis=1))
