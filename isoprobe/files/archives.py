@@ -197,6 +197,11 @@ class Archive:
             raise FileError(f"{self.path}{part} is damaged ({reason}); fetch it again") from error
 
 
+def created(path: Path) -> zipfile.ZipFile:
+    """Return a new, empty archive of ours, to be written and closed by the caller."""
+    return zipfile.ZipFile(path, "w")
+
+
 def packed(members: Mapping[str, bytes]) -> bytes:
     """Return a zip archive of members, each stored as it is."""
     stream = io.BytesIO()

@@ -13,23 +13,23 @@ from isoprobe.theory.pooling import pooled_ratio
 if TYPE_CHECKING:
     from isoprobe.contracts import Batch
 
-#: columns: 1 - sigma^2; E[sigma eps dD/dz]; 2 sigma^2 g_jj (zero without a pullback); mu; mu^2; 1
-ROOM, STATIONARY, RESPONSE, MEAN, SQUARE, COUNT = range(6)
+#: columns: 1 - sigma^2; E[sigma eps dD/dz]; 2 sigma^2 g_jj (zero without a pullback)
+ROOM, STATIONARY, RESPONSE = range(3)
 
 
 class BetaSums(BlockSums):
-    """Block sums of what beta is a ratio of, and of the posterior's moments, for each latent.
+    """Block sums of what beta is a ratio of, for each latent.
 
     Args:
         latents: number of dimensions n.
     """
 
     def __init__(self, latents: int) -> None:
-        super().__init__((latents, 6))
+        super().__init__((latents, 3))
 
     def take(self, batch: Batch) -> None:
-        """Take in a batch that has ``mean``, ``std``, ``stationarity`` and perhaps ``pullback``."""
-        mean, std = batch.array("mean"), batch.array("std")
+        """Take in a batch that has ``std``, ``stationarity`` and perhaps ``pullback``."""
+        std = batch.array("std")
         pulled = np.zeros_like(std)
         if "pullback" in batch.quantities:
             pulled = decoder_response(std, batch.array("pullback"))
@@ -37,9 +37,6 @@ class BetaSums(BlockSums):
             unused_variance(std**2),
             batch.array("stationarity"),
             pulled,
-            mean,
-            mean**2,
-            np.ones_like(mean),
         )
         self.update(batch.index, np.stack(columns, axis=2))
 

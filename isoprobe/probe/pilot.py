@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from isoprobe.contracts import ACTIVE_NATS
 from isoprobe.errors import IsoprobeError
-from isoprobe.probe.beta import STATIONARY, BetaSums
 from isoprobe.probe.quantities import Probe, ProbeOptions
+from isoprobe.theory.formulas import kl_divergence
 from isoprobe.theory.judge import Measured, used_latents
 
 if TYPE_CHECKING:
@@ -37,20 +38,25 @@ def active_latents(vae: VAE, metric: Metric, inputs: Iterable[Tensor], seed: int
     if vae.encode is None:
         return np.zeros(vae.latent_size, dtype=bool)
     first: list[Tensor] = []
-    means = []
+    means, rates = [], []
     for x in inputs:
         with torch.no_grad():
-            mean = vae.encode(x).mean
-        if bool(mean.isfinite().all()):  # else the probe names sample and latent
-            means.append(mean.double().cpu().numpy())
+            posterior = vae.encode(x)
+            rate = kl_divergence(posterior.mean, posterior.std)
+        if bool(rate.isfinite().all()):  # else the probe names sample and latent
+            means.append(posterior.mean.double().cpu().numpy())
+            rates.append(rate.double().cpu().numpy())
         if sum(map(len, first)) < ANSWERED:
             first.append(x)
     if not means:
         return np.zeros(vae.latent_size, dtype=bool)
     spread = _variance(np.concatenate(means))
     moving = used_latents(spread, Measured.of(np.zeros(vae.latent_size)))
-    if moving.all() or not moving.any():
+    if moving.all():
         return moving
+    if not moving.any():  # where nothing moves, whatever has a rate at all is looked at
+        idle: np.ndarray = np.concatenate(rates).mean(axis=0) > ACTIVE_NATS
+        return idle
     answer = _answer(vae, metric, torch.cat(first)[:ANSWERED], moving, seed)
     return moving if answer is None else used_latents(spread, answer)
 
@@ -63,15 +69,14 @@ def _variance(mean: np.ndarray) -> Measured:
 
 def _answer(vae: VAE, metric: Metric, x: Tensor, moving: np.ndarray, seed: int) -> Measured | None:
     """The decoder's answer to noise in each latent, as a norm; None where none can be had."""
-    sums = BetaSums(vae.latent_size)
     try:
-        probe = Probe(vae, metric, {"mean", "std", "stationarity"}, ProbeOptions(seed=seed))
+        probe = Probe(vae, metric, {"std", "stationarity"}, ProbeOptions(seed=seed))
         batch = probe(np.arange(len(x)), x)
     except IsoprobeError:  # the run itself says what is wrong
         return None
-    sums.take(batch)
-    beta = sums.pooled(STATIONARY, moving)
-    if beta is None or not float(beta.value) > 0:
+    stationary, room = batch.array("stationarity"), 1 - batch.array("std") ** 2
+    beta = stationary[:, moving].sum() / room[:, moving].sum()
+    if not beta > 0:
         return None
-    answers = batch.array("stationarity") / float(beta.value)
+    answers = stationary / beta
     return Measured.of(answers.mean(axis=0), answers.std(axis=0) / np.sqrt(len(x)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from isoprobe.errors import OptionError, ResultError
+from isoprobe.files import archives
 from isoprobe.results.whole import check_place, replacing
 
 Columns = Mapping[str, np.ndarray]
@@ -156,7 +156,7 @@ def _npz(path: Path, rows: int) -> Iterator[Write]:
         folder = Path(name)
         with _arrays(folder, rows) as (held, write):
             yield write
-        with zipfile.ZipFile(path, "w") as archive:  # noqa: TID251  (our own, written anew)
+        with archives.created(path) as archive:
             for column in held:
                 archive.write(folder / f"{column}.npy", f"{column}.npy")
 

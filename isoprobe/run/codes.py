@@ -190,6 +190,7 @@ def encode(
     adapter: str | None = None,
     options: Mapping[str, str] | None = None,
     trust: bool = False,
+    allow_random: bool = False,
     samples: int | None = None,
     batch_size: int | None = None,
     resize: int | tuple[int, int] | None = None,
@@ -210,6 +211,7 @@ def encode(
         adapter: name of the adapter for a path.
         options: of the adapter.
         trust: let code inside the checkpoint run, as for :func:`isoprobe.load`.
+        allow_random: go on with a model whose answers differ from call to call.
         samples: at most this many rows, spread evenly over the data; None for all.
         batch_size: rows at once; planned from ``memory`` when None.
         resize: images to this height and width.

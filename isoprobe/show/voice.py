@@ -61,7 +61,7 @@ class Voice:
     @property
     def manner(self) -> str:
         """How it is drawn: ``good``, ``care`` or ``bad``."""
-        return MANNERS[self.level]
+        return MANNERS.get(self.level, "care")
 
 
 def voice(result: Readable) -> Voice:

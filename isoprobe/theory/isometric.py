@@ -44,7 +44,7 @@ class ScaleTable(Accumulator):
 
     def __init__(self, latents: int, bins: int | None = None) -> None:
         self.latents = latents
-        self.bins = bins or int(np.clip(2**22 // max(latents, 1), 64, 2048))
+        self.bins = bins or int(np.clip(2**17 // max(latents, 1), 16, 2048))
         self.sums = np.zeros((6, latents, self.bins))
 
     def update(self, mean: np.ndarray, std: np.ndarray) -> None:

@@ -215,6 +215,8 @@ class Verdict:
     meaning: str
 
 
+#: so many times the least variance needs no error to be believed
+PLAINLY = 5.0
 #: name of the reading in hand among those tried
 AS_READ = "as read"
 LABELS = ("active", "mixed", "collapsed", "decoder-dead", "encoder-mismatched")
@@ -1139,7 +1141,7 @@ def used_latents(
     Returns:
         ``(n,)`` bool.
     """
-    used: np.ndarray = (spread.value - beyond * spread.se > least) | (
-        answer.value - beyond * answer.se > least
-    )
+    # means that differ plainly between a few rows already are no error of a constant
+    moves = (spread.value - beyond * spread.se > least) | (spread.value > PLAINLY * least)
+    used: np.ndarray = moves | (answer.value - beyond * answer.se > least)
     return used

@@ -73,7 +73,7 @@ def test_intervals_cover_the_exact_means() -> None:
         drawn = torch.as_tensor(signs(seed, "pullback", np.arange(100), 4))
         found = sign_pullback(view, posterior.mean, posterior.std, drawn, route)[1]
         error = Moments((4,))
-        error.update((found - exact).numpy())
+        error.update((found - exact).detach().numpy())
         covered.append(np.abs(error.mean) <= 1.96 * error.se)
     assert 0.90 <= np.mean(covered) <= 0.98
 

@@ -79,7 +79,7 @@ def test_beta_h_mnist_does_too_though_its_norms_do_not(mnist: dict[str, dict[str
 
 def test_without_data_the_prior_shows_the_same(shared: Path) -> None:
     document = analyzed(
-        shared / "checkpoints" / FOLDER / "betaH_mnist", "--data", "prior", "--samples", "2000"
+        shared / "checkpoints" / FOLDER / "betaH_mnist", "--data", "prior", "--samples", "4000"
     )
     assert np.abs(column(document, "residual_mean")).max() < 0.15
 

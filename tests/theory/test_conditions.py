@@ -116,7 +116,7 @@ def test_eigenvalues_of_the_rotated_pullback_are_the_spectrum() -> None:
     jacobian = torch.func.jacfwd(vae.decode)(torch.zeros(1, 4, dtype=torch.float64))
     columns = jacobian.reshape(-1, 4)
     values = torch.linalg.eigvalsh(columns.T @ columns).flip(0) + BETA / 2
-    np.testing.assert_allclose(values.numpy(), EIGENVALUES, atol=1e-6)
+    np.testing.assert_allclose(values.detach().numpy(), EIGENVALUES, atol=1e-6)
 
 
 def test_eigenvalues_keep_the_trace_of_the_norms() -> None:

@@ -95,7 +95,7 @@ def test_official_images_are_cropped_to_their_middle_square(folder):
         ("missing", "is missing; expected index.csv.*mmlab"),
         ("cut", "damaged or another archive"),
         ("no index", "damaged or another archive"),
-        ("no image", "damaged: 000000.jpg"),
+        ("no image", "has no member '000000.jpg'"),
         ("broken image", "no whole image"),
         ("large image", "80 x 64 pixels; expected"),
     ],

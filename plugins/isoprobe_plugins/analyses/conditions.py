@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
-from isoprobe.probe.beta import COUNT, MEAN, RESPONSE, ROOM, SQUARE, STATIONARY
+from isoprobe.probe.beta import RESPONSE, ROOM, STATIONARY
 from isoprobe.statistics.jackknife import jackknife
 from isoprobe.theory.conditions import (
     gain_error,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 PAIRS_LIMIT = 64
 #: inputs for what is tried beside the run
 TRIED = 512
-_COLUMNS = ("slope", "answer", "sharp", "curvature")
+_COLUMNS = ("mean", "square", "slope", "answer", "sharp", "curvature")
 #: on spatial latents these vanish for sums over positions alone
 _BY_CHANNEL = {"slope", "answer", "curvature"}
 _LOSSES = ("count", "distortion", "expected", "self", "rate")
@@ -93,6 +93,8 @@ class Conditions(Analysis):
         mean, std = batch.array("mean"), batch.array("std")
         gradient, stationary = batch.array("gradient"), batch.array("stationarity")
         columns = {
+            "mean": mean,
+            "square": mean**2,
             "slope": gradient,
             "answer": mean * gradient + stationary,
             "sharp": std**-2 - 1,
@@ -127,7 +129,8 @@ class Conditions(Analysis):
         pooled, pulled = sums.pooled(STATIONARY, used), sums.pooled(RESPONSE, used)
         beta = float(pooled.value) if pooled is not None and pooled.value > 0 else np.nan
         room, stationary = sums.column(ROOM), sums.column(STATIONARY)
-        mean, square, count = sums.column(MEAN), sums.column(SQUARE), sums.column(COUNT)
+        mean, square = self._column("mean"), self._column("square")
+        count = np.broadcast_to(self.sums.counts[:, None] * 1.0, mean.shape)
         gain = jackknife(lambda t, c: gain_error(t, c, beta), *self._both("answer", "curvature"))
         shift = jackknife(lambda t, c: gain_error(t, c, beta), *self._both("slope", "sharp"))
         return {

@@ -115,7 +115,7 @@ def evidence_of(context: Context) -> Evidence:
     """Collect what the rules read."""
     import numpy as np
 
-    from isoprobe.theory.judge import Evidence, Measured
+    from isoprobe.theory.judge import Evidence, Measured, used_latents
 
     results, setup = context.results, context.setup
     c, overview, importance = results["conditions"], results["overview"], results["importance"]
@@ -137,7 +137,8 @@ def evidence_of(context: Context) -> Evidence:
     return Evidence(
         samples=setup.samples,
         own_draws=setup.own_draws,
-        used=setup.active,
+        # where nothing moves and the decoder answers to nothing, no latent is used
+        used=setup.active & used_latents(measured("spread"), measured("answer")).any(),
         mixed=importance["state"].values == 1,
         spatial=len(setup.vae.latent_shape) > 1,
         rate=overview["kl_mean"].values,

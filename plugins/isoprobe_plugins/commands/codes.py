@@ -20,7 +20,17 @@ TABLES = (".parquet", ".csv", ".npz", ".h5")
 ARRAYS = (".npy", ".npz", ".h5")
 #: of the options that settings give
 ORDER = (
-    *("beta", "adapter", "options", "trust", "samples", "batch_size", "resize", "scale"),
+    *(
+        "beta",
+        "adapter",
+        "options",
+        "trust",
+        "allow_random",
+        "samples",
+        "batch_size",
+        "resize",
+        "scale",
+    ),
     *("device", "dtype", "memory", "threads"),
 )
 #: draws of a sheet side by side

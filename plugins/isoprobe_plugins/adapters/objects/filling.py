@@ -10,7 +10,6 @@ import contextlib
 import inspect
 import io
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from isoprobe.errors import CheckpointError, OptionError
+from isoprobe.errors import CheckpointError, FileError, OptionError
+from isoprobe.files.documents import parse_json
 from isoprobe_plugins.adapters.objects.calling import call_target, resolve
 
 if TYPE_CHECKING:
@@ -333,8 +333,8 @@ def _pool(name: str, default: Any, shapes: list[tuple[int, ...]]) -> list[int]:
 def _value(text: str) -> Any:
     """Read numbers, true, false, null and JSON as what they are, anything else as text."""
     try:
-        return json.loads(text)
-    except ValueError:
+        return parse_json(text.encode(), "the value")
+    except FileError:
         return text
 
 

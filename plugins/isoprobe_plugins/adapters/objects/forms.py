@@ -1,8 +1,8 @@
 """Tell which outputs are mean and scale, and how the scale is written, by what the model does.
 
 A wrong form loads without an error. Two things tell: the model's own draw, z = mu + eps sigma,
-with eps set to 0 and 1; and, where it never draws, the stationarity of its loss (section 2b of the
-theory page), which holds for the right form alone.
+with eps set to 0 and 1; and, where it never draws, the stationarity of its loss, which holds for
+the right form alone.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def misfit(view: OutputMetric, x: Tensor, mean: Tensor, std: Tensor, seed: int =
     """How far a reading is from the stationarity of a trained model, relative.
 
     At an optimum E[sigma_j eps_j dD/dz_j] = beta (1 - E sigma_j^2) for every latent, with one beta
-    (2b of the theory page, summed with the stationarity of mu): the mean relative departure over
+    (summed with the stationarity of mu): the mean relative departure over
     the latents in use, with the beta that fits them together.
 
     Args:
