@@ -108,9 +108,12 @@ def fit_pareto(values: np.ndarray) -> tuple[float, float]:
     points = 30 + int(math.sqrt(count))
     quarter = values[max(int(count / 4 + 0.5) - 1, 0)]
     step = np.arange(1, points + 1) - 0.5
-    theta = 1 / values[-1] + (1 - np.sqrt(points / step)) / (3 * quarter)
-    shape = np.log1p(-theta[:, None] * values).mean(axis=1)
-    likelihood = count * (np.log(-theta / shape) - shape - 1)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        theta = 1 / values[-1] + (1 - np.sqrt(points / step)) / (3 * quarter)
+        shape = np.log1p(-theta[:, None] * values).mean(axis=1)
+        likelihood = count * (np.log(-theta / shape) - shape - 1)
+    if not np.isfinite(likelihood).all():  # weights so far apart that one alone counts
+        return math.inf, 0.0
     weight = np.exp(likelihood - likelihood.max())
     middle = float((theta * weight).sum() / weight.sum())
     found = float(np.log1p(-middle * values).mean())

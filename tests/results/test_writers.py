@@ -16,9 +16,9 @@ import pytest
 
 from isoprobe.cli import main
 from isoprobe.errors import IsoprobeError
+from isoprobe.results.flat import csv_to
 from isoprobe.results.whole import LOCK, check_place, held, hold_folder, replacing
 from isoprobe.results.writer import ResultWriter
-from isoprobe.run.tables import csv_to
 from isoprobe.show import report
 from tests import bad_files
 

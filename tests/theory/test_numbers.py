@@ -24,7 +24,10 @@ PIXELS, ROWS, BETA = 12, 40, 0.01
 X = np.random.default_rng(0).random((ROWS, PIXELS)).astype("f4")
 TIES = np.repeat(X[:1], ROWS, axis=0)
 #: what has no value for a single sample, for ties alone, or where nothing is coded
-UNDEFINED = {"estimator_correlation", "beta_pullback", "beta_recovered", "loss_ratio"}
+UNDEFINED = {
+    *("estimator_correlation", "beta_pullback", "beta_recovered", "loss_ratio"),
+    *("iwae_gap_se", "exact_se"),
+}
 #: ratios to a beta that may be nothing, with errors over blocks of which there may be one
 RATIOS = ("conditions/",)
 

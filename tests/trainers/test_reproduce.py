@@ -118,7 +118,9 @@ def trained(tmp_path_factory):
 def test_a_measurement_is_what_analyze_says_in_the_papers_order(trained):
     out, (vae, _) = trained
     model = measure(checkpoint_path(out, vae), vae, out / "vae.h5", 1500)
-    with isoprobe.analyze(checkpoint_path(out, vae), samples=None, device="cpu") as result:
+    with isoprobe.analyze(
+        checkpoint_path(out, vae), samples=None, device="cpu", expectation="two-point"
+    ) as result:
         norms = result["isometry"]["norm_mean"].values
         mean, std = (result.samples(names=[n])[n].astype(float) for n in ("mean", "std"))
         distortion, rate = (result.samples(names=[n])[n] for n in ("distortion", "kl"))
