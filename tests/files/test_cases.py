@@ -32,7 +32,8 @@ def limited(
         "import isoprobe.api, isoprobe_plugins.adapters.objects.wrapping;"
         "u = lambda: resource.getrusage(resource.RUSAGE_SELF);"
         "a = u(); status = main(sys.argv[1:]); b = u();"
-        "print(f'\\n#{b.ru_utime + b.ru_stime - a.ru_utime - a.ru_stime} {b.ru_maxrss}',"
+        "print(f'\\n#{b.ru_utime + b.ru_stime - a.ru_utime - a.ru_stime}',"
+        " b.ru_maxrss - a.ru_maxrss,"
         " file=sys.stderr); sys.exit(status)"
     )
     done = subprocess.run(
