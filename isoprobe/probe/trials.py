@@ -77,6 +77,36 @@ def own_samples(vae: VAE, seed: int = 0) -> OwnSamples | None:
     return OwnSamples(round_trip(z, mean), 1 - variance.mean(axis=0))
 
 
+def channels(vae: VAE) -> int:
+    """Count the channels that a convolution takes first of the latents.
+
+    Args:
+        vae: the model.
+
+    Returns:
+        How many; 0 where the first layer is dense, or is not to be seen.
+    """
+    if len(vae.latent_shape) > 1:
+        return vae.latent_shape[0]
+    if vae.module is None:
+        return 0
+    met: list[torch.nn.Module] = []
+    layers = [
+        m for m in vae.module.modules() if next(m.parameters(recurse=False), None) is not None
+    ]
+    hooks = [m.register_forward_pre_hook(lambda m, _: met.append(m)) for m in layers]
+    try:
+        with torch.no_grad():
+            vae.decode(torch.zeros(1, vae.latent_size, dtype=vae.dtype, device=vae.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    first = met[0] if met else None
+    if not isinstance(first, torch.nn.modules.conv._ConvNd):
+        return 0
+    return first.in_channels if first.in_channels < vae.latent_size else 0
+
+
 @stated("Verdict")
 def pca_distortion(metric: Metric, x: Tensor, components: int) -> float | None:
     """Distortion of a principal component analysis with as many components as latents.

@@ -412,7 +412,7 @@ def _strong(e: Evidence) -> np.ndarray:
 
 def _broken(e: Evidence) -> np.ndarray:
     """Used latents that the encoder does not find again in the decoder's own samples."""
-    if e.round_trip is None:
+    if e.round_trip is None or e.spatial:  # positions share what they code
         return np.zeros_like(e.used)
     low, high = TOLERANCES["own_samples"].value, TOLERANCES["own_samples_high"].value
     fit = _fit(e)

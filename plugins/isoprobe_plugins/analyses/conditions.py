@@ -64,10 +64,12 @@ class Conditions(Analysis):
 
     def start(self, setup: Setup) -> None:
         """Prepare block sums; ask for the Gram matrix where it is at hand."""
+        from isoprobe.probe.trials import channels
         from isoprobe.statistics.moments import BlockSums, Moments
 
         super().start(setup)
         n = setup.vae.latent_size
+        self.channels = channels(setup.vae)
         self.sums = BlockSums((n, len(_COLUMNS)))
         self.losses = BlockSums((len(_LOSSES),))
         self.pairs = BlockSums((2, n, n)) if n <= PAIRS_LIMIT else None
@@ -192,10 +194,10 @@ class Conditions(Analysis):
         """The column with spatial latents averaged over positions, in every position's place."""
         import numpy as np
 
-        sums, shape = self._column(name), self.setup.vae.latent_shape
-        if len(shape) == 1:
+        sums = self._column(name)
+        if not self.channels:
             return sums
-        maps = sums.reshape(len(sums), shape[0], -1)
+        maps = sums.reshape(len(sums), self.channels, -1)
         return np.broadcast_to(maps.mean(axis=2, keepdims=True), maps.shape).reshape(sums.shape)
 
     def _loss(self, beta: float) -> dict[str, Variable]:
@@ -214,7 +216,7 @@ class Conditions(Analysis):
         """Conditions on pairs of latents."""
         import numpy as np
 
-        if self.pairs is None or len(self.setup.vae.latent_shape) > 1:
+        if self.pairs is None or self.channels:
             return {}
         found = context.statistics
         second, variances = found.second_moment.mean, found.variance.mean

@@ -115,6 +115,7 @@ def evidence_of(context: Context) -> Evidence:
     """Collect what the rules read."""
     import numpy as np
 
+    from isoprobe.probe.trials import channels
     from isoprobe.theory.judge import Evidence, Measured, used_latents
 
     results, setup = context.results, context.setup
@@ -140,7 +141,7 @@ def evidence_of(context: Context) -> Evidence:
         # where nothing moves and the decoder answers to nothing, no latent is used
         used=setup.active & used_latents(measured("spread"), measured("answer")).any(),
         mixed=importance["state"].values == 1,
-        spatial=len(setup.vae.latent_shape) > 1,
+        spatial=channels(setup.vae) > 0,
         rate=overview["kl_mean"].values,
         variance=variance,
         fixed_scale=bool((c["scale_sd"].values < 1e-6).all()) and setup.samples > 1,
