@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.truth import cases, faults_latents, judging
-from benchmarks.truth.data import MissingDataError, rows
+from benchmarks.truth.data import rows
 from benchmarks.truth.deform import DEFORMATIONS
 from benchmarks.truth.recipes import recipe
 from benchmarks.truth.subject import Subject
@@ -72,11 +72,9 @@ def test_every_kind_of_the_table_has_faults() -> None:
 
 
 @pytest.mark.parametrize("case", [c for c in cases.cases() if c.deformation], ids=lambda c: c.name)
+@pytest.mark.usefixtures("shared")
 def test_a_deformation_changes_what_is_analysed(case) -> None:
-    try:
-        before, after = subject(case.model), cases.ready(case)
-    except MissingDataError as missing:
-        pytest.skip(str(missing))
+    before, after = subject(case.model), cases.ready(case)
     x, other = rows_of(before, 40), rows_of(after, 40)
     torch.manual_seed(0)
     with torch.no_grad():

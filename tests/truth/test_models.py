@@ -104,11 +104,9 @@ def test_a_triple_stands_in_one_half_whatever_its_seed_and_beta() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SETS))
+@pytest.mark.usefixtures("shared")
 def test_rows_have_their_shape_and_are_the_same_each_time(name: str) -> None:
-    try:
-        found = rows(name)
-    except MissingDataError as missing:
-        pytest.skip(str(missing))
+    found = rows(name)
     assert found.train.shape[1:] == found.test.shape[1:] == SHAPES[name]
     assert found.train.dtype == found.test.dtype == np.float32
     if found.unit:

@@ -14,13 +14,13 @@ from isoprobe_trainers.anomaly.dagmm import SETTINGS, Mixture, numbered
 from isoprobe_trainers.anomaly.ensemble import NETWORKS, TRANSFORMS
 from isoprobe_trainers.anomaly.radogaga import WEIGHT_STREAM, Radogaga, judged
 from isoprobe_trainers.anomaly.recipes import BATCH
-from isoprobe_trainers.anomaly.recorded import Batches, Pool, draws_of
+from isoprobe_trainers.anomaly.recorded import Batches, Pool, Steps, draws_of
 from isoprobe_trainers.common.batched import BatchedMLP
-from isoprobe_trainers.common.graphs import adam, recorded, set_rate, together
+from isoprobe_trainers.common.graphs import adam
 from isoprobe_trainers.common.training import generator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
 
@@ -70,8 +70,7 @@ class RadogagaEnsemble:
         shape = self.batches.shape
         self.noise = torch.zeros(*shape, n, device=device)
         self.kept = torch.zeros(*shape, _HIDDEN, device=device)
-        self._together = together(self.batches.steps)
-        self._take: Callable[[], None] | None = None
+        self._steps = Steps(self._one, self.optimizer, self.batches)
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         """Every trained tensor, each with the member as its first axis."""
@@ -84,13 +83,7 @@ class RadogagaEnsemble:
         Args:
             epoch: counted from 0, for the learning rate.
         """
-        set_rate(self.optimizer, self.recipe.schedule.rate(epoch))
-        self.batches.begin(self._draw, self.draws)
-        if self._take is None:
-            touched = [self.batches.place]
-            self._take = recorded(self._one, self.optimizer, touched, self._together)
-        for _ in range(self.batches.steps // self._together):
-            self._take()
+        self._steps.epoch(self.recipe.schedule.rate(epoch), self._draw, self.draws)
 
     def _draw(self) -> None:
         self.noise.normal_(generator=self.draws)

@@ -138,6 +138,43 @@ class Pool:
         return self._rows.index_select(0, flat).view(*chosen.shape, -1)
 
 
+class Steps:
+    """Steps of an epoch, recorded when the first one is taken.
+
+    Args:
+        one: takes a step.
+        optimizer: what it steps with.
+        batches: of the epoch.
+    """
+
+    def __init__(
+        self, one: Callable[[], None], optimizer: torch.optim.Optimizer, batches: Batches
+    ) -> None:
+        self._one, self._optimizer, self._batches = one, optimizer, batches
+        self._together = together(batches.steps)
+        self._take: Callable[[], None] | None = None
+
+    def epoch(self, rate: float, draw: Callable[[], None], draws: torch.Generator) -> None:
+        """Train once on every row of every member, the last batch being what is left over.
+
+        Args:
+            rate: learning rate of the epoch.
+            draw: fills the tensors that the steps read beside the batches.
+            draws: stream of the orders.
+        """
+        set_rate(self._optimizer, rate)
+        self._batches.begin(draw, draws)
+        if self._take is None:
+            touched = [self._batches.place]
+            self._take = recorded(self._one, self._optimizer, touched, self._together)
+        for _ in range(self._batches.steps // self._together):
+            self._take()
+
+    def forget(self) -> None:
+        """Record anew at the next step, as after the optimizer's tensors were replaced."""
+        self._take = None
+
+
 class RecordedEnsemble(AnomalyEnsemble):
     """Models of one recipe, as :class:`AnomalyEnsemble` has them.
 
@@ -163,8 +200,7 @@ class RecordedEnsemble(AnomalyEnsemble):
         self.pool = Pool(self.rows)
         self.draws = draws_of(seeds, device)
         self.noise_of = torch.zeros(*self.batches.shape, recipe.latents, device=device)
-        self._together = together(self.batches.steps)
-        self._take: Callable[[], None] | None = None
+        self._steps = Steps(self._one, self.optimizer, self.batches)
 
     def run_epoch(self, epoch: int) -> None:
         """Train once on every row of every member, the last batch being what is left over.
@@ -172,13 +208,7 @@ class RecordedEnsemble(AnomalyEnsemble):
         Args:
             epoch: counted from 0, for the learning rate.
         """
-        set_rate(self.optimizer, self.recipe.schedule.rate(epoch))
-        self.batches.begin(self._draw, self.draws)
-        if self._take is None:
-            touched = [self.batches.place]
-            self._take = recorded(self._one, self.optimizer, touched, self._together)
-        for _ in range(self.batches.steps // self._together):
-            self._take()
+        self._steps.epoch(self.recipe.schedule.rate(epoch), self._draw, self.draws)
 
     def _draw(self) -> None:
         self.noise_of.normal_(generator=self.draws)
@@ -200,7 +230,7 @@ class RecordedEnsemble(AnomalyEnsemble):
             parameter.data.copy_(saved)
         load_adam(self.optimizer, state["adam"], self.device)
         self.batches.restore(state["batches"], self._draw, self.draws)
-        self._take = None
+        self._steps.forget()
 
 
 def draws_of(seeds: Sequence[int], device: torch.device) -> torch.Generator:
