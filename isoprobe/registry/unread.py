@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from isoprobe.checkpoints.contents import tensor_shapes
+from isoprobe.checkpoints.source import WEIGHT_KINDS, FileKind
 from isoprobe.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -28,8 +30,6 @@ def unread(source: Source, data: str | None = None) -> str:
     Returns:
         What the file is, and the one or two commands to type next with the names in them.
     """
-    from isoprobe.checkpoints.source import WEIGHT_KINDS, FileKind
-
     what = f"{source.path} is {source.description}{_chain(source)}, which no adapter reads"
     if source.kind is FileKind.LFS_POINTER:
         return f"{what}; fetch the file itself with 'git lfs pull'"
@@ -60,8 +60,6 @@ def unread(source: Source, data: str | None = None) -> str:
 
 def _chain(source: Source) -> str:
     """The widths that a file's layers lead through, as ``, 784 -> 256 -> 16 -> 256 -> 784``."""
-    from isoprobe.checkpoints.contents import tensor_shapes
-
     try:
         shapes = tensor_shapes(source)
     except (CheckpointError, OSError, ValueError):

@@ -13,6 +13,7 @@ import numpy as np
 
 from isoprobe.errors import OptionError, ResultError
 from isoprobe.files import archives
+from isoprobe.files.hdf5 import create
 from isoprobe.results.whole import check_place, replacing
 
 Columns = Mapping[str, np.ndarray]
@@ -174,8 +175,6 @@ def _npy(path: Path, rows: int) -> Iterator[Write]:
 @contextmanager
 def _hdf5(path: Path, rows: int) -> Iterator[Write]:
     import h5py
-
-    from isoprobe.files.hdf5 import create
 
     start = 0
     with ExitStack() as stack:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from isoprobe import __version__
 from isoprobe.contracts import VAE, Analysis, Metric
 from isoprobe.data.batches import prepare
 from isoprobe.data.files import beside
@@ -400,8 +401,6 @@ def _attributes(
     settings: Settings,
 ) -> dict[str, Any]:
     """What the numbers depend on; recorded, and compared when a run is resumed."""
-    from isoprobe import __version__
-
     return {
         "model": vae.name,
         **model_attributes(vae),

@@ -9,6 +9,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from string import Template
 
+import isoprobe
 from isoprobe.errors import OptionError
 
 KINDS = ("metric", "adapter", "analysis", "data-source")
@@ -52,8 +53,6 @@ def create(kind: str, name: str, into: Path) -> list[Path]:
 
 
 def _words(kind: str, name: str) -> dict[str, str]:
-    import isoprobe
-
     return {
         "kind": kind,
         "name": name,

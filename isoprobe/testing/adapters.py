@@ -13,6 +13,7 @@ import torch
 
 from isoprobe.checkpoints.source import Source
 from isoprobe.contracts import ACTIVE_NATS, VAE
+from isoprobe.derivatives.exact import exact_pullback
 from isoprobe.derivatives.metric_tensor import output_metric
 from isoprobe.errors import IsoprobeError, OptionError
 from isoprobe.registry.lookup import installed
@@ -335,8 +336,6 @@ def _metric(vae: VAE) -> Metric:
 
 
 def _pullback(vae: VAE, metric: Metric, mean: Tensor) -> Tensor:
-    from isoprobe.derivatives.exact import exact_pullback
-
     return exact_pullback(output_metric(metric, vae), mean).diagonal
 
 

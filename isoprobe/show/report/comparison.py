@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from isoprobe.errors import ResultError
 from isoprobe.show import compare
 from isoprobe.show.far import distance_rows
+from isoprobe.show.matching import match
+from isoprobe.show.plots import comparisons, styled, to_svg
 from isoprobe.show.report.page import page
 from isoprobe.show.shown import said
 
@@ -47,9 +49,6 @@ def _distances(comparison: Comparison) -> list[list[list[str]]]:
 
 
 def _figures(results: Sequence[Result], comparison: Comparison) -> Iterator[dict[str, Any]]:
-    from isoprobe.show.matching import match
-    from isoprobe.show.plots import comparisons
-
     models = comparison.models
     if any(model.importances for model in models):
         yield _figure(
@@ -78,8 +77,6 @@ def _figures(results: Sequence[Result], comparison: Comparison) -> Iterator[dict
 def _figure(name: str, title: str, caption: str, draw: Callable[[Any], None]) -> dict[str, Any]:
     from markupsafe import Markup
     from matplotlib.figure import Figure
-
-    from isoprobe.show.plots import styled, to_svg
 
     with styled():
         drawn = Figure(figsize=(5.0, 3.4))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from isoprobe.errors import PluginError, ResultError
 from isoprobe.results.whole import check_place, replacing
+from isoprobe.show import plots
 from isoprobe.show.report import facts
 from isoprobe.show.report.explorer import explorer
 from isoprobe.show.report.glossary import GLOSSARY
@@ -104,8 +105,6 @@ def page(template: str, script: str, **content: Any) -> str:
 
 def _figures(result: Result) -> list[dict[str, Any]]:
     from markupsafe import Markup
-
-    from isoprobe.show import plots
 
     figures, known = [], plots.catalogue()
     for name in plots.available(result):

@@ -10,7 +10,9 @@ from isoprobe.checkpoints.source import FileKind, Source
 from isoprobe.contracts import VAE, Adapter
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
+from isoprobe.registry.lookup import installed
 from isoprobe.registry.specs import construct
+from isoprobe_plugins.adapters.weights.named import built_without_memory
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.native import Manifest
@@ -88,8 +90,6 @@ def load_native(source: Source, manifest: Manifest) -> Networks:
     import torch
 
     from isoprobe.checkpoints.native import load_weights, weights
-    from isoprobe.registry.lookup import installed
-    from isoprobe_plugins.adapters.weights.named import built_without_memory
 
     architecture = installed().architecture(manifest.architecture)
     try:

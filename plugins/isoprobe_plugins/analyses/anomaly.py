@@ -9,9 +9,19 @@ from typing import TYPE_CHECKING
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import CheckpointError, DataError, MetricError, OptionError
 from isoprobe.hookspecs import hookimpl
+from isoprobe.registry.lookup import installed
 from isoprobe.theory import formulas
-from isoprobe.theory.detection import TIE, tie_tolerance
+from isoprobe.theory.detection import (
+    TIE,
+    auroc,
+    average_precision,
+    detect,
+    false_alarm_rate,
+    tie_tolerance,
+    upper_threshold,
+)
 from isoprobe.theory.stated import cite
+from isoprobe_plugins.analyses.figures import ANOMALY
 from isoprobe_plugins.analyses.variables import sample, scalar
 
 if TYPE_CHECKING:
@@ -74,8 +84,6 @@ class Anomaly(Analysis):
     @classmethod
     def figures(cls) -> Sequence[Figure]:
         """What the report draws of it."""
-        from isoprobe_plugins.analyses.figures import ANOMALY
-
         return ANOMALY
 
     def start(self, setup: Setup) -> None:
@@ -313,14 +321,6 @@ class Anomaly(Analysis):
         """Threshold by each rule, and what it finds."""
         import numpy as np
 
-        from isoprobe.theory.detection import (
-            auroc,
-            average_precision,
-            detect,
-            false_alarm_rate,
-            upper_threshold,
-        )
-
         shares = {"quantile": 1 - self.quantile}
         contamination = self.contamination
         if contamination is None and marks is not None:
@@ -395,8 +395,6 @@ def _array(values: Tensor) -> np.ndarray:
 
 
 def _transform_metric(vae: VAE) -> Metric | None:
-    from isoprobe.registry.lookup import installed
-
     spec = vae.facts.transform_metric
     return None if spec is None else installed().metric(spec)
 

@@ -9,6 +9,7 @@ from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
 from isoprobe.probe.beta import RESPONSE, ROOM, STATIONARY
 from isoprobe.statistics.jackknife import jackknife
+from isoprobe.statistics.moments import BlockSums, Moments
 from isoprobe.theory.conditions import (
     gain_error,
     isometry_eigenvalues,
@@ -65,7 +66,6 @@ class Conditions(Analysis):
     def start(self, setup: Setup) -> None:
         """Prepare block sums; ask for the Gram matrix where it is at hand."""
         from isoprobe.probe.trials import channels
-        from isoprobe.statistics.moments import BlockSums, Moments
 
         super().start(setup)
         n = setup.vae.latent_size

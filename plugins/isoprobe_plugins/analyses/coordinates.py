@@ -9,6 +9,7 @@ from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
 from isoprobe.theory.isometric import IsometricMap, map_to_arrays
 from isoprobe.theory.stated import cite
+from isoprobe_plugins.analyses.figures import COORDINATES
 from isoprobe_plugins.analyses.variables import latent
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ class Coordinates(Analysis):
     @classmethod
     def figures(cls) -> Sequence[Figure]:
         """What the report draws of it."""
-        from isoprobe_plugins.analyses.figures import COORDINATES
-
         return COORDINATES
 
     def result(self, context: Context) -> Mapping[str, Variable]:

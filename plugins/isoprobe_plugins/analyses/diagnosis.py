@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
+from isoprobe.registry.lookup import installed
 from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 
 if TYPE_CHECKING:
@@ -90,7 +91,6 @@ class DiagnosisAnalysis(Analysis):
     def _betas(self, evidence: Evidence) -> dict[str, float]:
         """Beta recovered under each plausible metric, from evenly spread inputs."""
         from isoprobe.probe.recovery import PLAUSIBLE, recover_table
-        from isoprobe.registry.lookup import installed
 
         known = installed().names("metric")
         metrics = [installed().metric(s) for s in PLAUSIBLE if s.partition(":")[0] in known]
@@ -173,7 +173,6 @@ def evidence_of(context: Context) -> Evidence:
 
 def _families() -> dict[str, str]:
     from isoprobe.probe.recovery import PLAUSIBLE
-    from isoprobe.registry.lookup import installed
 
     known = installed().names("metric")
     specs = [s for s in PLAUSIBLE if s.partition(":")[0] in known]

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
+from isoprobe.statistics.moments import Moments
 from isoprobe.theory import formulas
 from isoprobe.theory.importance import IDLE_VARIANCE, STATES
 from isoprobe.theory.isometric import ScaleCurve
 from isoprobe.theory.stated import cite
+from isoprobe_plugins.analyses.figures import IMPORTANCE
 from isoprobe_plugins.analyses.variables import latent, scalar
 
 if TYPE_CHECKING:
@@ -30,14 +32,11 @@ class Importance(Analysis):
     @classmethod
     def figures(cls) -> Sequence[Figure]:
         """What the report draws of it."""
-        from isoprobe_plugins.analyses.figures import IMPORTANCE
-
         return IMPORTANCE
 
     def start(self, setup: Setup) -> None:
         """Prepare the share of idle samples and the variance of the data."""
         from isoprobe.probe.selfcheck import SAMPLES, mean_input_distortion
-        from isoprobe.statistics.moments import Moments
 
         super().start(setup)
         self.idle = Moments((setup.vae.latent_size,))

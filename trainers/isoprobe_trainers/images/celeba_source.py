@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Dataset, DataSource
+from isoprobe.data.files import short_digest
 from isoprobe.errors import DataError, nearest
 from isoprobe.hookspecs import hookimpl
 
@@ -46,8 +47,6 @@ class FacesDataset(Dataset):
     def fingerprint(self) -> str:
         """Hash of the names of the images."""
         import hashlib
-
-        from isoprobe.data.files import short_digest
 
         return short_digest(hashlib.sha256("\n".join(self._images.ids).encode()).digest())
 

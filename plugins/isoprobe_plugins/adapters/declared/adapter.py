@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isoprobe.checkpoints.source import WEIGHT_KINDS
 from isoprobe.contracts import VAE, Adapter
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
+from isoprobe_plugins.adapters.weights.named import fill_layers
+from isoprobe_plugins.adapters.weights.state import read_state
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
@@ -37,14 +40,11 @@ class Declared(Adapter):
 
     def matches(self, source: Source) -> bool:
         """Return True for a weights file with a TOML file of the same name beside it."""
-        from isoprobe.checkpoints.source import WEIGHT_KINDS
-
         return source.kind in WEIGHT_KINDS and beside(source).is_file()
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Read declaration and weights."""
         from isoprobe_plugins.adapters.declared.declaration import read_declaration
-        from isoprobe_plugins.adapters.weights.state import read_state
 
         settings = construct(DeclaredOptions, options, f"adapter '{self.name}'")
         path = Path(settings.declaration) if settings.declaration else beside(source)
@@ -90,7 +90,6 @@ def load_declared(
         The model.
     """
     from isoprobe.checkpoints.native import vae_from_networks
-    from isoprobe_plugins.adapters.weights.named import fill_layers
 
     tensors = {
         name: tensor

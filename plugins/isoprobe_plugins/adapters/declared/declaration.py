@@ -12,11 +12,10 @@ from isoprobe.contracts import Facts
 from isoprobe.errors import CheckpointError
 from isoprobe.files.documents import TOML_LIMIT, parse_toml
 from isoprobe_plugins.adapters.declared.shorthand import Brief, expand
+from isoprobe_plugins.architectures.layers import LayersConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from isoprobe_plugins.architectures.layers import LayersConfig
 
 
 class Loss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,8 +103,6 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Raises:
             CheckpointError: for a step that is not understood.
         """
-        from isoprobe_plugins.architectures.layers import LayersConfig
-
         encoder = expand(self.encoder, tensors, f"{where}: encoder")
         mean = expand(_chain(self.head.mean), tensors, f"{where}: head.mean")
         scale = expand(_chain(self.head.scale), tensors, f"{where}: head.scale")

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+from isoprobe.checkpoints.native import vae_from_networks
 from isoprobe.contracts import VAE, Adapter, Facts
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
+from isoprobe_plugins.adapters.weights.named import fill_layers
+from isoprobe_plugins.adapters.weights.torch_files import tensors_of
+from isoprobe_plugins.architectures.layers import LayersConfig
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
-    from isoprobe_plugins.architectures.layers import LayersConfig
 
 _Size = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 
@@ -71,10 +74,6 @@ class DisentanglingVae(Adapter):
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Read weights and settings."""
-        from isoprobe.checkpoints.native import vae_from_networks
-        from isoprobe_plugins.adapters.weights.named import fill_layers
-        from isoprobe_plugins.adapters.weights.torch_files import tensors_of
-
         construct(DisentanglingOptions, options, f"adapter '{self.name}'")
         specs = _read_specs(source)
         weights = source.child("model.pt")
@@ -130,8 +129,6 @@ def _read_specs(source: Source) -> Specs:
 
 def burgess(specs: Specs) -> LayersConfig:
     """Write the architecture down as chains of layers."""
-    from isoprobe_plugins.architectures.layers import LayersConfig
-
     channels, side, _ = specs.img_size
     down = ["conv1", "conv2", "conv3"] + (["conv_64"] if side == 64 else [])
     up = (["convT_64"] if side == 64 else []) + ["convT1", "convT2"]

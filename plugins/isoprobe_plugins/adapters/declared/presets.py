@@ -10,6 +10,9 @@ from isoprobe.contracts import VAE, Adapter
 from isoprobe.errors import CheckpointError, OptionError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
+from isoprobe_plugins.adapters.declared.adapter import beside, load_declared
+from isoprobe_plugins.adapters.weights.names import tensor_names
+from isoprobe_plugins.adapters.weights.state import read_state
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
@@ -45,16 +48,10 @@ class TutorialMlp(Adapter):
 
     def matches(self, source: Source) -> bool:
         """Return True when the file has exactly these layers and no declaration."""
-        from isoprobe_plugins.adapters.declared.adapter import beside
-        from isoprobe_plugins.adapters.weights.names import tensor_names
-
         return tensor_names(source) == _TUTORIAL and not beside(source).is_file()
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Read the weights as the tutorial uses them."""
-        from isoprobe_plugins.adapters.declared.adapter import load_declared
-        from isoprobe_plugins.adapters.weights.state import read_state
-
         settings = construct(TutorialOptions, options, f"adapter '{self.name}'")
         state = read_state(source)
         return load_declared(
@@ -111,9 +108,6 @@ class JointVae(Adapter):
 
     def matches(self, source: Source) -> bool:
         """Return True for such weights, or a folder of model.pt and specs.json with them."""
-        from isoprobe_plugins.adapters.declared.adapter import beside
-        from isoprobe_plugins.adapters.weights.names import tensor_names
-
         weights = _weights(source)
         if weights is None or beside(weights).is_file():
             return False
@@ -132,9 +126,6 @@ class JointVae(Adapter):
         Raises:
             CheckpointError: when there are no such weights.
         """
-        from isoprobe_plugins.adapters.declared.adapter import load_declared
-        from isoprobe_plugins.adapters.weights.state import read_state
-
         settings = construct(JointOptions, options, f"adapter '{self.name}'")
         weights = _weights(source)
         if weights is None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from isoprobe.contracts import VAE, Adapter
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
+from isoprobe_plugins.adapters.declared.adapter import beside
+from isoprobe_plugins.adapters.weights.names import tensor_names, why_unsupported
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
@@ -21,9 +23,6 @@ class Unsupported(Adapter):
 
     def matches(self, source: Source) -> bool:
         """Return True for weights whose names betray such a model, unless declared."""
-        from isoprobe_plugins.adapters.declared.adapter import beside
-        from isoprobe_plugins.adapters.weights.names import tensor_names, why_unsupported
-
         return why_unsupported(tensor_names(source)) is not None and not beside(source).is_file()
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
@@ -32,8 +31,6 @@ class Unsupported(Adapter):
         Raises:
             CheckpointError: always.
         """
-        from isoprobe_plugins.adapters.weights.names import tensor_names, why_unsupported
-
         reason = why_unsupported(tensor_names(source)) or f"{source.description}"
         raise CheckpointError(
             f"{source.path} is {reason}. A part of it that is a VAE can be wrapped with "
@@ -42,8 +39,6 @@ class Unsupported(Adapter):
 
     def describe(self, source: Source) -> Mapping[str, Any]:
         """Return the reason."""
-        from isoprobe_plugins.adapters.weights.names import tensor_names, why_unsupported
-
         return {"not analysable": why_unsupported(tensor_names(source))}
 
 

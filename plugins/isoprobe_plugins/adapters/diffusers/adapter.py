@@ -11,6 +11,11 @@ from isoprobe.contracts import VAE, Adapter, Facts, Posterior
 from isoprobe.errors import CheckpointError, OptionError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
+from isoprobe_plugins.adapters.declared.adapter import beside
+from isoprobe_plugins.adapters.diffusers.names import config_from_shapes, prefix_of, renamed
+from isoprobe_plugins.adapters.extras import need
+from isoprobe_plugins.adapters.weights.names import tensor_names, why_unsupported
+from isoprobe_plugins.adapters.weights.state import read_state
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,10 +56,6 @@ class Diffusers(Adapter):
 
     def matches(self, source: Source) -> bool:
         """Return True for a diffusers model folder, or weights with an AutoencoderKL's names."""
-        from isoprobe_plugins.adapters.declared.adapter import beside
-        from isoprobe_plugins.adapters.diffusers.names import prefix_of
-        from isoprobe_plugins.adapters.weights.names import tensor_names, why_unsupported
-
         if source.is_folder:
             return source.kind is FileKind.DIFFUSERS
         names = tensor_names(source)
@@ -129,9 +130,6 @@ def _read(source: Source, settings: DiffusersOptions) -> tuple[dict[str, Any], S
     Raises:
         CheckpointError: for a file that holds no such autoencoder.
     """
-    from isoprobe_plugins.adapters.diffusers.names import config_from_shapes, prefix_of, renamed
-    from isoprobe_plugins.adapters.weights.state import read_state
-
     if source.is_folder:
         config, weights = _config(source), _weights(source)
         state = read_state(weights, prefix="")
@@ -157,7 +155,6 @@ def _load_module(
     import torch
 
     from isoprobe.checkpoints.native import compare_state
-    from isoprobe_plugins.adapters.extras import need
 
     diffusers = need("diffusers", "diffusers", "an AutoencoderKL")
     try:

@@ -11,6 +11,7 @@ from isoprobe.contracts import VAE, Adapter, Facts
 from isoprobe.errors import CheckpointError, OptionError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
+from isoprobe_plugins.adapters.keras.graph import GRAPHS, layers_of
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
@@ -86,8 +87,6 @@ class Keras(Adapter):
 
     def describe(self, source: Source) -> Mapping[str, Any]:
         """Return classes and layers."""
-        from isoprobe_plugins.adapters.keras.graph import layers_of
-
         if source.is_folder:
             return {"architecture": "a pair of Keras files"}
         whole = _whole(source)
@@ -128,8 +127,6 @@ def _inside(
     Raises:
         CheckpointError: when it has no such parts.
     """
-    from isoprobe_plugins.adapters.keras.graph import GRAPHS, layers_of
-
     config = whole["config"]
     wanted = ("encoder", "decoder")
     if set(wanted) <= set(config):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from isoprobe.contracts import VAE, Adapter, FirstRows, Live
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
+from isoprobe_plugins.adapters.objects.options import read_shape
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
@@ -74,7 +75,6 @@ class OwnClass(Adapter):
         import torch
 
         from isoprobe_plugins.adapters.objects.living import read_live
-        from isoprobe_plugins.adapters.objects.options import read_shape
 
         given = dict(options)
         shape = given.pop("input_shape", None)

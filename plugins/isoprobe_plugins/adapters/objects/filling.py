@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from isoprobe.checkpoints.source import WEIGHT_KINDS, FileKind
 from isoprobe.errors import CheckpointError, FileError, OptionError
 from isoprobe.files.documents import parse_json
 from isoprobe_plugins.adapters.objects.calling import call_target, resolve
+from isoprobe_plugins.adapters.weights.state import read_state
+from isoprobe_plugins.adapters.weights.torch_files import load_torch
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
@@ -97,10 +100,6 @@ def weight_sets(source: Source) -> tuple[dict[str, dict[str, Tensor]], Any]:
     Raises:
         CheckpointError: for a file of another kind, or one that is damaged.
     """
-    from isoprobe.checkpoints.source import WEIGHT_KINDS, FileKind
-    from isoprobe_plugins.adapters.weights.state import read_state
-    from isoprobe_plugins.adapters.weights.torch_files import load_torch
-
     if source.kind not in WEIGHT_KINDS:
         raise CheckpointError(f"{source.path} is {source.description}; expected a state dict")
     whole = source.pickle is not None and source.pickle.foreign

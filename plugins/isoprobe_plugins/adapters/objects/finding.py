@@ -20,7 +20,7 @@ from isoprobe.errors import OptionError
 from isoprobe_plugins.adapters.objects.calling import said
 from isoprobe_plugins.adapters.objects.forms import Draw, close, is_latent_name
 from isoprobe_plugins.adapters.objects.leaves import Leaf, leaves
-from isoprobe_plugins.adapters.objects.tracing import Call, replaced, run
+from isoprobe_plugins.adapters.objects.tracing import Call, replaced, run, watched
 
 Shape = tuple[int, ...]
 
@@ -279,8 +279,6 @@ def _name_sources(model: Any, call: Callable[[], Any], ways: Ways) -> None:
     """Note which submodule gave each output, since its name may say what it is."""
     if not isinstance(model, nn.Module):
         return
-    from isoprobe_plugins.adapters.objects.tracing import watched
-
     calls: list[Call] = []
     with torch.no_grad(), watched(model, calls):
         call()

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from isoprobe.contracts import VAE, FirstRows, Live, Posterior
+from isoprobe.contracts import VAE, Facts, FirstRows, Live, Posterior
 from isoprobe.derivatives.metric_tensor import output_metric
 from isoprobe.errors import OptionError
 from isoprobe.probe.selfcheck import mean_input_distortion
+from isoprobe.registry.lookup import installed
 from isoprobe.registry.specs import construct
 from isoprobe_plugins.adapters.objects import finding, forms
 from isoprobe_plugins.adapters.objects.options import read_range
@@ -283,8 +284,6 @@ def _least(
 ) -> Reading:
     """Choose by stationarity; a name that speaks decides where nothing fits."""
     if metric is None:
-        from isoprobe.registry.lookup import installed
-
         metric = installed().metric("sse")
     found = {leaf.name: leaf.tensor for leaf in ways.first}
     trial = _blank(ways, logits)
@@ -364,8 +363,6 @@ def _as_vae(
 
 
 def _facts(options: LiveOptions, reading: Reading) -> Any:
-    from isoprobe.contracts import Facts
-
     return Facts(
         input_range=read_range(options.input_range),
         beta=options.beta,

@@ -11,6 +11,11 @@ from isoprobe.contracts import VAE, Adapter
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
+from isoprobe_plugins.adapters.declared.adapter import beside
+from isoprobe_plugins.adapters.objects.calling import said, working_folder_first
+from isoprobe_plugins.adapters.objects.options import ModelOptions
+from isoprobe_plugins.adapters.objects.trusting import require_trust
+from isoprobe_plugins.adapters.weights.names import tensor_names, why_unsupported
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
@@ -26,9 +31,6 @@ class Pickled(Adapter):
 
     def matches(self, source: Source) -> bool:
         """Return True for a trusted pickle of a whole model that nothing reads without running."""
-        from isoprobe_plugins.adapters.declared.adapter import beside
-        from isoprobe_plugins.adapters.weights.names import tensor_names, why_unsupported
-
         if not source.trusted or source.kind not in _KINDS or beside(source).is_file():
             return False
         names = tensor_names(source)
@@ -48,8 +50,6 @@ class Pickled(Adapter):
         Raises:
             CheckpointError: when it is not trusted, not a pickle, or does not hold such a model.
         """
-        from isoprobe_plugins.adapters.objects.options import ModelOptions
-        from isoprobe_plugins.adapters.objects.trusting import require_trust
         from isoprobe_plugins.adapters.objects.wrapping import vae_from_object
 
         settings = construct(ModelOptions, options, f"adapter '{self.name}'")
@@ -83,8 +83,6 @@ def _unpickle(source: Source) -> Any:
         CheckpointError: with whatever it fails on, in one line.
     """
     import torch
-
-    from isoprobe_plugins.adapters.objects.calling import said, working_folder_first
 
     try:
         with working_folder_first():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from isoprobe.contracts import VAE, Posterior
 from isoprobe.errors import OptionError
 from isoprobe_plugins.adapters.objects.calling import said
+from isoprobe_plugins.adapters.objects.options import read_shape
 from isoprobe_plugins.adapters.objects.posteriors import (
     in_words,
     read_posterior,
@@ -183,8 +184,6 @@ def probe_shapes(wrapped: Wrapped) -> tuple[Shape, Shape]:
 
 def _declared(text: str | None, built: Any, attribute: str) -> Shape | None:
     """Shape from an option, or else from an attribute of the object."""
-    from isoprobe_plugins.adapters.objects.options import read_shape
-
     if text is not None:
         return read_shape(text, attribute)
     value = getattr(built, attribute, None)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from isoprobe.errors import CheckpointError
+from isoprobe.files.documents import parse_json
 from isoprobe.files.meter import Meter
 from isoprobe_plugins.adapters.programs.allowed import ATEN, IN_PLACE, refuse
 
@@ -48,8 +49,6 @@ def graph_of(source: Source) -> dict[str, Any]:
     Raises:
         CheckpointError: when it is missing, too long or no graph.
     """
-    from isoprobe.files.documents import parse_json
-
     names = [n for n in source.names() if n.endswith("/models/model.json")]
     if len(names) != 1:
         raise CheckpointError(f"{source.path} holds {len(names)} programs; expected one")

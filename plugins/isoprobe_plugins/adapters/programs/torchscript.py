@@ -10,6 +10,8 @@ from isoprobe.contracts import VAE, Adapter
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
+from isoprobe_plugins.adapters.programs.script import load_script
+from isoprobe_plugins.adapters.weights.names import why_unsupported
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
@@ -63,8 +65,6 @@ def _entry_points(source: Source) -> Any:
     """
     from isoprobe_plugins.adapters.objects.pairs import Pair
     from isoprobe_plugins.adapters.programs.bounded import Bounded
-    from isoprobe_plugins.adapters.programs.script import load_script
-    from isoprobe_plugins.adapters.weights.names import why_unsupported
 
     module = load_script(source)
     names = [name for name, _ in [*module.named_parameters(), *module.named_buffers()]]
@@ -83,7 +83,6 @@ def _entry_points(source: Source) -> Any:
 
 def _load(source: Source) -> Any:
     from isoprobe_plugins.adapters.programs.bounded import Bounded
-    from isoprobe_plugins.adapters.programs.script import load_script
 
     return Bounded(load_script(source), source)
 

@@ -13,7 +13,10 @@ from isoprobe.contracts import VAE, Adapter
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
+from isoprobe_plugins.adapters.declared.adapter import load_declared
+from isoprobe_plugins.adapters.declared.declaration import Loss, parse_declaration
 from isoprobe_plugins.adapters.pythae.networks import decoder_chain, encoder_chain, network_named
+from isoprobe_plugins.adapters.weights.state import read_state
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
@@ -54,10 +57,7 @@ class Pythae(Adapter):
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Read configuration and weights."""
-        from isoprobe_plugins.adapters.declared.adapter import load_declared
-        from isoprobe_plugins.adapters.declared.declaration import Loss
         from isoprobe_plugins.adapters.pythae.code import load_by_code
-        from isoprobe_plugins.adapters.weights.state import read_state
 
         construct(NoOptions, options, f"adapter '{self.name}'")
         config = _read_config(source)
@@ -135,8 +135,6 @@ def _networks(source: Source, config: PythaeConfig) -> _Networks | None:
 
 
 def _declare(config: PythaeConfig, networks: _Networks) -> Declaration:
-    from isoprobe_plugins.adapters.declared.declaration import parse_declaration
-
     fields: dict[str, Any] = {
         "input_shape": config.input_dim,
         "encoder": networks.encoder,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from isoprobe.checkpoints.source import TORCH_KINDS, FileKind
 from isoprobe.errors import CheckpointError
+from isoprobe_plugins.adapters.weights.state import PREFIXES
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
@@ -27,8 +28,6 @@ def tensor_names(source: Source) -> frozenset[str]:
     Returns:
         The names, as far as they can be told without loading.
     """
-    from isoprobe_plugins.adapters.weights.state import PREFIXES
-
     if source.kind is FileKind.SAFETENSORS:
         try:
             names = {name for name in source.header if name != "__metadata__"}

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from isoprobe.checkpoints.records import Record
 from isoprobe.checkpoints.source import WEIGHT_KINDS, FileKind, Source
 from isoprobe.errors import CheckpointError
+from isoprobe_plugins.adapters.weights.storages import load_records, module_state
 from isoprobe_plugins.adapters.weights.torch_files import load_torch
 
 if TYPE_CHECKING:
@@ -72,9 +74,6 @@ def _open(source: Source) -> State:
 
 
 def _from_records(source: Source) -> State:
-    from isoprobe.checkpoints.records import Record
-    from isoprobe_plugins.adapters.weights.storages import load_records, module_state
-
     tree = load_records(source)
     note = (
         (f"objects of {source.pickle.foreign[0]} were not built, only tensors taken",)
@@ -92,8 +91,6 @@ def _from_records(source: Source) -> State:
 
 def module_classes(record: Any, place: str = "") -> dict[str, str]:
     """Return the class of every module inside a pickled module, by its place."""
-    from isoprobe.checkpoints.records import Record
-
     if not isinstance(record, Record):
         return {}
     found = {place: record.name}
