@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from isoprobe.api import analyze, load, wrap
     from isoprobe.contracts import VAE, Facts, Posterior
     from isoprobe.run.codes import decode, encode, sample
+    from isoprobe.run.scorer import Scorer
     from isoprobe.run.scoring import score
     from isoprobe.run.walking import interpolate
 
@@ -26,6 +27,7 @@ __all__ = [
     "Facts",
     "IsoprobeError",
     "Posterior",
+    "Scorer",
     "__version__",
     "analyze",
     "decode",
@@ -48,6 +50,7 @@ _HOMES = {
     "decode": "isoprobe.run.codes",
     "sample": "isoprobe.run.codes",
     "interpolate": "isoprobe.run.walking",
+    "Scorer": "isoprobe.run.scorer",
     "VAE": "isoprobe.contracts",
     "Facts": "isoprobe.contracts",
     "Posterior": "isoprobe.contracts",

@@ -28,11 +28,14 @@ from isoprobe.theory.detection import conformal_p_values, upper_threshold
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from isoprobe.contracts import Batch, Dataset
+    from isoprobe.contracts import Dataset
     from isoprobe.data.batches import Prepared
 
 GROUP = "anomaly"
 _MAX_BATCH = 8192
+#: rows that go through a model at least: of fewer, products are summed in another order
+_LEAST = 32
+_MAP = "distortion_map"
 #: live copies of the widest layer in a forward pass: input, output, and the rows themselves
 _COPIES = 4
 
@@ -95,6 +98,11 @@ class Reference:
         """How it takes E_z D; by two points before that was recorded."""
         return str(self.attrs.get("expectation", TWO_POINT))
 
+    @property
+    def dtype(self) -> str:
+        """Floating type of the run that its scores are of."""
+        return str(self.attrs["dtype"])
+
     def check_model(self, vae: VAE) -> None:
         """Refuse another model than the reference's.
 
@@ -144,26 +152,36 @@ def check_model(vae: VAE, path: Path, attrs: Mapping[str, Any]) -> None:
             )
 
 
-class Scoring:
-    """Rows to be scored, batch by batch, by the analysis ``anomaly``; iterate to get columns.
+def check_settings(asked: ScoreSettings) -> None:
+    """Refuse settings that cannot be, whatever the rows.
+
+    Raises:
+        OptionError: for such a setting.
+    """
+    if not 0 < asked.alpha < 1:
+        raise OptionError(f"--alpha lies between 0 and 1; found {asked.alpha:g}.")
+
+
+class Scores:
+    """What rows of a model's inputs score against a reference, a block at a time.
+
+    A row's numbers do not hang on the company it comes in: short blocks are filled up, since
+    products of very few rows are summed in another order than those of many.
 
     Args:
         vae: the model, on its device.
         metric: the reference's.
-        data: the rows.
         reference: what they are compared with.
         asked: settings.
 
     Attributes:
         batch: rows at once.
-        rows: how many there are.
     """
 
     def __init__(
-        self, vae: VAE, metric: Metric, data: Prepared, reference: Reference, asked: ScoreSettings
+        self, vae: VAE, metric: Metric, reference: Reference, asked: ScoreSettings
     ) -> None:
-        self.vae, self.data, self.reference, self.asked = vae, data, reference, asked
-        self.rows = data.samples
+        self.vae, self.reference, self.asked = vae, reference, asked
         transform = vae.facts.transform_metric
         known = None if transform is None else installed().metric(transform)
         self.objective = Objective(
@@ -178,16 +196,102 @@ class Scoring:
         setup = Setup(
             vae=vae,
             metric=metric,
-            samples=self.rows,
+            samples=0,
             seed=0,
             active=np.ones(vae.latent_size, dtype=bool),
             expectation=reference.expectation,
-            sample=lambda count: data.batch(0, min(count, self.rows), vae.device, vae.dtype)[0],
+            sample=self._zeros,
         )
         self._analysis = installed().analysis(GROUP)
         self._analysis.start(setup)
         unseen = PassStatistics.empty(vae.latent_size)
         self._context = Context(setup, Beta(reference.beta, "reference"), unseen)
+
+    def columns(self, x: Tensor, rows: np.ndarray, name: str) -> dict[str, np.ndarray]:
+        """Score some rows.
+
+        Args:
+            x: inputs, ``(B, *input_shape)``; B may be 0.
+            rows: their numbers, ``(B,)``.
+            name: of the data, for errors.
+
+        Returns:
+            Columns by name, each ``(B, ...)``.
+
+        Raises:
+            CheckpointError: when a score is not finite.
+        """
+        found = self._found(self._filled(x))
+        found = {name: values[: len(x)] for name, values in found.items()}
+        score = found["score"]
+        self._check(rows, score, name)
+        tolerance = found["score_tolerance"]
+        p_value = conformal_p_values(score, self.reference.scores, tolerance)
+        thresholds = self.reference.thresholds
+        return {
+            "row": rows,
+            "score": score,
+            **_part_columns(found, by_latent=self.asked.by_latent),
+            "p_value": p_value,
+            "flag_alpha": p_value <= self.asked.alpha,
+            **{
+                f"flag_{rule}": score > threshold + tolerance
+                for rule, threshold in thresholds.items()
+            },
+            **({"distortion_map": found[_MAP]} if _MAP in found else {}),
+        }
+
+    def _found(self, x: Tensor) -> dict[str, np.ndarray]:
+        """What the analysis keeps of each row, and by input where that is asked for."""
+        batch = self.objective.probe(np.arange(len(x)), x)
+        columns = dict(self._analysis.update(batch) or {})
+        chunk = {name: column.values for name, column in columns.items()}
+        chunk |= {name: batch[name].cpu().numpy() for name in ("mean", "std")}
+        finished = self._analysis.finish_samples(chunk, self._context) or {}
+        maps = {}
+        if self.asked.by_input:
+            terms = terms_of(batch, self.vae, self.objective.transform_metric)
+            maps = {} if terms.by_input is None else {_MAP: terms.by_input.cpu().numpy()}
+        return chunk | {name: column.values for name, column in finished.items()} | maps
+
+    def _filled(self, x: Tensor) -> Tensor:
+        lacking = min(_LEAST, self.batch) - len(x)
+        if lacking <= 0:
+            return x
+        last = x[-1:] if len(x) else self._zeros(1)
+        return torch.cat([x, last.expand(lacking, *x.shape[1:])])
+
+    def _zeros(self, count: int) -> Tensor:
+        shape = (count, *self.vae.input_shape)
+        return torch.zeros(shape, dtype=self.vae.dtype, device=self.vae.device)
+
+    def _check(self, rows: np.ndarray, score: np.ndarray, name: str) -> None:
+        good = np.isfinite(score)
+        if not good.all():
+            first = int(np.argmin(good))
+            raise CheckpointError(
+                f"{self.vae.name} gives row {rows[first]} of {name} the score "
+                f"{score[first]}; expected a finite number. The row may lie far from what the "
+                "model was trained on."
+            )
+
+
+class Scoring:
+    """Rows of a data set to be scored, batch by batch; iterate to get columns.
+
+    Args:
+        scores: what scores them.
+        data: the rows.
+
+    Attributes:
+        batch: rows at once.
+        rows: how many there are.
+    """
+
+    def __init__(self, scores: Scores, data: Prepared) -> None:
+        self.scores, self.data = scores, data
+        self.vae, self.reference, self.asked = scores.vae, scores.reference, scores.asked
+        self.batch, self.rows = scores.batch, data.samples
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         return self.batches(range(self.rows))
@@ -197,7 +301,7 @@ class Scoring:
         for start in range(rows.start, rows.stop, self.batch):
             stop = min(start + self.batch, rows.stop)
             x, _ = self.data.batch(start, stop, self.vae.device, self.vae.dtype)
-            yield self._columns(start, self.data.indices(start, stop), x)
+            yield self.scores.columns(x, self.data.indices(start, stop), self.data.name)
 
     def attributes(self) -> dict[str, object]:
         """What the scores depend on, to be recorded with them."""
@@ -235,47 +339,6 @@ class Scoring:
             )
         return found
 
-    def _columns(self, start: int, rows: np.ndarray, x: Tensor) -> dict[str, np.ndarray]:
-        batch = self.objective.probe(np.arange(start, start + len(rows)), x)
-        columns = dict(self._analysis.update(batch) or {})
-        chunk = {name: column.values for name, column in columns.items()}
-        chunk |= {name: batch[name].cpu().numpy() for name in ("mean", "std")}
-        finished = self._analysis.finish_samples(chunk, self._context) or {}
-        found = chunk | {name: column.values for name, column in finished.items()}
-        score = found["score"]
-        self._check(rows, score)
-        tolerance = found["score_tolerance"]
-        p_value = conformal_p_values(score, self.reference.scores, tolerance)
-        thresholds = self.reference.thresholds
-        return {
-            "row": rows,
-            "score": score,
-            **_part_columns(found, by_latent=self.asked.by_latent),
-            "p_value": p_value,
-            "flag_alpha": p_value <= self.asked.alpha,
-            **{
-                f"flag_{rule}": score > threshold + tolerance
-                for rule, threshold in thresholds.items()
-            },
-            **self._maps(batch),
-        }
-
-    def _maps(self, batch: Batch) -> dict[str, np.ndarray]:
-        if not self.asked.by_input:
-            return {}
-        terms = terms_of(batch, self.vae, self.objective.transform_metric)
-        return {} if terms.by_input is None else {"distortion_map": terms.by_input.cpu().numpy()}
-
-    def _check(self, rows: np.ndarray, score: np.ndarray) -> None:
-        good = np.isfinite(score)
-        if not good.all():
-            first = int(np.argmin(good))
-            raise CheckpointError(
-                f"{self.vae.name} gives row {rows[first]} of {self.data.name} the score "
-                f"{score[first]}; expected a finite number. The row may lie far from what the "
-                "model was trained on."
-            )
-
 
 @contextmanager
 def open_scoring(
@@ -302,11 +365,10 @@ def open_scoring(
         DataError: when the rows do not fit the model.
     """
     asked = ScoreSettings(**settings)
-    if not 0 < asked.alpha < 1:
-        raise OptionError(f"--alpha lies between 0 and 1; found {asked.alpha:g}.")
+    check_settings(asked)
     against = Reference.read(reference, asked.contamination)
     chosen = against.metric(asked.metric)
-    asked = replace(asked, metric=chosen, dtype=asked.dtype or str(against.attrs["dtype"]))
+    asked = replace(asked, metric=chosen, dtype=asked.dtype or against.dtype)
     with opened(model, data, asked) as subject, processor_threads(asked.threads):
         vae = subject.vae
         against.check_model(vae)
@@ -319,7 +381,7 @@ def open_scoring(
             metric=chosen,
         )
         vae = tried(vae, chosen, prepared, asked, [], differentiated=False)
-        yield Scoring(vae, chosen, prepared, against, asked)
+        yield Scoring(Scores(vae, chosen, against, asked), prepared)
 
 
 def score(

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _PART = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 #: shards of a stage, at most, and samples of a shard, at least
 _PIECES, _LEAST = 8, 128
+#: shards of rows to score, about, and rows of one at most
+_EVEN, _MOST = 256, 1 << 20
 
 
 def planned(samples: int, batch: int) -> list[range]:
@@ -46,6 +48,20 @@ def planned(samples: int, batch: int) -> list[range]:
         starts = range(stage.start, stage.stop, step)
         ranges += [range(start, min(start + step, stage.stop)) for start in starts]
     return ranges
+
+
+def even(rows: int, batch: int) -> list[range]:
+    """Return the rows of each shard of a run that no longer one will extend, in order.
+
+    All are of one length, a whole number of batches, so that the batches are those of one pass.
+
+    Args:
+        rows: of the run.
+        batch: rows at once.
+    """
+    length = min(max(-(-rows // _EVEN), _LEAST), _MOST)
+    step = -(-length // batch) * batch
+    return [range(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
 def _full(stage: range) -> int:

@@ -12,7 +12,7 @@ from isoprobe.progress import bar
 from isoprobe.results import flat
 from isoprobe.results.working import Working
 from isoprobe.results.writer import ResultWriter
-from isoprobe.run.shards import Columns, ShardFolder, planned
+from isoprobe.run.shards import Columns, ShardFolder, even
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,7 +116,7 @@ def _hdf5(scoring: Scoring, out: Path, *, overwrite: bool, resume: bool, progres
         folder = ShardFolder(working, identity)
         folder.settled = working.settle({"batch_size": scoring.batch})
         scoring.batch = folder.settled["batch_size"]
-        ranges = planned(scoring.rows, scoring.batch)
+        ranges = even(scoring.rows, scoring.batch)
         missing = folder.missing(ranges, order)
         done = scoring.rows - sum(map(len, missing))
         with bar(scoring.rows, done, "scoring", shown=progress) as advance:

@@ -489,11 +489,11 @@ def interrupted(
 ) -> None:
     """Score until Ctrl-C after some batches, each of which is a shard here."""
     from isoprobe.cli import main
-    from isoprobe.run.scoring import Scoring
+    from isoprobe.run.scoring import Scores
 
-    whole, seen = Scoring._columns, 0
+    whole, seen = Scores.columns, 0
 
-    def stopping(self: Scoring, *rows: object) -> object:
+    def stopping(self: Scores, *rows: object) -> object:
         nonlocal seen
         if seen == batches:
             raise KeyboardInterrupt
@@ -501,7 +501,7 @@ def interrupted(
         return whole(self, *rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Scoring, "_columns", stopping)
+        patch.setattr(Scores, "columns", stopping)
         model, result = str(folder / "m.safetensors"), str(folder / "r.h5")
         assert main(["score", model, "--reference", result, *arguments]) == 130
 
@@ -512,7 +512,7 @@ def test_a_resumed_scoring_is_that_of_an_undisturbed_one(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    data = ("--data", str(folder / "few.npy"), "--batch-size", "3000", "--parts")
+    data = ("--data", str(folder / "few.npy"), "--batch-size", "1500", "--parts")
     whole, out = tmp_path / "whole.h5", tmp_path / "s.h5"
     assert run(folder, *data, "--out", str(whole), capsys=capsys)[0] == 0
     interrupted(folder, monkeypatch, *data, "--out", str(out))
@@ -527,7 +527,7 @@ def test_a_resumed_scoring_is_that_of_an_undisturbed_one(
 def test_only_the_rows_left_are_scored_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = ("--data", str(folder / "few.npy"), "--batch-size", "3000")
+    data = ("--data", str(folder / "few.npy"), "--batch-size", "1500")
     out = str(tmp_path / "s.h5")
     interrupted(folder, monkeypatch, *data, "--out", out)
     # five batches of the seven are left: three more, one, none, and then a second is not there
@@ -553,7 +553,7 @@ def test_another_scoring_is_not_gone_on_with(
     more: tuple[str, ...],
     message: str,
 ) -> None:
-    data = ("--data", str(folder / "few.npy"), "--batch-size", "3000")
+    data = ("--data", str(folder / "few.npy"), "--batch-size", "1500")
     out = ("--out", str(tmp_path / "s.h5"))
     interrupted(folder, monkeypatch, *data, *out)
     code, _, err = run(folder, *data, *out, *more, "--resume", capsys=capsys)
