@@ -351,6 +351,13 @@ def of_places() -> Iterator[Case]:
     yield Case(("report", "result.h5", "--figure", "scree"), USAGE, ("--figure",))
     yield Case(("report", "result.h5", "--figures", "new", "-o", "x.html"), USAGE, ("--figures",))
     yield Case(("compare", "result.h5"), USAGE, ("two results",))
+    yield Case(("compare", "nothing"), 1, ("nothing", "holds no results"))
+    two = ("analyze", "model.safetensors", "nan.safetensors", "--data", "good.npy")
+    yield Case(two, 1, ("--out FOLDER/",))
+    for out in ("file", "file/under", "loop_result.h5"):
+        yield Case((*two, "--out", out), 1, (out,))
+    yield Case((*two, "--out", "new/", "--shard", "1/2"), 1, ("--shard",))
+    yield Case((*two, "--out", "new/", "--report", "existing.html"), 1, ("existing.html",))
     yield Case(("merge", "x.h5"), USAGE, ("SHARDS",))
     yield Case(("merge", "x.h5", "result.h5"), 1, ("result.h5",))
     for out in ("existing.h5", "no/x.h5", "file/x.h5"):

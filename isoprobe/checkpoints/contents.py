@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Mapping
 from mmap import ACCESS_READ, mmap
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from isoprobe.checkpoints.pickles import SCAN_BYTES
 from isoprobe.checkpoints.records import StoredTensor, read_records
 from isoprobe.checkpoints.source import TORCH_KINDS, FileKind
-from isoprobe.errors import CheckpointError
+from isoprobe.errors import CheckpointError, FileError
+from isoprobe.files.documents import parse_json
 from isoprobe.files.meter import OBJECT, Meter
+from isoprobe.results.sweep import KINDS
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
@@ -37,6 +40,43 @@ def tensor_shapes(source: Source) -> dict[str, tuple[int, ...]]:
         meter = Meter(source.path, source.size)
         return dict(_tensors(_described(source, meter), meter))
     return {}
+
+
+def steps_told(source: Source) -> dict[str, float]:
+    """Read how far a training was from what a checkpoint keeps beside its weights.
+
+    Args:
+        source: a file of torch.save, a safetensors file of isoprobe's, or a folder with a trainer's
+            ``trainer_state.json``.
+
+    Returns:
+        Numbers by kind, see :data:`isoprobe.results.sweep.KINDS`; none where nothing is told.
+    """
+    kept = _kept(source)
+    return {
+        kind: float(kept[kind])
+        for kind in KINDS
+        if isinstance(kept.get(kind), int | float)
+        and not isinstance(kept[kind], bool)
+        and math.isfinite(kept[kind])
+    }
+
+
+def _kept(source: Source) -> Mapping[str, Any]:
+    """What lies beside the weights, by name."""
+    kept: Any = {}
+    try:
+        if source.kind is FileKind.SAFETENSORS:
+            told = source.header.get("__metadata__", {}).get("isoprobe")
+            manifest = {} if told is None else parse_json(str(told).encode(), str(source.path))
+            kept = manifest.get("training") if isinstance(manifest, Mapping) else None
+        elif source.is_folder and source.has("trainer_state.json"):
+            kept = source.json("trainer_state.json")
+        elif source.kind in TORCH_KINDS and source.pickle is not None:
+            kept = _described(source, Meter(source.path, source.size))
+    except (CheckpointError, FileError, OSError):  # whoever loads it says what is wrong
+        return {}
+    return kept if isinstance(kept, Mapping) else {}
 
 
 def _described(source: Source, meter: Meter) -> Any:

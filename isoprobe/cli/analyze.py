@@ -12,11 +12,12 @@ from isoprobe.cli import options as shared
 from isoprobe.cli.examples import examples
 from isoprobe.cli.group import COMMAND_LINE
 from isoprobe.contracts import DEFAULT_ANALYSES
-from isoprobe.errors import OptionError
+from isoprobe.errors import OptionError, ResultError
 from isoprobe.run.settings import Settings
 
 if TYPE_CHECKING:
     from isoprobe.results.reader import Result
+    from isoprobe.results.sweep import Outcome
 
 #: what a report shows beyond the summary
 REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
@@ -44,9 +45,10 @@ ORDER = (
         "isoprobe analyze w.pt --adapter factory --option target=models.py:build --metric sse",
         "torchrun --nproc-per-node=4 -m isoprobe analyze model.safetensors --out result.h5",
         "isoprobe analyze model.safetensors --out result.h5 --shard 2/4",
+        "isoprobe analyze run/*.pt --data x.npy --metric sse --out sweep/ --report sweep.html",
     ),
 )
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option(
     "--data",
     metavar="SPEC",
@@ -57,9 +59,8 @@ ORDER = (
 @shared.from_settings(Settings, *ORDER, reported=", ".join(REPORTED_ANALYSES))
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="F.h5",
-    help="Keep the whole result here.",
+    metavar="F.h5|FOLDER/",
+    help="Keep the whole result here; those of several checkpoints in a folder.",
 )
 @click.option(
     "--report",
@@ -77,7 +78,7 @@ ORDER = (
 @shared.as_json
 def analyze(
     *,
-    model: Path,
+    model: tuple[Path, ...],
     options: tuple[str, ...],
     analyses: tuple[str, ...],
     report: Path | None,
@@ -85,6 +86,7 @@ def analyze(
     shard: str | None,
     own_class: str | None,
     class_arguments: tuple[str, ...],
+    out: str | None,
     **settings: Any,
 ) -> None:
     """Analyse the latent space of a checkpoint, in one pass over the data.
@@ -92,30 +94,42 @@ def analyze(
     The summary goes to stdout, notes and progress to stderr. Under torchrun every process does a
     share of the samples, and the first one puts the shares together.
 
+    Several checkpoints of one training go one by one into a folder, with their curves over the
+    steps that contents or names tell; one that fails takes nothing from the others.
+
     Raises:
         OptionError: for a report of a shard.
+        UsageError: for a folder where a file is needed.
     """
     from isoprobe.data.files import split_spec
     from isoprobe.registry.specs import options_paths, parse_options
     from isoprobe.results.whole import check_place
 
+    settings["out"] = None if out is None else Path(out)
     settings["options"] = parse_options(options, of="--option")
     shared.with_class(settings, own_class, class_arguments)
     settings["analyses"] = analyses or _default_analyses(reported=report is not None)
-    inputs = (model, split_spec(settings["data"] or "")[0], *options_paths(options))
+    settings["command"] = click.get_current_context().meta.get(COMMAND_LINE, "")
+    inputs = (*model, split_spec(settings["data"] or "")[0], *options_paths(options))
+    if len(model) > 1 or (out or "").endswith("/"):
+        if shard is not None:
+            raise OptionError("--shard is for one checkpoint; give the shards one command each")
+        _sweep(model, settings, report=report, inputs=inputs, as_json=as_json)
+        return
+    if out is not None and Path(out).is_dir():
+        raise click.UsageError(f"--out {out} is a folder; name a file, or add a / for a sweep.")
     for written in (report, settings["out"]):
         if written is not None:
             overwrite = settings["overwrite"] or (settings["resume"] and written is not report)
             check_place(written, overwrite=overwrite, inputs=inputs)
     if report is not None and settings["out"] is not None and _same(report, settings["out"]):
         raise OptionError("--out and --report name the same file; name two.")
-    settings["command"] = click.get_current_context().meta.get(COMMAND_LINE, "")
     if shard is not None:
         if report is not None or as_json:
             raise OptionError("--report and --json need all shards; use them after isoprobe merge.")
-        _analyze_share(shard, model, settings)
+        _analyze_share(shard, model[0], settings)
         return
-    result = _result(model, settings)
+    result = _result(model[0], settings)
     if result is not None:
         with result:
             if report is not None:
@@ -146,6 +160,51 @@ def _result(model: Path, settings: dict[str, Any]) -> Result | None:
         progress=process is None or process.rank == 0,
         process=process,
     )
+
+
+def _sweep(
+    models: tuple[Path, ...],
+    settings: dict[str, Any],
+    *,
+    report: Path | None,
+    inputs: tuple[object, ...],
+    as_json: bool,
+) -> None:
+    """Analyse checkpoints into a folder; show their table, and write the page of their curves.
+
+    Raises:
+        OptionError: where no folder is named.
+        ResultError: where a checkpoint failed, once all that could be done is.
+    """
+    from isoprobe.results.sweep import TABLE
+    from isoprobe.results.whole import check_place
+    from isoprobe.run.sweep import sweep
+    from isoprobe.show import report as pages
+    from isoprobe.show.trend import trend_of
+
+    folder = settings["out"]
+    if folder is None:
+        raise OptionError("several checkpoints need --out FOLDER/, where their results will lie")
+    if report is not None:
+        check_place(report, overwrite=settings["overwrite"] or settings["resume"], inputs=inputs)
+    asked = {name: value for name, value in settings.items() if name not in BESIDE}
+    done = []
+
+    def told(outcome: Outcome) -> None:
+        done.append(outcome)
+        said = f"failed: {outcome.error}" if outcome.error else f"{outcome.seconds:.1f} s"
+        click.echo(f"[{len(done)}/{len(models)}] {outcome.model}: {said}", err=True)
+
+    beside = {name: settings[name] for name in ("overwrite", "resume", "command")}
+    sweep(models, settings["data"], Settings(**asked), folder, told=told, progress=True, **beside)
+    if any(outcome.error is None for outcome in done):
+        trend = trend_of(folder)
+        if report is not None:
+            pages.write(pages.trend_page(trend, folder.name), report, overwrite=True)
+        shared.show_trend(trend, as_json=as_json)
+    failed = sum(outcome.error is not None for outcome in done)
+    if failed:
+        raise ResultError(f"{failed} of {len(done)} checkpoints failed; see {folder / TABLE}")
 
 
 def _analyze_share(text: str, model: Path, settings: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from isoprobe.cli.examples import examples
         "isoprobe compare a.h5 b.h5",
         "isoprobe compare beta1.h5 beta4.h5 --html compare.html",
         "isoprobe compare a.h5 b.h5 c.h5 --json | jq .matchings",
+        "isoprobe compare sweep/ --html sweep.html",
     ),
 )
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -37,11 +38,17 @@ def compare(
     the analyses on the same data with --analysis coordinates. With --analysis geometry, distances
     between the same pairs of samples are compared too: they belong to the data, coordinates do not.
 
+    One folder of results, as analyze makes of several checkpoints, or the log of a monitor, is
+    shown as one training: a table and curves over its steps, latents matched through time.
+
     Raises:
         UsageError: for fewer than two results.
     """
+    if len(results) == 1 and (results[0].is_dir() or results[0].suffix == ".jsonl"):
+        _training(results[0], html, overwrite=overwrite, as_json=as_json)
+        return
     if len(results) < 2:
-        raise click.UsageError("expected at least two results.")
+        raise click.UsageError("expected at least two results, or one folder of them.")
     from isoprobe.results.reader import Result, readable
     from isoprobe.show.compare import compare as compare_results
 
@@ -57,3 +64,16 @@ def compare(
             click.echo(json.dumps(compared.to_json(), indent=2, allow_nan=False))
         else:
             click.echo(compared.to_text())
+
+
+def _training(place: Path, html: Path | None, *, overwrite: bool, as_json: bool) -> None:
+    """Show a folder of results, or the log of a monitor, as one training."""
+    from isoprobe.cli import options as shared
+    from isoprobe.show.trend import trend_of
+
+    trend = trend_of(place)
+    if html is not None:
+        from isoprobe.show.report import trend_page, write
+
+        write(trend_page(trend, place.name), html, overwrite=overwrite, inputs=[place])
+    shared.show_trend(trend, as_json=as_json)

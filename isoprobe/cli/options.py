@@ -16,6 +16,7 @@ from isoprobe.run.settings import Opening, form
 
 if TYPE_CHECKING:
     from isoprobe.results.reader import Result
+    from isoprobe.show.trend import Trend
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -118,3 +119,9 @@ def show(result: Result, *, as_json: bool) -> None:
     width = min(shutil.get_terminal_size().columns, 110)
     unicode = "utf" in (sys.stdout.encoding or "").lower()
     click.echo(summary.to_text(result, width, unicode=unicode))
+
+
+def show_trend(trend: Trend, *, as_json: bool) -> None:
+    """Write a training's table, or its JSON, to stdout."""
+    text = json.dumps(trend.to_json(), indent=2, allow_nan=False) if as_json else trend.to_text()
+    click.echo(text)

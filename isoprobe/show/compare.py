@@ -14,7 +14,7 @@ from isoprobe.errors import ResultError
 from isoprobe.show.differences import Difference, differences
 from isoprobe.show.far import KINDS, Distances, compare_distances, distance_rows
 from isoprobe.show.matching import Matching, match
-from isoprobe.show.shown import columns, number, said, tiles
+from isoprobe.show.shown import aligned, columns, number, said, tiles
 from isoprobe.show.summary import to_json
 from isoprobe.show.voice import voice
 from isoprobe.theory.formulas import bits, excess, water_level
@@ -356,12 +356,12 @@ def _text(comparison: Comparison) -> Iterator[str]:
             for model in comparison.models
         ]
         table.append([f"importance {rank + 1}", *cells])
-    yield from _aligned(table)
+    yield from aligned(table)
     for against in comparison.matchings:
         yield ""
         yield f"{comparison.models[0].name} and {against.name}"
         if against.pairs:
-            yield from _aligned(_pair_rows(against))
+            yield from aligned(_pair_rows(against))
         if against.differences:
             told = "; ".join(difference.text for difference in against.differences)
             yield f"  {against.name} less {comparison.models[0].name}: {told}"
@@ -378,7 +378,7 @@ def _far(distances: Distances) -> Iterator[str]:
     yield f"correlation of distances over {distances.pairs} pairs of samples"
     for kind in KINDS:
         if kind in distances.correlations:
-            yield from _aligned(distance_rows(distances, kind))
+            yield from aligned(distance_rows(distances, kind))
     yield f"  {distances.says}"
 
 
@@ -397,10 +397,3 @@ def _pair_rows(against: Against) -> list[list[str]]:
         ]
         for pair in against.pairs
     ]
-
-
-def _aligned(table: list[list[str]]) -> Iterator[str]:
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    for row in table:
-        first, *rest = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join([row[0].ljust(len(first)), *rest]).rstrip()

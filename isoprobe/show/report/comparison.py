@@ -51,13 +51,13 @@ def _distances(comparison: Comparison) -> list[list[list[str]]]:
 def _figures(results: Sequence[Result], comparison: Comparison) -> Iterator[dict[str, Any]]:
     models = comparison.models
     if any(model.importances for model in models):
-        yield _figure(
+        yield drawn(
             "spectra",
             "Spectra",
             "Importance by rank; thin lines are the water lines beta/2.",
             functools.partial(comparisons.spectra, models),
         )
-    yield _figure(
+    yield drawn(
         "rates",
         "Rate and distortion",
         "Filled: coding and transform loss. Hollow: the coding loss alone.",
@@ -66,7 +66,7 @@ def _figures(results: Sequence[Result], comparison: Comparison) -> Iterator[dict
     for place, other in enumerate(results[1:], start=1):
         with contextlib.suppress(ResultError):  # said in words where they are not matched
             matching = match(results[0], other)
-            yield _figure(
+            yield drawn(
                 f"matching-{place}",
                 f"{models[0].name} (rows) and {models[place].name} (columns)",
                 "|correlation| of the latents over common samples; circles are counterparts.",
@@ -74,13 +74,21 @@ def _figures(results: Sequence[Result], comparison: Comparison) -> Iterator[dict
             )
 
 
-def _figure(name: str, title: str, caption: str, draw: Callable[[Any], None]) -> dict[str, Any]:
+def drawn(name: str, title: str, caption: str, draw: Callable[[Any], None]) -> dict[str, Any]:
+    """Return a figure as a template of a page takes it.
+
+    Args:
+        name: of the figure, and of its place in the page.
+        title: over it.
+        caption: under it.
+        draw: draws on the axes it is given.
+    """
     from markupsafe import Markup
     from matplotlib.figure import Figure
 
     with styled():
-        drawn = Figure(figsize=(5.0, 3.4))
-        draw(drawn.add_subplot())
+        figure = Figure(figsize=(5.0, 3.4))
+        draw(figure.add_subplot())
     # matplotlib escapes the texts it writes into an SVG
-    svg = Markup(to_svg(drawn, name))  # noqa: S704
+    svg = Markup(to_svg(figure, name))  # noqa: S704
     return {"name": name, "title": title, "caption": caption, "svg": svg}

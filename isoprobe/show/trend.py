@@ -1,0 +1,350 @@
+"""Follow a model through its training: the same figures of every checkpoint, latents matched.
+
+A point is what a result says in a few numbers. A monitor in a training takes its points from
+memory, a sweep over checkpoints from result files, and both are shown from here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isoprobe.errors import ResultError
+from isoprobe.results.reader import Result, readable
+from isoprobe.results.sweep import Outcome, axis, read_table, stem, steps_in_name
+from isoprobe.show.matching import match
+from isoprobe.show.shown import aligned, column, number, plain, said
+from isoprobe.show.voice import known_beta, voice
+
+if TYPE_CHECKING:
+    from isoprobe.show.shown import Readable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """What is followed of a model, at one step of its training; None where it is not known.
+
+    Attributes:
+        step: of the training.
+        name: of the checkpoint.
+        level: of the verdict.
+        used: number of used latents.
+        latents: number of latents.
+        rate: KL summed over latents, nats.
+        distortion: E_z D(x, x_hat), units of the metric.
+        beta: that is in force by schedule or declaration, units of the metric.
+        beta_recovered: by stationarity.
+        beta_low: lower end of its 95 % interval.
+        beta_high: upper end.
+        residual: of the used latent farthest from norm + sigma^2 = 1, at the recovered beta.
+        residual_se: its standard error.
+        gain: gain error of the used latent that has the largest.
+        gain_se: its standard error.
+        eigenvalue: largest mean eigenvalue of the scaled pullback; below 1 where isometric.
+        eigenvalue_se: its standard error.
+        kl: mean KL of each latent, nats.
+    """
+
+    step: float
+    name: str = ""
+    level: str | None = None
+    used: int = 0
+    latents: int = 0
+    rate: float | None = None
+    distortion: float | None = None
+    beta: float | None = None
+    beta_recovered: float | None = None
+    beta_low: float | None = None
+    beta_high: float | None = None
+    residual: float | None = None
+    residual_se: float | None = None
+    gain: float | None = None
+    gain_se: float | None = None
+    eigenvalue: float | None = None
+    eigenvalue_se: float | None = None
+    kl: tuple[float | None, ...] = ()
+
+
+def point(result: Readable, step: float, name: str = "", beta: float | None = None) -> Point:
+    """Read what is followed of a result.
+
+    Args:
+        result: complete, in a file or in memory.
+        step: of the training.
+        name: of the checkpoint.
+        beta: that was in force; None takes the one that the result says was given or declared.
+
+    Returns:
+        The point.
+    """
+    used = np.array([bool(flag) for flag in column(result, "overview/active")])
+    known = known_beta(result.attrs)
+    if beta is None and known["source"] in {"user", "declared"}:
+        beta = known["value"]
+    low, high = known["ci95"] or (None, None)
+    residual, residual_se = _worst(result, "conditions/residual", used)
+    gain, gain_se = _worst(result, "conditions/gain", used)
+    eigenvalue = _first(result, "conditions/eigenvalue")
+    judged = "diagnosis" in result.groups()
+    return Point(
+        step=step,
+        name=name,
+        level=voice(result).level if judged else None,
+        used=int(used.sum()),
+        latents=len(used),
+        rate=number(result, "overview/rate_mean"),
+        distortion=number(result, "overview/distortion_mean"),
+        beta=beta,
+        beta_recovered=known["recovered"],
+        beta_low=low,
+        beta_high=high,
+        residual=residual,
+        residual_se=residual_se,
+        gain=gain,
+        gain_se=gain_se,
+        eigenvalue=eigenvalue,
+        eigenvalue_se=_first(result, "conditions/eigenvalue_se"),
+        kl=tuple(column(result, "overview/kl_mean")),
+    )
+
+
+def _worst(result: Readable, place: str, used: np.ndarray) -> tuple[float | None, float | None]:
+    """The value of the used latent farthest from zero, and its error."""
+    values, errors = column(result, place), column(result, f"{place}_se")
+    known = [j for j in np.flatnonzero(used).tolist() if values[j] is not None]
+    if not known:
+        return None, None
+    worst = max(known, key=lambda j: abs(values[j]))
+    return values[worst], errors[worst]
+
+
+def _first(result: Readable, place: str) -> float | None:
+    group, _, name = place.partition("/")
+    if group not in result.groups() or name not in result[group]:
+        return None
+    values = np.atleast_1d(result[group][name].values)
+    value: float | None = plain(values[0]) if len(values) else None
+    return value
+
+
+# --------------------------------------------------------------------------- through time
+
+
+@dataclass(frozen=True)
+class Track:
+    """One latent through a training.
+
+    Attributes:
+        name: its number in the last checkpoint in which it is used.
+        places: of the points in which it is used.
+        latents: its number in each of them.
+        kl: its mean KL in each of them, nats.
+    """
+
+    name: int
+    places: tuple[int, ...]
+    latents: tuple[int, ...]
+    kl: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A checkpoint without a result."""
+
+    model: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A training seen through its checkpoints.
+
+    Attributes:
+        axis: what steps count: ``step``, ``epoch`` ..., or ``order`` for the order given.
+        points: by step.
+        tracks: used latents through time, the one with the largest rate at its end first.
+        failures: checkpoints that could not be analysed.
+        notes: what a reader should know, a sentence each.
+        metric: spec of the metric; empty where points differ in it.
+    """
+
+    axis: str
+    points: tuple[Point, ...]
+    tracks: tuple[Track, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    notes: tuple[str, ...] = ()
+    metric: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Return tables for a terminal."""
+        return "\n".join(_text(self))
+
+
+def trend_of(folder: Path) -> Trend:
+    """Read the results in a folder as one training.
+
+    Args:
+        folder: of results, with the table of a sweep or without.
+
+    Returns:
+        The training; a result that cannot be read is a failure.
+
+    Raises:
+        ResultError: where the folder holds no results.
+    """
+    outcomes = read_table(folder) or [
+        Outcome(str(path), steps_in_name(stem(path)), path.name)
+        for path in sorted(folder.glob("*.h5"))
+    ]
+    if not outcomes:
+        raise ResultError(f"{folder} holds no results; isoprobe analyze RUN/*.pt --out {folder}")
+    failures = [Failure(o.model, o.error or "no result") for o in outcomes if o.result is None]
+    whole = [outcome for outcome in outcomes if outcome.result is not None]
+    kind, steps = axis([outcome.steps for outcome in whole])
+    ordered = sorted(zip(steps, whole, strict=True), key=lambda pair: pair[0])
+    follow = _Follow()
+    for step, outcome in ordered:
+        path = folder / str(outcome.result)
+        try:
+            with readable(path):
+                follow.take(Result.open(path), step, stem(Path(outcome.model)))
+        except ResultError as error:
+            failures.append(Failure(outcome.model, str(error)))
+    return follow.trend(kind, tuple(failures))
+
+
+@dataclass
+class _Follow:
+    """Points and latents of successive results, two of them open at a time.
+
+    Attributes:
+        points: so far.
+        tracks: of latents, each a list of place, number and KL.
+        current: track of each used latent of the last result.
+        last: the last result, open.
+        notes: what a reader should know.
+        metrics: met so far.
+    """
+
+    points: list[Point] = field(default_factory=list)
+    tracks: list[list[tuple[int, int, float]]] = field(default_factory=list)
+    current: dict[int, int] = field(default_factory=dict)
+    last: Result | None = None
+    notes: list[str] = field(default_factory=list)
+    metrics: set[str] = field(default_factory=set)
+
+    def take(self, result: Result, step: float, name: str) -> None:
+        """Take in the next result, which is closed with the one after it."""
+        with ExitStack() as stack:
+            stack.callback(result.close)
+            found = point(result, step, name)
+            same = {} if self.last is None else self._matched(self.last, result)
+            stack.pop_all()
+        if self.last is not None:
+            self.last.close()
+        self.last = result
+        self.metrics.add(str(result.attrs.get("metric")))
+        tracks = {}
+        for latent, flag in enumerate(column(result, "overview/active")):
+            if not flag:
+                continue
+            track = self.current.get(same.get(latent, -1))
+            if track is None:
+                track = len(self.tracks)
+                self.tracks.append([])
+            self.tracks[track].append((len(self.points), latent, found.kl[latent] or 0.0))
+            tracks[latent] = track
+        self.points.append(found)
+        self.current = tracks
+
+    def _matched(self, before: Result, after: Result) -> dict[int, int]:
+        """Number before of each used latent that has a counterpart there."""
+        try:
+            matching = match(before, after)
+        except ResultError as error:
+            said_ = f"latents are not matched from {self.points[-1].name} on: {error}"
+            self.notes += [] if said_ in self.notes else [said_]
+            return {}
+        return {
+            int(matching.other[there]): int(matching.reference[here])
+            for here, there in matching.pairs
+        }
+
+    def trend(self, kind: str, failures: tuple[Failure, ...]) -> Trend:
+        """Close what is open, and return all of it."""
+        if self.last is not None:
+            self.last.close()
+        tracks = [
+            Track(track[-1][1], *(tuple(part) for part in zip(*track, strict=True)))
+            for track in self.tracks
+        ]
+        tracks.sort(key=lambda track: (-track.places[-1], -track.kl[-1]))
+        metric = self.metrics.pop() if len(self.metrics) == 1 else ""
+        return Trend(kind, tuple(self.points), tuple(tracks), failures, tuple(self.notes), metric)
+
+
+# --------------------------------------------------------------------------- text
+
+#: of the table: attribute, title, form
+COLUMNS: tuple[tuple[str, str, str], ...] = (
+    ("used", "used", "d"),
+    ("rate", "rate [nat]", ".3g"),
+    ("distortion", "distortion", ".4g"),
+    ("beta", "beta", ".3g"),
+    ("beta_recovered", "recovered", ".3g"),
+    ("residual", "residual", "+.3f"),
+    ("gain", "gain", "+.3f"),
+    ("eigenvalue", "eigenvalue", ".3f"),
+)
+
+
+def cells(found: Point) -> list[str]:
+    """Return a point as words, a cell for each of :data:`COLUMNS`."""
+    return [said(getattr(found, name), form) for name, _, form in COLUMNS]
+
+
+def table(trend: Trend) -> list[list[str]]:
+    """Return points as a table of words, its heading first.
+
+    Args:
+        trend: of a training.
+
+    Returns:
+        Step, columns, verdict where there is one, and the checkpoint where it has a name.
+    """
+    judged = any(found.level for found in trend.points)
+    named = any(found.name for found in trend.points)
+    heading = [trend.axis, *(title for _, title, _ in COLUMNS)]
+    heading += ["verdict"] * judged + ["checkpoint"] * named
+    rows = [
+        [f"{found.step:g}", *cells(found), *[found.level or "-"] * judged, *[found.name] * named]
+        for found in trend.points
+    ]
+    return [heading, *rows]
+
+
+def _text(trend: Trend) -> Iterator[str]:
+    if trend.points:
+        yield from aligned(table(trend))
+    if trend.failures:
+        yield ""
+        yield f"{len(trend.failures)} failed"
+        yield from (f"  {failure.model}: {failure.error}" for failure in trend.failures)
+    for note in trend.notes:
+        yield f"note: {note}"
+
+
+def span(values: Sequence[float | None]) -> float:
+    """Return how many times the largest of some positive numbers is the smallest; 1 for none."""
+    known = [value for value in values if value is not None and value > 0]
+    return max(known) / min(known) if known and math.isfinite(max(known)) else 1.0

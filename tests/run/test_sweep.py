@@ -1,0 +1,276 @@
+"""Many checkpoints in one command: a result each, one table, and nothing lost to one that fails."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from isoprobe.api import analyze
+from isoprobe.checkpoints.contents import steps_told
+from isoprobe.checkpoints.native import Objective, write_checkpoint
+from isoprobe.checkpoints.source import Source
+from isoprobe.cli.main import main
+from isoprobe.errors import ResultError
+from isoprobe.results.reader import Result
+from isoprobe.results.sweep import (
+    Outcome,
+    axis,
+    read_table,
+    result_names,
+    steps_in_name,
+    write_table,
+)
+from isoprobe.run import sweep as sweeps
+from isoprobe.run.settings import Settings
+from isoprobe.run.sweep import sweep
+from isoprobe.show.report import trend_page
+from isoprobe.show.trend import Trend, trend_of
+from isoprobe_plugins.architectures.linear import linear_networks
+
+EIGENVALUES = torch.tensor([4.0, 2.0, 1.0, 0.02]).double()
+#: KL weight of the optimum that each checkpoint is, by step: a training that is annealed slowly
+BETAS = {100: 0.4, 200: 0.2, 1000: 0.1}
+#: latents 0 and 1 change places in the second checkpoint
+SWAPPED = [1, 0, 2]
+ASKED = Settings(analyses=("isometry", "diagnosis"), batch_size=500, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three checkpoints whose numbers are known in closed form, one that is none, and data."""
+    folder = tmp_path_factory.mktemp("run")
+    rows = np.random.default_rng(0).normal(size=(500, 4))
+    rows = np.linalg.qr(rows)[0] * math.sqrt(500)  # second moments exactly those of the model
+    np.save(folder / "x.npy", rows * EIGENVALUES.sqrt().numpy())
+    for place, (step, beta) in enumerate(BETAS.items()):
+        networks, manifest = linear_networks(torch.diag(EIGENVALUES), beta, 3)
+        if place == 1:
+            exchange(networks.encoder, networks.decoder)
+        objective = Objective("sse", 0.1)
+        told = msgspec.structs.replace(manifest, objective=objective, training={"steps": step})
+        path = folder / f"model_{9 - place}.safetensors"
+        write_checkpoint(path, networks.encoder, networks.decoder, told)
+    (folder / "model_0.safetensors").write_bytes(b"nothing that can be read")
+    return folder
+
+
+def exchange(encoder: Any, decoder: Any) -> None:
+    with torch.no_grad():
+        for tensor in (encoder.weight, encoder.bias, encoder.log_std):
+            tensor.copy_(tensor[SWAPPED].clone())
+        weight = decoder.get_parameter("out.weight")
+        weight.copy_(weight[:, SWAPPED].clone())
+
+
+@pytest.fixture(scope="module")
+def done(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Outcome], Path]:
+    folder = tmp_path_factory.mktemp("sweep") / "made" / "anew"
+    models = sorted(run.glob("*.safetensors"))
+    return sweep(models, str(run / "x.npy"), ASKED, folder), folder
+
+
+def test_one_that_fails_takes_nothing_from_the_others(done: tuple[list[Outcome], Path]) -> None:
+    outcomes, folder = done
+    errors = {Path(outcome.model).name: outcome.error for outcome in outcomes}
+    assert errors.pop("model_0.safetensors") is not None
+    assert set(errors.values()) == {None}
+    assert read_table(folder) == outcomes
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "model_7.h5", "model_8.h5", "model_9.h5", "sweep.json"
+    ]  # fmt: skip
+
+
+def test_each_result_is_that_of_a_run_alone(done: tuple[list[Outcome], Path], run: Path) -> None:
+    _, folder = done
+    with Result.open(folder / "model_7.h5") as one, analyze(
+        run / "model_7.safetensors", str(run / "x.npy"), **vars(ASKED)
+    ) as other:  # fmt: skip
+        for group in ("overview", "isometry", "conditions"):
+            for name in one[group]:
+                np.testing.assert_array_equal(one[group][name].values, other[group][name].values)
+
+
+def test_curves_are_those_of_the_closed_form(done: tuple[list[Outcome], Path]) -> None:
+    trend = trend_of(done[1])
+    assert trend.axis == "steps"  # contents know better than names, which run backwards
+    assert [found.step for found in trend.points] == [*BETAS]
+    for found, beta in zip(trend.points, BETAS.values(), strict=True):
+        rate = 0.5 * (2 * EIGENVALUES[:3] / beta).log().sum()
+        assert found.used == 3
+        assert found.rate == pytest.approx(float(rate), rel=1e-9)
+        assert found.beta == 0.1
+        assert found.beta_low < beta < found.beta_high
+        assert found.beta_recovered == pytest.approx(beta, rel=0.1)
+        largest = 1 - 0.5 * beta / EIGENVALUES[0]  # at the true beta
+        at_recovered = float(largest) * beta / found.beta_recovered
+        assert found.eigenvalue == pytest.approx(at_recovered, rel=1e-9)
+
+
+def test_latents_are_followed_through_a_change_of_places(done: tuple[list[Outcome], Path]) -> None:
+    trend = trend_of(done[1])
+    assert {track.latents for track in trend.tracks} == {(0, 1, 0), (1, 0, 1), (2, 2, 2)}
+    for track in trend.tracks:
+        variance = EIGENVALUES[track.name]
+        known = [0.5 * math.log(2 * variance / beta) for beta in BETAS.values()]
+        np.testing.assert_allclose(track.kl, known, rtol=1e-9)
+
+
+def test_the_table_and_the_page_name_what_failed(
+    done: tuple[list[Outcome], Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    assert main(["compare", str(done[1]), "--html", str(page)]) == 0
+    printed = capsys.readouterr().out
+    heading, *lines = printed.splitlines()
+    assert heading.split()[:2] == ["steps", "used"]
+    assert [line.split()[0] for line in lines[:3]] == ["100", "200", "1000"]
+    assert "1 failed" in printed and "model_0.safetensors" in printed
+    html = page.read_text("utf-8")
+    for part in ("figure-beta", "figure-latents", "model_0.safetensors", "<td>model_7</td>"):
+        assert part in html
+    assert main(["compare", str(done[1]), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["points"]) == 3
+
+
+def test_what_is_done_is_not_done_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process is killed between a result and its line in the table."""
+    models, data = sorted(run.glob("*[789].safetensors")), str(run / "x.npy")
+    whole = sweep(models, data, ASKED, tmp_path)
+    table = read_table(tmp_path)
+    table[-1] = msgspec.structs.replace(table[-1], result=None, error=sweeps.UNDONE)
+    write_table(tmp_path, table)
+    (tmp_path / str(whole[0].result)).unlink()
+    begun = []
+    genuine = sweeps.run_shards
+
+    def counted(model: Any, *arguments: Any, **options: Any) -> Any:
+        begun.append(model)
+        return genuine(model, *arguments, **options)
+
+    monkeypatch.setattr(sweeps, "run_shards", counted)
+    again = sweep(models, data, ASKED, tmp_path, resume=True)
+    assert begun == [str(models[0])]
+    assert [outcome.result for outcome in again] == [outcome.result for outcome in whole]
+    assert read_table(tmp_path) == again
+
+
+def test_a_result_of_something_else_is_never_lost(run: Path, tmp_path: Path) -> None:
+    models, data = sorted(run.glob("*[78].safetensors")), str(run / "x.npy")
+    sweep(models[:1], data, ASKED, tmp_path)
+    before = (tmp_path / "model_7.h5").read_bytes()
+    with pytest.raises(ResultError, match="exists already; keep it with --resume"):
+        sweep(models, data, ASKED, tmp_path)
+    with pytest.raises(ResultError, match="other settings"):
+        sweep(models, data, replace(ASKED, seed=3), tmp_path, resume=True)
+    assert (tmp_path / "model_7.h5").read_bytes() == before
+    assert [outcome.model for outcome in read_table(tmp_path)] == [str(models[0])]
+
+
+def test_one_command(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = [str(path) for path in sorted(run.glob("*[078].safetensors"))]
+    asked = ["--data", f"{run}/x.npy", "--samples", "200", "--device", "cpu"]
+    code = main(["analyze", *given, *asked, "--out", "sweep/", "--report", "sweep.html"])
+    assert code == 1  # one of them could not be analysed, which a script should notice
+    out, err = capsys.readouterr()
+    assert "2 of 3" not in err and "1 of 3 checkpoints failed" in err
+    assert [line.split()[0] for line in out.splitlines()[:3]] == ["steps", "200", "1000"]
+    assert "figure-latents" in Path("sweep.html").read_text("utf-8")
+
+
+# ------------------------------------------------------------------ which step
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("epoch=3-step=600", {"epoch": 3, "step": 600, "number": 600}),
+        ("checkpoint-500", {"checkpoint": 500, "number": 500}),
+        ("vae_global_step12", {"global_step": 12, "number": 12}),
+        ("Iter_00040-loss0.25", {"iter": 40, "number": 25}),
+        ("footstep", {}),
+        ("best", {}),
+    ],
+)
+def test_steps_in_names(name: str, told: dict[str, float]) -> None:
+    assert steps_in_name(name) == told
+
+
+def test_what_all_tell_orders_them() -> None:
+    both = [{"step": 4.0, "number": 1.0}, {"step": 2.0, "number": 2.0}]
+    assert axis(both) == ("step", [4.0, 2.0])
+    assert axis([both[0], {"number": 7.0}]) == ("number", [1.0, 7.0])
+    assert axis([{"step": 4.0}, {"step": 4.0}]) == ("order", [1.0, 2.0])
+    assert axis([]) == ("order", [])
+
+
+def test_steps_in_contents(tmp_path: Path) -> None:
+    torch.save({"model": {"w": torch.ones(2)}, "global_step": 40, "epoch": 2}, tmp_path / "a.pt")
+    torch.save({"w": torch.ones(2)}, tmp_path / "b.pt")
+    torch.save({"step": True, "epoch": math.nan, "iter": "9"}, tmp_path / "c.pt")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "trainer_state.json").write_text('{"global_step": 7, "best_metric": null}')
+    found = {name: steps_told(Source(tmp_path / name)) for name in ("a.pt", "b.pt", "c.pt", "d")}
+    assert found == {
+        "a.pt": {"global_step": 40, "epoch": 2}, "b.pt": {}, "c.pt": {}, "d": {"global_step": 7}
+    }  # fmt: skip
+
+
+def test_results_have_names_of_their_own() -> None:
+    paths = ["a/last.pt", "b/last.pt", "epoch=1-loss=0.5.ckpt", "checkpoint-500", "x.y.pt"]
+    names = result_names([Path(path) for path in paths])
+    assert names == [
+        "a-last.h5", "b-last.h5", "epoch=1-loss=0.5.h5", "checkpoint-500.h5", "x.y.h5"
+    ]  # fmt: skip
+    assert len(set(result_names([Path("a/m.pt"), Path("a/m.ckpt"), Path("m.pt")]))) == 3
+
+
+# ------------------------------------------------------------------ hostile tables
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        '[{"model": 3}]',
+        '[{"model": "a", "steps": {"step": NaN}}]',
+        '[{"model": "a", "result": "../x.h5"}]',
+        '[{"model": "a", "result": "/etc/passwd"}]',
+        '[{"model": "a", "unknown": 1}]',
+    ],
+)
+def test_a_table_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text(text)
+    with pytest.raises(ResultError, match=r"sweep\.json"):
+        trend_of(tmp_path)
+
+
+def test_a_folder_of_results_needs_no_table(
+    done: tuple[list[Outcome], Path], tmp_path: Path
+) -> None:
+    for name in ("model_7.h5", "model_9.h5"):
+        (tmp_path / name).write_bytes((done[1] / name).read_bytes())
+    (tmp_path / "model_8.h5").write_bytes(b"no result")
+    trend = trend_of(tmp_path)
+    assert (trend.axis, [found.step for found in trend.points]) == ("number", [7.0, 9.0])
+    assert [Path(failure.model).name for failure in trend.failures] == ["model_8.h5"]
+
+
+def test_a_page_without_points_says_what_failed(tmp_path: Path) -> None:
+    write_table(tmp_path, [Outcome("a.pt", {}, error="<b>broken</b>")])
+    trend = trend_of(tmp_path)
+    assert trend == Trend("order", (), failures=trend.failures)
+    html = trend_page(trend, "none")
+    assert "&lt;b&gt;broken" in html and "<b>broken" not in html
