@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from isoprobe.show import trend as trends
+from isoprobe.show.plots.trends import CURVES
 from isoprobe.show.report.comparison import drawn
 from isoprobe.show.report.page import page
 
@@ -23,8 +24,6 @@ def trend_page(trend: Trend, title: str) -> str:
     Returns:
         The page.
     """
-    from isoprobe.show.plots.trends import CURVES
-
     heading, *rows = trends.table(trend)
     figures = [
         drawn(name, named, caption, functools.partial(draw, trend))
