@@ -1,7 +1,7 @@
 """What a pretrained VAE learned: isometry, importance, density, read off its weights.
 
-``isoprobe.analyze`` and ``isoprobe.load`` are the whole of it for most uses; plugins import
-:mod:`isoprobe.contracts` and :data:`isoprobe.hookspecs.hookimpl`. Names are loaded when first used,
+``isoprobe.analyze`` is the whole of it for most uses, and ``dir(isoprobe)`` lists the rest; plugins
+import :mod:`isoprobe.contracts` and :data:`isoprobe.hookimpl`. Names are loaded when first used,
 so that ``import isoprobe`` costs no torch.
 """
 
@@ -13,27 +13,53 @@ from isoprobe import moved
 from isoprobe.errors import IsoprobeError
 
 if TYPE_CHECKING:
-    from isoprobe.api import analyze, load, wrap
-    from isoprobe.contracts import VAE, Facts, Posterior
+    from isoprobe.api import analyze, compare, convert, doctor, inspect, load, report, wrap
+    from isoprobe.api import open as open
+    from isoprobe.contracts import (
+        VAE,
+        Adapter,
+        Analysis,
+        Architecture,
+        DataSource,
+        Facts,
+        Metric,
+        Posterior,
+        Variable,
+    )
+    from isoprobe.hookspecs import hookimpl
     from isoprobe.run.codes import decode, encode, sample
     from isoprobe.run.scorer import Scorer
     from isoprobe.run.scoring import score
     from isoprobe.run.walking import interpolate
+    from isoprobe.show.result import Result
 
     __version__: str
 
 __all__ = [
     "VAE",
+    "Adapter",
+    "Analysis",
+    "Architecture",
+    "DataSource",
     "Facts",
     "IsoprobeError",
+    "Metric",
     "Posterior",
+    "Result",
     "Scorer",
+    "Variable",
     "__version__",
     "analyze",
+    "compare",
+    "convert",
     "decode",
+    "doctor",
     "encode",
+    "hookimpl",
+    "inspect",
     "interpolate",
     "load",
+    "report",
     "sample",
     "score",
     "wrap",
@@ -41,19 +67,34 @@ __all__ = [
 
 moved.install()
 
+#: ``open`` has a home and is not in ``__all__``, so that ``*`` hides no builtin
 _HOMES = {
     "analyze": "isoprobe.api",
+    "compare": "isoprobe.api",
+    "convert": "isoprobe.api",
+    "doctor": "isoprobe.api",
+    "inspect": "isoprobe.api",
     "load": "isoprobe.api",
-    "score": "isoprobe.run.scoring",
+    "open": "isoprobe.api",
+    "report": "isoprobe.api",
     "wrap": "isoprobe.api",
+    "score": "isoprobe.run.scoring",
     "encode": "isoprobe.run.codes",
     "decode": "isoprobe.run.codes",
     "sample": "isoprobe.run.codes",
     "interpolate": "isoprobe.run.walking",
+    "Result": "isoprobe.show.result",
     "Scorer": "isoprobe.run.scorer",
     "VAE": "isoprobe.contracts",
     "Facts": "isoprobe.contracts",
     "Posterior": "isoprobe.contracts",
+    "Metric": "isoprobe.contracts",
+    "Adapter": "isoprobe.contracts",
+    "Analysis": "isoprobe.contracts",
+    "Architecture": "isoprobe.contracts",
+    "DataSource": "isoprobe.contracts",
+    "Variable": "isoprobe.contracts",
+    "hookimpl": "isoprobe.hookspecs",
 }
 
 
@@ -76,4 +117,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Return the public names, so that completion shows what there is."""
-    return __all__
+    return sorted([*__all__, "open"])

@@ -1,26 +1,36 @@
-"""Offer the Python calls behind the commands: ``load``, ``analyze`` and ``wrap``."""
+"""Offer the Python calls behind the commands: ``analyze``, ``load``, ``open``, ``compare`` ..."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from isoprobe.contracts import DEFAULT_ANALYSES, Live
-from isoprobe.errors import ResultError
+from isoprobe.errors import PluginError, ResultError
+from isoprobe.registry.looking import look as inspect
+from isoprobe.registry.lookup import installed
+from isoprobe.results import reader
 from isoprobe.run.merging import run_shards
 from isoprobe.run.opening import load
 from isoprobe.run.settings import Settings
+from isoprobe.show.compare import Comparison
+from isoprobe.show.compare import compare as compare_results
+from isoprobe.show.report import compared_page, write
+from isoprobe.show.result import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from torch import Tensor, nn
 
     from isoprobe.contracts import VAE, Analysis, Metric
-    from isoprobe.results.reader import Result
 
-__all__ = ["analyze", "load", "wrap"]
+__all__ = [
+    "analyze", "compare", "convert", "doctor", "inspect", "load", "open", "report", "wrap",
+]  # fmt: skip
 
 
 def analyze(
@@ -165,3 +175,136 @@ def wrap(
         "beta": beta,
     }
     return Live(model, {name: value for name, value in said.items() if value is not None})
+
+
+def open(path: str | Path) -> Result:
+    """Open a result file.
+
+    Args:
+        path: what ``analyze(..., out=path)`` wrote.
+
+    Returns:
+        The result, read when asked for.
+
+    Raises:
+        ResultError: if it is missing, unfinished, damaged, of a newer version, or not ours.
+    """
+    return Result.open(path)
+
+
+def report(
+    result: reader.Result | str | Path,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    image_shape: Sequence[int] | None = None,
+) -> Path:
+    """Write a result as one offline HTML page.
+
+    Args:
+        result: open, or its file.
+        path: the page.
+        overwrite: replace an existing one.
+        image_shape: as which flat inputs are drawn, ``(H, W)``, ``(C, H, W)`` or ``(H, W, C)``.
+
+    Returns:
+        The page's path.
+    """
+    with contextlib.ExitStack() as stack:
+        opened = _opened(result, stack)
+        if image_shape is not None:
+            opened.image_shape = tuple(image_shape)
+        return opened.report(path, overwrite=overwrite)
+
+
+def compare(
+    results: Sequence[reader.Result | str | Path],
+    *,
+    html: str | Path | None = None,
+    overwrite: bool = False,
+) -> Comparison:
+    """Compare results with the first of them: spectra, verdicts, latents matched by what they do.
+
+    Args:
+        results: at least two, open or their files; analysed on the same data with
+            ``"coordinates"`` so that latents can be matched.
+        html: write a page as well.
+        overwrite: replace an existing page.
+
+    Returns:
+        The comparison; ``to_text()`` and ``to_json()`` put it into words and plain values.
+
+    Raises:
+        ResultError: for fewer than two results.
+    """
+    if len(results) < 2:
+        raise ResultError(f"compare takes at least two results; found {len(results)}")
+    with contextlib.ExitStack() as stack:
+        opened = [_opened(result, stack) for result in results]
+        compared = compare_results(opened)
+        if html is not None:
+            paths = [result.path for result in opened]
+            write(compared_page(opened, compared), Path(html), overwrite=overwrite, inputs=paths)
+        return compared
+
+
+def doctor(
+    model: str | Path,
+    data: str,
+    *,
+    samples: int = 256,
+    resize: tuple[int, int] | None = None,
+    scale: tuple[float, float] | None = None,
+) -> list[Any]:
+    """Try every plausible reading of undeclared weights on data, and rank them.
+
+    Args:
+        model: file of weights.
+        data: spec of data like the model's training data.
+        samples: rows to try it on.
+        resize: height and width to resize images to.
+        scale: data values that stand for 0 and 1.
+
+    Returns:
+        Readings, the best first; each has ``explained``, ``beta``, ``residual`` and, in
+        ``fields``, what to declare.
+    """
+    found: list[Any] = _function("doctor")(model, data, samples, resize, scale)
+    return found
+
+
+def convert(model: str | Path, out: str | Path, **asked: Any) -> Any:
+    """Write a checkpoint as one safetensors file that describes itself.
+
+    Args:
+        model: the checkpoint.
+        out: the file.
+        **asked: ``adapter``, ``options``, ``metric``, ``beta``, ``latents`` (``all`` or ``used``,
+            for which ``data``, ``resize`` and ``scale`` are), ``overwrite``, as for the command.
+
+    Returns:
+        ``path``, ``latents`` (how many) and ``says``, in words.
+    """
+    return _function("convert")(model, out, **asked)
+
+
+def _opened(result: reader.Result | str | Path, stack: contextlib.ExitStack) -> Result:
+    """The result as it is, or a file that is closed again with the stack."""
+    if isinstance(result, reader.Result):
+        return result if isinstance(result, Result) else Result.of(result)
+    return stack.enter_context(Result.open(result))
+
+
+def _function(name: str) -> Callable[..., Any]:
+    """Find the Python function of a command, which a plugin brings.
+
+    Returns:
+        The function.
+
+    Raises:
+        PluginError: where none does.
+    """
+    found: Callable[..., Any] | None = getattr(installed().command(name), "function", None)
+    if found is None:
+        raise PluginError(f"no plugin brings the command '{name}' as a Python function")
+    return found

@@ -35,6 +35,14 @@ MOVED = {
 _GOES = "the old path goes with version 0.3"
 
 
+class _Moved(ModuleType):
+    """An old module whose name is a public function's today: it can be called as that."""
+
+    def __call__(self, *args: Any, **more: Any) -> Any:
+        package, _, name = self.__name__.rpartition(".")
+        return sys.modules[package].__getattr__(name)(*args, **more)
+
+
 class _Finder(MetaPathFinder, Loader):
     """Find a moved module under its old name."""
 
@@ -48,8 +56,8 @@ class _Finder(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self) if fullname in self.moved else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Leave the empty module to Python."""
-        return None
+        """Return an empty module."""
+        return _Moved(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
         """Give the old name everything that stands under the new one."""

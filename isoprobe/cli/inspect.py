@@ -11,7 +11,7 @@ import click
 
 from isoprobe.cli.examples import examples
 from isoprobe.errors import CheckpointError
-from isoprobe.registry.lookup import installed
+from isoprobe.registry.looking import look
 
 #: lines of tensors that are printed at most
 SHOWN = 40
@@ -44,49 +44,9 @@ def inspect(*, model: Path, adapter: str | None, trust: bool, as_json: bool) -> 
     Nothing in the file is run, and no weights are loaded. For a file of weights that no adapter
     reads, its tensors are listed all the same.
     """
-    facts = look(model, adapter, trust=trust)
+    facts = look(model, adapter=adapter, trust=trust)
     click.echo(json.dumps(facts, indent=2) if as_json else _text(facts))
     _refuse(facts["refused"])
-
-
-def look(model: Path, adapter: str | None = None, *, trust: bool = False) -> dict[str, Any]:
-    """Look at a checkpoint.
-
-    Args:
-        model: file or folder.
-        adapter: adapter to ask; the one that matches by default.
-        trust: count adapters that would run code of the checkpoint.
-
-    Returns:
-        The path, what the file is, its tensors, its adapter, and what that adapter declares about
-        it; where there is no adapter, the reason.
-
-    Raises:
-        CheckpointError: when no adapter reads the file and it holds no tensors to show either.
-    """
-    from isoprobe.checkpoints.contents import tensor_shapes
-    from isoprobe.checkpoints.source import Source
-
-    source = Source(model, trusted=trust)
-    tensors = tensor_shapes(source)
-    reader, refused = None, None
-    try:
-        reader = installed().adapter_for(source, adapter)
-    except CheckpointError as error:
-        if not tensors:
-            raise
-        refused = str(error)
-    return {
-        "model": str(model),
-        "file": source.description,
-        "bytes": source.size,
-        "sha256": source.sha256(),
-        "damage": source.integrity,
-        "adapter": None if reader is None else reader.name,
-        "declared": {} if reader is None else dict(reader.describe(source)),
-        "refused": refused,
-        "tensors": {name: list(shape) for name, shape in tensors.items()},
-    }
 
 
 def _refuse(reason: str | None) -> None:

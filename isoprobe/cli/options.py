@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class WithFunction(click.Command):
+    """A command and the Python function that does the same, found by ``isoprobe.NAME``.
+
+    Attributes:
+        function: takes what the command takes, and returns what it would print.
+    """
+
+    def __init__(self, *args: Any, function: Callable[..., Any], **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.function = function
+
+
 def from_settings(kind: type[Opening], *names: str, **shown: str) -> Callable[[Command], Command]:
     """Return a decorator that adds the options of a command's settings, each as its field says.
 

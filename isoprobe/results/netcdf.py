@@ -216,8 +216,27 @@ def _describe(data: h5py.Dataset, source: Variable | Column, *, boolean: bool) -
         for key, value in shown.items():
             if value:
                 _set(data, key, _text(value))
+        for key, value in flags(source.form, source.values).items():
+            _set(data, key, value)
     if boolean:
         _set(data, "dtype", "bool")  # as xarray writes and reads it
+
+
+def flags(form: str, values: np.ndarray) -> dict[str, Any]:
+    """Return what codes mean as the CF conventions (3.5) have it; nothing for other variables.
+
+    Args:
+        form: of a variable, words for its codes 0, 1, 2 with ``|`` between them.
+        values: the codes.
+
+    Returns:
+        ``flag_values``, of the codes' own type, and ``flag_meanings``.
+    """
+    codes = np.asarray(values).dtype
+    if "|" not in form or codes.kind not in "iu":
+        return {}
+    words = [word.replace(" ", "_") for word in form.split("|")]
+    return {"flag_values": np.arange(len(words), dtype=codes), "flag_meanings": " ".join(words)}
 
 
 def _attach(file: h5py.Group, group: h5py.Group, data: h5py.Dataset, dims: tuple[str, ...]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -103,6 +102,8 @@ class Result:
     Attributes:
         path: the file.
         attrs: root attributes.
+        image_shape: as which flat inputs are drawn, ``(H, W)``, ``(C, H, W)`` or ``(H, W, C)``;
+            None draws those that look like a square picture as one.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Result:
         self._file = file
         self._temporary = temporary
         self._names: list[str] | None = None
+        self.image_shape: tuple[int, ...] | None = None
         self._groups: dict[str, Group] = {}  # looked through once: the file does not change
         if temporary is not None:
             # dropped without close(), the folder goes with the last who reads: a result or a group
@@ -150,6 +152,11 @@ class Result:
             except BaseException:
                 file.close()
                 raise
+
+    @classmethod
+    def of(cls, result: Result) -> Self:
+        """Return an open result as one of this class; both read the same open file."""
+        return cls(result._file, result.path, result._temporary)
 
     def groups(self) -> list[str]:
         """Return the names of the groups: ``samples`` and one for each analysis."""
@@ -224,6 +231,11 @@ class Result:
             root = self._file.file
             return {dim: len(self._file.child(root, dim)) for dim in netcdf.SHARED}
 
+    @property
+    def closed(self) -> bool:
+        """Whether the file was closed."""
+        return not self._file.file
+
     def close(self) -> None:
         """Close the file; remove it if it was temporary."""
         self._names, self._groups = None, {}
@@ -243,23 +255,12 @@ class Result:
         self.close()
 
     def __repr__(self) -> str:
-        if not self._file.file:
+        if self.closed:
             return f"<Result {self.path} (closed)>"
         sizes = self.sizes
         lines = [f"<Result {self.path}: {sizes['sample']} samples, {sizes['latent']} latents>"]
         lines += [f"  {name}: {', '.join(self[name])}" for name in self.groups()]
         return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        if not self._file.file:
-            return f"<p>{escape(repr(self))}</p>"
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th>"
-            f"<td style='text-align:left'>{escape(', '.join(self[name]))}</td></tr>"
-            for name in self.groups()
-        )
-        title = escape(repr(self).splitlines()[0].strip("<>"))
-        return f"<div><strong>{title}</strong><table>{rows}</table></div>"
 
 
 def _check_path(path: Path) -> None:

@@ -159,7 +159,12 @@ class ResultWriter:
         with explained(self.path):
             for name, variables in self._groups.items():
                 netcdf.write_group(self._file, name, variables)
-            ours = {"format": FORMAT, "format_version": FORMAT_VERSION, "complete": True}
+            ours = {
+                "format": FORMAT,
+                "format_version": FORMAT_VERSION,
+                "complete": True,
+                "comment": _pointing([SAMPLES, *self._groups] if self._done else [*self._groups]),
+            }
             netcdf.write_attributes(self._file, {**attrs, **ours})
             self._file.close()
         self._working.publish(self._assembled)
@@ -190,6 +195,14 @@ class ResultWriter:
                 self._discard()
         finally:
             self._working.__exit__(kind, error, trace)
+
+
+def _pointing(groups: list[str]) -> str:
+    """What a reader of the root alone, which holds no arrays, should know."""
+    return (
+        f"arrays are in the groups {', '.join(sorted(groups))}; each opens by its name, as in "
+        "xarray.open_dataset(file, group='overview'), all of them with xarray.open_datatree(file)"
+    )
 
 
 def _lacking(name: str, start: int, stop: int) -> str:

@@ -25,13 +25,13 @@ from isoprobe.results.reader import readable
 from isoprobe.run.against import GROUP, Second
 from isoprobe.run.announce import Trial, announcement, decoding_time, peak_memory
 from isoprobe.run.shards import Columns, planned
+from isoprobe.show.result import Result
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from isoprobe.contracts import VAE, Batch, Beta, Metric
     from isoprobe.data.batches import Prepared
-    from isoprobe.results.reader import Result
     from isoprobe.results.shard import Shard, ShardWriter
     from isoprobe.results.writer import ResultWriter
 
@@ -232,7 +232,7 @@ class Run:
         if self.against is not None:
             writer.write_group(GROUP, self._second(column, context.beta.value))
         notes = [*attrs.get("notes", ()), *gathered.notes]
-        return writer.finish({**attrs, **_beta_attrs(context.beta), "notes": notes})
+        return Result.of(writer.finish({**attrs, **_beta_attrs(context.beta), "notes": notes}))
 
     def _second(self, column: Callable[[str], np.ndarray], beta: float) -> Mapping[str, Variable]:
         if self.against is None:

@@ -16,7 +16,6 @@ import torch
 
 from isoprobe.errors import IsoprobeError, OptionError, ResultError
 from isoprobe.progress import bar
-from isoprobe.results.reader import Result
 from isoprobe.results.shard import Shard
 from isoprobe.results.working import Working, plain
 from isoprobe.results.writer import ResultWriter
@@ -25,6 +24,7 @@ from isoprobe.run.enough import Enough, largest_error
 from isoprobe.run.opening import opened, processor_threads
 from isoprobe.run.settings import Settings, remember, remembered
 from isoprobe.run.shards import Part, ShardFolder, found_in, in_order, recorded, require_same
+from isoprobe.show.result import Result
 
 if TYPE_CHECKING:
     from torch import Tensor

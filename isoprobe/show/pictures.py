@@ -8,8 +8,9 @@ import numpy as np
 
 from isoprobe.errors import OptionError
 from isoprobe.results.whole import replacing
+from isoprobe.show.plots.frames import frames
 from isoprobe.show.plots.style import styled
-from isoprobe.show.plots.walks import frames, lines
+from isoprobe.show.plots.walks import lines
 
 if TYPE_CHECKING:
     from pathlib import Path

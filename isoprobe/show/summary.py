@@ -142,6 +142,22 @@ def by_importance(shown: Sequence[Shown]) -> list[int]:
     return sorted(rows, key=lambda j: (states[j] == COLLAPSED, -(weights[j] or 0.0), j))
 
 
+def latent_table(result: Readable) -> dict[str, list[Any]]:
+    """Return the latents as columns, the most important latent first, collapsed ones last.
+
+    Args:
+        result: a complete result.
+
+    Returns:
+        ``latent`` and, named as in :func:`to_json`, every column that has a value.
+    """
+    rows = to_json(result)["latents"]
+    order = by_importance(columns(result)) or list(range(len(rows)))
+    names = {"latent": "index"} | {name: name for name in rows[0] if name != "index"}
+    table = {shown: [rows[j][name] for j in order] for shown, name in names.items()}
+    return {name: values for name, values in table.items() if any(v is not None for v in values)}
+
+
 class _Text:
     def __init__(self, result: Readable, width: int, *, unicode: bool) -> None:
         self.result = result

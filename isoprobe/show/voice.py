@@ -63,6 +63,11 @@ class Voice:
         """How it is drawn: ``good``, ``care`` or ``bad``."""
         return MANNERS.get(self.level, "care")
 
+    def __str__(self) -> str:
+        said = [f"{self.headline}. {self.meaning}"]
+        said += [f"{found.code}: {found.evidence}. Do: {found.advice}." for found in self.findings]
+        return "\n".join([*said, *self.doubts])
+
 
 def voice(result: Readable) -> Voice:
     """Repeat what the judge said of a result.

@@ -14,7 +14,7 @@ from sklearn import metrics
 
 from isoprobe.errors import OptionError, ResultError
 from isoprobe.show import plots
-from isoprobe.show.plots.walks import frames
+from isoprobe.show.plots.frames import frames
 from tests.made import (
     COSINES,
     NORMS,

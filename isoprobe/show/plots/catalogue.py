@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from isoprobe.results.reader import Result
 
 FORMATS = ("svg", "png", "pdf")
-_DPI = 200
 #: rows that show whether a column has any finite number
 _LOOKED_AT = 1000
 _STAMPS = {"svg": "Date", "pdf": "CreationDate"}
@@ -95,10 +94,10 @@ def draw(result: Result, offered: Figure) -> Canvas:
     Raises:
         PluginError: if that fails, for whatever reason.
     """
-    import matplotlib.figure
+    from isoprobe.show.plots.drawn import Drawn
 
     with styled():
-        drawn = matplotlib.figure.Figure(figsize=offered.size)
+        drawn = Drawn(figsize=offered.size)
         try:
             offered.draw(result, drawn.add_subplot())
         except Exception as error:
@@ -120,6 +119,8 @@ def save(result: Result, folder: Path, names: list[str], kind: str) -> list[Path
     Returns:
         The files.
     """
+    from isoprobe.show.plots.drawn import PRINTED
+
     paths = []
     for name in names:
         path = folder / f"{name}.{kind}"
@@ -129,17 +130,18 @@ def save(result: Result, folder: Path, names: list[str], kind: str) -> list[Path
             # no time stamp: the same result gives the same bytes
             metadata = {_STAMPS[kind]: None} if kind in _STAMPS else {}
             with replacing(path) as partial:
-                drawn.savefig(partial, format=kind, dpi=_DPI, facecolor="white", metadata=metadata)
+                drawn.savefig(
+                    partial, format=kind, dpi=PRINTED, facecolor="white", metadata=metadata
+                )
         paths.append(path)
     return paths
 
 
 def to_png(drawn: Canvas) -> bytes:
     """Return a figure as PNG on white."""
-    buffer = io.BytesIO()
-    with styled():
-        drawn.savefig(buffer, format="png", dpi=_DPI, facecolor="white")
-    return buffer.getvalue()
+    from isoprobe.show.plots.drawn import png
+
+    return png(drawn)
 
 
 def to_svg(drawn: Canvas, name: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isoprobe.errors import ResultError
+from isoprobe.show.plots.frames import frames
 from isoprobe.show.plots.latents import ranking
 from isoprobe.show.plots.style import BLUE, INK, SEQUENTIAL, SERIES, empty
 
@@ -18,40 +19,6 @@ if TYPE_CHECKING:
 _ROWS = 5000
 _PAIRS = 4
 _MOST_KINDS = 6
-
-
-def frames(values: np.ndarray) -> np.ndarray | None:
-    """Return decoded walks as pictures in [0, 1]: ``(rank, step, H, W, 1 or 3)``.
-
-    Args:
-        values: ``(rank, step, *input axes)``.
-
-    Returns:
-        The pictures; None where the inputs are no images.
-    """
-    values = np.asarray(values, dtype=np.float32)
-    if values.ndim == 4:
-        values = values[..., None]
-    elif values.ndim == 5 and values.shape[2] in {1, 3}:
-        values = np.moveaxis(values, 2, -1)
-    else:
-        return None
-    if min(values.shape[2:4]) < 2:
-        return None
-    low, high = _black_and_white(values)
-    shown: np.ndarray = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
-    shown[np.isnan(shown)] = 0
-    return shown
-
-
-def _black_and_white(values: np.ndarray) -> tuple[float, float]:
-    """Return the usual range that the values lie in, else their own."""
-    finite = values[np.isfinite(values)]
-    low, high = float(finite.min(initial=0)), float(finite.max(initial=0))
-    for bottom, top, least in ((0.0, 1.0, 0.0), (-1.0, 1.0, -1.0), (0.0, 255.0, 128.0)):
-        if bottom - 0.02 <= low and least <= high <= top + 0.02:
-            return bottom, top
-    return float(finite.min()), float(finite.max())
 
 
 def traversal(result: Result, ax: Axes, *, steps: str = "z") -> None:
@@ -67,7 +34,7 @@ def traversal(result: Result, ax: Axes, *, steps: str = "z") -> None:
     """
     group = result["traversal"]
     walks = group["images" if steps == "z" else "images_equal_y"]
-    pictures = frames(walks.values)
+    pictures = frames(walks.values, result.image_shape)
     if pictures is not None:
         tiles(pictures, ax)
         at = np.arange(walks.values.shape[1])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isoprobe.show.plots.walks import frames
+from isoprobe.show.plots.frames import frames, sheet, shrunk
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Variable
@@ -36,7 +37,7 @@ def explorer(result: Result) -> dict[str, Any] | None:
         return None
     group = result["traversal"]
     walks = group["images_equal_y"]
-    drawn = _image(walks) or _line(walks)
+    drawn = _image(walks, result.image_shape) or _line(walks)
     if drawn is None:
         return None
     latents = group["latents"].values
@@ -51,16 +52,15 @@ def explorer(result: Result) -> dict[str, Any] | None:
     }
 
 
-def _image(walks: Variable) -> dict[str, Any] | None:
-    pictures = frames(walks.values)
+def _image(walks: Variable, shape: Sequence[int] | None) -> dict[str, Any] | None:
+    pictures = frames(walks.values, shape)
     if pictures is None:
         return None
-    pictures = _shrunk(pictures)
-    ranks, steps, height, width, channels = pictures.shape
-    sheet = pictures.transpose(0, 2, 1, 3, 4).reshape(ranks * height, steps * width, channels)
+    pictures = shrunk(pictures, _LARGEST)
+    height, width = pictures.shape[2:4]
     return {
         "kind": "image",
-        "sprite": _packed(np.rint(255 * sheet).astype(np.uint8)),
+        "sprite": packed(sheet(pictures)),
         "width": width,
         "height": height,
     }
@@ -74,25 +74,18 @@ def _line(walks: Variable) -> dict[str, Any] | None:
     return {"kind": "line", "values": _rounded(walks.values[:, :, kept])}
 
 
-def _shrunk(pictures: np.ndarray) -> np.ndarray:
-    """Average blocks of pixels until a frame is small enough for a page."""
-    factor = -(-max(pictures.shape[2:4]) // _LARGEST)
-    if factor == 1:
-        return pictures
-    ranks, steps, height, width, channels = pictures.shape
-    height, width = height // factor, width // factor
-    blocks = pictures[:, :, : height * factor, : width * factor].reshape(
-        ranks, steps, height, factor, width, factor, channels
-    )
-    small: np.ndarray = blocks.mean(axis=(3, 5))
-    return small
+def packed(pixels: np.ndarray) -> str:
+    """Return bytes of pixels as a data URI, lossless while that is small.
 
+    Args:
+        pixels: as :func:`isoprobe.show.plots.frames.sheet` gives them.
 
-def _packed(sheet: np.ndarray) -> str:
-    """Return the sheet as a data URI, lossless while that is small."""
+    Returns:
+        The URI.
+    """
     from PIL import Image
 
-    image = Image.fromarray(sheet[..., 0] if sheet.shape[2] == 1 else sheet)
+    image = Image.fromarray(pixels)
     data, kind = io.BytesIO(), "png"
     image.save(data, "PNG", optimize=True)
     if data.tell() > _LOSSLESS:

@@ -79,8 +79,32 @@ def page(template: str, script: str, **content: Any) -> str:
     Returns:
         The page.
     """
-    import jinja2
     from markupsafe import Markup
+
+    folder = resources.files("isoprobe.show.report").joinpath("templates")
+    code = folder.joinpath(script).read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    return filled(
+        template,
+        # our own files, so no text of a result passes unescaped here
+        script=Markup(code),  # noqa: S704
+        style=Markup(folder.joinpath("page.css").read_text("utf-8")),  # noqa: S704
+        script_digest=digest,
+        **content,
+    )
+
+
+def filled(template: str, **content: Any) -> str:
+    """Fill a template of this package; every text is escaped but for marked ones.
+
+    Args:
+        template: file name.
+        **content: names the template uses.
+
+    Returns:
+        The text.
+    """
+    import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("isoprobe.show.report"),
@@ -91,16 +115,7 @@ def page(template: str, script: str, **content: Any) -> str:
     )
     environment.filters["number"] = facts.number
     environment.filters["greek"] = facts.greek
-    folder = resources.files("isoprobe.show.report").joinpath("templates")
-    code = folder.joinpath(script).read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-    return environment.get_template(template).render(
-        # our own files, so no text of a result passes unescaped here
-        script=Markup(code),  # noqa: S704
-        style=Markup(folder.joinpath("page.css").read_text("utf-8")),  # noqa: S704
-        script_digest=digest,
-        **content,
-    )
+    return environment.get_template(template).render(**content)
 
 
 def _figures(result: Result) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,82 @@ if TYPE_CHECKING:
     from isoprobe_plugins.commands.used_latents import Trimmed
 
 
+@dataclass(frozen=True)
+class Converted:
+    """A native checkpoint that was written.
+
+    Attributes:
+        path: the file.
+        latents: how many it has.
+        says: what it is, and what was left out, in words.
+    """
+
+    path: Path
+    latents: int
+    says: str
+
+
+def converted(
+    model: str | Path,
+    out: str | Path,
+    *,
+    adapter: str | None = None,
+    options: Mapping[str, str] | None = None,
+    metric: str | None = None,
+    beta: float | None = None,
+    latents: str = "all",
+    data: str | None = None,
+    resize: tuple[int, int] | None = None,
+    scale: tuple[float, float] | None = None,
+    overwrite: bool = False,
+) -> Converted:
+    """Write a checkpoint as one safetensors file that describes itself.
+
+    Args:
+        model: the checkpoint.
+        out: the file.
+        adapter: the one that matches when None.
+        options: of the adapter.
+        metric: training loss; the checkpoint's own when None.
+        beta: KL weight in its units; the checkpoint's own when None.
+        latents: ``all``, or ``used`` to drop those of a native checkpoint that are idle on the
+            data; ``data``, ``resize`` and ``scale`` are for this alone.
+        data: rows that tell which latents are used; the checkpoint's own when None.
+        resize: images to this height and width.
+        scale: data values that stand for the ends of the model's input range.
+        overwrite: replace an existing file.
+
+    Returns:
+        What was written.
+
+    Raises:
+        CheckpointError: when its networks are code rather than a known architecture.
+        OptionError: for options that do not go together, or a file that cannot be written.
+    """
+    from isoprobe import api
+    from isoprobe.checkpoints.native import write_checkpoint
+    from isoprobe.errors import OptionError
+
+    out = Path(out)
+    if latents == "used":
+        if beta is not None or adapter is not None or options:
+            raise OptionError("latents 'used' takes a native checkpoint as it is.")
+        return _trim(Path(model), out, data, metric, resize, scale, overwrite=overwrite)
+    if latents != "all":
+        raise OptionError(f"latents is 'all' or 'used'; found {latents!r}.")
+    vae = api.load(model, adapter=adapter, options=options)
+    changes = {"metric": metric, "beta": beta}
+    vae = vae.with_facts(**{k: v for k, v in changes.items() if v is not None})
+    manifest = describe(vae)
+    parts: Any = vae.module
+    write_checkpoint(out, parts["encoder"], parts["decoder"], manifest, overwrite=overwrite)
+    says = f"architecture {manifest.architecture}, {vae.latent_size} latents"
+    return Converted(out, vae.latent_size, says)
+
+
 @click.command(
+    cls=shared.WithFunction,
+    function=converted,
     short_help="Write a checkpoint in the native, self-describing form.",
     epilog=examples(
         "isoprobe convert VAE_mnist/ vae_mnist.safetensors",
@@ -64,26 +141,19 @@ def convert(
     Raises:
         UsageError: for rows that only --latents used would read.
     """
-    if latents == "used":
-        if beta is not None or adapter is not None or options:
-            raise click.UsageError("--latents used takes a native checkpoint as it is.")
-        _trim(model, out, data, metric, resize, scale, overwrite=overwrite)
-        return
-    if data is not None or resize is not None or scale is not None:
+    if latents == "used" and (beta is not None or adapter is not None or options):
+        raise click.UsageError("--latents used takes a native checkpoint as it is.")
+    if latents == "all" and not (data is None and resize is None and scale is None):
         raise click.UsageError("--data, --resize and --scale go with --latents used.")
-    from isoprobe import api
-    from isoprobe.checkpoints.native import write_checkpoint
     from isoprobe.registry.specs import options_paths, parse_options
     from isoprobe.results.whole import check_place
 
     check_place(out, overwrite=overwrite, inputs=(model, *options_paths(options)))
-    vae = api.load(model, adapter=adapter, options=parse_options(options, of="--option"))
-    changes = {"metric": metric, "beta": beta}
-    vae = vae.with_facts(**{k: v for k, v in changes.items() if v is not None})
-    manifest = describe(vae)
-    parts: Any = vae.module
-    write_checkpoint(out, parts["encoder"], parts["decoder"], manifest, overwrite=overwrite)
-    click.echo(f"{out}: architecture {manifest.architecture}, {vae.latent_size} latents")
+    written = converted(
+        model, out, adapter=adapter, options=parse_options(options, of="--option"), metric=metric,
+        beta=beta, latents=latents, data=data, resize=resize, scale=scale, overwrite=overwrite,
+    )  # fmt: skip
+    click.echo(f"{out}: {written.says}")
 
 
 def _trim(
@@ -95,14 +165,15 @@ def _trim(
     scale: tuple[float, float] | None,
     *,
     overwrite: bool,
-) -> None:
+) -> Converted:
     from isoprobe.checkpoints.native import write_checkpoint
     from isoprobe_plugins.commands.used_latents import trimmed
 
     found = trimmed(model, data, metric=metric, resize=resize, scale=scale)
     parts = found.networks
     write_checkpoint(out, parts.encoder, parts.decoder, found.manifest, overwrite=overwrite)
-    click.echo(f"{out}: {len(found.kept)} of {_count(found)} latents; {found.describe()}")
+    says = f"{len(found.kept)} of {_count(found)} latents; {found.describe()}"
+    return Converted(out, len(found.kept), says)
 
 
 def _count(found: Trimmed) -> int:

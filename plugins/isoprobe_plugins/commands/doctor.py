@@ -11,6 +11,7 @@ import click
 
 from isoprobe.cli import types
 from isoprobe.cli.examples import examples
+from isoprobe.cli.options import WithFunction
 from isoprobe.data.files import split_spec
 from isoprobe.hookspecs import hookimpl
 from isoprobe.results.whole import check_place, replacing
@@ -21,7 +22,47 @@ if TYPE_CHECKING:
     from isoprobe_plugins.doctor.readings import Reading
 
 
+def examine(
+    model: str | Path,
+    data: str,
+    samples: int = 256,
+    resize: tuple[int, int] | None = None,
+    scale: tuple[float, float] | None = None,
+) -> list[Reading]:
+    """Rank the plausible readings of a weights file.
+
+    Args:
+        model: the file.
+        data: spec of data like the model's training data.
+        samples: rows to try it on.
+        resize: height and width to resize images to.
+        scale: data values that stand for 0 and 1.
+
+    Returns:
+        Readings, the best first; each has ``explained``, ``beta``, ``residual`` and, in ``fields``,
+        what to declare.
+
+    Raises:
+        CheckpointError: when no reading fits the data.
+    """
+    from isoprobe.checkpoints.source import Source
+    from isoprobe.errors import CheckpointError
+    from isoprobe_plugins.adapters.weights.state import read_state
+    from isoprobe_plugins.doctor.readings import diagnose
+    from isoprobe_plugins.doctor.skeleton import skeletons
+
+    state = read_state(Source(Path(model)))
+    x = _inputs(data, samples, resize, scale, flat=_takes_vectors(state.tensors))
+    try:
+        found = skeletons(state.tensors, tuple(x.shape[1:]))
+    except CheckpointError as error:
+        raise CheckpointError(f"{model} and {data}: {error}") from error
+    return diagnose(found, state.tensors, x, _progress)
+
+
 @click.command(
+    cls=WithFunction,
+    function=examine,
     short_help="Find out how undeclared weights must be read.",
     epilog=examples(
         "isoprobe doctor vae.pth --data mnist.npz:x_test",
@@ -77,43 +118,6 @@ def doctor(
         return
     click.echo(_table(readings))
     click.echo(f"\nwritten to {out}" if out else f"\n{declaration(readings[0])}", nl=bool(out))
-
-
-def examine(
-    model: Path,
-    data: str,
-    samples: int = 256,
-    resize: tuple[int, int] | None = None,
-    scale: tuple[float, float] | None = None,
-) -> list[Reading]:
-    """Rank the plausible readings of a weights file.
-
-    Args:
-        model: the file.
-        data: spec of data like the model's training data.
-        samples: rows to try it on.
-        resize: height and width to resize images to.
-        scale: data values that stand for 0 and 1.
-
-    Returns:
-        Readings, the best first.
-
-    Raises:
-        CheckpointError: when no reading fits the data.
-    """
-    from isoprobe.checkpoints.source import Source
-    from isoprobe.errors import CheckpointError
-    from isoprobe_plugins.adapters.weights.state import read_state
-    from isoprobe_plugins.doctor.readings import diagnose
-    from isoprobe_plugins.doctor.skeleton import skeletons
-
-    state = read_state(Source(model))
-    x = _inputs(data, samples, resize, scale, flat=_takes_vectors(state.tensors))
-    try:
-        found = skeletons(state.tensors, tuple(x.shape[1:]))
-    except CheckpointError as error:
-        raise CheckpointError(f"{model} and {data}: {error}") from error
-    return diagnose(found, state.tensors, x, _progress)
 
 
 def _takes_vectors(tensors: Any) -> bool:
