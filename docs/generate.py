@@ -11,7 +11,7 @@ import numpy as np
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "digits.safetensors"
 ANALYSES = ["isometry", "importance", "rate-distortion", "density", "coordinates", "traversal"]
-PARTS = ["kl-parts", "truncation", "geometry"]
+PARTS = ["kl-parts", "truncation", "geometry", "maps"]
 #: functions that draw arrays, or several models, rather than one result
 ARRAYS = (
     "ablation",

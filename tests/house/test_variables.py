@@ -39,6 +39,7 @@ GIVEN = {
         for name in ("kept", "order", "rows", "pictured", "images", "originals")
     ),
     *(f"truncation/{n}{end}" for n in ("distortion", "from_check") for end in ("", "_se")),
+    *(f"maps/{name}" for name in ("latents", "rows", "read", "read_sd", "write", "write_sd")),
     *(f"geometry/{name}" for name in ("pair_rows", "pair_labels", "pictured")),
     *(f"geometry/images_{name}" for name in ("geodesic", "straight")),
 }

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import isoprobe
+from isoprobe.contracts import VAE, Posterior
 from isoprobe.errors import IsoprobeError
 from isoprobe.results.reader import Result
 from isoprobe_plugins.architectures.linear import linear_vae
@@ -222,3 +223,83 @@ def test_kl_of_mnist_models_in_parts(
     for bound, value, error in zip(bounds, values, errors, strict=True):
         assert abs(bound.value - value) < 2 * np.hypot(error, bound.se)
     assert parts.state == "saturated"
+
+
+@pytest.fixture(scope="module")
+def turned() -> Result:
+    """A linear VAE on whose latents neither rows nor columns stand alone, off its optimum."""
+    root = np.linalg.cholesky(covariance())
+    return isoprobe.analyze(
+        model(), exact_moments(root @ root.T, 300), metric="sse", beta=2 * BETA, samples=None,
+        analyses=("maps:rows=300,latents=6",),
+    )  # fmt: skip
+
+
+def test_maps_of_a_linear_vae_are_its_two_matrices(turned: Result) -> None:
+    group, vae = turned["maps"], model()
+    order = group["latents"].values
+    at = torch.zeros(1, 6, dtype=torch.float64)
+    columns = torch.func.jacfwd(vae.decode)(at)[0, :, 0].T.detach().numpy()[order]
+    rows = torch.func.jacrev(lambda x: vae.encode(x).mean)(at)[0, :, 0].detach().numpy()[order]
+    assert (np.abs(columns).max(axis=1) > 0.1).sum() == KEPT.sum()
+    np.testing.assert_allclose(group["write"].values, columns, atol=1e-6)
+    np.testing.assert_allclose(group["read"].values, rows, atol=1e-6)
+    np.testing.assert_allclose(group["read_sd"].values, 0, atol=1e-6)
+    # at the optimum of its own beta each latent reads along what it writes
+    np.testing.assert_allclose(group["alignment"].values[: KEPT.sum()], 1, atol=1e-6)
+    assert int(group["rows"].values) == 300
+
+
+def test_what_bce_asks_an_encoder_to_read_is_found_from_logits_and_from_means_alike() -> None:
+    generator = torch.Generator().manual_seed(1)
+    inner = torch.randn(2, 5, generator=generator, dtype=torch.float64)
+    reads = torch.randn(5, 2, generator=generator, dtype=torch.float64)
+    rows = torch.rand(40, 5, generator=generator, dtype=torch.float64)
+
+    def encode(x: torch.Tensor) -> Posterior:
+        mean = torch.tanh(x @ reads)
+        return Posterior(mean, torch.full_like(mean, 0.5))
+
+    def build(logits: bool) -> VAE:
+        return VAE(
+            name="own", encode=encode, decode=lambda z: torch.sigmoid(z @ inner),
+            input_shape=(5,), latent_shape=(2,),
+            decode_logits=(lambda z: z @ inner) if logits else None,
+            module=torch.nn.ParameterList([inner]),
+        )  # fmt: skip
+
+    found = [
+        isoprobe.analyze(
+            build(logits),
+            rows.numpy(),
+            metric="bce",
+            beta=1.0,
+            samples=None,
+            dtype="float64",
+            analyses=("maps:rows=40",),
+        )["maps"]
+        for logits in (True, False)
+    ]
+    order = found[0]["latents"].values
+    mean = encode(rows).mean
+    slope = torch.sigmoid(mean @ inner) * (1 - torch.sigmoid(mean @ inner))
+    for group in found:
+        expected = (slope[:, None] * inner).mean(dim=0).numpy()[order]
+        np.testing.assert_allclose(group["write"].values, expected, rtol=1e-6)
+        spread = (slope[:, None] * inner).numpy()[:, order].std(axis=0, ddof=1)
+        np.testing.assert_allclose(group["write_sd"].values, spread, rtol=1e-5)
+        read = (reads.T[None] * (1 - mean**2)[:, :, None]).numpy()[:, order]
+        np.testing.assert_allclose(group["read"].values, read.mean(axis=0), rtol=1e-6)
+        # -d^2 D / (dx dz_j) of the cross entropy is the column of logits itself
+        asked = inner.numpy()[order]
+        moves = (rows - rows.mean(dim=0)).numpy()
+        said, wanted = read @ moves.T, asked @ moves.T
+        cosines = (said * wanted).sum(axis=-1) / np.linalg.norm(said, axis=-1)
+        cosines /= np.linalg.norm(wanted, axis=-1)
+        assert (np.abs(cosines) < 0.999).all()
+        np.testing.assert_allclose(group["alignment"].values, cosines.mean(axis=0), rtol=1e-6)
+
+
+def test_maps_name_what_they_cannot_take() -> None:
+    with pytest.raises(IsoprobeError, match="maps' latents is at least 1; found 0"):
+        isoprobe.analyze(model(), np.zeros((4, 6)), metric="sse", analyses=("maps:latents=0",))

@@ -12,7 +12,7 @@ from isoprobe.show.report import render
 
 NAMES = {
     "kl_parts", "information_bits", "probe_accuracy", "probe_bits", "truncation",
-    "truncation_pictures", "distances", "shortest_paths",
+    "truncation_pictures", "distances", "shortest_paths", "read_write",
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from isoprobe.show.plots.comparisons import matched, rate_distortion_points, spe
 from isoprobe.show.plots.densities import density_estimators, density_scatter
 from isoprobe.show.plots.latents import inverse_variances, norms, orthogonality, scree
 from isoprobe.show.plots.losses import rate_distortion
+from isoprobe.show.plots.maps import read_write
 from isoprobe.show.plots.parts import (
     distances,
     information_bits,
@@ -57,6 +58,7 @@ __all__ = [
     "probe_bits",
     "rate_distortion",
     "rate_distortion_points",
+    "read_write",
     "roc",
     "save",
     "score_histogram",

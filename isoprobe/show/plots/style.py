@@ -27,6 +27,8 @@ GREY = "#8A8A8A"
 INK = "#1B1B1E"
 #: sequential colours, even in lightness
 SEQUENTIAL = "cividis"
+#: signed values: blue below 0, red above
+DIVERGING = "RdBu_r"
 
 _SETTINGS: dict[str, Any] = {
     "font.size": 8.5,

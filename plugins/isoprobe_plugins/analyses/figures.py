@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from isoprobe.contracts import Figure
-from isoprobe.show.plots import anomalies, densities, latents, losses, parts, walks
+from isoprobe.show.plots import anomalies, densities, latents, losses, maps, parts, walks
 
 IMPORTANCE = (
     Figure(
@@ -168,6 +168,18 @@ TRUNCATION = (
         "The same rows from the k most important latents, and, last, the rows themselves.",
         "truncation/images",
         (5.0, 4.6),
+    ),
+)
+MAPS = (
+    Figure(
+        "read_write",
+        maps.read_write,
+        "What each latent reads and writes",
+        "Mean derivative of mu_j by the input, and of the output by z_j, each on its own scale: "
+        "red raises, blue lowers. In brackets how far mu_j reads what the "
+        "objective asks it to read, along the differences between rows: 1 is all of it.",
+        "maps/write",
+        (5.0, 2.4),
     ),
 )
 GEOMETRY = (
