@@ -349,6 +349,9 @@ class Dataset(abc.ABC):
         notes: what a reader should know about how it was read, a sentence each.
         columns: names of the values of a row, where a table names them.
         factors: names of the labels of a row, where it has several.
+        carried: names of columns that go along with the rows and not into the model, such as ids.
+        folded: for each of ``columns`` the table's own column it was made from, where it was made,
+            as the values of a category are.
     """
 
     name: str
@@ -357,6 +360,8 @@ class Dataset(abc.ABC):
     notes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     factors: tuple[str, ...] = ()
+    carried: tuple[str, ...] = ()
+    folded: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -369,6 +374,10 @@ class Dataset(abc.ABC):
     def labels(self, indices: np.ndarray) -> np.ndarray | None:
         """Labels of the rows, ``(len(indices),)``, or ``(len(indices), factors)``, if any."""
         return None
+
+    def carry(self, indices: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Columns named in ``carried``, each ``(len(indices),)``, text or numbers."""
+        return {}
 
     @abc.abstractmethod
     def fingerprint(self) -> str:
@@ -514,6 +523,7 @@ class Setup:
         expectation: how E_z D is taken: ``gaussian`` draws or ``two-point`` (A.6).
         training_share: share of the rows that the checkpoint was trained on; None if not known.
         factors: their names, where a row has several.
+        carried: names of columns that go along with the rows.
     """
 
     vae: VAE
@@ -528,6 +538,7 @@ class Setup:
     expectation: str = "gaussian"
     training_share: float | None = None
     factors: tuple[str, ...] = ()
+    carried: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -539,12 +550,14 @@ class Batch:
         x: inputs as the model sees them, ``(B, *input_shape)``.
         quantities: named tensors, first axis B; see :mod:`isoprobe.probe.quantities`.
         labels: labels of the rows, ``(B,)``, or ``(B, factors)`` where a row has several, or None.
+        carried: columns that go along with the rows, ``(B,)`` each, text or numbers.
     """
 
     index: np.ndarray
     x: Tensor
     quantities: Mapping[str, Tensor]
     labels: np.ndarray | None = None
+    carried: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.quantities[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,19 @@ from isoprobe.run.settings import ScoreSettings
 
 #: of the options that settings give
 ORDER = (
-    *("alpha", "contamination", "by_latent", "by_input", "metric", "adapter", "options", "trust"),
+    *(
+        "alpha",
+        "fdr",
+        "by",
+        "trim",
+        "contamination",
+        "by_latent",
+        "by_input",
+        "metric",
+        "adapter",
+        "options",
+        "trust",
+    ),
     *("allow_random", "samples", "batch_size", "resize", "scale", "device", "dtype"),
     *("memory", "threads"),
 )
@@ -26,6 +39,8 @@ ORDER = (
         "isoprobe analyze model.safetensors --data normal.npy --analysis anomaly --out normal.h5",
         "isoprobe score model.safetensors --data new.csv --reference normal.h5 > scores.csv",
         "isoprobe score model.safetensors --data new.npy --reference normal.h5 --out s.parquet",
+        "isoprobe score m.safetensors --data 'new.csv:id=patient;keep=site' --reference r.h5 "
+        "--by site --fdr 0.05 --top 10 --summary s.json",
     ),
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -44,6 +59,20 @@ ORDER = (
     help="Write a .csv, .parquet or .h5 file. [default: CSV to stdout]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+@click.option(
+    "--top",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Say on stderr which inputs and latents made the N highest rows odd.",
+)
+@click.option(
+    "--summary",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="F.json",
+    help="Write counts, groups and the highest rows with all their parts as JSON.",
+)
 @click.option("--resume", is_flag=True, help="Go on with an unfinished .h5 file.")
 @shared.own_class
 @shared.class_arguments
@@ -55,6 +84,8 @@ def score(
     reference: Path,
     out: Path | None,
     overwrite: bool,
+    top: int,
+    summary: Path | None,
     resume: bool,
     options: tuple[str, ...],
     by_input: bool,
@@ -64,24 +95,38 @@ def score(
 ) -> None:
     """Score new rows of data as anomalies, as many as there are, in flat memory.
 
-    Columns: row, score and its parts in units of the metric, conformal p-value, and a flag (1) for
-    each rule: p-value up to alpha, score above the reference's quantile or contamination.
+    Columns: row, ids and labels where --data names them, score and its parts in units of the
+    metric, conformal p-value, and a flag (1) for each rule: p-value up to alpha, score above the
+    reference's quantile or contamination, and with --fdr a bounded share of false flags.
     """
     from isoprobe.data.files import split_spec
     from isoprobe.registry.specs import options_paths, parse_options
     from isoprobe.results.flat import csv_to
+    from isoprobe.results.whole import check_place, replacing
+    from isoprobe.run.decisions import Tally, document, lines
     from isoprobe.run.scoring import open_scoring
     from isoprobe.run.tables import check_out, write_batches, write_scores
 
     inputs = (model, reference, split_spec(data)[0], *options_paths(options))
     check_out(out, overwrite=overwrite, by_input=by_input, resume=resume, inputs=inputs)
+    if summary is not None:
+        check_place(summary, overwrite=overwrite, inputs=inputs)
     settings |= {"options": parse_options(options, of="--option"), "by_input": by_input}
     shared.with_class(settings, own_class, class_arguments)
     with open_scoring(model, data, reference, **settings) as scoring:
         for note in scoring.notes:
             click.echo(note, err=True)
+        tally = Tally(top, scoring.asked.by)
         if out is None:
-            write_batches(scoring, csv_to(sys.stdout), progress=True)
-            return
-        write_scores(scoring, out, overwrite=overwrite, resume=resume, progress=True)
-        click.echo(f"{scoring.rows:,} rows scored: {out}", err=True)
+            write_batches(scoring, csv_to(sys.stdout), progress=True, tally=tally)
+        else:
+            write_scores(
+                scoring, out, overwrite=overwrite, resume=resume, progress=True, tally=tally
+            )
+            click.echo(f"{scoring.rows:,} rows scored: {out}", err=True)
+        said = document(scoring, tally)
+        for line in lines(said, scoring.asked.alpha):
+            click.echo(line, err=True)
+        if summary is not None:
+            with replacing(summary) as partial:
+                partial.write_text(json.dumps(said, indent=2, allow_nan=False) + "\n", "utf-8")

@@ -101,6 +101,15 @@ class Prepared:
             x, labels = x[back], None if labels is None else labels[back]
         return x.to(dtype).to(device).contiguous(), labels
 
+    def carried(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        """Columns that go along with samples start to stop, ``(stop - start,)`` each."""
+        if not self.dataset.carried:
+            return {}
+        rows = self.indices(start, stop)
+        place = np.argsort(rows)
+        back = np.argsort(place)
+        return {name: values[back] for name, values in self.dataset.carry(rows[place]).items()}
+
     def _read(self, rows: np.ndarray) -> tuple[Tensor, np.ndarray | None]:
         """Inputs in double precision and labels of ascending rows."""
         x = _finite(self.dataset.read(rows), rows, self.name)

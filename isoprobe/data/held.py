@@ -25,6 +25,8 @@ class Held(Dataset):
         name: as shown in summaries.
         notes: what a reader should know about how they were read.
         labels: of the rows, ``(N,)``.
+        carried: columns that go along with the rows, ``(N,)`` each, by name.
+        columns: names of the values of a row.
     """
 
     def __init__(
@@ -33,6 +35,8 @@ class Held(Dataset):
         name: str = "array in memory",
         notes: Sequence[str] = (),
         labels: np.ndarray | None = None,
+        carried: Mapping[str, np.ndarray] | None = None,
+        columns: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.rows = rows
@@ -40,6 +44,9 @@ class Held(Dataset):
         self.dtype = rows.dtype.name
         self.notes = tuple(notes)
         self._labels = labels
+        self._carried = dict(carried or {})
+        self.carried = tuple(self._carried)
+        self.columns = tuple(columns)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -52,6 +59,10 @@ class Held(Dataset):
     def labels(self, indices: np.ndarray) -> np.ndarray | None:
         """Labels at the indices, where there are some."""
         return None if self._labels is None else self._labels[indices]
+
+    def carry(self, indices: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Columns that go along with the rows."""
+        return {name: np.asarray(values)[indices] for name, values in self._carried.items()}
 
     def fingerprint(self) -> str:
         """Hash of all bytes."""
@@ -206,7 +217,8 @@ def _of_frame(data: Any, name: str) -> Dataset:
             + f"; expected numbers only: leave it out, as in df.drop(columns={odd!r})"
         )
     shown = ", ".join(columns[:8]) + (", ..." if len(columns) > 8 else "")
-    return Held(np.stack(rows, axis=1), name, (f"{len(columns)} columns: {shown}",))
+    note = f"{len(columns)} columns: {shown}"
+    return Held(np.stack(rows, axis=1), name, (note,), columns=columns)
 
 
 def _missing(value: Any) -> bool:

@@ -168,6 +168,7 @@ class Run:
             expectation=self.options.expectation,
             training_share=self.training_share,
             factors=self.data.dataset.factors,
+            carried=self.data.dataset.carried,
         )
 
     def pilot(self) -> np.ndarray:
@@ -335,6 +336,8 @@ class Pass:
         data, vae = self.run.data, self.run.vae
         x, labels = data.batch(start, stop, vae.device, vae.dtype)
         batch = self._probe(np.arange(start, stop), x, labels)
+        if data.dataset.carried:
+            batch = replace(batch, carried=data.carried(start, stop))
         columns: dict[str, Variable] = {}
         if not data.order.whole:
             rows = data.indices(start, stop)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from isoprobe.data.batches import Prepared
 
 #: settings of scores that make no sense for batches of an engine
-_LEFT_OUT = frozenset({"samples", "by_input"})
+_LEFT_OUT = frozenset({"samples", "by_input", "fdr", "by"})
 #: models held at once in a process, for engines that send a scorer anew with each batch
 _HELD = 4
 
@@ -46,7 +46,8 @@ class Scorer:
             model in memory.
         reference: result file of ``analyze`` with the analysis ``anomaly``, likewise.
         columns: which columns of a table are the model's inputs, in order; None for all.
-        **settings: as for :func:`isoprobe.score`, but ``samples`` and ``by_input``.
+        **settings: as for :func:`isoprobe.score`, but ``samples`` and ``by_input``, and but ``fdr``
+            and ``by``, which need all rows or columns beside them.
 
     Raises:
         OptionError: for a setting that there is not, or that cannot be.
@@ -155,7 +156,7 @@ class _Engine:
     """A loaded model beside its reference, which scores one batch at a time."""
 
     def __init__(self, model: VAE | Path, reference: str | Path, asked: ScoreSettings) -> None:
-        against = Reference.read(reference, asked.contamination)
+        against = Reference.read(reference, asked.contamination, trim=asked.trim)
         metric = against.metric(asked.metric)
         self.asked = replace(asked, metric=metric, dtype=asked.dtype or against.dtype)
         if isinstance(model, Path):

@@ -13,17 +13,20 @@ import torch
 
 from isoprobe.contracts import VAE, Beta, Context, Metric, Setup
 from isoprobe.data.batches import prepare
+from isoprobe.data.groups import group_keys, grouping
 from isoprobe.derivatives.memory import decoder_width
 from isoprobe.errors import CheckpointError, MetricError, OptionError, ResultError
 from isoprobe.probe.fixed import TWO_POINT
-from isoprobe.probe.objective import Objective, terms_of
+from isoprobe.probe.objective import Objective, parts, terms_of
 from isoprobe.probe.shared import PassStatistics
 from isoprobe.registry.lookup import installed
 from isoprobe.results.reader import Result, readable
+from isoprobe.run.decisions import Explained, decided, input_names
 from isoprobe.run.opening import opened, processor_threads
 from isoprobe.run.settings import ScoreSettings
 from isoprobe.run.settle import model_attributes, tried
 from isoprobe.theory.detection import conformal_p_values, upper_threshold
+from isoprobe.theory.discoveries import trimmed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from isoprobe.data.batches import Prepared
 
 GROUP = "anomaly"
+_USUAL = "usual_"
 _MAX_BATCH = 8192
 #: rows that go through a model at least: of fewer, products are summed in another order
 _LEAST = 32
@@ -41,39 +45,126 @@ _COPIES = 4
 
 
 @dataclass(frozen=True)
+class Pool:
+    """Scores of reference rows.
+
+    Attributes:
+        scores: of all, ascending, ``(N,)``.
+        groups: of each group, ascending, by its number; None where all are one.
+    """
+
+    scores: np.ndarray
+    groups: Mapping[int, np.ndarray] | None = None
+
+    @classmethod
+    def read(cls, result: Result, by: str | None, trim: float) -> Pool:
+        """Read the scores of a reference, less a share of the highest.
+
+        Args:
+            result: with the analysis ``anomaly``.
+            by: column that tells groups apart; None for one pool.
+            trim: share of each pool's highest scores that is left out.
+
+        Returns:
+            The scores.
+
+        Raises:
+            ResultError: when its rows are not told apart by that column.
+        """
+        group = result[GROUP]
+        whole = cls(trimmed(group["reference"].values, trim))
+        if by is None:
+            return whole
+        made = str(group["by"].values) if "by" in group else None
+        if made != by:
+            found = "is one group" if made is None else f"is grouped by '{made}'"
+            raise ResultError(
+                f"--by {by}: the reference {result.path.name} {found}; make it with 'isoprobe "
+                f"analyze MODEL --data FILE.csv:keep={by} --analysis anomaly:by={by} --out F.h5'"
+            )
+        normal = len(group["reference"].values) < result.sizes["sample"]
+        columns = result.samples(names=["score", "group", *(["anomalous"] if normal else [])])
+        keep = ~columns["anomalous"].astype(bool) if normal else slice(None)
+        scores, keys = columns["score"][keep], columns["group"][keep]
+        groups = {int(key): trimmed(np.sort(scores[keys == key]), trim) for key in np.unique(keys)}
+        return cls(whole.scores, groups)
+
+    def p_values(
+        self, scores: np.ndarray, tolerance: np.ndarray, keys: np.ndarray | None
+    ) -> np.ndarray:
+        """Conformal p-values of new rows, each against its own group; 1 where that has no row.
+
+        Args:
+            scores: of new rows, ``(B,)``.
+            tolerance: within which scores are tied, ``(B,)``.
+            keys: numbers of the rows' groups, ``(B,)``; None where all are one.
+
+        Returns:
+            ``(B,)``.
+        """
+        if self.groups is None or keys is None:
+            return conformal_p_values(scores, self.scores, tolerance)
+        found = np.ones(len(scores))
+        for key in np.unique(keys):
+            own = keys == key
+            group = self.groups.get(int(key), np.empty(0))
+            found[own] = conformal_p_values(scores[own], group, tolerance[own])
+        return found
+
+    def size(self, key: int | None) -> int:
+        """Reference rows of a group, or of all."""
+        if self.groups is None or key is None:
+            return len(self.scores)
+        return len(self.groups.get(key, ()))
+
+
+@dataclass(frozen=True)
 class Reference:
     """What scores are measured against, read once from a result with the analysis ``anomaly``.
 
     Attributes:
         path: the result file.
         attrs: its root attributes.
-        scores: of the reference rows, ascending, ``(N,)``.
+        pool: scores of its rows, and by group where these are told apart.
         thresholds: rows of a higher score are flagged, by rule.
+        usual: means and spreads of parts over its rows, by name; none in older results.
     """
 
     path: Path
     attrs: Mapping[str, Any]
-    scores: np.ndarray
+    pool: Pool
     thresholds: Mapping[str, float]
+    usual: Mapping[str, np.ndarray]
 
     @classmethod
-    def read(cls, path: str | Path, contamination: float | None = None) -> Reference:
+    def read(
+        cls,
+        path: str | Path,
+        contamination: float | None = None,
+        by: str | None = None,
+        trim: float = 0.0,
+    ) -> Reference:
         """Read a reference.
 
         Args:
             path: the result file.
             contamination: share of its rows, labelled or not, that are anomalies; None for what
                 the result itself has.
+            by: column that tells groups of its rows apart; None for one pool.
+            trim: share of each pool's highest scores that is left out.
 
         Returns:
             The reference; the file is closed again.
 
         Raises:
-            ResultError: when it is no result, or was made without the analysis ``anomaly``.
+            ResultError: when it is no result, or was made without the analysis ``anomaly``, or
+                without those groups.
             OptionError: for a share outside (0, 1).
         """
         if contamination is not None and not 0 < contamination < 1:
             raise OptionError(f"--contamination lies between 0 and 1; found {contamination:g}.")
+        if not 0 <= trim < 1:
+            raise OptionError(f"--trim is at least 0 and below 1; found {trim:g}.")
         with readable(path), Result.open(path) as result:
             if GROUP not in result:
                 raise ResultError(
@@ -86,7 +177,13 @@ class Reference:
             if contamination is not None:
                 every = np.sort(result.samples(names=["score"])["score"])
                 thresholds["contamination"] = upper_threshold(every, contamination)
-            return cls(Path(path), result.attrs, group["reference"].values, thresholds)
+            usual = {
+                name.removeprefix(_USUAL): group[name].values
+                for name in group
+                if name.startswith(_USUAL)
+            }
+            pool = Pool.read(result, by, trim)
+            return cls(Path(path), result.attrs, pool, thresholds, usual)
 
     @property
     def beta(self) -> float:
@@ -160,6 +257,8 @@ def check_settings(asked: ScoreSettings) -> None:
     """
     if not 0 < asked.alpha < 1:
         raise OptionError(f"--alpha lies between 0 and 1; found {asked.alpha:g}.")
+    if asked.fdr is not None and not 0 < asked.fdr < 1:
+        raise OptionError(f"--fdr lies between 0 and 1; found {asked.fdr:g}.")
 
 
 class Scores:
@@ -182,6 +281,7 @@ class Scores:
         self, vae: VAE, metric: Metric, reference: Reference, asked: ScoreSettings
     ) -> None:
         self.vae, self.reference, self.asked = vae, reference, asked
+        self.metric = metric
         transform = vae.facts.transform_metric
         known = None if transform is None else installed().metric(transform)
         self.objective = Objective(
@@ -207,13 +307,16 @@ class Scores:
         unseen = PassStatistics.empty(vae.latent_size)
         self._context = Context(setup, Beta(reference.beta, "reference"), unseen)
 
-    def columns(self, x: Tensor, rows: np.ndarray, name: str) -> dict[str, np.ndarray]:
+    def columns(
+        self, x: Tensor, rows: np.ndarray, name: str, keys: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """Score some rows.
 
         Args:
             x: inputs, ``(B, *input_shape)``; B may be 0.
             rows: their numbers, ``(B,)``.
             name: of the data, for errors.
+            keys: numbers of their groups, ``(B,)``; None where all rows are one.
 
         Returns:
             Columns by name, each ``(B, ...)``.
@@ -226,7 +329,7 @@ class Scores:
         score = found["score"]
         self._check(rows, score, name)
         tolerance = found["score_tolerance"]
-        p_value = conformal_p_values(score, self.reference.scores, tolerance)
+        p_value = self.reference.pool.p_values(score, tolerance, keys)
         thresholds = self.reference.thresholds
         return {
             "row": rows,
@@ -294,14 +397,28 @@ class Scoring:
         self.batch, self.rows = scores.batch, data.samples
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        return self.batches(range(self.rows))
+        batches = self.batches(range(self.rows))
+        return iter(batches) if self.asked.fdr is None else decided(batches, self.asked.fdr)
 
     def batches(self, rows: range) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the columns of successive batches of some of the rows."""
+        """Yield the columns of successive batches of some of the rows, each row by itself.
+
+        What a decision over all rows adds, iteration over the whole adds.
+        """
         for start in range(rows.start, rows.stop, self.batch):
             stop = min(start + self.batch, rows.stop)
-            x, _ = self.data.batch(start, stop, self.vae.device, self.vae.dtype)
-            yield self.scores.columns(x, self.data.indices(start, stop), self.data.name)
+            x, labels = self.data.batch(start, stop, self.vae.device, self.vae.dtype)
+            along = self.data.carried(start, stop)
+            keys = None
+            if self.asked.by is not None:
+                keys = group_keys(grouping(along, self.asked.by, self.data.name))
+            if labels is not None and labels.ndim == 1:
+                along["label"] = labels
+            rows = self.data.indices(start, stop)
+            columns = self.scores.columns(x, rows, self.data.name, keys)
+            # a column that goes along under the name of one of ours is told apart
+            given = {f"{n}_given" if n in columns else n: v for n, v in along.items()}
+            yield {"row": rows, **given, **columns}
 
     def attributes(self) -> dict[str, object]:
         """What the scores depend on, to be recorded with them."""
@@ -316,6 +433,9 @@ class Scoring:
             "reference_data": attrs["data"],
             "reference_data_fingerprint": attrs["data_fingerprint"],
             "alpha": self.asked.alpha,
+            **({} if self.asked.fdr is None else {"fdr": self.asked.fdr}),
+            **({} if self.asked.by is None else {"by": self.asked.by}),
+            **({} if self.asked.trim == 0 else {"trim": self.asked.trim}),
             "thresholds": dict(self.reference.thresholds),
             "device": str(self.vae.device),
             "dtype": str(self.vae.dtype).removeprefix("torch."),
@@ -338,6 +458,54 @@ class Scoring:
                 "with itself, and the p-values are no test"
             )
         return found
+
+    def explained(self, position: int, score: float | None = None) -> Explained:
+        """Return what made a row's score, part by part.
+
+        Args:
+            position: of the row among those scored.
+            score: as it was found in company, from which rounding may keep it apart; None for its
+                own.
+
+        Returns:
+            Its parts, which add up to the score exactly.
+        """
+        x, _ = self.data.batch(position, position + 1, self.vae.device, self.vae.dtype)
+        usual, beta = self.reference.usual, self.reference.beta
+        objective = Objective(
+            self.vae,
+            self.scores.metric,
+            self.scores.objective.transform_metric,
+            by_input="distortion_mean" in usual,
+            batch_size=1,
+            expectation=self.reference.expectation,
+        )
+        terms = objective(x)
+        whole = parts(terms, beta)
+        names, values = [], []
+        expected: list[float] | None = [] if "kl_mean" in usual else None
+        if terms.by_input is not None:
+            named, found = input_names(self.data.dataset, self.vae.input_shape), terms.by_input[0]
+            mean = usual["distortion_mean"].ravel()
+            for name, places in named.items():
+                names.append(("input", name))
+                values.append(float(found.double().ravel()[places].sum()))
+                if expected is not None:
+                    expected.append(float(mean[places].sum()))
+        else:
+            distortion = float(whole.distortion[0])
+            distortion += 0.0 if whole.transform is None else float(whole.transform[0])
+            names.append(("distortion", "distortion"))
+            values.append(distortion)
+            expected = None
+        for latent, value in enumerate(whole.rate[0].tolist()):
+            names.append(("latent", str(latent)))
+            values.append(value)
+            if expected is not None:
+                expected.append(beta * float(usual["kl_mean"][latent]))
+        return Explained.of(
+            float(whole.score[0]) if score is None else score, names, values, expected
+        )
 
 
 @contextmanager
@@ -366,7 +534,7 @@ def open_scoring(
     """
     asked = ScoreSettings(**settings)
     check_settings(asked)
-    against = Reference.read(reference, asked.contamination)
+    against = Reference.read(reference, asked.contamination, asked.by, asked.trim)
     chosen = against.metric(asked.metric)
     asked = replace(asked, metric=chosen, dtype=asked.dtype or against.dtype)
     with opened(model, data, asked) as subject, processor_threads(asked.threads):
@@ -380,6 +548,8 @@ def open_scoring(
             scale=asked.scale,
             metric=chosen,
         )
+        if asked.by is not None:
+            grouping(prepared.carried(0, 1), asked.by, prepared.name)
         vae = tried(vae, chosen, prepared, asked, [], differentiated=False)
         yield Scoring(Scores(vae, chosen, against, asked), prepared)
 
@@ -391,6 +561,9 @@ def score(
     *,
     metric: str | Metric | None = None,
     alpha: float = 0.05,
+    fdr: float | None = None,
+    by: str | None = None,
+    trim: float = 0.0,
     contamination: float | None = None,
     by_latent: bool = False,
     by_input: bool = False,
@@ -415,6 +588,9 @@ def score(
         reference: result file of ``analyze`` with the analysis ``anomaly``.
         metric: has to be the reference's, which is taken when None.
         alpha: rows of a conformal p-value up to this are flagged.
+        fdr: flag rows too so that at most this share of those flagged is expected to be normal.
+        by: column that goes along and tells groups; each row is compared with its own.
+        trim: share of the reference's highest scores that is left out, as of anomalies.
         contamination: share of the reference's rows that are anomalies, for a threshold.
         by_latent: give the rate of each latent too.
         by_input: give the distortion parts by input too, where the metric is a sum over inputs.
@@ -432,9 +608,10 @@ def score(
         threads: processor threads; as many as PyTorch takes when None.
 
     Returns:
-        Columns by name, each ``(N,)``: ``row``, ``score`` and its parts ``distortion``,
-        ``transform`` (decomposed loss alone) and ``rate`` in units of the metric, ``p_value``, a
-        flag for each rule; with ``by_latent`` also ``rate_by_latent``, ``(N, n)``, with
+        Columns by name, each ``(N,)``: ``row``, what goes along with the rows, ``label`` where
+        there is one, ``score`` and its parts ``distortion``, ``transform`` (decomposed loss alone)
+        and ``rate`` in units of the metric, ``p_value``, a flag for each rule, with ``fdr`` also
+        ``q_value`` and ``flag_fdr``; with ``by_latent`` also ``rate_by_latent``, ``(N, n)``, with
         ``by_input`` also ``distortion_map``, ``(N, *input_shape)``.
     """
     given = locals()

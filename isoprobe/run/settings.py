@@ -195,6 +195,25 @@ class ScoreSettings(Opening):
     alpha: float = setting(
         0.05, "False alarms accepted: flag conformal p-values up to this.", typed="0.05"
     )
+    fdr: float | None = setting(
+        None,
+        "Flag rows too so that at most this share of those flagged is expected to be normal "
+        "(Benjamini and Hochberg); alpha alone flags that share of all normal rows.",
+        metavar="SHARE",
+    )
+    by: str | None = setting(
+        None,
+        "Compare each row with reference rows of its own group, told by a column that goes along, "
+        "as --data FILE.csv:keep=COLUMN; the reference needs --analysis anomaly:by=COLUMN.",
+        metavar="COLUMN",
+    )
+    trim: float = setting(
+        0.0,
+        "Share of the reference that may be anomalies itself: its highest scores are left out, "
+        "which assumes that these are the anomalies.",
+        metavar="SHARE",
+        typed="0",
+    )
     contamination: float | None = setting(
         None,
         "Share of the reference's rows that are anomalies. [default: as in the reference]",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from isoprobe.progress import bar
 from isoprobe.results import flat
 from isoprobe.results.working import Working
 from isoprobe.results.writer import ResultWriter
+from isoprobe.run.decisions import StepUp, Tally
 from isoprobe.run.shards import Columns, ShardFolder, even
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ _TEXTS = {
     "rate_by_latent": ("beta KL_j", "metric"),
     "distortion_map": ("distortion part of the score by input", "metric"),
     "p_value": ("conformal p-value against the reference", "1"),
+    "q_value": ("least false discovery rate at which the row is flagged", "1"),
+    "flag_fdr": ("flagged at the false discovery rate asked for", "1"),
+    "label": ("label given with the data", "1"),
 }
 #: names of the axes of one input, by their number
 _AXES = {1: ("input",), 2: ("row", "column"), 3: ("channel", "row", "column")}
@@ -76,10 +80,12 @@ def write_scores(
     overwrite: bool = False,
     resume: bool = False,
     progress: bool = False,
+    tally: Tally | None = None,
 ) -> None:
     """Score every row into a file that is whole or not there.
 
-    HDF5 is made of shards, as by ``analyze``: what an interrupted run leaves can be resumed.
+    HDF5 is made of shards, as by ``analyze``: what an interrupted run leaves can be resumed. It
+    holds numbers alone: of columns that are text the row's number tells which they are.
 
     Args:
         scoring: the rows.
@@ -87,6 +93,7 @@ def write_scores(
         overwrite: replace an existing file.
         resume: go on with an unfinished HDF5 file, if there is one.
         progress: show a bar on stderr.
+        tally: counts every row as it is written.
 
     Raises:
         OptionError: for another format, or Parquet without pyarrow.
@@ -94,21 +101,28 @@ def write_scores(
     """
     check_out(out, overwrite=overwrite, resume=resume)
     if out.suffix == ".h5":
-        _hdf5(scoring, out, overwrite=overwrite, resume=resume, progress=progress)
+        counted = tally or Tally()
+        _hdf5(scoring, out, counted, overwrite=overwrite, resume=resume, progress=progress)
         return
     with flat.writing(out, scoring.rows) as write:
-        write_batches(scoring, write, progress=progress)
+        write_batches(scoring, write, progress=progress, tally=tally)
 
 
-def write_batches(scoring: Scoring, write: flat.Write, *, progress: bool = False) -> None:
+def write_batches(
+    scoring: Scoring, write: flat.Write, *, progress: bool = False, tally: Tally | None = None
+) -> None:
     """Score every row, and hand on the columns batch by batch."""
     with bar(scoring.rows, 0, "scoring", shown=progress) as advance:
         for columns in scoring:
             write(columns)
             advance(len(columns["score"]))
+            if tally is not None:
+                tally.take(columns)
 
 
-def _hdf5(scoring: Scoring, out: Path, *, overwrite: bool, resume: bool, progress: bool) -> None:
+def _hdf5(
+    scoring: Scoring, out: Path, tally: Tally, *, overwrite: bool, resume: bool, progress: bool
+) -> None:
     attributes = scoring.attributes()
     asked, order, latent = scoring.asked, scoring.data.order, scoring.vae.latent_size
     identity = {**attributes, "parts": asked.by_latent, "map": asked.by_input}
@@ -124,22 +138,36 @@ def _hdf5(scoring: Scoring, out: Path, *, overwrite: bool, resume: bool, progres
                 with folder.writer(rows, order, latent) as shard:
                     for columns in scoring.batches(rows):
                         count = len(columns["score"])
-                        shard.append(count, {k: _variable(k, v) for k, v in columns.items()})
+                        shard.append(count, _numbers(columns))
                         advance(count)
                     shard.finish(folder.record(), {})
         with (
             folder.opened(ranges, order) as shards,
             ResultWriter(working, samples=scoring.rows, latent=latent) as writer,
         ):
-            every = Columns(shards)
-            for start in range(0, scoring.rows, _ROWS):
+            every, step = Columns(shards), StepUp()
+            starts = range(0, scoring.rows, _ROWS)
+            for start in starts if asked.fdr is not None else ():
+                step.count(every.read(start, min(start + _ROWS, scoring.rows))["p_value"].values)
+            for start in starts:
                 stop = min(start + _ROWS, scoring.rows)
-                writer.append(start, every.read(start, stop))
+                columns = every.read(start, stop)
+                if asked.fdr is not None:
+                    columns |= _numbers(step.columns(columns["p_value"].values, asked.fdr))
+                writer.append(start, columns)
+                along = scoring.data.carried(start, stop)
+                tally.take(along | {name: one.values for name, one in columns.items()})
             writer.finish(attributes).close()
 
 
+def _numbers(columns: Mapping[str, np.ndarray]) -> dict[str, Variable]:
+    """Columns of numbers, with what they are."""
+    return {k: _variable(k, v) for k, v in columns.items() if v.dtype.kind in "fiub"}
+
+
 def _variable(name: str, values: np.ndarray) -> Variable:
-    long_name, units = _TEXTS.get(name, (f"above the threshold by {name[5:]}", "1"))
+    flag = f"above the threshold by {name[5:]}" if name.startswith("flag_") else f"{name} as given"
+    long_name, units = _TEXTS.get(name, (flag, "1"))
     if name == "flag_alpha":
         long_name = "p-value at most alpha"
     dims: tuple[str, ...] = ("sample",)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import CheckpointError, DataError, MetricError, OptionError
@@ -22,14 +23,16 @@ from isoprobe.theory.detection import (
 )
 from isoprobe.theory.stated import cite
 from isoprobe_plugins.analyses.figures import ANOMALY
-from isoprobe_plugins.analyses.variables import sample, scalar
+from isoprobe_plugins.analyses.variables import input_axes, sample, scalar
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
     from isoprobe.contracts import VAE, Batch, Context, Figure, Metric, Setup
+    from isoprobe.probe.objective import Terms
     from isoprobe.probe.untrained import Untrained
+    from isoprobe.statistics.moments import Moments
 
 NONZERO = "nonzero"
 TRAINED_ON = (
@@ -46,6 +49,17 @@ _QUALITY = {
 }
 
 
+#: what parts are measured: in words, units, and where they come from
+_USUAL = {
+    "mean": ("posterior means", "1", cite(formulas.weighted_rate)),
+    "kl": ("KL_j", "nat", cite(formulas.kl_divergence)),
+    "input": ("inputs", "1", cite(formulas.fixed_distortion)),
+    "distortion": ("the distortion by input", "metric", cite(formulas.fixed_distortion)),
+}
+#: inputs up to which their parts are kept
+_MOST_INPUTS = 1 << 16
+
+
 class Anomaly(Analysis):
     """L_x of each sample (Section 5.3), in units of the metric, and what it is worth as a score.
 
@@ -58,6 +72,8 @@ class Anomaly(Analysis):
         contamination: share of all rows taken to be anomalies; by default the labelled share.
         quantile: level of the threshold by reference rows.
         anomaly: label of an anomaly, or ``nonzero``; by default 1 where labels are 0 and 1.
+        by: column that goes along with the rows and tells their group, each of which is to be a
+            reference of its own for ``score --by``.
 
     Raises:
         OptionError: for a share outside (0, 1).
@@ -72,6 +88,7 @@ class Anomaly(Analysis):
         contamination: float | None = None,
         quantile: float = 0.99,
         anomaly: str | None = None,
+        by: str | None = None,
     ) -> None:
         super().__init__()
         for option, share in (("contamination", contamination), ("quantile", quantile)):
@@ -80,6 +97,7 @@ class Anomaly(Analysis):
         self.contamination = contamination
         self.quantile = quantile
         self.anomaly = anomaly
+        self.by = by
 
     @classmethod
     def figures(cls) -> Sequence[Figure]:
@@ -90,18 +108,48 @@ class Anomaly(Analysis):
         """Choose the form of the score; draw the untrained network where rows are labelled."""
         super().start(setup)
         from isoprobe.probe.objective import Objective, quantities_of
+        from isoprobe.statistics.moments import Moments
 
         self.transform_metric = _transform_metric(setup.vae)
         self.decomposed = bool(setup.vae.facts.decomposed)
-        self.needs = quantities_of(setup.vae)
+        self.by_input = _adds_up(setup)
+        self.needs = quantities_of(setup.vae, by_input=self.by_input)
+        self.accumulators = {
+            f"{kind}_{name}": Moments(shape)
+            for kind in ("normal", "marked")
+            for name, shape in self._usual(setup).items()
+        }
         self.untrained = _untrained(setup) if setup.labelled else None
         if self.untrained is not None:
             self.objective = Objective(
                 setup.vae, setup.metric, self.transform_metric, expectation=setup.expectation
             )
 
+    def _usual(self, setup: Setup) -> dict[str, tuple[int, ...]]:
+        """What a new row is compared with part by part, and its shape."""
+        vae = setup.vae
+        shapes = {"mean": (vae.latent_size,), "kl": (vae.latent_size,)}
+        if self.by_input:
+            shapes |= {"input": tuple(vae.input_shape), "distortion": tuple(vae.input_shape)}
+        return shapes
+
+    def _learn_usual(self, batch: Batch, terms: Terms, marks: np.ndarray | None) -> None:
+        """Take in what inputs, latents and their parts of the score are in these rows."""
+        import numpy as np
+
+        from isoprobe.probe.objective import rates
+
+        found = {"mean": _array(terms.mean), "kl": rates(terms.mean, terms.std)}
+        if terms.by_input is not None:
+            found |= {"input": _array(batch.x), "distortion": _array(terms.by_input)}
+        odd = np.zeros(len(batch.index), dtype=bool) if marks is None else marks
+        for name, values in found.items():
+            cast("Moments", self.accumulators[f"normal_{name}"]).update(values[~odd])
+            cast("Moments", self.accumulators[f"marked_{name}"]).update(values[odd])
+
     def update(self, batch: Batch) -> Mapping[str, Variable]:
         """Store the parts of the score that need no beta, and which rows are anomalies."""
+        from isoprobe.data.groups import group_keys, grouping
         from isoprobe.probe.objective import terms_of
 
         terms = terms_of(batch, self.setup.vae, self.transform_metric)
@@ -121,8 +169,16 @@ class Anomaly(Analysis):
                 units="metric",
                 **cite(formulas.objective),
             )
-        if batch.labels is not None:
-            marks = self._marks(batch.labels)
+        if self.by is not None:
+            values = grouping(dict(batch.carried), self.by, "the reference's data")
+            columns["group"] = sample(
+                group_keys(values),
+                f"number of the row's group by '{self.by}'",
+                theory="Decisions over many rows (beyond)",
+            )
+        marks = None if batch.labels is None else self._marks(batch.labels)
+        self._learn_usual(batch, terms, marks)
+        if marks is not None:
             columns["anomalous"] = sample(
                 marks, "the row is labelled as an anomaly", theory="Anomaly score"
             )
@@ -254,6 +310,7 @@ class Anomaly(Analysis):
         marks, notes = self._usable_marks(columns)
         reference = np.sort(scores if marks is None else scores[~marks])
         variables = {
+            **self._usual_parts(apart=marks is not None),
             "reference": Variable(
                 ("reference",),
                 reference,
@@ -283,6 +340,36 @@ class Anomaly(Analysis):
                 "; ".join(notes), "what was left out, and why", theory="Anomaly score"
             )
         return variables
+
+    def _usual_parts(self, *, apart: bool) -> dict[str, Variable]:
+        """Means and spreads of inputs, latents and their parts of the score, by reference rows.
+
+        Args:
+            apart: whether rows marked as anomalies are left out.
+
+        Returns:
+            Named arrays.
+        """
+        found: dict[str, Variable] = {}
+        for name, shape in self._usual(self.setup).items():
+            seen = deepcopy(cast("Moments", self.accumulators[f"normal_{name}"]))
+            if not apart:
+                seen.merge(self.accumulators[f"marked_{name}"])
+            dims = ("latent",) if name in {"mean", "kl"} else input_axes(shape)
+            text, units, source = _USUAL[name]
+            for kind, values in (("mean", seen.mean), ("sd", seen.sd)):
+                said = "mean" if kind == "mean" else "standard deviation"
+                found[f"usual_{name}_{kind}"] = Variable(
+                    dims, values, f"{said} over reference rows of {text}", units=units, show="none",
+                    **source,
+                )  # fmt: skip
+        if self.by is not None:
+            found["by"] = scalar(
+                self.by,
+                "column of the reference's groups",
+                theory="Decisions over many rows (beyond)",
+            )
+        return found
 
     def _require_finite(self, scores: np.ndarray) -> None:
         import numpy as np
@@ -392,6 +479,28 @@ class Anomaly(Analysis):
 def _array(values: Tensor) -> np.ndarray:
     array: np.ndarray = values.detach().double().cpu().numpy()
     return array
+
+
+def _adds_up(setup: Setup) -> bool:
+    """Whether the distortion is a sum over inputs, by trying rows of the data against others."""
+    from isoprobe.probe.quantities import distortion_by_input
+
+    if setup.vae.input_size > _MOST_INPUTS:
+        return False
+    x = setup.sample(min(4, setup.samples))
+    if tuple(x.shape[1:]) != tuple(setup.vae.input_shape):
+        return False
+    other = x.flip(0).roll(1, dims=-1)
+    if bool((setup.metric.distortion(x, other) == 0).all()):
+        return False
+    try:
+        distortion_by_input(setup.metric.distortion, x, other)
+        transform = _transform_metric(setup.vae)
+        if setup.vae.facts.decomposed and transform is not None:
+            distortion_by_input(transform.distortion, x, other)
+    except MetricError:
+        return False
+    return True
 
 
 def _transform_metric(vae: VAE) -> Metric | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,15 +12,17 @@ from isoprobe.contracts import Dataset
 from isoprobe.data.files import fingerprint, shown_name
 from isoprobe.errors import DataError
 from isoprobe.files.meter import Meter
-from isoprobe_plugins.data.columns import label_column
+
+if TYPE_CHECKING:
+    from isoprobe_plugins.data.columns import Roles
 
 
 class ParquetDataset(Dataset):
-    """Numbers in every column but the label's; the row group read last is held in memory.
+    """Numbers in every column that is an input; the row group read last is held in memory.
 
     Args:
         path: the file.
-        label: name of the label column, or its number from 0; None when there is none.
+        roles: which columns are inputs, labels, or go along.
 
     Raises:
         DataError: when it is damaged, pyarrow is missing, or columns are no numbers.
@@ -27,12 +30,12 @@ class ParquetDataset(Dataset):
 
     dtype = "float64"
 
-    def __init__(self, path: Path, label: str | None) -> None:
-        self.name = shown_name(path, None if label is None else f"label={label}")
-        self._path, self._label_spec = path, label
+    def __init__(self, path: Path, roles: Roles) -> None:
+        self.name = shown_name(path, roles.spec)
+        self._path, self._roles = path, roles
         self._file = _open(path)
         try:
-            self._choose(label)
+            self._choose(roles)
         except DataError:
             self.close()
             raise
@@ -67,21 +70,33 @@ class ParquetDataset(Dataset):
         labels = np.concatenate(parts)
         return labels.astype(np.str_) if labels.dtype == object else labels
 
+    def carry(self, indices: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Columns that go along, numbers as numbers and all else as text."""
+        tables = self._tables(indices)
+        found = {
+            name: np.concatenate([_array(table.column(name)) for table in tables])
+            for name in self.carried
+        }
+        return {n: v if v.dtype.kind in "fiub" else v.astype(np.str_) for n, v in found.items()}
+
     def fingerprint(self) -> str:
         """Hash of sampled blocks of the file, see :func:`isoprobe.data.files.fingerprint`."""
-        return fingerprint(self._path, self._label_spec or "")
+        roles = self._roles
+        only = roles.columns is None and not roles.kept
+        return fingerprint(self._path, (roles.label if only else roles.spec) or "")
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
-    def _choose(self, label: str | None) -> None:
+    def _choose(self, roles: Roles) -> None:
         import pyarrow as pa
 
         schema = self._file.schema_arrow
-        position = label_column(label, schema.names, len(schema.names), str(self._path))
-        self._label = None if position is None else schema.names[position]
-        self._columns = [name for name in schema.names if name != self._label]
+        places = roles.places(schema.names, len(schema.names), str(self._path))
+        self._label = None if places.label is None else schema.names[places.label]
+        self._columns = [schema.names[i] for i in places.inputs]
+        self.carried = tuple(schema.names[i] for i in places.kept)
         if len(set(schema.names)) < len(schema.names):
             raise DataError(f"{self._path} has two columns of one name; rename one")
         for name in self._columns:
@@ -89,7 +104,8 @@ class ParquetDataset(Dataset):
             if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or kind == pa.bool_()):
                 raise DataError(
                     f"column '{name}' of {self._path} has type {kind}; expected numbers: drop it, "
-                    f"or, if it is the label, add ':label={name}'"
+                    f"or, if it is the label, add ':label={name}', if it is to go along, "
+                    f"':keep={name}'"
                 )
 
     def _tables(self, indices: np.ndarray) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Tables of numbers: CSV and TSV, gzipped or not, and Parquet; ``:label=COLUMN`` names labels."""
+"""Tables of numbers, CSV, TSV and Parquet; ``:columns=A,B;label=C;id=D`` says what columns are."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 from isoprobe.checkpoints.headers import is_text
 from isoprobe.contracts import Dataset, DataSource
 from isoprobe.data.files import check_file, first_bytes, split_spec
-from isoprobe.errors import DataError
 from isoprobe.hookspecs import hookimpl
+from isoprobe_plugins.data.columns import Roles
 
 if TYPE_CHECKING:
     from isoprobe.contracts import VAE
@@ -26,7 +26,7 @@ class TableSource(DataSource):
     name: ClassVar[str] = "tables"
     summary: ClassVar[str] = (
         "tables of numbers, FILE.csv, FILE.tsv (or .gz), FILE.parquet, "
-        "with labels FILE.csv:label=COLUMN"
+        "with FILE.csv:columns=A,B;label=C;id=D;keep=E"
     )
 
     def matches(self, spec: str) -> bool:
@@ -45,28 +45,19 @@ class TableSource(DataSource):
         """
         path, member = split_spec(spec)
         check_file(path)
-        label = _label(member, path)
+        roles = Roles.parse(member, path.name)
         if first_bytes(path, 4) == PARQUET_MAGIC:
             from isoprobe_plugins.data.parquet import ParquetDataset
 
-            return ParquetDataset(path, label)
+            return ParquetDataset(path, roles)
         from isoprobe_plugins.data.text import TextDataset
 
-        return TextDataset(path, label)
+        return TextDataset(path, roles)
 
 
 def _is_named_table(path: Path) -> bool:
     name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     return name.suffix.lower() in SUFFIXES and path.is_file()
-
-
-def _label(member: str | None, path: Path) -> str | None:
-    if not member:
-        return None
-    key, equals, column = member.partition("=")
-    if key != "label" or not equals or not column:
-        raise DataError(f"expected {path.name}:label=COLUMN, found '{path.name}:{member}'")
-    return column
 
 
 @hookimpl

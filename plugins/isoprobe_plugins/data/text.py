@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from isoprobe.contracts import Dataset
 from isoprobe.data.files import fingerprint, shown_name
 from isoprobe.errors import DataError
-from isoprobe_plugins.data.columns import label_column
 from isoprobe_plugins.data.lines import Lines
+
+if TYPE_CHECKING:
+    from isoprobe_plugins.data.columns import Roles
 
 DELIMITERS = ",\t;"
 
 
 class TextDataset(Dataset):
-    """A row a line, numbers in every column but the label's.
+    """A row a line, numbers in every column that is an input.
 
-    A first line with anything but numbers outside the label's column names the columns, and so does
+    A first line with anything but numbers in the inputs' columns names the columns, and so does
     0, 1, 2, ... . Fields may be quoted, within a line. The delimiter is a comma, tab or semicolon.
 
     Args:
         path: the file, gzipped or not.
-        label: name of the label column, or its number from 0; None when there is none.
+        roles: which columns are inputs, labels, or go along.
 
     Raises:
         DataError: when it is damaged or ragged, or has no such column.
@@ -33,15 +36,18 @@ class TextDataset(Dataset):
 
     dtype = "float64"
 
-    def __init__(self, path: Path, label: str | None) -> None:
-        self.name = shown_name(path, None if label is None else f"label={label}")
-        self._path, self._label_spec = path, label
+    def __init__(self, path: Path, roles: Roles) -> None:
+        self.name = shown_name(path, roles.spec)
+        self._path, self._roles = path, roles
+        self._label: int | None = None
         self._columns: list[int] = []
+        self._kept: list[int] = []
         self._names: list[str] = []
         self._label_is_number = True
         self._lines = Lines(path, self._visit)
         self.shape = (len(self._columns),)
         self.columns = tuple(self._names[i] for i in self._columns) if self._header else ()
+        self.carried = tuple(self._names[i] if self._header else str(i) for i in self._kept)
         if self._columns:
             first = "the first line names the columns" if self._header else "there is no header"
             self.notes = (f"{len(self._columns)} columns read as numbers; {first}",)
@@ -77,9 +83,17 @@ class TextDataset(Dataset):
         cells = [self._cells(line)[self._label] for line in lines]
         return np.array(cells, dtype=np.float64 if self._label_is_number else np.str_)
 
+    def carry(self, indices: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Columns that go along, as the text they are."""
+        rows = [self._cells(line) for line in self._lines.at(indices + self._header)]
+        places = zip(self.carried, self._kept, strict=True)
+        return {name: np.array([row[i] for row in rows], np.str_) for name, i in places}
+
     def fingerprint(self) -> str:
         """Hash of sampled blocks of the file, see :func:`isoprobe.data.files.fingerprint`."""
-        return fingerprint(self._path, self._label_spec or "")
+        roles = self._roles
+        only = roles.columns is None and not roles.kept
+        return fingerprint(self._path, (roles.label if only else roles.spec) or "")
 
     def close(self) -> None:
         """Close the file."""
@@ -104,10 +118,11 @@ class TextDataset(Dataset):
         self._width = len(cells)
         counted = self._width > 1 and cells == [str(i) for i in range(self._width)]
         names = [cell if counted or not _is_number(cell) else "" for cell in cells]
-        self._label = label_column(self._label_spec, names, self._width, str(self._path))
-        self._columns = [i for i in range(self._width) if i != self._label]
+        places = self._roles.places(names, self._width, str(self._path))
+        self._label, self._columns, self._kept = places.label, [*places.inputs], [*places.kept]
         self._names = cells
-        named = self._label is not None and self._label_spec == names[self._label]
+        asked = {self._roles.label, *(self._roles.columns or ()), *self._roles.kept}
+        named = any(name in asked for name in names if name)
         self._header = int(named or any(names[i] or not cells[i] for i in self._columns))
 
     def _cells(self, line: str) -> list[str]:
@@ -122,10 +137,16 @@ class TextDataset(Dataset):
             cells = self._cells(line)
             bad = [i for i in self._columns if not _is_number(cells[i])]
             if bad:
-                found = f"'{cells[bad[0]]}'" if cells[bad[0]] else "nothing"
+                place = f"row {row}, column {bad[0]} of {self._path}"
+                if not cells[bad[0]]:
+                    return DataError(
+                        f"{place}: expected a number, found nothing; fill the cell or leave the "
+                        "row out, or name the columns to read with ':columns=A,B'"
+                    )
                 return DataError(
-                    f"row {row}, column {bad[0]} of {self._path}: expected a number, found {found};"
-                    f" if it is the label, add ':label={bad[0]}' (columns count from 0)"
+                    f"{place}: expected a number, found '{cells[bad[0]]}';"
+                    f" if it is the label, add ':label={bad[0]}', if it is to go along, "
+                    f"':keep={bad[0]}' (columns count from 0)"
                 )
         return DataError(f"{self._path}: row {indices[0]} or one after it cannot be read")
 
