@@ -414,11 +414,11 @@ class Scoring:
                 keys = group_keys(grouping(along, self.asked.by, self.data.name))
             if labels is not None and labels.ndim == 1:
                 along["label"] = labels
-            rows = self.data.indices(start, stop)
-            columns = self.scores.columns(x, rows, self.data.name, keys)
+            numbers = self.data.indices(start, stop)
+            columns = self.scores.columns(x, numbers, self.data.name, keys)
             # a column that goes along under the name of one of ours is told apart
             given = {f"{n}_given" if n in columns else n: v for n, v in along.items()}
-            yield {"row": rows, **given, **columns}
+            yield {"row": numbers, **given, **columns}
 
     def attributes(self) -> dict[str, object]:
         """What the scores depend on, to be recorded with them."""

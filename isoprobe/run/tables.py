@@ -151,12 +151,12 @@ def _hdf5(
                 step.count(every.read(start, min(start + _ROWS, scoring.rows))["p_value"].values)
             for start in starts:
                 stop = min(start + _ROWS, scoring.rows)
-                columns = every.read(start, stop)
+                whole = every.read(start, stop)
                 if asked.fdr is not None:
-                    columns |= _numbers(step.columns(columns["p_value"].values, asked.fdr))
-                writer.append(start, columns)
+                    whole |= _numbers(step.columns(whole["p_value"].values, asked.fdr))
+                writer.append(start, whole)
                 along = scoring.data.carried(start, stop)
-                tally.take(along | {name: one.values for name, one in columns.items()})
+                tally.take(along | {name: one.values for name, one in whole.items()})
             writer.finish(attributes).close()
 
 

@@ -128,7 +128,7 @@ class Anomaly(Analysis):
     def _usual(self, setup: Setup) -> dict[str, tuple[int, ...]]:
         """What a new row is compared with part by part, and its shape."""
         vae = setup.vae
-        shapes = {"mean": (vae.latent_size,), "kl": (vae.latent_size,)}
+        shapes: dict[str, tuple[int, ...]] = {"mean": (vae.latent_size,), "kl": (vae.latent_size,)}
         if self.by_input:
             shapes |= {"input": tuple(vae.input_shape), "distortion": tuple(vae.input_shape)}
         return shapes
@@ -140,7 +140,7 @@ class Anomaly(Analysis):
         from isoprobe.probe.objective import rates
 
         found = {"mean": _array(terms.mean), "kl": rates(terms.mean, terms.std)}
-        if terms.by_input is not None:
+        if self.by_input and terms.by_input is not None:
             found |= {"input": _array(batch.x), "distortion": _array(terms.by_input)}
         odd = np.zeros(len(batch.index), dtype=bool) if marks is None else marks
         for name, values in found.items():
@@ -485,7 +485,7 @@ def _adds_up(setup: Setup) -> bool:
     """Whether the distortion is a sum over inputs, by trying rows of the data against others."""
     from isoprobe.probe.quantities import distortion_by_input
 
-    if setup.vae.input_size > _MOST_INPUTS:
+    if setup.vae.input_size > _MOST_INPUTS or setup.samples == 0:
         return False
     x = setup.sample(min(4, setup.samples))
     if tuple(x.shape[1:]) != tuple(setup.vae.input_shape):
