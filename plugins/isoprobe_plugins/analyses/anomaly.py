@@ -8,9 +8,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, cast
 
 from isoprobe.contracts import Analysis, Variable
+from isoprobe.data.groups import group_keys, grouping
 from isoprobe.errors import CheckpointError, DataError, MetricError, OptionError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.lookup import installed
+from isoprobe.statistics.moments import Moments
 from isoprobe.theory import formulas
 from isoprobe.theory.detection import (
     TIE,
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from isoprobe.contracts import VAE, Batch, Context, Figure, Metric, Setup
     from isoprobe.probe.objective import Terms
     from isoprobe.probe.untrained import Untrained
-    from isoprobe.statistics.moments import Moments
 
 NONZERO = "nonzero"
 TRAINED_ON = (
@@ -108,7 +109,6 @@ class Anomaly(Analysis):
         """Choose the form of the score; draw the untrained network where rows are labelled."""
         super().start(setup)
         from isoprobe.probe.objective import Objective, quantities_of
-        from isoprobe.statistics.moments import Moments
 
         self.transform_metric = _transform_metric(setup.vae)
         self.decomposed = bool(setup.vae.facts.decomposed)
@@ -149,7 +149,6 @@ class Anomaly(Analysis):
 
     def update(self, batch: Batch) -> Mapping[str, Variable]:
         """Store the parts of the score that need no beta, and which rows are anomalies."""
-        from isoprobe.data.groups import group_keys, grouping
         from isoprobe.probe.objective import terms_of
 
         terms = terms_of(batch, self.setup.vae, self.transform_metric)
