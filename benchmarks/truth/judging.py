@@ -60,6 +60,8 @@ PHRASES: dict[str, frozenset[str]] = {
         {"random"}
     ),
     r"depends? on the (rest of the )?batch|in company": frozenset({"random"}),
+    r"too far from what the model was trained on": frozenset({"data"}),
+    r"if they are logits": frozenset({"decoder"}),
     r"scale head|heads? (is|are) (mis)?read": frozenset({"head"}),
     r"rotat": frozenset({"rotation"}),
     r"objective": frozenset({"objective"}),

@@ -17,6 +17,7 @@ from torch.nn.functional import softplus
 
 from isoprobe.derivatives.metric_tensor import output_metric
 from isoprobe.errors import IsoprobeError
+from isoprobe.probe.selfcheck import mean_input_distortion
 from isoprobe.statistics.draws import normal
 from isoprobe.theory.conditions import round_trip
 from isoprobe.theory.judge import AS_READ, Reading
@@ -32,6 +33,8 @@ DRAWS = 512
 #: beyond this many latents nothing is said of own samples
 PAIRED_LIMIT = 256
 _BATCH = 128
+#: below this a slope on posterior draws is too weak to be judged
+LEAST_SLOPE = 0.3
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,60 @@ def own_samples(vae: VAE, seed: int = 0) -> OwnSamples | None:
     if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
         return None
     return OwnSamples(round_trip(z, mean), 1 - variance.mean(axis=0))
+
+
+@stated("Verdict")
+def code_fit(vae: VAE, x: Tensor, seed: int = 0) -> np.ndarray | None:
+    """Decode draws of the posterior, encode what comes out, and compare with what should come out.
+
+    The slope of mu_j(Dec(z)) on z_j is 1 - E[sigma_j^2] / Var(z_j) at an optimum, wherever the
+    codes lie: another prior or other inputs change nothing about it.
+
+    Args:
+        vae: the model, with an encoder.
+        x: inputs, ``(N, *input_shape)``.
+        seed: of the draws.
+
+    Returns:
+        The slope over that, ``(n,)``; NaN where it should be below :data:`LEAST_SLOPE`. None where
+        the encoder gives no numbers, or there are too few rows for the slopes.
+    """
+    n = vae.latent_size
+    if vae.encode is None or len(x) < 4 * n:
+        return None
+    with torch.no_grad():
+        posterior = vae.encode(x)
+        noise = normal(seed, "own codes", np.arange(len(x)), n)
+        z = posterior.mean + posterior.std * torch.as_tensor(noise).to(posterior.mean)
+        again = vae.encode(vae.decode(z))
+    codes, mean, std = (part.double().cpu().numpy() for part in (z, again.mean, again.std))
+    if not all(np.isfinite(part).all() for part in (codes, mean, std)):
+        return None
+    expected = 1 - (std**2).mean(axis=0) / codes.var(axis=0)
+    fit: np.ndarray = np.diag(round_trip(codes, mean)) / expected
+    return np.where(expected < LEAST_SLOPE, np.nan, fit)
+
+
+def reconstruction_ratio(vae: VAE, metric: Metric, x: Tensor) -> float:
+    """Mean distortion of the reconstructions over that of the mean input, each less D(x, x).
+
+    Args:
+        vae: the model, with an encoder.
+        metric: the distortion.
+        x: inputs, ``(N, *input_shape)``.
+
+    Returns:
+        The ratio; NaN where the mean input has no distortion.
+    """
+    least = mean_input_distortion(metric, x)
+    if vae.encode is None or least is None:
+        return float("nan")
+    view = output_metric(metric, vae)
+    with torch.no_grad():
+        found = view.distortion(x, view.decode(vae.encode(x).mean)).double().mean()
+        own = metric.distortion(x, x).double().mean()
+    room = least - float(own)
+    return float(found - own) / room if room > 0 else float("nan")
 
 
 def channels(vae: VAE) -> int:

@@ -3,8 +3,10 @@
 Rules are data: each reads named pieces of evidence, answers *fails*, *holds* or *cannot tell* by
 the size of what it measures beside its tolerance, and carries a sentence of evidence and one of
 advice. A condition fails when its size less its error is beyond the tolerance, and holds when its
-size plus its error is within; significance alone decides nothing. Findings on structure come before
-findings on beta and silence them, because beta means nothing for a model that is read wrongly.
+size plus its error is within; significance alone decides nothing. That some latent fails is said
+with intervals that are corrected for their number; that all hold needs no correction, since each
+has to hold by itself. Findings on structure come before findings on beta and silence them, because
+beta means nothing for a model that is read wrongly.
 """
 
 from __future__ import annotations
@@ -78,6 +80,20 @@ class Reading:
         return self.disagreement + self.moment
 
 
+@dataclass(frozen=True)
+class OtherMetric:
+    """What another metric shows of the same model and rows.
+
+    Attributes:
+        beta: recovered by stationarity, pooled over used latents, in units of that metric.
+        ratio: mean distortion of the reconstructions over that of the mean input; NaN where there
+            is none.
+    """
+
+    beta: float
+    ratio: float = float("nan")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What the rules look at; per-latent arrays are ``(n,)``, None where it was not measured.
@@ -110,8 +126,10 @@ class Evidence:
         loss: mean L_x at the recovered beta, less D(x, x).
         metric: spec of the metric in use.
         families: families of metrics by spec, where they have one.
-        betas: beta recovered under other metrics, by spec, where it was asked for.
+        metrics: what the plausible metrics show, by spec, where it was asked for.
         expected_trip: its diagonal at an optimum, ``(n,)``.
+        code_fit: the slope at posterior draws of the rows in place of draws of the prior, over what
+            it should be, ``(n,)``; NaN where that is too little; where it was asked for.
         trials: readings of the posterior tried on the same rows, where they were asked for; the
             one in hand is named ``as read``.
         objective: words for an objective that is known to be no beta-VAE's, else empty.
@@ -145,7 +163,8 @@ class Evidence:
     loss: Measured
     metric: str
     families: Mapping[str, str] = field(default_factory=dict)
-    betas: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, OtherMetric] = field(default_factory=dict)
+    code_fit: np.ndarray | None = None
     trials: tuple[Reading, ...] = ()
     objective: str = ""
 
@@ -247,7 +266,10 @@ CODES = {
 def weigh(
     name: str, measured: Measured, degrees: int, *, samples: int, count: int | None = None
 ) -> Condition:
-    """Compare sizes with a tolerance: the largest decides, corrected for how many there are.
+    """Compare sizes with a tolerance; the largest decides.
+
+    One that fails is looked for among all, so its interval is corrected for their number. All hold
+    where each does, which the plain 95 % interval of each says.
 
     Args:
         name: of the tolerance.
@@ -261,13 +283,15 @@ def weigh(
     """
     tolerance = TOLERANCES[name].value
     size = np.abs(measured.value)
-    width = corrected(len(size) if count is None else count, degrees) * measured.se
-    width = np.where(np.isfinite(width), width, np.inf)
-    low, high = size - width, size + width
+    se = np.where(np.isfinite(measured.se), measured.se, np.inf)
+    width = corrected(len(size) if count is None else count, degrees) * se
+    low = size - width
     if np.any(low > tolerance):
         worst = int(np.argmax(low))
         answer = Answer.FAILS
     else:
+        width = corrected(1, degrees) * se
+        high = size + width
         worst = int(np.argmax(high))
         answer = Answer.HOLDS if np.all(high <= tolerance) else Answer.CANNOT_TELL
     needed = 0
@@ -395,6 +419,10 @@ def _reconstruction(e: Evidence) -> tuple[list[Condition], list[Finding]]:
                     "what the mean input costs without any code"
                 )
     broken = _broken(e)
+    if _known_elsewhere(e, broken):
+        if _moments_fail(e):
+            return conditions, [_prior_elsewhere(e, broken)]
+        broken = np.zeros_like(broken)  # the prior has holes, where nothing of the data lies
     if not reasons and not broken.any():
         return conditions, []
     found = _structure(e, reasons, broken)
@@ -420,6 +448,15 @@ def _broken(e: Evidence) -> np.ndarray:
     return broken
 
 
+def _known_elsewhere(e: Evidence, broken: np.ndarray) -> bool:
+    """Whether what fails at draws of the prior holds at the codes of the inputs."""
+    if e.code_fit is None or not broken.any():
+        return False
+    low, high = TOLERANCES["own_samples"].value, TOLERANCES["own_samples_high"].value
+    fit = e.code_fit[broken]
+    return bool(((fit >= low) & (fit <= high)).all())  # NaN is neither
+
+
 def _moments_fail(e: Evidence) -> bool:
     """Whether the inputs are strange to the encoder: a third of the latents fail their moments."""
     if e.spatial or e.own_draws:
@@ -427,6 +464,22 @@ def _moments_fail(e: Evidence) -> bool:
     second = failing("second", _deviation(e, "second"), e.degrees())
     centre = failing("centre", e.centre.at(e.used), e.degrees())
     return bool((second | centre).mean() > 1 / 3)
+
+
+def _prior_elsewhere(e: Evidence, broken: np.ndarray) -> Finding:
+    """Both sides know each other where the codes lie, which is not where N(0, 1) is."""
+    assert e.code_fit is not None  # noqa: S101 - callers have looked
+    at_prior, at_codes = _fit(e)[broken], e.code_fit[broken]
+    return Finding(
+        "prior",
+        ("prior",),
+        f"{_moment_words(e)}; the encoder knows what the decoder makes of the inputs' own codes "
+        f"(slopes of mu on z are {at_codes.min():.2f} to {at_codes.max():.2f} of what they should "
+        f"be), and not of draws of N(0, 1) ({at_prior.min():.2f} to {at_prior.max():.2f})",
+        "the model was trained with another prior than N(0, 1), which the rates, norms and betas "
+        "here do not know",
+        tuple(int(i) for i in np.flatnonzero(broken)),
+    )
 
 
 def _structure(e: Evidence, reasons: list[str], broken: np.ndarray) -> Finding | None:
@@ -462,15 +515,33 @@ def _other_data(e: Evidence, reasons: list[str], strong: np.ndarray, broken: np.
 
 def _either_side(e: Evidence, reasons: list[str], broken: np.ndarray) -> Finding:
     """Bad reconstructions although both sides know each other and the moments hold."""
-    return Finding(
-        "reconstruction",
-        ("data", "decoder", "mismatch"),
+    better = _better_metrics(e)
+    causes: tuple[str, ...] = ("data", "decoder", "mismatch")
+    evidence = (
         f"{_join(reasons)}, though the inputs fill the prior and the encoder knows the decoder's "
-        "own samples",
-        "either the inputs are not the training's (another set, range, normalisation), or the "
-        "decoder's last layers are read in another way (output activation, bias, scale)",
-        tuple(int(i) for i in np.flatnonzero(broken)),
+        "own samples"
     )
+    advice = (
+        "either the inputs are not the training's (another set, range, normalisation), or the "
+        "decoder's last layers are read in another way (output activation, bias, scale)"
+    )
+    if better:
+        under = ", ".join(f"{spec} {e.metrics[spec].ratio:.2g}" for spec in better)
+        causes = ("metric", *causes)
+        evidence += f"; under other metrics they are better than the mean ({under} times)"
+        advice = f"either the metric is {' or '.join(better)}, or {advice.removeprefix('either ')}"
+    indices = tuple(int(i) for i in np.flatnonzero(broken))
+    return Finding("reconstruction", causes, evidence, advice, indices)
+
+
+def _better_metrics(e: Evidence) -> list[str]:
+    """Other metrics under which reconstructions beat the mean input where ours do not."""
+    if e.baseline is None or not e.distortion.value[0] > e.baseline:
+        return []
+    least = TOLERANCES["other_metric"].value
+    better = [spec for spec in _of_other_families(e) if e.metrics[spec].ratio < least]
+    near = [spec for spec in _other_metrics(e) if spec in better]
+    return near or better
 
 
 def _strangers(e: Evidence, reasons: list[str], broken: np.ndarray, *, strange: bool) -> Finding:
@@ -569,18 +640,28 @@ def fitting_reading(e: Evidence) -> Reading | None:
         if ours is not None and trial.distortion > 1.05 * ours.distortion:
             continue
         better = ours is None or trial.misfit < TOLERANCES["reading_ratio"].value * ours.misfit
-        if (better or _explains_beta(e, trial, ours)) and _closer(e, trial, best):
+        if better and _closer(e, trial, best):
             best = trial
     return best
 
 
-def _explains_beta(e: Evidence, trial: Reading, ours: Reading | None) -> bool:
-    """Whether a reading gives the declared beta where the one in hand does not, and fits better."""
-    if e.declared is None or ours is None or trial.misfit >= ours.misfit:
-        return False
-    near = 2 * TOLERANCES["beta"].value
-    off, ours_off = (abs(np.log(t.beta / e.declared)) for t in (trial, ours))
-    return bool(off < near < ours_off)
+def _declaring_reading(e: Evidence) -> tuple[Reading, float] | None:
+    """A reading that fits as well as the one in hand and shows the declared beta, and that beta."""
+    ours = next((t for t in e.trials if t.name == AS_READ), None)
+    if ours is None or e.declared is None or e.beta is None:
+        return None
+    found: list[tuple[float, Reading, float]] = []
+    for trial in e.trials:
+        # both were tried on the same few rows, so that their ratio is known better than either
+        beta = float(e.beta.value[0]) * trial.beta / ours.beta
+        off = abs(float(np.log(beta / e.declared)))
+        fits = trial.misfit < ours.misfit and trial.distortion <= 1.05 * ours.distortion
+        if trial.name != AS_READ and fits and off <= TOLERANCES["beta"].value:
+            found.append((off, trial, beta))
+    if not found:
+        return None
+    _, reading, beta = min(found, key=lambda f: f[0])
+    return reading, beta
 
 
 def _closer(e: Evidence, trial: Reading, best: Reading | None) -> bool:
@@ -602,11 +683,14 @@ def _misread(e: Evidence, reading: Reading, reasons: list[str]) -> Finding:
     shown = f"beta {reading.beta:.3g}"
     if e.declared is not None:
         shown += f", {e.declared:.3g} declared"
+    causes: tuple[str, ...] = ("scale-head",)
+    advice = "the posterior head is misread: declare its form (--option head=..., or the adapter's)"
+    if e.fixed_scale:
+        causes = ("scale-head", "fixed-scale")
+        first += ", and sigma is the same for every row"
+        advice = f"either {advice}; or sigma was fixed in training"
     return Finding(
-        "scale-head",
-        ("scale-head",),
-        f"{first}; it fits if {reading.name} ({then}; {shown})",
-        "the posterior head is misread: declare its form (--option head=..., or the adapter's)",
+        "scale-head", causes, f"{first}; it fits if {reading.name} ({then}; {shown})", advice
     )
 
 
@@ -624,20 +708,7 @@ def _head(e: Evidence) -> tuple[list[Condition], list[Finding]]:
             mask = np.zeros_like(e.used)
             mask[e.used] = failing(name, measured, e.degrees())
             words.append(_residual_words(e, mask) if name == "residual" else _moment_words(e))
-    if words:
-        return [], [_misread(e, reading, words[:1])]
-    if e.declared is None or e.beta is None:
-        return [], []
-    return [], [
-        Finding(
-            "scale-head",
-            ("scale-head", "beta"),
-            f"beta {e.declared:.3g} is declared, {e.beta.value[0]:.3g} shown as read; "
-            f"{reading.beta:.3g}, and a better fit, if {reading.name}",
-            "either the posterior head is misread (declare its form: --option head=..., or the "
-            "adapter's), or the declared beta is in other units",
-        )
-    ]
+    return [], [_misread(e, reading, words[:1])] if words else []
 
 
 # ----- per latent
@@ -821,14 +892,14 @@ def _other_prior(e: Evidence) -> Finding:
 
 def _gains(e: Evidence) -> tuple[list[Condition], list[Finding]]:
     """Is the decoder's response to each latent as strong as it should be."""
-    gain = e.gain.at(_strong(e))
+    strong = _strong(e) & (1 - e.variance > TOLERANCES["strong_gain"].value)
+    gain = e.gain.at(strong)
     if not len(gain.value):
         return [], []
     condition = weigh("gain", gain, e.degrees(), samples=e.samples)
     if condition.answer is not Answer.FAILS:
         return [condition], []
     mask = np.zeros_like(e.used)
-    strong = _strong(e)
     mask[strong] = failing("gain", gain, e.degrees())
     worst = int(np.argmax(np.abs(np.where(mask, e.gain.value, 0))))
     words = (
@@ -846,6 +917,11 @@ def _gains(e: Evidence) -> tuple[list[Condition], list[Finding]]:
         named = " or ".join(others)
         advice += f", or the metric is {named}" if others else f", or the metric is not {e.metric}"
         words += "" if not off else f"; {off}"
+    reading = _declaring_reading(e) if off else None
+    if reading is not None:
+        causes = (*causes, "scale-head")
+        words += f", {reading[1]:.3g} if {reading[0].name}, which fits no worse"
+        advice += ", or the posterior head is misread (--option head=..., or the adapter's)"
     if not e.own_draws:
         advice += ", or the inputs differ from the training's (noise, scale, a part of them)"
     advice += "; held-out rows of a model that knows its training rows by heart read the same"
@@ -854,17 +930,17 @@ def _gains(e: Evidence) -> tuple[list[Condition], list[Finding]]:
     ]
 
 
-def _uneasy(e: Evidence) -> bool:
-    """Whether moments are off by half of their tolerance: too little to fail, too much to trust."""
-    if e.spatial or e.own_draws:
+def _uneasy(e: Evidence, *names: str) -> bool:
+    """Whether something is off by half of its tolerance: too little to fail, too much to trust."""
+    if e.own_draws or e.spatial:
         return False
-    second, centre = _deviation(e, "second"), e.centre.at(e.used)
-    half = {name: TOLERANCES[name].value / 2 for name in ("second", "centre")}
-    off = [
-        np.abs(m.value) - 2 * m.se > half[name]
-        for name, m in (("second", second), ("centre", centre))
-    ]
-    return bool(np.any(off))
+    for name in names:
+        mask = e.used if name != "gain" else _strong(e)
+        measured: Measured = getattr(e, name).at(mask)
+        value = measured.value - (1.0 if name == "second" else 0.0)
+        if np.any(np.abs(value) - 2 * measured.se > TOLERANCES[name].value / 2):
+            return True
+    return False
 
 
 def _turned(e: Evidence) -> bool:
@@ -905,7 +981,19 @@ def _axes(e: Evidence) -> tuple[list[Condition], list[Finding]]:
 
 def _rotated(e: Evidence) -> Finding:
     c = _axes_condition(e)
-    if _uneasy(e):
+    off = _beta_off(e)
+    if off:
+        metrics = " or ".join(_other_metrics(e))
+        return Finding(
+            "rotated",
+            ("rotated", "mismatch", "metric", "beta"),
+            f"turning latents into each other would lower the loss under {e.metric} "
+            f"({TOLERANCES[c.name].words} are off by {c.size:.2g} +-{c.error:.1g}, as a share of a "
+            f"column), and {off}",
+            f"either the metric is {metrics or f'not {e.metric}'}, or beta is in other units, and "
+            "the latents are turned against the decoder's axes",
+        )
+    if _uneasy(e, "second", "centre"):
         return Finding(
             "data",
             ("data", "rotated", "mismatch"),
@@ -953,29 +1041,46 @@ def _declared(e: Evidence) -> tuple[list[Condition], list[Finding]]:
         f"beta {e.declared:.3g} is declared; under {e.metric} the weights show "
         f"{e.beta.value[0]:.3g} (+-{2 * e.beta.se[0]:.1g}), {ratio:.3g} times as much"
     )
-    others = _other_metrics(e)
-    if others:
-        under = ", ".join(f"{spec} {e.betas[spec]:.3g}" for spec in others)
-        use = " or ".join(f"--metric {spec}" for spec in others)
-        return [condition], [
-            Finding(
-                "metric",
-                ("metric", "beta"),
-                f"{shown}; under other metrics they show: {under}",
-                f"either beta is off by {ratio:.2g}, or the metric is {' or '.join(others)} "
-                f"({use}): the weights cannot tell these apart",
-            )
-        ]
-    return [condition], [
-        Finding(
-            "beta",
-            ("beta", "metric", "objective"),
-            shown,
-            "either the declaration is wrong or in other units (a mean instead of a sum, a factor "
-            "0.5), or the metric is none of those tried, or the objective weighs the KL term in "
-            "another way (capacity, free bits): use --beta auto, or correct the declaration",
-        )
+    code, causes = "beta", ["beta"]
+    either = [
+        f"beta is off by {ratio:.2g} or in other units (a mean for a sum, a factor 0.5; "
+        "--beta auto takes what is shown)"
     ]
+    metrics = _other_metrics(e)
+    if metrics:
+        code, causes = "metric", ["metric", "beta"]
+        under = ", ".join(f"{spec} {e.metrics[spec].beta:.3g}" for spec in metrics)
+        shown += f"; under other metrics they show: {under}"
+        use = " or ".join(f"--metric {spec}" for spec in metrics)
+        either.append(f"the metric is {' or '.join(metrics)} ({use})")
+    reading = _declaring_reading(e)
+    if reading is not None:
+        code, causes = ("scale-head" if code == "beta" else code), [*causes, "scale-head"]
+        shown += f"; {reading[1]:.3g}, and no worse a fit, if {reading[0].name}"
+        either.append("the posterior head is misread (--option head=..., or the adapter's)")
+    if code == "beta":
+        causes += ["metric", "objective"]
+        either += [
+            "the metric is none of those tried",
+            "the objective weighs the KL term in another way (capacity, free bits)",
+        ]
+    if _uneasy(e, "second", "centre", "gain"):
+        causes.append("data")
+        shown += f"; {_uneasy_words(e)}"
+        either.append("the inputs differ from the training's (noise, scale, a part of them)")
+    advice = f"either {', or '.join(either)}: the weights cannot tell these apart"
+    return [condition], [Finding(code, tuple(causes), shown, advice)]
+
+
+def _uneasy_words(e: Evidence) -> str:
+    """What is off by more than half of its tolerance, in words."""
+    if _uneasy(e, "second", "centre"):
+        return _moment_words(e)
+    worst = int(np.argmax(np.abs(np.where(_strong(e), e.gain.value, 0))))
+    return (
+        f"the decoder's response is off by {e.gain.value[worst]:+.0%} "
+        f"(+-{2 * e.gain.se[worst]:.0%}) in latent {worst}"
+    )
 
 
 def _beta_off(e: Evidence) -> str:
@@ -987,17 +1092,26 @@ def _beta_off(e: Evidence) -> str:
     return f"beta {e.declared:.3g} is declared, {e.beta.value[0]:.3g} shown under {e.metric}"
 
 
+def _of_other_families(e: Evidence) -> list[str]:
+    """Metrics tried that are no scaling of the one in use."""
+    ours = e.families.get(e.metric, "")
+    return [
+        spec
+        for spec in e.metrics
+        if spec != e.metric and not (ours and e.families.get(spec) == ours)
+    ]
+
+
 def _other_metrics(e: Evidence) -> list[str]:
     """Metrics of other families whose beta lies near the declared one, the nearest first."""
     if e.declared is None:
         return []
-    ours = e.families.get(e.metric, "")
     off = {
-        spec: abs(float(np.log(beta / e.declared)))
-        for spec, beta in e.betas.items()
-        if beta > 0 and spec != e.metric and not (ours and e.families.get(spec) == ours)
+        spec: abs(float(np.log(e.metrics[spec].beta / e.declared)))
+        for spec in _of_other_families(e)
+        if e.metrics[spec].beta > 0
     }
-    near = [spec for spec in off if off[spec] <= 2 * TOLERANCES["beta"].value]
+    near = [spec for spec in off if off[spec] <= TOLERANCES["beta"].value]
     return sorted(near, key=lambda spec: off[spec])
 
 
@@ -1096,9 +1210,9 @@ def _join(reasons: list[str]) -> str:
 
 _TRIP = ("variance", "round_trip", "expected_trip")
 _MOMENTS = ("second", "centre")
-_AXES = ("mixing", "turn", *_TRIP, *_MOMENTS)
-_BETA = ("declared", "beta", "betas", "metric", "families")
+_BETA = ("declared", "beta", "metrics", "metric", "families", "trials")
 _GAINS = ("gain", *_TRIP, *_BETA)
+_AXES = ("mixing", "turn", *_TRIP, *_MOMENTS, *_BETA)
 _RESPONSES = (
     "beta",
     "beta_each",
@@ -1113,16 +1227,21 @@ _RESPONSES = (
 RULES: tuple[Rule, ...] = (
     Rule(
         "structure",
-        ("distortion", "baseline", "loss", "answer", "trials", "declared", *_TRIP, *_MOMENTS),
+        ("distortion", "baseline", "loss", "answer", "code_fit", *_BETA, *_TRIP, *_MOMENTS),
         False,
         _reconstruction,
     ),
-    Rule("head", ("trials", "baseline", "residual", *_MOMENTS, "declared", "beta"), True, _head),
+    Rule(
+        "head",
+        ("trials", "baseline", "residual", "fixed_scale", *_MOMENTS, "declared", "beta"),
+        True,
+        _head,
+    ),
     Rule("moments", _MOMENTS, True, _moments),
     Rule("responses", _RESPONSES, True, _responses),
     Rule("gains", (*_GAINS, *_AXES), True, _gains),
     Rule("axes", _AXES, True, _axes),
-    Rule("declared beta", _BETA, True, _declared),
+    Rule("declared beta", (*_GAINS, *_MOMENTS), True, _declared),
 )
 
 

@@ -42,6 +42,12 @@ TOLERANCES: dict[str, Tolerance] = {
     "reading": Tolerance(0.5, "another reading of the head", "true readings: at most 0.3"),
     "reading_ratio": Tolerance(0.4, "another reading of the head", "beside the one in hand"),
     "strong": Tolerance(0.3, "1 - sigma^2", "below it a latent is too weak to be judged by gain"),
+    "strong_gain": Tolerance(
+        0.5, "1 - sigma^2", "below it an excess of a tenth costs less than beta / 200 a row"
+    ),
+    "other_metric": Tolerance(
+        0.9, "the reconstruction under another metric", "sound models, any metric: at most 0.79"
+    ),
     "idle_rate": Tolerance(0.3, "the rate", "nats; beyond it idle latents rest off the prior"),
     "order": Tolerance(0.6, "the order of the deviations", "mean log ratio; optima have 0"),
     "dead": Tolerance(0.05, "the decoder's answer", "a zeroed column answers 0"),

@@ -14,6 +14,7 @@ from isoprobe.theory.judge import (
     Evidence,
     Level,
     Measured,
+    OtherMetric,
     Reading,
     judge,
     used_latents,
@@ -63,6 +64,10 @@ def sound(**changes: object) -> Evidence:
     return replace(evidence, **changes)
 
 
+def others(**betas: float) -> dict[str, OtherMetric]:
+    return {spec: OtherMetric(beta) for spec, beta in betas.items()}
+
+
 def codes(evidence: Evidence) -> list[str]:
     return [finding.code for finding in judge(evidence).findings]
 
@@ -106,11 +111,17 @@ def test_few_rows_are_undecided_and_accuse_nobody() -> None:
 
 DEFECTS = {
     "beta": {"declared": 2.0},
-    "metric": {"declared": 2.0, "betas": {"sse": 1.0, "l1": 1.97, "gaussian": 2.0}},
+    "metric": {"declared": 2.0, "metrics": others(sse=1.0, l1=1.97, gaussian=2.0)},
     "data": {"distortion": Measured.of(60.0, 0.5), "second": latents(2.5)},
     "reconstruction": {"distortion": Measured.of(60.0, 0.5)},
     "decoder": {"gain": latents(0.4)},
     "prior": {"second": latents(4.0)},
+    "prior elsewhere": {
+        "second": latents(9.0),
+        "centre": latents(3.0),
+        "round_trip": 0.3 * np.eye(N),
+        "code_fit": np.ones(N),
+    },
     "encoder-mismatched": {"residual": Measured.of([0.01, 0.02, -0.9], 0.005)},
     "disagreement": {"residual": Measured.of([0.5, -0.6, 0.9], 0.005)},
     "fixed-scale": {"residual": Measured.of([0.5, -0.6, 0.9], 0.005), "fixed_scale": True},
@@ -132,7 +143,8 @@ DEFECTS = {
 def test_each_defect_is_named(code: str) -> None:
     verdict = judge(sound(**DEFECTS[code]))
     assert verdict.level is Level.NOT_SOUND
-    assert [f.code for f in verdict.findings] == [code.replace("turned", "rotated")]
+    named = {"turned": "rotated", "prior elsewhere": "prior"}.get(code, code)
+    assert [f.code for f in verdict.findings] == [named]
     assert all(f.evidence and f.advice and f.code in CODES for f in verdict.findings)
 
 
@@ -161,11 +173,73 @@ def test_structure_silences_beta() -> None:
 
 
 def test_the_nearest_metric_is_named_and_none_of_the_same_family() -> None:
-    betas = {"sse": 1.0, "gaussian": 2.0, "l1": 1.7, "bce": 1.98}
-    (finding,) = judge(sound(declared=2.0, betas=betas)).findings
+    metrics = others(sse=1.0, gaussian=2.0, l1=1.8, bce=1.98, mse=1.5)
+    (finding,) = judge(sound(declared=2.0, metrics=metrics)).findings
     assert "--metric bce or --metric l1" in finding.advice
     assert "gaussian" not in finding.advice
+    assert "mse" not in finding.advice
     assert "either beta is off" in finding.advice
+
+
+def test_beta_metric_and_head_are_named_together_where_all_explain() -> None:
+    trials = (
+        Reading("as read", 10.0, 0.05, 0.06, 1.1),
+        Reading("the scale head is a log variance", 10.0, 0.04, 0.06, 2.2),
+    )
+    evidence = sound(declared=2.0, metrics=others(sse=1.0, l1=2.0), trials=trials)
+    (finding,) = judge(evidence).findings
+    assert finding.causes == ("metric", "beta", "scale-head")
+    assert "2, and no worse a fit" in finding.evidence
+    (worse,) = judge(replace(evidence, trials=(trials[0], replace(trials[1], moment=0.2)))).findings
+    assert "scale-head" not in worse.causes
+
+
+def test_data_are_doubted_where_something_else_is_half_off() -> None:
+    (calm,) = judge(sound(declared=2.0)).findings
+    (doubted,) = judge(sound(declared=2.0, gain=latents(0.08))).findings
+    assert "data" not in calm.causes
+    assert "data" in doubted.causes
+    assert "off by +8%" in doubted.evidence
+
+
+def test_a_prior_with_holes_is_no_defect() -> None:
+    holes = sound(round_trip=0.3 * np.eye(N), code_fit=np.ones(N))
+    assert judge(holes).level is Level.SOUND
+    strangers = replace(holes, code_fit=np.full(N, 0.3))
+    assert codes(strangers) == ["own-samples"]
+    assert codes(replace(holes, code_fit=np.full(N, np.nan))) == ["own-samples"]
+
+
+def test_a_metric_that_its_reconstructions_beat_is_named() -> None:
+    metrics = {"sse": OtherMetric(1.0, 1.5), "l1": OtherMetric(1.02, 0.5)}
+    bad = sound(distortion=Measured.of(60.0, 0.5), metrics=metrics)
+    (finding,) = judge(bad).findings
+    assert finding.causes[0] == "metric"
+    assert "l1 0.5" in finding.evidence
+    bad_under_all = replace(bad, metrics={"l1": OtherMetric(1.02, 1.1)})
+    assert "metric" not in judge(bad_under_all).findings[0].causes
+
+
+def test_all_hold_where_each_does_and_one_fails_among_many() -> None:
+    """Looking for a failure among ten needs wider intervals than ten that hold by themselves."""
+    ten = Measured.of(np.full(10, 0.15), 0.024)  # 2 s.e. to 0.198, 2.9 s.e. to 0.22
+    assert weigh("residual", ten, 63, samples=2000).answer is Answer.HOLDS
+    above = Measured.of(np.r_[np.zeros(9), 0.26], 0.024)  # 2.9 s.e. to 0.19, 2 s.e. to 0.21
+    assert weigh("residual", above, 63, samples=2000).answer is Answer.CANNOT_TELL
+    assert weigh("residual", above.at(np.array([9])), 63, samples=2000).answer is Answer.FAILS
+
+
+def test_weak_latents_are_not_judged_by_gain() -> None:
+    variance = np.array([0.05, 0.1, 0.6])
+    weak = sound(
+        variance=variance,
+        answer=Measured.of(1 - variance, 0.005),
+        round_trip=np.diag(1 - variance),
+        expected_trip=1 - variance,
+        gain=Measured.of([0.01, 0.01, 0.2], [0.005, 0.005, 0.01]),
+    )
+    assert judge(weak).level is Level.SOUND
+    assert codes(replace(weak, gain=Measured.of([0.01, 0.2, 0.01], 0.01))) == ["decoder"]
 
 
 def test_own_samples_are_no_evidence_on_data() -> None:
@@ -246,6 +320,8 @@ AGREED = {
     "reading": 0.5,
     "reading_ratio": 0.4,
     "strong": 0.3,
+    "strong_gain": 0.5,
+    "other_metric": 0.9,
     "idle_rate": 0.3,
     "order": 0.6,
     "dead": 0.05,

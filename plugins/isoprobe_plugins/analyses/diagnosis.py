@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
@@ -11,12 +11,15 @@ from isoprobe.registry.lookup import installed
 from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 
 if TYPE_CHECKING:
-    from isoprobe.contracts import Batch, Context
-    from isoprobe.theory.judge import Evidence, Finding, Measured, Reading, Verdict
+    from isoprobe.contracts import Batch, Context, Metric
+    from isoprobe.theory.judge import Evidence, Finding, Measured, OtherMetric, Reading, Verdict
 
 #: inputs on which metrics and readings are tried where a rule needs them
 KEPT = 512
 TRIED = 256
+#: findings that call for draws of the posterior through both sides, and for other metrics
+_STRANGERS = {"own-samples", "encoder-mismatched", "decoder-dead"}
+_METRICS = {"beta", "decoder", "rotated", "reconstruction", "scale-head"}
 
 
 class DiagnosisAnalysis(Analysis):
@@ -61,11 +64,11 @@ class DiagnosisAnalysis(Analysis):
             "error": _numbers([c.error for c in verdict.conditions], "half width of its interval"),
             "tolerance": _numbers([c.tolerance for c in verdict.conditions], "tolerance"),
         }
-        if evidence.betas:
-            variables["metric"] = _column("metric", list(evidence.betas), "plausible metrics")
+        if evidence.metrics:
+            variables["metric"] = _column("metric", list(evidence.metrics), "plausible metrics")
             variables["metric_beta"] = Variable(
                 ("metric",),
-                np.array(list(evidence.betas.values())),
+                np.array([other.beta for other in evidence.metrics.values()]),
                 "beta recovered under it",
                 units="metric",
                 theory="Stationarity (beyond)",
@@ -80,23 +83,43 @@ class DiagnosisAnalysis(Analysis):
 
         evidence = evidence_of(context)
         verdict = judge(evidence)
-        if verdict.level is not Level.NOT_SOUND or not evidence.used.any():
-            return verdict, evidence
-        codes = {finding.code for finding in verdict.findings}
-        if codes & {"beta", "decoder"}:
-            evidence = replace(evidence, betas=self._betas(evidence))
-        evidence = replace(evidence, trials=self._trials())
-        return judge(evidence), evidence
+        while verdict.level is Level.NOT_SOUND and evidence.used.any():
+            more = self._look({finding.code for finding in verdict.findings}, evidence)
+            if not more:
+                break
+            evidence = replace(evidence, **more)
+            verdict = judge(evidence)
+        return verdict, evidence
 
-    def _betas(self, evidence: Evidence) -> dict[str, float]:
-        """Beta recovered under each plausible metric, from evenly spread inputs."""
+    def _look(self, codes: set[str], evidence: Evidence) -> dict[str, Any]:
+        """Evidence that these findings call for and that was not asked for yet."""
+        from isoprobe.probe.trials import code_fit
+
+        setup = self.setup
+        more: dict[str, Any] = {}
+        if not evidence.trials:
+            more["trials"] = self._trials()
+        if evidence.code_fit is None and codes & _STRANGERS:
+            more["code_fit"] = code_fit(setup.vae, setup.sample(KEPT), setup.seed)
+        if not evidence.metrics and codes & _METRICS:
+            more["metrics"] = self._metrics(evidence)
+        return {name: found for name, found in more.items() if found is not None and len(found)}
+
+    def _metrics(self, evidence: Evidence) -> dict[str, OtherMetric]:
+        """What each plausible metric shows, from evenly spread inputs."""
         from isoprobe.probe.recovery import PLAUSIBLE, recover_table
+        from isoprobe.probe.trials import reconstruction_ratio
+        from isoprobe.theory.judge import OtherMetric
 
-        known = installed().names("metric")
+        known, vae = installed().names("metric"), self.setup.vae
         metrics = [installed().metric(s) for s in PLAUSIBLE if s.partition(":")[0] in known]
         x = self.setup.sample(KEPT)
-        rows = recover_table(self.setup.vae, metrics, x, evidence.used, self.setup.seed)
-        return {row.metric: row.beta for row in rows}
+        rows = recover_table(vae, metrics, x, evidence.used, self.setup.seed)
+        by_spec = {metric.spec(): metric for metric in metrics}
+        return {
+            row.metric: OtherMetric(row.beta, reconstruction_ratio(vae, by_spec[row.metric], x))
+            for row in rows
+        }
 
     def _trials(self) -> tuple[Reading, ...]:
         """The reading in hand and the others, on the same rows, distortions less D(x, x)."""
@@ -166,17 +189,18 @@ def evidence_of(context: Context) -> Evidence:
         baseline=baseline,
         loss=measured("loss") if np.isfinite(c["loss"].values) else Measured.of([]),
         metric=setup.metric.spec(),
-        families=_families(),
+        families=_families(setup.metric),
         objective="decomposed loss" if facts.decomposed else "",
     )
 
 
-def _families() -> dict[str, str]:
+def _families(metric: Metric) -> dict[str, str]:
+    """Family by spec, of the plausible metrics and of the one in use."""
     from isoprobe.probe.recovery import PLAUSIBLE
 
     known = installed().names("metric")
-    specs = [s for s in PLAUSIBLE if s.partition(":")[0] in known]
-    return {spec: installed().metric(spec).family for spec in specs}
+    plausible = [installed().metric(s) for s in PLAUSIBLE if s.partition(":")[0] in known]
+    return {m.spec(): m.family for m in (*plausible, metric)}
 
 
 def _texts(dim: str, findings: tuple[Finding, ...]) -> dict[str, Variable]:
