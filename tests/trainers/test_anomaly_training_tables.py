@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -32,6 +33,7 @@ from isoprobe_trainers.anomaly.quality import (
 )
 from isoprobe_trainers.anomaly.recipes import RECIPES, Recipe, short
 from isoprobe_trainers.anomaly.tables import Table, split
+from isoprobe_trainers.common.records import Record
 
 CPU = torch.device("cpu")
 TINY = Recipe("thyroid", (6, 4), 2, "leaky_relu", "l2", 60.0, 30.0, 10, 0.1)
@@ -267,8 +269,16 @@ def test_the_public_path_judges_a_checkpoint_as_its_scores_do(tables, tmp_path):
 
 def test_both_tables_are_printed_from_one_training(tables, tmp_path):
     arguments = ["reproduce", "table3", "table6", "--quick", "--seeds", "2", "--device", "cpu"]
+    arguments += ["--records", str(tmp_path / "kept")]
     done = CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
+    kept = [
+        msgspec.json.decode(path.read_bytes(), type=Record)
+        for path in sorted((tmp_path / "kept").glob("table6_thyroid_*.json"))
+    ]
+    assert [r.model for r in kept] == ["DAGMM", "PCA", "RaDOGAGA(d)", "untrained VAE", "VAE"]
+    assert f"{np.mean(kept[-1].values['f1']):.4f}" in done.stdout
+    assert [bool(r.planned) for r in kept] == [False] * 4 + [True]
     for method in ("untrained VAE", "PCA", "DAGMM", "RaDOGAGA(d)", "VAE"):
         assert done.stdout.count(f"| {method} (ours)") == 4
     assert "| DAGMM (cited)" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -12,6 +13,7 @@ from isoprobe.cli.group import cli
 from isoprobe.contracts import Dataset, Variable
 from isoprobe.errors import CheckpointError
 from isoprobe.registry.lookup import installed
+from isoprobe_trainers.common.records import Record
 from isoprobe_trainers.images import experiments as latent_experiments
 from isoprobe_trainers.images import mnist
 from isoprobe_trainers.images.celeba_source import FacesSource
@@ -82,8 +84,16 @@ def digits(monkeypatch):
 
 def test_the_command_trains_analyses_and_reuses(digits, tmp_path):
     arguments = ["reproduce", "fig28", "--quick", "--device", "cpu", "--out", str(tmp_path)]
+    arguments += ["--records", str(tmp_path / "kept")]
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 0, done.output
+    kept = msgspec.json.decode(
+        (tmp_path / "kept" / "mnist_lam784_n3_seed0.json").read_bytes(), type=Record
+    )
+    assert (kept.model, kept.device, kept.schedule) == (
+        "MNIST, 3 latents", "cpu", "4 of 50,000 iterations"
+    )  # fmt: skip
+    assert kept.values["inverse_variance"] == sorted(kept.values["inverse_variance"], reverse=True)
     assert done.stdout.count("4 iterations; mean norm of the used latents") == 2
     name = "mnist_lam784_n3_seed0"
     images = tmp_path / "quick" / "images"

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from isoprobe_trainers.anomaly.experiments import EXPERIMENT as TABLE
 from isoprobe_trainers.commands.reproduce import reproduce
+from isoprobe_trainers.common.records import column, of, records
 from isoprobe_trainers.page import anomaly, images
 from isoprobe_trainers.page.paired import paired
-from isoprobe_trainers.page.records import column, of, records
 from isoprobe_trainers.page.whole import page
+from isoprobe_trainers.toy.experiments import EXPERIMENT as TOY
+from isoprobe_trainers.toy.experiments import QUANTITIES
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "reproduction-records.md"
 
@@ -42,24 +45,29 @@ def test_a_record_is_whole(name: str) -> None:
     assert (record.epochs is None) != (record.iterations is None)
     assert 0 <= record.done <= record.planned
     assert len(set(record.seeds)) == len(record.seeds) > 0
-    if record.experiment == anomaly.EXPERIMENT:
+    if record.experiment == TABLE:
         for figure in ("f1", "precision", "recall", "auroc", "average_precision"):
             assert len(column(record, figure)) == len(record.seeds)
             assert all(0 <= value <= 1 for value in column(record, figure))
+    elif record.experiment == TOY:
+        for name in QUANTITIES:
+            assert len(record.values[name]) == len(record.seeds)
+        for norm, active in zip(record.values["norm_mean"], record.values["active"], strict=True):
+            assert len(norm) == len(active)
     else:
         latents = [record.values[key] for key in ("inverse_variance", "norm", "residual")]
         assert {len(values) for values in latents} == {len(record.values["active"])}
 
 
 def test_f1_is_the_harmonic_mean_in_every_record() -> None:
-    for record in (r for r in records().values() if r.experiment == anomaly.EXPERIMENT):
+    for record in (r for r in records().values() if r.experiment == TABLE):
         precision, recall = np.array(column(record, "precision")), column(record, "recall")
         expected = 2 * precision * recall / (precision + recall + 1e-12)
         assert np.allclose(expected, column(record, "f1"), atol=1e-5)
 
 
 def test_distances_are_those_of_the_formula() -> None:
-    record = next(r for r in of(anomaly.EXPERIMENT, "thyroid") if r.model == "VAE")
+    record = next(r for r in of(TABLE, "thyroid") if r.model == "VAE")
     f1 = np.array(column(record, "f1"))
     apart = anomaly.distance(record)
     assert apart is not None

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 
 import click
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,7 @@ from isoprobe_trainers.commands.reproduce import ITEMS, Settings
 from isoprobe_trainers.commands.reproduce import reproduce as reproduce_command
 from isoprobe_trainers.common import paper, tables
 from isoprobe_trainers.common.plan import CARD, Work, plan
+from isoprobe_trainers.common.records import Record
 from isoprobe_trainers.common.training import Schedule
 from isoprobe_trainers.toy import ablation
 from isoprobe_trainers.toy import experiments as toy_experiments
@@ -56,6 +58,11 @@ def made_up(lam=100.0, data="toy/mix:seed=0", metric="sse", scale=1.0):
 
 
 # --------------------------------------------------------------------------- the paper's numbers
+
+
+def by_seed(*models):
+    """Values of a quantity for each model."""
+    return lambda quantity: [m.values(quantity) for m in models]
 
 
 def test_the_papers_rows_are_consistent_with_each_other():
@@ -173,7 +180,7 @@ def test_radogaga_is_isometric_where_the_vae_is_not(trained):
 
 
 def test_the_comparison_shows_ours_the_papers_and_whether_it_holds():
-    text = tables.compare("table1", [made_up(), made_up(scale=1.4)], 1.0)
+    text = tables.compare("table1", by_seed(made_up(), made_up(scale=1.4)), 1.0)
     header, rule, norm, *_ = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
     ]
@@ -184,7 +191,7 @@ def test_the_comparison_shows_ours_the_papers_and_whether_it_holds():
     # (1.2 - 1) 0.965 / 0.054
     assert norm[4].split()[0] == "3.574"
     assert norm[-1] == "NO"
-    within = tables.compare("table1", [made_up()], 1.0).splitlines()[2]
+    within = tables.compare("table1", by_seed(made_up()), 1.0).splitlines()[2]
     assert within.rstrip(" |").endswith("yes")
 
 
@@ -263,6 +270,7 @@ def tiny(monkeypatch):
 def test_reproduce_trains_once_for_all_and_uses_it_again(tiny, tmp_path):
     arguments = ["table1", "table4", "fig10", "fig25", "radogaga", "--quick"]
     arguments += ["--seeds", "2", "--out", str(tmp_path), "--device", "cpu"]
+    arguments += ["--records", str(tmp_path / "kept")]
     first = CliRunner().invoke(reproduce_command, arguments, catch_exceptions=False)
     assert first.exit_code == 0
     assert "training 6 models" in first.stderr
@@ -273,6 +281,15 @@ def test_reproduce_trains_once_for_all_and_uses_it_again(tiny, tmp_path):
         "fig10.png",
         "fig25.png",
     }
+    kept = {
+        path.stem: msgspec.json.decode(path.read_bytes(), type=Record)
+        for path in (tmp_path / "kept").iterdir()
+    }
+    assert kept.keys() == {"toy_square-error_3-latents", "toy_square-error_5-latents"}
+    five = kept["toy_square-error_5-latents"]
+    assert (five.seeds, five.schedule, five.decay) == ((0, 1), "2 of 500 epochs", 1.0)
+    again = tables.compare("table4", lambda quantity: five.values[quantity], 2.0)
+    assert again in first.stdout
     second = CliRunner().invoke(reproduce_command, arguments, catch_exceptions=False)
     assert second.stderr == ""
     assert second.stdout == first.stdout

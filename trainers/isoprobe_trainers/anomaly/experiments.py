@@ -7,6 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 import numpy as np
 
 from isoprobe.checkpoints.native import read_manifest
@@ -22,6 +23,7 @@ from isoprobe_trainers.anomaly.tables import duplicates, load, split
 from isoprobe_trainers.anomaly.train import RULE, checkpoint_path, train
 from isoprobe_trainers.common.files import use_root
 from isoprobe_trainers.common.plan import Work
+from isoprobe_trainers.common.records import Record, origin, write
 from isoprobe_trainers.common.tables import render
 from isoprobe_trainers.common.training import pick_device, trained
 
@@ -40,6 +42,8 @@ TITLES = {
 #: processor seconds of an epoch of one model
 SECONDS = {"kddcup99": 1.5, "thyroid": 0.011, "arrhythmia": 0.009, "kddcup-rev": 0.6}
 UNTRAINED, TRAINED = "untrained VAE", "VAE"
+#: name of these experiments in records; Table 3 is a part of Table 6
+EXPERIMENT = "table6"
 #: figure of Table 6 -> how it is printed
 _HEADINGS = {"precision": "precision", "recall": "recall", "f1": "F1"}
 _BESIDE = {"auroc": "AUROC", "average_precision": "average precision"}
@@ -57,7 +61,10 @@ def reproduce(names: Sequence[str], settings: Settings) -> None:
     for data in settings.tables or RECIPES:
         recipe, fraction = _recipe(data, settings)
         with settings.attempts.item(f"{' '.join(names)} on {data}"):
-            found[data] = measure(recipe, fraction, settings.folder / "anomaly", settings)
+            folder = settings.folder / "anomaly"
+            found[data] = measure(recipe, fraction, folder, settings)
+            if settings.records is not None:
+                _record(recipe, found[data], folder, settings.records)
     for name in names:
         figures = ("f1",) if name == "table3" else ("precision", "recall", "f1")
         click.echo(f"## {name}: {TITLES[name]}\n")
@@ -118,6 +125,33 @@ def measure(
             click.echo(f"{recipe.name}, seed {seed}: {method}", err=True)
             found[method].append(baseline(method, recipe, seed, fraction, rows))
     return found
+
+
+def _record(
+    recipe: Recipe, found: Mapping[str, Sequence[Quality]], folder: Path, records: Path
+) -> None:
+    """Keep the figures of every method, split by split."""
+    seeds = range(len(found[TRAINED]))
+    where = origin([checkpoint_path(folder, recipe.name, seed) for seed in seeds])
+    full = RECIPES[recipe.name].epochs
+    for method, rows in found.items():
+        trained = method == TRAINED
+        kept = [msgspec.structs.asdict(row) for row in rows]
+        # methods beside it have no schedule of their own in the paper
+        record = Record(
+            experiment=EXPERIMENT,
+            model=method,
+            seeds=tuple(seeds),
+            data=recipe.name,
+            epochs=recipe.epochs if trained else 0,
+            planned=full if trained else 0,
+            batch=recipe.schedule.batch if trained else 0,
+            rate=recipe.rate if trained else None,
+            decay=float(trained and recipe.cosine),
+            values={name: [row[name] for row in kept] for name in kept[0]},
+            **where,
+        )
+        write(record, records, f"{EXPERIMENT}_{recipe.name}_{method.split()[0].lower()}")
 
 
 def _provide(recipe: Recipe, folder: Path, settings: Settings) -> None:

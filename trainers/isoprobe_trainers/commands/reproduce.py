@@ -70,6 +70,7 @@ class Settings:
         data_root: folder of the files of real data; None for what ISOPROBE_DATA names.
         decay: share of the toy models' epochs in which the rate falls; None for the schedule's.
         tables: data sets of the anomaly tables; none for all.
+        records: folder that gets a record of each finished training; None for none.
         attempts: what failed so far.
     """
 
@@ -81,6 +82,7 @@ class Settings:
     data_root: Path | None = None
     decay: float | None = None
     tables: tuple[str, ...] = ()
+    records: Path | None = None
     attempts: Attempts = field(default_factory=Attempts)
 
     @property
@@ -147,6 +149,12 @@ def _listing() -> str:
 )
 @core_options.device
 @options.compile_step
+@click.option(
+    "--records",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write what was measured of each model there, as the page of finished trainings reads it.",
+)
 @click.option("--plan", "only_plan", is_flag=True, help="Print what would be trained, and stop.")
 def reproduce(names: tuple[str, ...], only_plan: bool, **given: object) -> None:
     """Train or reuse models, analyse them, and compare with the paper's numbers.

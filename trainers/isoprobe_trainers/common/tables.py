@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from isoprobe_trainers.common.paper import rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from isoprobe_trainers.toy.measure import Measurement
 
@@ -25,12 +25,12 @@ def render(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def compare(place: str, models: Sequence[Measurement], slack: float) -> str:
+def compare(place: str, by_seed: Callable[[str], Sequence[Sequence[float]]], slack: float) -> str:
     """Return ours beside the paper's, row by row, from models that differ in their seed alone.
 
     Args:
         place: table or figure of the paper.
-        models: of one condition.
+        by_seed: from a quantity to its values by latent, for each model of one condition.
         slack: factor on the tolerances; 2 for the quick schedule.
 
     Returns:
@@ -38,16 +38,16 @@ def compare(place: str, models: Sequence[Measurement], slack: float) -> str:
     """
     rows = []
     for row in rows_of(place):
-        by_seed = [m.values(row.quantity) for m in models]
-        ours = [sum(column) / len(column) for column in zip(*by_seed, strict=True)]
-        ranges = [max(column) - min(column) for column in zip(*by_seed, strict=True)]
+        columns = list(zip(*by_seed(row.quantity), strict=True))
+        ours = [sum(column) / len(column) for column in columns]
+        ranges = [max(column) - min(column) for column in columns]
         verdict = row.reproduced(ours, slack)
         rows.append(
             [
                 row.row,
                 numbers(row.values),
                 numbers(ours),
-                numbers(ranges) if len(models) > 1 else "-",
+                numbers(ranges) if len(columns[0]) > 1 else "-",
                 numbers(row.spreads(ours)),
                 numbers([_percent(o, p) for o, p in zip(ours, row.values, strict=True)]),
                 {True: "yes", False: "NO", None: "-"}[verdict],

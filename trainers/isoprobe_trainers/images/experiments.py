@@ -12,10 +12,13 @@ from isoprobe.registry.lookup import installed
 from isoprobe_trainers.common.analysed import analysed
 from isoprobe_trainers.common.files import use_root
 from isoprobe_trainers.common.plan import Work
+from isoprobe_trainers.common.records import Record, origin, rounded, write
 from isoprobe_trainers.common.tables import render
 from isoprobe_trainers.common.training import pick_device, trained
 from isoprobe_trainers.images import figures as latent_figures
+from isoprobe_trainers.images.celeba import ITERATIONS as FACES_ITERATIONS
 from isoprobe_trainers.images.celeba import faces_run, train_faces
+from isoprobe_trainers.images.mnist import ITERATIONS as DIGITS_ITERATIONS
 from isoprobe_trainers.images.mnist import PAPER, digits_run, train_digits
 from isoprobe_trainers.images.walks import GROUPS, walks_of
 from isoprobe_trainers.images.walks import report as report_walks
@@ -38,6 +41,8 @@ QUICK_BATCH, QUICK_RATE = 16, 3e-4
 SAMPLES, QUICK_SAMPLES = 2_000, 500
 #: processor seconds of an iteration: MNIST's, and CelebA's for each image of its batch
 DIGITS_SECONDS, FACE_SECONDS = 0.085, 0.018
+#: names of these experiments in records
+DIGITS, FACES = "fig28", "celeba"
 #: the paper's used dimensions in Appendix F
 USED = 10.0
 #: figure -> mean norm over used dimensions as printed, in the order of the runs
@@ -156,12 +161,54 @@ def _panel(name: str, panel: int, run: Run, settings: Settings) -> str:
             )
             latent_figures.walks(drawn, result, run.name)
         else:
+            if settings.records is not None:
+                _record(run, result, checkpoint, settings.records)
             text, drawn = (
                 report(run, measure(result), PRINTED[name][panel]),
                 drawing.with_name(f"{drawing.name}.svg"),
             )
             latent_figures.spectrum(drawn, result, run.name)
     return f"{text}\n\nfigure: {drawn}; result: {path}"
+
+
+def _record(run: Run, result: Result, checkpoint: Path, records: Path) -> None:
+    """Keep what was measured of a model's latents."""
+    found, digits = measure(result), run.architecture == "mlp"
+    kept = {
+        name: rounded(getattr(found, name).tolist())
+        for name in ("inverse_variance", "norm", "residual")
+    }
+    record = Record(
+        experiment=DIGITS if digits else FACES,
+        model=_words(run),
+        seeds=(run.seed,),
+        iterations=run.iterations,
+        planned=DIGITS_ITERATIONS if digits else FACES_ITERATIONS,
+        batch=run.batch,
+        rate=run.rate,
+        decay=run.decay,
+        values={
+            **kept,
+            "active": found.active.tolist(),
+            "samples": int(result.sizes["sample"]),
+            "beta": run.beta,
+            "beta_recovered": float(result.attrs["beta_recovered"]),
+            "rate": float(result["overview"]["kl_mean"].values.sum()),
+            "cosine": float(result["isometry"]["cosine_mean_abs"].values),
+        },
+        **origin([checkpoint]),
+    )
+    write(record, records, run.name)
+
+
+def _words(run: Run) -> str:
+    """A training in words, as its record names it."""
+    latents = f"{run.config['latent_size']} latents"
+    if run.architecture == "mlp":
+        return f"MNIST, {latents}"
+    _, height, width = run.config["input_shape"]
+    loss = "decomposed" if run.decomposed else "plain"
+    return f"CelebA {height} x {width}, {latents}, {run.config['channels']} channels, {loss}"
 
 
 def provide(run: Run, folder: Path, device: str) -> Path:

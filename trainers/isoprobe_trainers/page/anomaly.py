@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from isoprobe_trainers.anomaly.experiments import EXPERIMENT
 from isoprobe_trainers.anomaly.quality import cited_rows
+from isoprobe_trainers.common.records import Record, column, of
 from isoprobe_trainers.common.tables import render
 from isoprobe_trainers.page.paired import paired
-from isoprobe_trainers.page.records import Record, column, of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from isoprobe_trainers.anomaly.quality import CitedRow
 
-EXPERIMENT = "table6"
 DATA = {
     "kddcup99": "KDDCup99",
     "thyroid": "Thyroid",

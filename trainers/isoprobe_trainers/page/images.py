@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from isoprobe_trainers.common.records import Record, of
 from isoprobe_trainers.common.tables import render
-from isoprobe_trainers.images.experiments import USED
-from isoprobe_trainers.page.records import Record, of
+from isoprobe_trainers.images.experiments import DIGITS, FACES, USED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-DIGITS, FACES = "fig28", "celeba"
 #: mean norm of the used latents as the paper prints it, by objective
 PAPER_FACES = {"plain": "1.83", "decomposed": "0.92"}
 

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from isoprobe_trainers.common import tables
 from isoprobe_trainers.common.plan import Work
+from isoprobe_trainers.common.records import Record, origin, rounded, write
 from isoprobe_trainers.common.training import pick_device, trained
 from isoprobe_trainers.toy import ablation
 from isoprobe_trainers.toy import figures as toy_figures
@@ -27,6 +28,24 @@ if TYPE_CHECKING:
     from isoprobe_trainers.common.training import Schedule
     from isoprobe_trainers.toy.measure import Measurement
 
+#: name of these experiments in records
+EXPERIMENT = "toy"
+#: table or figure -> the models it is made of, in words; those of one condition are the same
+CONDITIONS = {
+    "table1": "square error, 3 latents",
+    "fig10": "square error, 3 latents",
+    "table2": "downward-convex, 3 latents",
+    "fig3": "downward-convex, 3 latents",
+    "table4": "square error, 5 latents",
+    "fig25": "square error, 5 latents",
+}
+#: what a record keeps of a model
+QUANTITIES = (
+    *("active", "norm_mean", "norm_sd", "residual", "pullback_mean", "pullback_sd"),
+    *("inverse_variance", "inverse_variance_ratio", "rough", "exact", "beta_recovered"),
+    *("transform_loss", "coding_loss", "r_prior", "r_posterior", "r_objective"),
+    *("r_scaled_posterior", "r_scaled_objective"),
+)
 #: rows analysed of each model: all of them for the tables, fewer for each of the 90
 TABLE_SAMPLES, ABLATION_SAMPLES = 50_000, 10_000
 #: rows of an epoch that one core gets through, of all models of an ensemble together
@@ -67,6 +86,8 @@ def reproduce(names: Sequence[str], settings: Settings) -> None:
                 _measured(member, folder, experiment.samples)
                 for member in tqdm(members, f"analyse {name}", unit="model", disable=None)
             ]
+            if settings.records is not None and name in CONDITIONS:
+                _record(name, measured, schedule, folder, settings.records)
             click.echo(f"## {name}: {experiment.title}\n")
             slack = 2.0 if settings.quick else 1.0
             click.echo(experiment.report(measured, folder / "figures", slack) + "\n")
@@ -125,6 +146,26 @@ def _measured(member: Member, folder: Path, samples: int) -> Measurement:
     return measure(checkpoint_path(folder, member), member, result, samples)
 
 
+def _record(
+    name: str, models: Sequence[Measurement], schedule: Schedule, folder: Path, records: Path
+) -> None:
+    """Keep what was measured of the models of a condition, seed by seed."""
+    checkpoints = [checkpoint_path(folder, m.member) for m in models]
+    record = Record(
+        experiment=EXPERIMENT,
+        model=CONDITIONS[name],
+        seeds=tuple(m.member.seed for m in models),
+        epochs=schedule.epochs,
+        planned=FULL.epochs,
+        batch=schedule.batch,
+        rate=schedule.lr,
+        decay=schedule.decay,
+        values={q: [rounded(m.values(q)) for m in models] for q in QUANTITIES},
+        **origin(checkpoints),
+    )
+    write(record, records, f"toy_{CONDITIONS[name].replace(', ', '_').replace(' ', '-')}")
+
+
 # --------------------------------------------------------------------------- conditions
 
 
@@ -148,10 +189,14 @@ def _control(seeds: int) -> list[Member]:
 # --------------------------------------------------------------------------- reports
 
 
+def _by_seed(models: Sequence[Measurement]) -> Callable[[str], list[list[float]]]:
+    return lambda quantity: [m.values(quantity) for m in models]
+
+
 def _table(place: str) -> Callable[[Sequence[Measurement], Path, float], str]:
     def report(models: Sequence[Measurement], figures: Path, slack: float) -> str:
         return "\n\n".join(
-            [tables.compare(place, models, slack), tables.beyond(models, PAPER_VARIANCES)]
+            [tables.compare(place, _by_seed(models), slack), tables.beyond(models, PAPER_VARIANCES)]
         )
 
     return report
@@ -185,7 +230,7 @@ def _scatter(place: str, title: str) -> Callable[[Sequence[Measurement], Path, f
             for label, name in _PANELS[place].items()
         ]
         parts = [tables.render([place, "R with p(x), by seed"], rows), f"figure: {path}"]
-        compared = tables.compare(place, models, slack) if place != "fig25" else ""
+        compared = tables.compare(place, _by_seed(models), slack) if place != "fig25" else ""
         return "\n\n".join(part for part in [compared, *parts] if part)
 
     return report

@@ -1,15 +1,20 @@
-"""Read what finished trainings gave: one JSON file for each, committed as soon as it is there."""
+"""Keep what finished trainings gave: one JSON file for each, from which the docs' page is made."""
 
 from __future__ import annotations
 
+import datetime
 from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from isoprobe.checkpoints.native import read_manifest
+from isoprobe.results.whole import replacing
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,3 +94,49 @@ def column(record: Record, name: str) -> Sequence[float]:
     """A measured figure by seed."""
     found: Sequence[float] = record.values[name]
     return found
+
+
+def origin(checkpoints: Sequence[Path]) -> dict[str, Any]:
+    """Where, when and in what time models were trained, as their checkpoints say.
+
+    Args:
+        checkpoints: native ones, of one training.
+
+    Returns:
+        Device, date, versions and seconds, as keyword arguments of :class:`Record`.
+    """
+    said = [read_manifest(path).training for path in checkpoints]
+    latest = max(path.stat().st_mtime for path in checkpoints)
+    first = said[0]
+    # models of one ensemble train together, and each says the time of all
+    seconds = max((float(one["seconds"]) for one in said if "seconds" in one), default=None)
+    return {
+        "device": str(first.get("device", "unknown")),
+        "date": datetime.datetime.fromtimestamp(latest, datetime.UTC).date().isoformat(),
+        "versions": dict(first.get("versions", {})),
+        "seconds": seconds,
+    }
+
+
+def write(record: Record, folder: Path, name: str) -> Path:
+    """Write a record whole, in the place of an earlier one.
+
+    Args:
+        record: to write.
+        folder: of records; made where it is missing.
+        name: of the file, without suffix.
+
+    Returns:
+        The file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    set_fields = {k: v for k, v in msgspec.structs.asdict(record).items() if v not in (None, "")}
+    with replacing(path) as part:
+        part.write_bytes(msgspec.json.format(msgspec.json.encode(set_fields), indent=1) + b"\n")
+    return path
+
+
+def rounded(values: Sequence[float]) -> list[float]:
+    """Values to six digits, as records keep them."""
+    return [float(f"{value:.6g}") for value in values]
