@@ -70,6 +70,25 @@ def model_and_data(folder: Path) -> None:
     np.save(folder / "rows.npy", rows)
 
 
+def contents_of(path: Path) -> object:
+    """Every number and attribute of a result, but how it was asked for."""
+    import h5py
+
+    from isoprobe.results.reader import Result
+
+    with Result.open(path) as result:
+        attrs = {k: v for k, v in result.attrs.items() if k not in {"command", "output"}}
+    arrays: dict[str, bytes] = {}
+
+    def take(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            arrays[name] = item[()].tobytes() if item.dtype.kind != "O" else repr(item[()])
+
+    with h5py.File(path) as file:
+        file.visititems(take)
+    return arrays, attrs
+
+
 def analysis(folder: Path) -> Victim:
     """``analyze`` with every analysis that a report shows, in eight shards."""
     model_and_data(folder)
@@ -77,25 +96,7 @@ def analysis(folder: Path) -> Victim:
     for name in ("isometry", "importance", "anomaly", "density", "rate-distortion", "diagnosis"):
         arguments += ["--analysis", name]
     arguments += ["--out", "out/result.h5"]
-
-    def contents(path: Path) -> object:
-        import h5py
-
-        from isoprobe.results.reader import Result
-
-        with Result.open(path) as result:
-            attrs = {k: v for k, v in result.attrs.items() if k != "command"}
-        arrays: dict[str, bytes] = {}
-
-        def take(name: str, item: object) -> None:
-            if isinstance(item, h5py.Dataset):
-                arrays[name] = item[()].tobytes() if item.dtype.kind != "O" else repr(item[()])
-
-        with h5py.File(path) as file:
-            file.visititems(take)
-        return arrays, attrs
-
-    return Victim(arguments, "*.h5", contents, lambda: None)
+    return Victim(arguments, "*.h5", contents_of, lambda: None)
 
 
 def training(folder: Path) -> Victim:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ ORDER = (
         "isoprobe analyze w.pt --adapter factory --option target=models.py:build --metric sse",
         "torchrun --nproc-per-node=4 -m isoprobe analyze model.safetensors --out result.h5",
         "isoprobe analyze model.safetensors --out result.h5 --shard 2/4",
+        "isoprobe analyze model.safetensors --out result.h5 --cluster tcp://host:8786",
         "isoprobe analyze run/*.pt --data x.npy --metric sse --out sweep/ --report sweep.html",
     ),
 )
@@ -73,6 +75,7 @@ ORDER = (
     metavar="K/N",
     help="Do the K-th of N shares of the samples; 'isoprobe merge' puts the shards together.",
 )
+@shared.cluster
 @click.option("--overwrite", is_flag=True, help="Replace an existing result and report.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 @shared.as_json
@@ -84,6 +87,7 @@ def analyze(
     report: Path | None,
     as_json: bool,
     shard: str | None,
+    cluster: str | None,
     own_class: str | None,
     class_arguments: tuple[str, ...],
     out: str | None,
@@ -114,6 +118,8 @@ def analyze(
     if len(model) > 1 or (out or "").endswith("/"):
         if shard is not None:
             raise OptionError("--shard is for one checkpoint; give the shards one command each")
+        if cluster is not None:
+            raise OptionError("--cluster is for one checkpoint; give each one a command")
         _sweep(model, settings, report=report, inputs=inputs, as_json=as_json)
         return
     if out is not None and Path(out).is_dir():
@@ -127,9 +133,12 @@ def analyze(
     if shard is not None:
         if report is not None or as_json:
             raise OptionError("--report and --json need all shards; use them after isoprobe merge.")
+        if cluster is not None:
+            raise OptionError("--shard and --cluster exclude each other: a cluster makes them all.")
         _analyze_share(shard, model[0], settings)
         return
-    result = _result(model[0], settings)
+    run = _result if cluster is None else partial(_on, cluster)
+    result = run(model[0], settings)
     if result is not None:
         with result:
             if report is not None:
@@ -151,12 +160,12 @@ def _result(model: Path, settings: dict[str, Any]) -> Result | None:
                 "several processes need --out F.h5, in a folder that all of them see."
             )
         settings["device"] = process.device(settings["device"])
-    asked = {name: value for name, value in settings.items() if name not in BESIDE}
+    asked, beside = _apart(settings)
     return run_shards(
         model,
         settings["data"],
-        Settings(**asked),
-        **{name: settings[name] for name in BESIDE if name != "data"},
+        asked,
+        **beside,
         progress=process is None or process.rank == 0,
         process=process,
     )
@@ -205,6 +214,25 @@ def _sweep(
     failed = sum(outcome.error is not None for outcome in done)
     if failed:
         raise ResultError(f"{failed} of {len(done)} checkpoints failed; see {folder / TABLE}")
+
+
+def _on(address: str, model: Path, settings: dict[str, Any]) -> Result | None:
+    """The result of shards that a cluster makes."""
+    from isoprobe.run.cluster import Cluster
+    from isoprobe.run.merging import run_shards
+
+    if settings["out"] is None:
+        raise OptionError("--cluster needs --out F.h5, in a folder that every worker sees.")
+    settings["threads"] = settings["threads"] or 1
+    asked, beside = _apart(settings)
+    with Cluster.connected(address) as cluster:
+        return run_shards(model, settings["data"], asked, **beside, progress=True, cluster=cluster)
+
+
+def _apart(settings: dict[str, Any]) -> tuple[Settings, dict[str, Any]]:
+    """What the numbers depend on, and what else a command says beside the data."""
+    asked = {name: value for name, value in settings.items() if name not in BESIDE}
+    return Settings(**asked), {name: settings[name] for name in BESIDE if name != "data"}
 
 
 def _analyze_share(text: str, model: Path, settings: dict[str, Any]) -> None:

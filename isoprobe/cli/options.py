@@ -92,6 +92,13 @@ class_arguments = click.option(
     multiple=True,
     help="Argument of the class; repeatable. [default: read from the file or off its shapes]",
 )
+cluster = click.option(
+    "--cluster",
+    metavar="ADDRESS|local:N",
+    help="Have workers of dask.distributed make the shards: those of the scheduler at ADDRESS, or "
+    "N on this machine. They must see the files under the same paths. Needs --out F.h5; one "
+    "processor thread a shard, unless --threads says otherwise.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON instead of the summary.")
 
 

@@ -11,6 +11,7 @@ import click
 
 from isoprobe.cli import options as shared
 from isoprobe.cli.examples import examples
+from isoprobe.errors import OptionError
 from isoprobe.run.settings import ScoreSettings
 
 #: of the options that settings give
@@ -41,6 +42,8 @@ ORDER = (
         "isoprobe score model.safetensors --data new.npy --reference normal.h5 --out s.parquet",
         "isoprobe score m.safetensors --data 'new.csv:id=patient;keep=site' --reference r.h5 "
         "--by site --fdr 0.05 --top 10 --summary s.json",
+        "isoprobe score model.safetensors --data new.npy --reference normal.h5 --out s.h5 "
+        "--cluster local:4",
     ),
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -74,6 +77,7 @@ ORDER = (
     help="Write counts, groups and the highest rows with all their parts as JSON.",
 )
 @click.option("--resume", is_flag=True, help="Go on with an unfinished .h5 file.")
+@shared.cluster
 @shared.own_class
 @shared.class_arguments
 @shared.from_settings(ScoreSettings, *ORDER)
@@ -87,6 +91,7 @@ def score(
     top: int,
     summary: Path | None,
     resume: bool,
+    cluster: str | None,
     options: tuple[str, ...],
     by_input: bool,
     own_class: str | None,
@@ -103,9 +108,10 @@ def score(
     from isoprobe.registry.specs import options_paths, parse_options
     from isoprobe.results.flat import csv_to
     from isoprobe.results.whole import check_place, replacing
+    from isoprobe.run.cluster import Cluster
     from isoprobe.run.decisions import Tally, document, lines
     from isoprobe.run.scoring import open_scoring
-    from isoprobe.run.tables import check_out, write_batches, write_scores
+    from isoprobe.run.tables import ScoreWork, check_out, write_batches, write_scores
 
     inputs = (model, reference, split_spec(data)[0], *options_paths(options))
     check_out(out, overwrite=overwrite, by_input=by_input, resume=resume, inputs=inputs)
@@ -113,6 +119,9 @@ def score(
         check_place(summary, overwrite=overwrite, inputs=inputs)
     settings |= {"options": parse_options(options, of="--option"), "by_input": by_input}
     shared.with_class(settings, own_class, class_arguments)
+    if cluster is not None:
+        _check_sharded(out)
+        settings["threads"] = settings["threads"] or 1
     with open_scoring(model, data, reference, **settings) as scoring:
         for note in scoring.notes:
             click.echo(note, err=True)
@@ -120,9 +129,18 @@ def score(
         if out is None:
             write_batches(scoring, csv_to(sys.stdout), progress=True, tally=tally)
         else:
-            write_scores(
-                scoring, out, overwrite=overwrite, resume=resume, progress=True, tally=tally
-            )
+            how: dict[str, Any] = {
+                "overwrite": overwrite,
+                "resume": resume,
+                "progress": True,
+                "tally": tally,
+            }
+            if cluster is None:
+                write_scores(scoring, out, **how)
+            else:
+                work = ScoreWork(str(model), data, str(reference), ScoreSettings(**settings))
+                with Cluster.connected(cluster) as workers:
+                    write_scores(scoring, out, **how, on=(workers, work))
             click.echo(f"{scoring.rows:,} rows scored: {out}", err=True)
         said = document(scoring, tally)
         for line in lines(said, scoring.asked.alpha):
@@ -130,3 +148,9 @@ def score(
         if summary is not None:
             with replacing(summary) as partial:
                 partial.write_text(json.dumps(said, indent=2, allow_nan=False) + "\n", "utf-8")
+
+
+def _check_sharded(out: Path | None) -> None:
+    """Refuse a file that is not made of shards."""
+    if out is None or out.suffix != ".h5":
+        raise OptionError("--cluster needs a file made of shards: it goes with --out FILE.h5.")

@@ -204,6 +204,23 @@ class Working:
                 path.unlink(missing_ok=True)
 
 
+class Visited:
+    """A working folder that another process holds, to which shards are added.
+
+    Args:
+        target: the file to be, links followed.
+
+    Attributes:
+        target: the same.
+        folder: where shards lie.
+    """
+
+    temporary = None
+
+    def __init__(self, target: Path) -> None:
+        self.target, self.folder = target, partial(target)
+
+
 def partial(target: Path) -> Path:
     """Return the working folder of a file to be."""
     return target.with_name(target.name + ".partial")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ import torch
 from isoprobe.errors import IsoprobeError, OptionError, ResultError
 from isoprobe.progress import bar
 from isoprobe.results.shard import Shard
-from isoprobe.results.working import Working, plain
+from isoprobe.results.working import Visited, Working, plain
 from isoprobe.results.writer import ResultWriter
+from isoprobe.run.cluster import absolute, require_seen
 from isoprobe.run.engine import Pass
 from isoprobe.run.enough import Enough, largest_error
 from isoprobe.run.opening import opened, processor_threads
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from isoprobe.contracts import VAE, Dataset
+    from isoprobe.run.cluster import Cluster
     from isoprobe.run.processes import Process
     from isoprobe.run.settle import Job
 
@@ -49,6 +52,7 @@ def run_shards(
     progress: bool = False,
     command: str = "",
     process: Process | None = None,
+    cluster: Cluster | None = None,
 ) -> Result | None:
     """Make every shard of a run that is not there, and the result of all.
 
@@ -62,6 +66,7 @@ def run_shards(
         progress: show a bar on stderr.
         command: the command line that asks for this.
         process: place among several that do the same; each makes shards until none is missing.
+        cluster: makes the shards, of a model and data that its workers see under the same paths.
 
     Returns:
         The result; None in all processes but the first.
@@ -72,7 +77,7 @@ def run_shards(
         enough = Enough.asked(asked.samples, asked.tolerance, rows)
         count = enough.first if enough else _number(asked)
         job = subject.job(asked, count, progress=progress)
-        if process is not None:
+        if process is not None or cluster is not None:
             job.run.require_mergeable()
         if last and out is not None and _is_there(Path(out), job):
             return None
@@ -87,11 +92,14 @@ def run_shards(
             work = _Work(working, identity, remember(model, data, asked), progress=progress)
             with suppress(_EndedError):
                 while True:
-                    passing = work.complete(job, process)
-                    with work.shards(job, passing) as shards:
-                        gathered = job.run.fold(
-                            shards, passing.active, passing.notes, passing.steps
+                    if cluster is None:
+                        passing = work.complete(job, process)
+                    else:
+                        passing = work.complete_on(
+                            cluster, job, Asked(model, data, asked, count, enough)
                         )
+                    with work.shards(job, passing) as made:
+                        gathered = job.run.fold(made, passing.active, passing.notes, passing.steps)
                         context = job.run.resolve(gathered)
                         if enough is not None:
                             largest = largest_error(context.results, passing.active, context.beta)
@@ -104,7 +112,7 @@ def run_shards(
                             return None
                         attrs = {**job.labels(command, out), **_shown(work.folder.settled)}
                         with _writer(working, job) as writer:
-                            return job.run.conclude(writer, shards, gathered, context, attrs)
+                            return job.run.conclude(writer, made, gathered, context, attrs)
     return None
 
 
@@ -254,6 +262,82 @@ def merge_files(
     return merge(paths, model or told["model"], data or told["data"], out=out, **again, **more)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """How a run was asked for, by names alone.
+
+    Attributes:
+        model: path of a checkpoint.
+        data: spec of the data.
+        settings: as asked.
+        samples: to take; None for all.
+        enough: how many samples are enough, where that was asked.
+    """
+
+    model: Any
+    data: Any
+    settings: Settings
+    samples: int | None
+    enough: Enough | None = None
+
+    def fixed(self, device: str, settled: Mapping[str, Any]) -> Asked:
+        """Return the same as another process is to do it."""
+        settings = replace(self.settings, device=device, threads=settled["threads"])
+        data = None if self.data is None else absolute(str(self.data))
+        return replace(self, model=absolute(str(self.model)), data=data, settings=settings)
+
+
+@dataclass(frozen=True)
+class ShardWork:
+    """A run as a worker of a cluster is told of it, which makes shards of it.
+
+    Attributes:
+        asked: what for.
+        target: the result to be, whose working folder every worker sees.
+        record: what a shard says of itself.
+    """
+
+    asked: Asked
+    target: Path
+    record: Mapping[str, Any]
+
+    @property
+    def device(self) -> str:
+        """Where its model runs."""
+        return self.asked.settings.device
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[range], None]]:
+        """Open model and data here.
+
+        Yields:
+            What makes a shard of some samples.
+
+        Raises:
+            ResultError: when files or versions here are not those of the run.
+        """
+        settings, settled = self.asked.settings, self.record["settled"]
+        with (
+            opened(self.asked.model, self.asked.data, settings) as subject,
+            processor_threads(settled["threads"]),
+        ):
+            job = subject.job(settings, self.asked.samples)
+            folder = ShardFolder(Visited(self.target), self.record["identity"])
+            own = plain({**job.identity, **_asked(self.asked.enough)})
+            require_seen(folder.place, folder.identity, own)
+            passing = Pass(job.run, settled)
+            if passing.active.tolist() != self.record["active"]:
+                raise ResultError("the pilot finds other latents active; use machines of one kind")
+
+            def make(rows: range) -> None:
+                torch.set_num_threads(settled["threads"])  # which each thread has its own of
+                latent = job.run.vae.latent_size
+                with folder.writer(rows, job.run.data.order, latent) as writer:
+                    passing.make(writer, self.record, int, lambda: False)
+
+            yield make
+
+
 class _Work:
     """A run in its working folder."""
 
@@ -282,14 +366,47 @@ class _Work:
             wanted = part.of(wanted)
         elif process is not None:
             wanted = process.part.first(wanted)
-        missing = self.folder.missing(wanted, job.run.data.order)
-        total, left = (sum(map(len, ranges)) for ranges in (wanted, missing))
-        if self._progress:
-            passing.announce(left)
-        with bar(total, total - left, "probing", shown=self._progress) as advance:
+        with self._missing(job, wanted) as (missing, advance):
+            if self._progress:
+                passing.announce(sum(map(len, missing)))
             for rows in missing:
                 self._make(job, passing, rows, advance)
         return passing
+
+    def complete_on(self, cluster: Cluster, job: Job, asked: Asked) -> Pass:
+        """Have a cluster make the shards that are missing.
+
+        Returns:
+            The pass that would have made them here.
+        """
+        passing = self._settle(job)
+        with self._missing(job, job.run.ranges(passing.batch)) as (missing, advance):
+            task = ShardWork(
+                asked.fixed(job.run.vae.device.type, self.folder.settled),
+                self.working.target,
+                self.folder.record(self._more(job, passing)),
+            )
+            cluster.make(task, missing, advance)
+        return passing
+
+    @contextmanager
+    def _missing(
+        self, job: Job, wanted: list[range]
+    ) -> Iterator[tuple[list[range], Callable[[int], object]]]:
+        """Shards that are not there, and what takes how many more samples are done."""
+        missing = self.folder.missing(wanted, job.run.data.order)
+        total, left = (sum(map(len, ranges)) for ranges in (wanted, missing))
+        with bar(total, total - left, "probing", shown=self._progress) as advance:
+            yield missing, advance
+
+    def _more(self, job: Job, passing: Pass) -> dict[str, Any]:
+        """What a shard says of itself beside the run it is of."""
+        return {
+            "active": passing.active.tolist(),
+            "notes": list(passing.notes),
+            "device": job.attrs["device"],
+            "request": self._request,
+        }
 
     @contextmanager
     def shards(self, job: Job, passing: Pass) -> Iterator[list[Shard]]:
@@ -320,17 +437,11 @@ class _Work:
             together = self.working.together
             return together and (path.exists() or not self.working.folder.exists())
 
-        more = {
-            "active": passing.active.tolist(),
-            "notes": list(passing.notes),
-            "device": job.attrs["device"],
-            "request": self._request,
-        }
         if over() and not self.folder.missing([rows], order):
             return
         with self._unless_ended():
             with self.folder.writer(rows, order, job.run.vae.latent_size) as writer:
-                passing.make(writer, self.folder.record(more), advance, over)
+                passing.make(writer, self.folder.record(self._more(job, passing)), advance, over)
             if not self.working.folder.exists():
                 raise _EndedError
 

@@ -19,7 +19,7 @@ import numpy as np
 from isoprobe.data.order import Order, stages
 from isoprobe.errors import OptionError, PluginError, ResultError
 from isoprobe.results.shard import SUFFIX, Shard, ShardWriter
-from isoprobe.results.working import Working, difference, explained, plain
+from isoprobe.results.working import Visited, Working, difference, explained, plain
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Variable
@@ -116,24 +116,25 @@ class ShardFolder:
     """The shards of one run in its working folder.
 
     Args:
-        working: the folder, held.
+        working: the folder, held here or by another process.
         identity: whatever the numbers depend on.
 
     Attributes:
+        place: the folder.
         identity: the same as a file gives it back.
         settled: what must be the same for every shard beside.
     """
 
-    def __init__(self, working: Working, identity: Mapping[str, Any]) -> None:
+    def __init__(self, working: Working | Visited, identity: Mapping[str, Any]) -> None:
         self.identity = plain(identity)
         self.settled: dict[str, Any] = {}
-        self._working = working
+        self.place = working
         self._good: set[Path] = set()
 
     def path(self, rows: range, order: Order) -> Path:
         """Return where a shard lies."""
         kind = "rows" if order.whole else "spread"
-        return self._working.folder / f"{kind}-{rows.start}-{rows.stop}{SUFFIX}"
+        return self.place.folder / f"{kind}-{rows.start}-{rows.stop}{SUFFIX}"
 
     def record(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return what a shard says of itself."""
@@ -151,9 +152,9 @@ class ShardFolder:
             Its writer.
         """
         path = self.path(rows, order)
-        durable = self._working.temporary is None
+        durable = self.place.temporary is None
         with (
-            explained(self._working.target),
+            explained(self.place.target),
             ShardWriter(path, rows, latent, durable=durable) as writer,
         ):
             yield writer

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from isoprobe.contracts import Variable
 from isoprobe.errors import OptionError
 from isoprobe.progress import bar
 from isoprobe.results import flat
-from isoprobe.results.working import Working
+from isoprobe.results.working import Visited, Working, plain
 from isoprobe.results.writer import ResultWriter
+from isoprobe.run.cluster import absolute, require_seen
 from isoprobe.run.decisions import StepUp, Tally
+from isoprobe.run.scoring import open_scoring
 from isoprobe.run.shards import Columns, ShardFolder, even
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
     import numpy as np
 
+    from isoprobe.run.cluster import Cluster
     from isoprobe.run.scoring import Scoring
+    from isoprobe.run.settings import ScoreSettings
 
 #: rows copied at once from shards into a file
 _ROWS = 8192
@@ -81,6 +90,7 @@ def write_scores(
     resume: bool = False,
     progress: bool = False,
     tally: Tally | None = None,
+    on: tuple[Cluster, ScoreWork] | None = None,
 ) -> None:
     """Score every row into a file that is whole or not there.
 
@@ -94,6 +104,7 @@ def write_scores(
         resume: go on with an unfinished HDF5 file, if there is one.
         progress: show a bar on stderr.
         tally: counts every row as it is written.
+        on: a cluster that makes the shards of an HDF5 file, and how the rows were asked for.
 
     Raises:
         OptionError: for another format, or Parquet without pyarrow.
@@ -101,8 +112,8 @@ def write_scores(
     """
     check_out(out, overwrite=overwrite, resume=resume)
     if out.suffix == ".h5":
-        counted = tally or Tally()
-        _hdf5(scoring, out, counted, overwrite=overwrite, resume=resume, progress=progress)
+        counted, how = tally or Tally(), {"overwrite": overwrite, "resume": resume}
+        _sharded(scoring, out, counted, progress=progress, on=on, **how)
         return
     with flat.writing(out, scoring.rows) as write:
         write_batches(scoring, write, progress=progress, tally=tally)
@@ -120,27 +131,97 @@ def write_batches(
                 tally.take(columns)
 
 
-def _hdf5(
-    scoring: Scoring, out: Path, tally: Tally, *, overwrite: bool, resume: bool, progress: bool
+@dataclass(frozen=True)
+class ScoreWork:
+    """Rows to be scored as a worker of a cluster is told of them, which makes shards of them.
+
+    Attributes:
+        model: path of the checkpoint.
+        data: spec of the rows.
+        reference: path of the result they are compared with.
+        asked: settings.
+        target: the file to be, whose working folder every worker sees.
+        record: what a shard says of itself.
+    """
+
+    model: str
+    data: str
+    reference: str
+    asked: ScoreSettings
+    target: Path = Path()
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def device(self) -> str:
+        """Where its model runs."""
+        return self.asked.device
+
+    def fixed(self, scoring: Scoring, target: Path, record: Mapping[str, Any]) -> ScoreWork:
+        """Return the same as another process is to do it."""
+        asked = replace(
+            self.asked,
+            device=scoring.vae.device.type,
+            threads=record["settled"]["threads"],
+            batch_size=record["settled"]["batch_size"],
+        )
+        model, data, reference = map(absolute, (self.model, self.data, self.reference))
+        return ScoreWork(model, data, reference, asked, target, record)
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[range], None]]:
+        """Open model, rows and reference here.
+
+        Yields:
+            What makes a shard of some rows.
+
+        Raises:
+            ResultError: when files here are not those of the run.
+        """
+        asked = {f.name: getattr(self.asked, f.name) for f in fields(self.asked)}
+        with open_scoring(self.model, self.data, self.reference, **asked) as scoring:
+            folder = ShardFolder(Visited(self.target), self.record["identity"])
+            folder.settled = self.record["settled"]
+            require_seen(folder.place, folder.identity, plain(_identity(scoring)))
+            torch.set_num_threads(folder.settled["threads"])
+            yield lambda rows: _make(scoring, folder, rows, int)
+
+
+def _identity(scoring: Scoring) -> dict[str, Any]:
+    """Whatever the scores depend on."""
+    asked = scoring.asked
+    return {**scoring.attributes(), "parts": asked.by_latent, "map": asked.by_input}
+
+
+def _sharded(
+    scoring: Scoring,
+    out: Path,
+    tally: Tally,
+    *,
+    overwrite: bool,
+    resume: bool,
+    progress: bool,
+    on: tuple[Cluster, ScoreWork] | None,
 ) -> None:
-    attributes = scoring.attributes()
-    asked, order, latent = scoring.asked, scoring.data.order, scoring.vae.latent_size
-    identity = {**attributes, "parts": asked.by_latent, "map": asked.by_input}
+    """Score every row in shards, here or on a cluster, and put the shards together."""
+    attributes, identity, asked = scoring.attributes(), _identity(scoring), scoring.asked
+    order, latent = scoring.data.order, scoring.vae.latent_size
     with Working.open(out, identity, overwrite=overwrite, resume=resume) as working:
         folder = ShardFolder(working, identity)
-        folder.settled = working.settle({"batch_size": scoring.batch})
+        folder.settled = working.settle(
+            {"batch_size": scoring.batch, "threads": torch.get_num_threads()}
+        )
         scoring.batch = folder.settled["batch_size"]
+        torch.set_num_threads(folder.settled["threads"])
         ranges = even(scoring.rows, scoring.batch)
         missing = folder.missing(ranges, order)
         done = scoring.rows - sum(map(len, missing))
         with bar(scoring.rows, done, "scoring", shown=progress) as advance:
-            for rows in missing:
-                with folder.writer(rows, order, latent) as shard:
-                    for columns in scoring.batches(rows):
-                        count = len(columns["score"])
-                        shard.append(count, _numbers(columns))
-                        advance(count)
-                    shard.finish(folder.record(), {})
+            if on is None:
+                for rows in missing:
+                    _make(scoring, folder, rows, advance)
+            else:
+                cluster, work = on
+                cluster.make(work.fixed(scoring, working.target, folder.record()), missing, advance)
         with (
             folder.opened(ranges, order) as shards,
             ResultWriter(working, samples=scoring.rows, latent=latent) as writer,
@@ -158,6 +239,18 @@ def _hdf5(
                 along = scoring.data.carried(start, stop)
                 tally.take(along | {name: one.values for name, one in whole.items()})
             writer.finish(attributes).close()
+
+
+def _make(
+    scoring: Scoring, folder: ShardFolder, rows: range, advance: Callable[[int], object]
+) -> None:
+    """Score the rows of a shard, and write it."""
+    with folder.writer(rows, scoring.data.order, scoring.vae.latent_size) as shard:
+        for columns in scoring.batches(rows):
+            count = len(columns["score"])
+            shard.append(count, _numbers(columns))
+            advance(count)
+        shard.finish(folder.record(), {})
 
 
 def _numbers(columns: Mapping[str, np.ndarray]) -> dict[str, Variable]:

@@ -1,0 +1,242 @@
+"""Hand shards to dask.distributed, which places, repeats and watches them.
+
+A shard is a function of a run and a range, so that a task is these two. Whoever makes it writes one
+file into the run's working folder; nothing but what went wrong comes back.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import re
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from isoprobe.data.files import split_spec
+from isoprobe.errors import IsoprobeError, OptionError, ResultError
+from isoprobe.results.working import RUN, Visited, Working, difference
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Make = Callable[[range], None]
+
+_LOCAL = re.compile(r"local:([1-9]\d*)")
+#: times that a shard is tried again after an error that is not the input's
+_RETRIES = 2
+#: what a worker's accelerator is called among the resources that dask knows it by
+_GPU = "GPU"
+
+
+class Work(Protocol):
+    """A run whose shards can be made wherever its files are seen; it pickles to a few kilobytes."""
+
+    @property
+    def device(self) -> str:
+        """Where its model runs."""
+
+    def opened(self) -> AbstractContextManager[Make]:
+        """Open model and data, and yield what makes a shard of some rows."""
+
+
+class Cluster:
+    """The workers of a scheduler.
+
+    Args:
+        client: connected.
+        address: as it was given.
+    """
+
+    def __init__(self, client: Client, address: str) -> None:
+        self._client, self._address = client, address
+
+    @classmethod
+    @contextmanager
+    def connected(cls, address: str) -> Iterator[Cluster]:
+        """Connect to a scheduler, or start one with workers on this machine.
+
+        Args:
+            address: of the scheduler, as ``tcp://host:8786``, or ``local:N`` for N workers here.
+
+        Yields:
+            The cluster; what was started here is stopped afterwards.
+
+        Raises:
+            OptionError: when dask.distributed is not installed, or nobody answers.
+        """
+        try:
+            from distributed import Client, LocalCluster
+        except ImportError as error:
+            raise OptionError(
+                "--cluster needs dask.distributed: pip install 'isoprobe[cluster]'"
+            ) from error
+        with ExitStack() as stack:
+            target: Any = address
+            if local := _LOCAL.fullmatch(address):
+                target = stack.enter_context(
+                    LocalCluster(
+                        n_workers=int(local[1]),
+                        threads_per_worker=1,
+                        dashboard_address=":0",
+                        silence_logs=logging.ERROR,
+                    )
+                )
+            elif address.startswith("local"):
+                raise OptionError(
+                    f"--cluster takes local:N with N from 1, or the address of a scheduler, as in "
+                    f"tcp://host:8786; found '{address}'."
+                )
+            try:
+                client = stack.enter_context(Client(target))
+            except (OSError, ValueError) as error:
+                raise OptionError(
+                    f"--cluster: no scheduler answers at {address}; start one with 'dask scheduler'"
+                ) from error
+            yield cls(client, address)
+
+    def make(self, work: Work, ranges: Sequence[range], advance: Callable[[int], object]) -> None:
+        """Have shards made, whatever workers are lost on the way.
+
+        Args:
+            work: the run.
+            ranges: rows of each shard.
+            advance: takes how many more rows are done.
+
+        Raises:
+            IsoprobeError: what a worker says is wrong with the input.
+            ResultError: when the scheduler is gone, or workers die of a shard.
+        """
+        from distributed import as_completed
+
+        token = secrets.token_hex(8)
+        shards = {
+            self._client.submit(
+                _made,
+                work,
+                token,
+                rows,
+                key=f"rows-{rows.start}-{rows.stop}-{token}",
+                retries=_RETRIES,
+                resources=self._resources(work),
+                pure=False,
+            ): rows
+            for rows in ranges
+        }
+        try:
+            for future in as_completed(shards):
+                rows = shards[future]
+                self._raise(future, rows)
+                advance(len(rows))
+        finally:
+            self._client.cancel(list(shards), force=True)
+
+    def _raise(self, future: Any, rows: range) -> None:
+        """Raise what kept a shard from being made, if anything did."""
+        from concurrent.futures import CancelledError
+
+        from distributed import KilledWorker
+
+        try:
+            found = future.result()
+        except KilledWorker as error:
+            raise ResultError(
+                f"rows {rows.start} to {rows.stop} were given up: workers died of them, perhaps "
+                "for want of memory; give workers more or --memory less, and add --resume"
+            ) from error
+        except (CancelledError, OSError) as error:
+            raise ResultError(
+                f"the scheduler at {self._address} is gone; start it again, and add --resume: "
+                "finished shards are kept"
+            ) from error
+        if found is not None:
+            raise found
+
+    def _resources(self, work: Work) -> dict[str, float] | None:
+        """What a task asks of a worker, where workers say that they have accelerators."""
+        if not work.device.startswith("cuda"):
+            return None
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        offered = any(_GPU in worker.get("resources", {}) for worker in workers)
+        return {_GPU: 1} if offered else None
+
+
+def absolute(spec: str) -> str:
+    """Return a path, or a data spec with one in it, as other processes find it.
+
+    Args:
+        spec: as typed; names of data sets stay as they are.
+    """
+    path, member = split_spec(spec)
+    if not path.exists():
+        return spec
+    return str(path.resolve()) if member is None else f"{path.resolve()}:{member}"
+
+
+def require_seen(
+    folder: Working | Visited, identity: Mapping[str, Any], own: Mapping[str, Any]
+) -> None:
+    """Refuse to make shards where the run's folder or its files are not those of the run.
+
+    Args:
+        folder: the run's working folder.
+        identity: whatever the run's numbers depend on.
+        own: the same as found here.
+
+    Raises:
+        ResultError: naming what differs.
+    """
+    if not (folder.folder / RUN).is_file():
+        raise ResultError(
+            f"sees no {folder.folder}; --out has to lie in a folder that every worker sees"
+        )
+    found = difference(identity, own)
+    if found is not None:
+        raise ResultError(f"cannot make shards of this run: {found}; use the same everywhere")
+
+
+# --------------------------------------------------------------------------- on a worker
+
+
+class _Held:
+    """The run whose shards a worker's process makes: opened once, one shard at a time."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._token = ""
+        self._stack = ExitStack()
+        self._make: Make | None = None
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """Close the run that is open."""
+        self._stack.close()
+        self._make = None
+
+    def make(self, work: Work, token: str) -> Make:
+        """Return what makes a shard of a run, the run before it closed."""
+        if self._make is None or token != self._token:
+            self.close()
+            self._make, self._token = self._stack.enter_context(work.opened()), token
+        return self._make
+
+
+_HELD = _Held()
+
+
+def _made(work: Work, token: str, rows: range) -> IsoprobeError | None:
+    """Make a shard on a worker.
+
+    Returns:
+        What is wrong with the input, which no other try would mend; None when it is made.
+    """
+    from distributed import get_worker
+
+    try:
+        with _HELD.lock:
+            _HELD.make(work, token)(rows)
+    except IsoprobeError as error:
+        return type(error)(f"worker {get_worker().address}: {error}")
+    return None

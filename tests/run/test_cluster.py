@@ -1,0 +1,278 @@
+"""A cluster makes shards to the bits of one process; what keeps it from that is said in a line."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import Client, LocalCluster
+
+from isoprobe.cli import main
+from isoprobe.errors import IsoprobeError, OptionError, ResultError
+from isoprobe.results.working import Visited
+from isoprobe.run import merging
+from isoprobe.run.cluster import Cluster, absolute, require_seen
+from isoprobe.run.merging import run_shards
+from isoprobe.run.settings import Settings
+from tests.kills import contents_of, model_and_data
+
+ANALYSES = ("isometry", "importance", "anomaly")
+ASKED = Settings(batch_size=100, threads=1, analyses=ANALYSES, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, its rows, and the result and the scores of one process."""
+    path = tmp_path_factory.mktemp("cluster")
+    model_and_data(path)
+    result = run_shards(path / "m.safetensors", str(path / "rows.npy"), ASKED, out=path / "one.h5")
+    assert result is not None
+    result.close()
+    assert score(path, path / "scores.h5") == 0
+    return path
+
+
+def score(folder: Path, out: Path, *more: str) -> int:
+    given = ("--data", str(folder / "rows.npy"), "--reference", str(folder / "one.h5"))
+    options = ("--batch-size", "100", "--threads", "1", "--out", str(out), *more)
+    return main(["score", str(folder / "m.safetensors"), *given, *options])
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Cluster]:
+    """A cluster with two workers in this very process: it shows the way of tasks, not of bits."""
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0"
+        ) as local,
+        Client(local) as client,
+    ):
+        yield Cluster(client, "here")
+
+
+def on(cluster: Cluster, folder: Path, out: Path, **more: Any) -> None:
+    given = (folder / "m.safetensors", str(folder / "rows.npy"), ASKED)
+    result = run_shards(*given, out=out, cluster=cluster, **more)
+    assert result is not None
+    result.close()
+
+
+def test_shards_of_a_cluster_are_those_of_one_process(
+    here: Cluster, folder: Path, tmp_path: Path
+) -> None:
+    on(here, folder, tmp_path / "two.h5")
+    assert contents_of(tmp_path / "two.h5") == contents_of(folder / "one.h5")
+    assert [p.name for p in tmp_path.iterdir()] == ["two.h5"]
+
+
+def test_as_many_samples_as_are_enough_too(here: Cluster, folder: Path, tmp_path: Path) -> None:
+    given = (folder / "m.safetensors", str(folder / "rows.npy"))
+    asked = Settings(batch_size=100, threads=1, analyses=ANALYSES, samples="auto", tolerance=0.05)
+    for name, cluster in (("a.h5", None), ("b.h5", here)):
+        result = run_shards(*given, asked, out=tmp_path / name, cluster=cluster)
+        assert result is not None
+        result.close()
+    assert contents_of(tmp_path / "a.h5") == contents_of(tmp_path / "b.h5")
+
+
+def test_scores_of_a_cluster_are_the_file_of_one_process(
+    here: Cluster, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Cluster, "connected", lambda address: nullcontext(here))
+    monkeypatch.chdir(folder)  # what is typed may be relative; workers need not be here
+    assert score(Path(), tmp_path / "s.h5", "--cluster", "here") == 0
+    assert (tmp_path / "s.h5").read_bytes() == (folder / "scores.h5").read_bytes()
+
+
+def test_finished_shards_are_not_made_again(
+    here: Cluster, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "r.h5"
+    made: list[range] = []
+    whole = Cluster.make
+
+    def stopping(self: Cluster, work: Any, ranges: Any, advance: Any) -> None:
+        whole(self, work, ranges[:3], advance)
+        made.extend(ranges[:3])
+        raise KeyboardInterrupt
+
+    def counting(self: Cluster, work: Any, ranges: Any, advance: Any) -> None:
+        made.extend(ranges)
+        whole(self, work, ranges, advance)
+
+    monkeypatch.setattr(Cluster, "make", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        on(here, folder, out)
+    monkeypatch.setattr(Cluster, "make", counting)
+    on(here, folder, out, resume=True)
+    assert len({rows.start for rows in made}) == len(made)
+    assert contents_of(out) == contents_of(folder / "one.h5")
+
+
+def test_what_a_worker_does_not_see_is_said_in_a_line(
+    here: Cluster, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusal(change: Any) -> str:
+        whole = merging.ShardWork.opened
+
+        def opened(self: merging.ShardWork) -> Any:
+            return whole(change(self))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(merging.ShardWork, "opened", opened)
+            with pytest.raises(IsoprobeError, match=r"^worker .*: ") as caught:
+                on(here, folder, tmp_path / "r.h5")
+        shutil.rmtree(tmp_path / "r.h5.partial", ignore_errors=True)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    def without(name: str, value: Any) -> Any:
+        return lambda work: replace(work, asked=replace(work.asked, **{name: value}))
+
+    assert "/gone/m.safetensors" in refusal(without("model", "/gone/m.safetensors"))
+    assert "/gone/rows.npy" in refusal(without("data", "/gone/rows.npy"))
+    assert "sees no" in refusal(lambda work: replace(work, target=tmp_path / "elsewhere.h5"))
+    other = tmp_path / "other.npy"
+    shutil.copy(folder / "rows.npy", other)
+    with other.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x11")
+    assert "data was 'rows.npy', now 'other.npy'" in refusal(without("data", str(other)))
+
+
+def test_a_folder_of_that_name_that_is_not_the_runs_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match="every worker sees"):
+        require_seen(Visited(tmp_path / "r.h5"), {}, {})
+
+
+def test_tasks_are_small(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+
+    class Watching(Cluster):
+        def make(self, work: Any, ranges: Any, advance: Any) -> None:
+            sent.append(len(pickle.dumps(work)))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        on(Watching(None, ""), folder, tmp_path / "r.h5")  # type: ignore[arg-type]
+    assert sent[0] < 16_000
+
+
+def test_errors_of_the_input_are_not_tried_again_and_others_are(
+    here: Cluster, tmp_path: Path
+) -> None:
+    class Failing:
+        device = "cpu"
+
+        def __init__(self, error: type[Exception], times: int) -> None:
+            self.error, self.times, self.log = error, times, tmp_path / error.__name__
+
+        def opened(self) -> Any:
+            return nullcontext(self.fail)
+
+        def fail(self, rows: range) -> None:
+            tried = self.log.read_text() if self.log.exists() else ""
+            self.log.write_text(tried + ".")
+            if len(tried) < self.times:
+                raise self.error("nonsense")
+
+    with pytest.raises(OptionError, match="nonsense"):
+        here.make(Failing(OptionError, 1), [range(3)], int)
+    assert (tmp_path / "OptionError").read_text() == "."
+    here.make(Failing(KeyError, 2), [range(3)], int)
+    assert (tmp_path / "KeyError").read_text() == "..."
+    with pytest.raises(KeyError):
+        here.make(Failing(KeyError, 100), [range(3)], int)
+
+
+def test_accelerators_are_asked_for_where_workers_have_them() -> None:
+    class Work:
+        def __init__(self, device: str) -> None:
+            self.device = device
+
+    class Known:
+        def __init__(self, resources: dict[str, float]) -> None:
+            self.resources = resources
+
+        def scheduler_info(self, n_workers: int) -> Any:
+            return {"workers": {"a": {"resources": self.resources}}}
+
+    def asked(device: str, resources: dict[str, float]) -> Any:
+        return Cluster(Known(resources), "")._resources(Work(device))  # type: ignore[arg-type]
+
+    assert asked("cuda", {"GPU": 1}) == {"GPU": 1}
+    assert asked("cuda", {}) is None
+    assert asked("cpu", {"GPU": 1}) is None
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--cluster", "local:0", "--out", "r.h5"), "local:N"),
+        (("--cluster", "local", "--out", "r.h5"), "local:N"),
+        (("--cluster", "local:2"), "--out F.h5"),
+        (("--cluster", "local:2", "--out", "r.h5", "--shard", "1/2"), "exclude each other"),
+        (("--cluster", "nonsense://x", "--out", "r.h5"), "no scheduler answers"),
+    ],
+)
+def test_options_that_cannot_be(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ("analyze", str(folder / "m.safetensors"), "--data", str(folder / "rows.npy"))
+    assert main([*given, *more]) == 1
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scores_of_a_cluster_need_a_file_made_of_shards(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert score(folder, tmp_path / "s.csv", "--cluster", "local:2") == 1
+    assert "--out FILE.h5" in capsys.readouterr().err
+
+
+def test_a_missing_library_is_named(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert score(folder, tmp_path / "s.h5", "--cluster", "local:2") == 1
+    assert "pip install 'isoprobe[cluster]'" in capsys.readouterr().err
+
+
+def test_names_of_data_sets_and_members_travel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.npz").touch()
+    assert absolute("a.npz:x,y") == f"{tmp_path.resolve()}/a.npz:x,y"
+    assert absolute("a.npz") == f"{tmp_path.resolve()}/a.npz"
+    assert absolute("toy/mix:samples=10") == "toy/mix:samples=10"
+    assert absolute("prior") == "prior"
+
+
+def test_two_processes_are_lent_to_it(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "s.h5"
+    given = ("--data", str(folder / "rows.npy"), "--reference", str(folder / "one.h5"))
+    options = ("--batch-size", "100", "--out", str(out), "--cluster", "local:2")
+    command = [sys.executable, "-m", "isoprobe", "score", str(folder / "m.safetensors")]
+    done = subprocess.run([*command, *given, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes() == (folder / "scores.h5").read_bytes()
