@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "digits.safetensors"
-ANALYSES = ["isometry", "importance", "rate-distortion", "density", "coordinates", "traversal"]
+ANALYSES = ["isometry", "importance", "rate-distortion", "density", "traversal", "examples"]
 PARTS = ["kl-parts", "truncation", "geometry", "maps"]
 #: functions that draw arrays, or several models, rather than one result
 ARRAYS = (

@@ -524,6 +524,8 @@ class Setup:
         training_share: share of the rows that the checkpoint was trained on; None if not known.
         factors: their names, where a row has several.
         carried: names of columns that go along with the rows.
+        rows: inputs at positions of the run, ``(B,) -> (B, *input_shape)``; None where inputs may
+            not be kept, or cannot be had again.
     """
 
     vae: VAE
@@ -539,6 +541,7 @@ class Setup:
     training_share: float | None = None
     factors: tuple[str, ...] = ()
     carried: tuple[str, ...] = ()
+    rows: Callable[[np.ndarray], Tensor] | None = None
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ def made_result(
     pullback: bool = True,
     finding: str | None = None,
     samples: int = 200,
+    label: np.ndarray | None = None,
     groups: tuple[str, ...] | None = None,
     **attrs: object,
 ) -> Result:
@@ -53,6 +54,8 @@ def made_result(
         }
         if labelled:
             columns["anomalous"] = sample(np.abs(y[:, 1]) > np.quantile(np.abs(y[:, 1]), 0.9))
+        if label is not None:
+            columns["label"] = sample(label)
         writer.append(0, columns)
         contents = {
             "overview": overview(variances, active, beta),

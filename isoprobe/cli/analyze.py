@@ -15,13 +15,14 @@ from isoprobe.cli.group import COMMAND_LINE
 from isoprobe.contracts import DEFAULT_ANALYSES
 from isoprobe.errors import OptionError, ResultError
 from isoprobe.run.settings import Settings
+from isoprobe.show.report.page import ADDS
 
 if TYPE_CHECKING:
     from isoprobe.results.reader import Result
     from isoprobe.results.sweep import Outcome
 
 #: what a report shows beyond the summary
-REPORTED_ANALYSES = ("rate-distortion", "density", "coordinates", "traversal")
+REPORTED_ANALYSES = tuple(ADDS)
 #: what a command says beside the settings
 BESIDE = ("data", "out", "overwrite", "resume", "command")
 #: of the options that settings give

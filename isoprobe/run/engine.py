@@ -169,6 +169,7 @@ class Run:
             training_share=self.training_share,
             factors=self.data.dataset.factors,
             carried=self.data.dataset.carried,
+            rows=self._rows,
         )
 
     def pilot(self) -> np.ndarray:
@@ -177,6 +178,12 @@ class Run:
 
     def _sample(self, count: int) -> Tensor:
         return torch.cat(list(self._spread(count)))
+
+    def _rows(self, positions: np.ndarray) -> Tensor:
+        """Inputs at positions of the run, in their order."""
+        vae = self.vae
+        each = (self.data.batch(at, at + 1, vae.device, vae.dtype)[0] for at in positions.tolist())
+        return torch.cat(list(each))
 
     def _spread(self, count: int) -> Iterator[Tensor]:
         """Inputs in short runs spread over the data, since files read runs faster than rows."""

@@ -76,6 +76,7 @@ class Rehearsal:
             active=self._active(),
             sample=self._sample,
             labelled=True,
+            rows=lambda positions: self.x[positions],
         )
 
     def _active(self) -> np.ndarray:

@@ -27,7 +27,10 @@ def parts_result(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Result]:
     found = isoprobe.analyze(
         linear_vae(torch.diag(torch.from_numpy(EIGENVALUES)), BETA, latent_size=6),
         f"{path}:x,y", metric="sse", beta=BETA, samples=None,
-        analyses=("kl-parts", "information", "truncation", "geometry:pairs=8,pictures=2", "maps"),
+        analyses=(
+            *("kl-parts", "information", "truncation", "geometry:pairs=8,pictures=2"),
+            *("maps", "examples"),
+        ),
     )  # fmt: skip
     with found:
         yield found

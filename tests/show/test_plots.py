@@ -49,8 +49,9 @@ def line(axes, label):
     return next(artist for artist in axes.lines if artist.get_label() == label)
 
 
-def bars(axes):
-    found = {bar.get_x() + bar.get_width() / 2: bar.get_height() for bar in axes.patches}
+def dots(axes):
+    states = [one for one in axes.lines if one.get_label() in {"active", "mixed", "collapsed"}]
+    found = {x: y for one in states for x, y in zip(*one.get_data(), strict=True)}
     return [found[x] for x in sorted(found)]
 
 
@@ -60,7 +61,7 @@ def tick_texts(axis):
 
 def test_scree_shows_importances_in_order_over_the_water_line(result, axes):
     plots.scree(result, axes)
-    assert bars(axes) == pytest.approx(VARIANCES[ORDER])
+    assert dots(axes) == pytest.approx(VARIANCES[ORDER])
     np.testing.assert_allclose(line(axes, "rough").get_ydata(), 1.1 * VARIANCES[ORDER])
     assert line(axes, r"water line $\beta/2$").get_ydata() == [0.25, 0.25]
     assert tick_texts(axes.xaxis) == ["1", "2", "0", "3"]
@@ -93,7 +94,7 @@ def test_norms_without_a_metric_tensor_show_stationarity_alone(axes):
 
 def test_inverse_variances_are_one_for_the_prior(result, axes):
     plots.inverse_variances(result, axes)
-    assert bars(axes) == pytest.approx(np.maximum(1, VARIANCES[ORDER] / 0.25))
+    assert dots(axes) == pytest.approx(np.maximum(1, VARIANCES[ORDER] / 0.25))
 
 
 def test_orthogonality_shows_active_latents_in_order(result, axes):
@@ -106,10 +107,10 @@ def test_orthogonality_shows_active_latents_in_order(result, axes):
 
 def test_rate_distortion_places_the_model_beside_the_prediction(result, axes):
     plots.rate_distortion(result, axes)
-    curve = line(axes, "water-filling (92)")
+    curve = line(axes, "water-filling")
     np.testing.assert_allclose(curve.get_xdata(), np.array([4, 3, 2, 1]) / np.log(2))
     for label, value in [
-        ("coding loss (54)", 0.75),
+        ("coding loss", 0.75),
         (r"$\frac{\beta}{2}\sum(1-\sigma^2)$", 0.75),
         ("distortion", 2),
     ]:
@@ -200,8 +201,13 @@ def test_traversal_lays_frames_out_by_rank_and_step(result, axes):
     plots.traversal(result, axes)
     sheet = axes.images[0].get_array()
     walks = result["traversal"]["images"].values
-    np.testing.assert_allclose(sheet[0:2, 3:6, 0], walks[0, 1, 0])
-    np.testing.assert_allclose(sheet[4:6, 0:3, 0], walks[2, 0, 0])
+    tiles = sheet.reshape(3, len(sheet) // 3, 5, sheet.shape[1] // 5, 4).swapaxes(1, 2)
+    pixels = tiles[:, :, 2:-2, 2:-2]  # between the gaps, each enlarged to sixteen
+    for at in (0, 15):
+        shown = pixels[:, :, at::16, at::16]
+        np.testing.assert_allclose(shown[0, 1, :, :, 0], walks[0, 1, 0])
+        np.testing.assert_allclose(shown[2, 0, :, :, 0], walks[2, 0, 0])
+    assert (tiles[:, :, :, [0, 1, -2, -1], 3] == 0).all()
     assert tick_texts(axes.yaxis) == ["1  (24)", "2  (6)", "0  (1)"]
     assert tick_texts(axes.xaxis) == ["-2", "0", "2"]
 
@@ -270,7 +276,7 @@ def test_nothing_is_cut_off_or_too_small_to_read(holding):
         assert needed.x1 < width + 0.02, name
         assert needed.y1 < height + 0.02, name
         sizes = [t.get_fontsize() for t in drawn.findobj(Text) if t.get_text()]
-        assert min(sizes) >= 6, name
+        assert min(sizes, default=6) >= 6, name
 
 
 def test_unknown_and_missing_figures_are_named(result):
@@ -327,7 +333,7 @@ def test_latent_figures_take_any_number_of_latents(count):
         writer.write_group("overview", {"inverse_variance_mean": variable, "active": active})
         with writer.finish({}) as many:
             drawn = plots.figure(many, "inverse_variances")
-            assert bars(drawn.axes[0]) == pytest.approx(inverse)
+            assert dots(drawn.axes[0]) == pytest.approx(inverse)
             assert plots.to_png(drawn).startswith(b"\x89PNG")
 
 
@@ -338,3 +344,55 @@ def test_figures_of_a_model_that_learnt_nothing_say_so():
             assert plots.to_png(drawn)
         said = plots.figure(result, "orthogonality").axes[0].texts[0].get_text()
         assert said == "no latent is active"
+
+
+def test_a_row_stands_above_its_reconstruction(axes):
+    x = np.random.default_rng(0).random((4, 5, 7))
+    group = {
+        "spread_input": Variable(("spread", "row", "column"), x, "x"),
+        "spread_decoded": Variable(("spread", "row", "column"), 1 - x, "x"),
+        "spread_distortion": Variable(("spread",), np.arange(4.0), "D"),
+    }
+
+    class Held(dict):
+        image_shape = None
+
+    plots.reconstructions(Held(examples=group), axes)
+    (image,) = axes.images
+    sheet = image.get_array()
+    height, width = sheet.shape[0] // 2, sheet.shape[1] // 4
+    assert tuple(image.get_extent()) == (-0.5, 3.5, 1.5, -0.5)
+    middle = sheet[height // 2, 2 * width + width // 2, 0]
+    assert middle == pytest.approx(x[2, 2, 3])
+    assert sheet[height + height // 2, 2 * width + width // 2, 0] == pytest.approx(1 - x[2, 2, 3])
+    assert sheet[0, 0, 3] == 0  # a gap
+    assert tick_texts(axes.xaxis) == ["D = 0", "D = 1", "D = 2", "D = 3"]
+
+
+@pytest.mark.parametrize("name", ["digits", "noise", "wave", "one"])
+def test_flat_inputs_are_pictures_where_they_look_so(name):
+    import pathlib
+
+    generator = np.random.default_rng(0)
+    t = np.linspace(0, 6 * np.pi, 64)
+    flat = {
+        "digits": np.load(pathlib.Path(__file__).parents[2] / "examples" / "digits.npy")[:40],
+        "noise": generator.random((40, 64)),
+        "wave": np.sin(t + generator.random((40, 1)) * 6),
+        "one": np.ones((40, 64)),
+    }[name].astype(float)
+    found = frames(flat[:, None])
+    if name == "digits":
+        assert found.shape == (40, 1, 8, 8, 1)
+    else:
+        assert found is None
+    assert frames(flat[:, None], (4, 16)).shape == (40, 1, 4, 16, 1)
+    assert frames(flat[:, None], (1, 64)) is None  # so that lines can be had
+
+
+def test_classes_have_colours_and_a_legend(axes):
+    with made_result(None, label=np.arange(200) % 9) as labelled:
+        plots.coordinates(labelled, axes)
+    pair = next(panel for panel in axes.child_axes if panel.lines)
+    assert len({line.get_color() for line in pair.lines}) == 9
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list("012345678")

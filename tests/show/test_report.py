@@ -376,3 +376,38 @@ def test_reports_of_real_weights_in_a_browser(shared, chromium, tmp_path, name):
 def test_the_explorers_json_cannot_end_its_script(page):
     packed = re.search(r'<script type="application/json" id="explorer">(.*?)</script>', page)
     assert json.loads(packed[1])["steps"] == 5
+
+
+def test_walks_lead_the_page_and_need_no_script(page):
+    assert page.index('id="walks"') < page.index('id="explore"') < page.index('id="figures"')
+    styles = [a["style"] for tag, a in Parsed(page).tags if a.get("class") == "walk"]
+    assert len(styles) == 2  # the used latents 1 and 2 of those walked, most important first
+    assert [re.search(r"background-position:0 0,0 (\d+)%", s)[1] for s in styles] == ["0", "50"]
+    assert "figure-traversal" not in page
+
+
+def test_walks_of_vectors_are_curves():
+    with made_result(None, walks=np.random.default_rng(0).normal(size=(3, 5, 7))) as result:
+        parsed = Parsed(report.render(result))
+    drawn = [tag for tag, attrs in parsed.tags if tag == "svg" and attrs.get("class") == "walk"]
+    assert len(drawn) == 2
+
+
+def test_it_says_what_could_be_added(page):
+    assert "--analysis +examples" in page
+    assert "--analysis +traversal" not in page
+
+
+def test_a_comparison_shows_walks_side_by_side(tmp_path):
+    import contextlib
+
+    from isoprobe.show.compare import compare
+
+    with contextlib.ExitStack() as stack:
+        results = [stack.enter_context(made_result(tmp_path / f"{n}.h5")) for n in "ab"]
+        parsed = Parsed(report.compared_page(results, compare(results)))
+    walks = [attrs for _, attrs in parsed.tags if (attrs.get("class") or "").startswith("walk")]
+    strips = [attrs for attrs in walks if attrs["class"] == "walk"]
+    assert len(strips) == 4
+    assert "var(--walks-0)" in strips[0]["style"] and "var(--walks-1)" in strips[1]["style"]
+    assert parsed.text.count("Sound") >= 2

@@ -32,6 +32,12 @@ from isoprobe.show.plots.parts import (
     truncation,
     truncation_pictures,
 )
+from isoprobe.show.plots.rows import (
+    likely_rows,
+    prior_samples,
+    reconstructions,
+    worst_reconstructions,
+)
 from isoprobe.show.plots.style import styled
 from isoprobe.show.plots.walks import coordinates, traversal
 
@@ -50,15 +56,18 @@ __all__ = [
     "information_bits",
     "inverse_variances",
     "kl_parts",
+    "likely_rows",
     "matched",
     "norms",
     "orthogonality",
     "precision_recall",
+    "prior_samples",
     "probe_accuracy",
     "probe_bits",
     "rate_distortion",
     "rate_distortion_points",
     "read_write",
+    "reconstructions",
     "roc",
     "save",
     "score_histogram",
@@ -71,4 +80,5 @@ __all__ = [
     "traversal",
     "truncation",
     "truncation_pictures",
+    "worst_reconstructions",
 ]

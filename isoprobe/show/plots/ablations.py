@@ -22,7 +22,7 @@ def ablation(
     spreads: Mapping[str, np.ndarray] | None = None,
     ideal: float | None = None,
     x_label: str = r"$\lambda = 1/\beta$",
-    y_label: str = "norm (Eq. 23)",
+    y_label: str = "norm",
 ) -> None:
     """Draw curves against lambda, with a band of one standard deviation (Figures 13 to 24).
 

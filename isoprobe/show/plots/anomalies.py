@@ -73,7 +73,7 @@ def anomaly_scores(result: Result, ax: Axes) -> None:
         ax: to draw on.
     """
     scores, labels = _scored(result)
-    label = r"anomaly score $L_x$ (Eq. 3)" + unit("metric", str(result.attrs.get("metric")))
+    label = r"anomaly score $L_x$" + unit("metric", str(result.attrs.get("metric")))
     threshold = float(result["anomaly"]["threshold"].values[-1])
     score_histogram(scores, ax, labels=labels, threshold=threshold, x_label=label)
 

@@ -36,7 +36,7 @@ def spectra(models: Sequence[Model], ax: Axes) -> None:
     ax.set_xlabel("rank by importance")
     metrics = {model.metric for model in models}
     label = unit("metric", metrics.pop()) if len(metrics) == 1 else ""
-    ax.set_ylabel(r"Var$(y_j)$ (Eq. 67)" + label)
+    ax.set_ylabel(r"Var$(y_j)$" + label)
     legend_above(ax, 2)
 
 

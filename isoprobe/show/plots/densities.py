@@ -70,6 +70,6 @@ def density_estimators(result: Result, ax: Axes) -> None:
         rows["log_density_metric"],
         rows["log_density_metric_sigmas"],
         ax,
-        x_label=r"$\log p(y)$ from $-L_x/\beta$ [nat] (Eq. 57)",
-        y_label=r"$\log p(y)$ from $\sigma$ [nat] (Eq. 19)",
+        x_label=r"$\log p(y)$ from $-L_x/\beta$ [nat]",
+        y_label=r"$\log p(y)$ from $\sigma$ [nat]",
     )

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: beyond this many latents a figure shows ranks rather than numbers, and steps rather than bars
 MANY = 40
+#: top of the scale of cosines at least, so that noise does not look like structure
+_LEAST_COSINE = 0.1
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,11 @@ def inverse_variances(result: Result, ax: Axes) -> None:
     """
     rank = ranking(result)
     values = result["overview"]["inverse_variance_mean"].values[rank.order]
-    _bars(ax, rank, values)
+    _dots(ax, rank, values)
     ax.axhline(1, color=INK, lw=0.8, ls="--")
     ax.annotate("prior", (1, 1), (3, 0), va="center", **_AT_EDGE)
     ax.set_yscale("log")
-    ax.set_ylabel(r"$\mathrm{E}[\sigma_j^{-2}]$ (Eq. 22)")
+    ax.set_ylabel(r"$\mathrm{E}[\sigma_j^{-2}]$")
     latent_axis(ax, rank)
 
 
@@ -111,7 +113,7 @@ def norms(result: Result, ax: Axes) -> None:
     ax.axhline(1, color=INK, lw=0.8, ls="--")
     low, high = ax.get_ylim()
     ax.set_ylim(min(0, low), max(1.25, high))
-    ax.set_ylabel("norm (Eq. 23)")
+    ax.set_ylabel("norm")
     latent_axis(ax, rank)
     legend_above(ax)
 
@@ -129,7 +131,7 @@ def scree(result: Result, ax: Axes) -> None:
         importance[name].values[rank.order] for name in ("exact", "rough", "cumulative_share")
     )
     metric = str(result.attrs.get("metric", "metric"))
-    _bars(ax, rank, exact)
+    _dots(ax, rank, exact)
     ax.plot(
         rank.ranks, rough, "_", color=INK, ms=9 if len(exact) <= MANY else 3, mew=1.4, label="rough"
     )
@@ -137,7 +139,7 @@ def scree(result: Result, ax: Axes) -> None:
     if np.isfinite(water):
         ax.axhline(water, color=RED, lw=1.1, ls="--", label=r"water line $\beta/2$")
     ax.set_yscale("log")
-    ax.set_ylabel(r"Var$(y_j)$ (Eq. 67)" + unit("metric", metric))
+    ax.set_ylabel(r"Var$(y_j)$" + unit("metric", metric))
     latent_axis(ax, rank)
     other = ax.twinx()
     other.plot(rank.ranks, 100 * share, color=ORANGE, marker=".", ms=4, label="cumulative share")
@@ -167,15 +169,16 @@ def orthogonality(result: Result, ax: Axes) -> None:
         return
     cosine = result["isometry"]["cosine"].values[np.ix_(order, order)]
     off = np.where(np.eye(len(order), dtype=bool), np.nan, cosine)
-    image = ax.imshow(off, cmap=SEQUENTIAL, vmin=0, vmax=1, interpolation="nearest")
+    highest = max(float(np.nanmax(off, initial=0.0)), _LEAST_COSINE)
+    image = ax.imshow(off, cmap=SEQUENTIAL, vmin=0, vmax=highest, interpolation="nearest")
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.046, pad=0.03)
-    bar.set_label(r"mean $|\cos|$ (Eq. 14)")
+    bar.set_label(r"mean $|\cos|$")
     bar.outline.set_visible(False)
     if 1 < len(order) <= 12:
         for row, column in np.argwhere(np.isfinite(off)):
             value = off[row, column]
             text = f"{value:.2f}".lstrip("0")
-            colour = "white" if value < 0.55 else "black"
+            colour = "white" if value < 0.55 * highest else "black"
             ax.text(column, row, text, ha="center", va="center", color=colour, fontsize=6.5)
     ticks = np.arange(len(order)) if len(order) <= MANY else np.arange(0, len(order), 20)
     ax.set_xticks(ticks, order[ticks] if len(order) <= MANY else ticks + 1)
@@ -191,18 +194,23 @@ _AT_EDGE: dict[str, Any] = {
 }
 
 
-def _bars(ax: Axes, rank: Ranking, values: np.ndarray) -> None:
-    """Draw positive values by state; hatches and greys tell the states apart in print."""
+def _dots(ax: Axes, rank: Ranking, values: np.ndarray) -> None:
+    """Draw positive values by state; fillings and greys tell the states apart in print.
+
+    Their axis is logarithmic, where the length of a bar would mean nothing.
+    """
     styles: dict[int, tuple[str, dict[str, Any]]] = {
         0: ("active", {"color": BLUE}),
-        1: ("mixed", {"facecolor": "none", "edgecolor": BLUE, "hatch": "////"}),
-        2: ("collapsed", {"color": GREY, "alpha": 0.6}),
+        1: ("mixed", {"color": BLUE, "mfc": "none"}),
+        2: ("collapsed", {"color": GREY, "marker": "x"}),
     }
+    size = 6 if len(values) <= MANY else 3
     for code, (label, style) in styles.items():
         chosen = rank.states == code
         if chosen.any():
-            width = 0.8 if len(values) <= MANY else 1.0
-            ax.bar(rank.ranks[chosen], values[chosen], width, label=label, linewidth=0.6, **style)
+            dots = {"marker": "o", "ls": "none", "ms": size, **style}
+            ax.plot(rank.ranks[chosen], values[chosen], label=label, **dots)
+    ax.grid(visible=True, axis="y")
 
 
 def latent_axis(ax: Axes, rank: Ranking) -> None:

@@ -30,13 +30,11 @@ def rate_distortion(result: Result, ax: Axes) -> None:
         group[name].values for name in ("predicted_rate", "predicted_distortion", "other_beta")
     )
     shown = rate > 0
-    ax.plot(
-        bits(rate[shown]), distortion[shown], color=GREY, marker=".", label="water-filling (92)"
-    )
+    ax.plot(bits(rate[shown]), distortion[shown], color=GREY, marker=".", label="water-filling")
     _annotate_betas(ax, bits(rate[shown]), distortion[shown], betas[shown])
     here = float(group["rate_bits"].values)
     points = {
-        "coding loss (54)": (result["overview"]["distortion_coding_mean"], "o", BLUE),
+        "coding loss": (result["overview"]["distortion_coding_mean"], "o", BLUE),
         r"$\frac{\beta}{2}\sum(1-\sigma^2)$": (group["coding_loss_expected"], "D", GREEN),
         "distortion": (group["distortion"], "s", RED),
     }

@@ -20,6 +20,11 @@ BLUE, RED, GREEN, ORANGE, PURPLE, SKY = (
     "#56B4E9",
 )
 SERIES = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY)
+#: Paul Tol's muted colours and a grey, for up to ten classes
+CLASSES = (
+    *("#332288", "#88CCEE", "#44AA99", "#117733", "#999933"),
+    *("#DDCC77", "#CC6677", "#882255", "#AA4499", "#8A8A8A"),
+)
 MARKERS = ("o", "s", "D", "^", "v", "P")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 GREY = "#8A8A8A"

@@ -9,7 +9,7 @@ import numpy as np
 from isoprobe.errors import ResultError
 from isoprobe.show.plots.frames import frames
 from isoprobe.show.plots.latents import ranking
-from isoprobe.show.plots.style import BLUE, INK, SEQUENTIAL, SERIES, empty
+from isoprobe.show.plots.style import BLUE, CLASSES, INK, SEQUENTIAL, SERIES, empty
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 _ROWS = 5000
 _PAIRS = 4
-_MOST_KINDS = 6
+#: classes that are told apart by colour
+_MOST_KINDS = 10
+#: a small picture is enlarged to about so many pixels, so that the gap beside it stays narrow
+_ENLARGED, _GAP = 48, 2
 
 
 def traversal(result: Result, ax: Axes, *, steps: str = "z") -> None:
@@ -48,7 +51,7 @@ def traversal(result: Result, ax: Axes, *, steps: str = "z") -> None:
         ax.set_xticks(marked, [f"{value:g}" for value in ends[0, marked]])
     else:
         ax.set_xticks([])
-    ax.set_xlabel("$z_j$" if steps == "z" else "equal steps in $y_j$ (Eq. 16)")
+    ax.set_xlabel("$z_j$" if steps == "z" else "equal steps in $y_j$")
     inverse = result["overview"]["inverse_variance_mean"].values
     names = [f"{latent}  ({inverse[latent]:.3g})" for latent in group["latents"].values]
     ax.set_yticks(np.arange(len(names)), names)
@@ -80,6 +83,7 @@ def coordinates(result: Result, ax: Axes, *, count: int = _PAIRS) -> None:
         empty(ax, "no latent is active")
         return
     ax.set_axis_off()
+    colours = _colours(kinds)
     for row in range(panels):
         for column in range(row + 1):
             gap = 0.04
@@ -90,7 +94,7 @@ def coordinates(result: Result, ax: Axes, *, count: int = _PAIRS) -> None:
                 panel.hist(y[:, row], 40, color=BLUE, alpha=0.85)
                 panel.set_yticks([])
             else:
-                for kind, colour in zip(np.unique(kinds), SERIES, strict=False):
+                for kind, colour in colours.items():
                     some = kinds == kind
                     panel.plot(
                         y[some, column], y[some, row], ".", ms=1.6, alpha=0.5, mew=0,
@@ -98,6 +102,16 @@ def coordinates(result: Result, ax: Axes, *, count: int = _PAIRS) -> None:
                     )  # fmt: skip
             panel.tick_params(labelsize=6, length=2)
             _name_panel(panel, row, column, order, panels)
+    if len(colours) > 1:
+        for kind, colour in colours.items():
+            ax.plot([], [], "o", ms=4, color=colour, label=f"{kind:g}")
+        ax.legend(loc="upper right", title="label", ncols=2 if len(colours) > 5 else 1)
+
+
+def _colours(kinds: np.ndarray) -> dict[float, str]:
+    """A colour for each class."""
+    found = np.unique(kinds).tolist()
+    return dict(zip(found, SERIES if len(found) <= len(SERIES) else CLASSES, strict=False))
 
 
 def _name_panel(panel: Axes, row: int, column: int, order: np.ndarray, panels: int) -> None:
@@ -124,9 +138,13 @@ def tiles(pictures: np.ndarray, ax: Axes) -> None:
         pictures: as :func:`frames` gives them.
         ax: to draw on.
     """
-    ranks, steps, height, width, _ = pictures.shape
-    sheet = pictures.transpose(0, 2, 1, 3, 4).reshape(ranks * height, steps * width, -1)
-    sheet = np.repeat(sheet, 3, axis=2) if sheet.shape[2] == 1 else sheet
+    factor = max(1, _ENLARGED // max(pictures.shape[2:4]))
+    large = pictures.repeat(factor, axis=2).repeat(factor, axis=3)
+    colours = np.broadcast_to(large, (*large.shape[:4], 3))
+    opaque = np.concatenate([colours, np.ones_like(large[..., :1])], axis=-1)
+    framed = np.pad(opaque, ((0, 0), (0, 0), (_GAP, _GAP), (_GAP, _GAP), (0, 0)))
+    ranks, steps, height, width, _ = framed.shape
+    sheet = framed.transpose(0, 2, 1, 3, 4).reshape(ranks * height, steps * width, 4)
     extent = (-0.5, steps - 0.5, ranks - 0.5, -0.5)
     ax.imshow(sheet, extent=extent, aspect=height / width, interpolation="nearest")
 

@@ -12,7 +12,9 @@ from isoprobe.show.far import distance_rows
 from isoprobe.show.matching import match
 from isoprobe.show.plots import comparisons, styled, to_svg
 from isoprobe.show.report.page import page
+from isoprobe.show.report.strips import strips
 from isoprobe.show.shown import said
+from isoprobe.show.voice import voice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +33,7 @@ def compared_page(results: Sequence[Result], comparison: Comparison) -> str:
     Returns:
         The page.
     """
+    walks = [strips(result, f"walks-{place}") for place, result in enumerate(results)]
     return page(
         "compare.html",
         "report.js",
@@ -38,9 +41,40 @@ def compared_page(results: Sequence[Result], comparison: Comparison) -> str:
         comparison=comparison,
         rows=compare.rows(comparison.models),
         distances=_distances(comparison),
+        sprites=[walk for walk in walks if walk and walk["sprite"]],
+        side_by_side=_side_by_side(comparison, walks),
+        manners=[voice(result).manner for result in results],
         figures=list(_figures(results, comparison)),
         said=said,
     )
+
+
+def _side_by_side(
+    comparison: Comparison, walks: Sequence[dict[str, Any] | None]
+) -> list[dict[str, Any]]:
+    """For each other model, walks of the reference's latents beside those of their counterparts.
+
+    Returns:
+        For each, pairs of strips; a counterpart that falls where the latent rises is turned around.
+    """
+    found = []
+    for against, other in zip(comparison.matchings, walks[1:], strict=True):
+        if walks[0] is None or other is None:
+            continue
+        ours, theirs = ({row["latent"]: row for row in walk["rows"]} for walk in (walks[0], other))
+        pairs = [
+            {
+                "one": ours[pair.reference],
+                "other": None if pair.other is None else theirs.get(pair.other),
+                "turned": (pair.correlation or 0.0) < 0,
+                "words": said(pair.correlation, "+.2f", dash="no counterpart"),
+            }
+            for pair in sorted(against.pairs, key=lambda pair: -(pair.importance or 0.0))
+            if pair.reference in ours
+        ]
+        if pairs:
+            found.append({"name": against.name, "pairs": pairs})
+    return found
 
 
 def _distances(comparison: Comparison) -> list[list[list[str]]]:
@@ -91,4 +125,4 @@ def drawn(name: str, title: str, caption: str, draw: Callable[[Any], None]) -> d
         draw(figure.add_subplot())
     # matplotlib escapes the texts it writes into an SVG
     svg = Markup(to_svg(figure, name))  # noqa: S704
-    return {"name": name, "title": title, "caption": caption, "svg": svg}
+    return {"name": name, "title": title, "caption": caption, "svg": svg, "failed": ""}

@@ -36,6 +36,7 @@ def greek(text: str) -> str:
     """Return a sentence written for a terminal with the letters of the formulas."""
     for plain, letters in _LETTERS.items():
         text = text.replace(plain, letters)
+    text = text.replace("+-", "±")
     return re.sub(r"\bsigma\b", "σ", re.sub(r"\bmu\b", "μ", re.sub(r"\bbeta\b(?!-)", "β", text)))
 
 

@@ -15,6 +15,7 @@ from isoprobe.show import plots
 from isoprobe.show.report import facts
 from isoprobe.show.report.explorer import explorer
 from isoprobe.show.report.glossary import GLOSSARY
+from isoprobe.show.report.strips import strips
 from isoprobe.show.summary import to_json
 from isoprobe.show.voice import voice
 
@@ -31,7 +32,8 @@ def render(result: Result) -> str:
     Returns:
         The page. Its content security policy allows its own script and style and nothing else.
     """
-    document = to_json(result)
+    document, figures = to_json(result), _figures(result)
+    walks = strips(result)
     return page(
         "report.html",
         "report.js",
@@ -39,7 +41,15 @@ def render(result: Result) -> str:
         document=document,
         voice=voice(result),
         tiles=facts.tops(result, document),
-        figures=_figures(result),
+        walks=walks,
+        rows=[one for one in figures if one["group"] == "examples"],
+        # walks that lead the page are not drawn a second time
+        figures=[
+            one
+            for one in figures
+            if one["group"] != "examples" and not (walks and one["name"] == "traversal")
+        ],
+        missing=_missing(result),
         explorer=explorer(result),
         table=facts.table(result),
         provenance=facts.provenance(result.attrs),
@@ -118,6 +128,25 @@ def filled(template: str, **content: Any) -> str:
     return environment.get_template(template).render(**content)
 
 
+#: analyses that a report shows beside those of every run, and what each adds
+ADDS = {
+    "traversal": "walks along the latents",
+    "examples": "rows beside their reconstructions",
+    "coordinates": "samples in isometric coordinates",
+    "rate-distortion": "the rate-distortion curve",
+    "density": "densities",
+}
+
+
+def _missing(result: Result) -> str:
+    """What would be added by which analyses; empty where nothing is missing."""
+    names = [name for name in ADDS if name not in result]
+    if not names:
+        return ""
+    said = ", ".join(f"{ADDS[name]} (--analysis +{name})" for name in names)
+    return f"Not asked for in this run: {said}."
+
+
 def _figures(result: Result) -> list[dict[str, Any]]:
     from markupsafe import Markup
 
@@ -133,6 +162,7 @@ def _figures(result: Result) -> list[dict[str, Any]]:
         figures.append(
             {
                 "name": name,
+                "group": entry.needs.partition("/")[0],
                 "title": entry.title,
                 "caption": entry.caption,
                 "svg": drawn,

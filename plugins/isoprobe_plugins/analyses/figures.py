@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from isoprobe.contracts import Figure
-from isoprobe.show.plots import anomalies, densities, latents, losses, maps, parts, walks
+from isoprobe.show.plots import anomalies, densities, latents, losses, maps, parts, rows, walks
 
 IMPORTANCE = (
     Figure(
         "scree",
         latents.scree,
         "Importance of each latent",
-        "Bars: variance of the isometric coordinate, the counterpart of a PCA eigenvalue, on a log "
-        "scale. Ticks: the rough estimate from mean inverse variances, an upper bound for an ideal "
-        "model. A dimension whose bar is under the water line costs more than it brings.",
+        "Dots: variance of the isometric coordinate (Eq. 67), the counterpart of a PCA "
+        "eigenvalue. Ticks: the rough estimate from mean inverse variances (Eq. 22), an upper "
+        "bound for an ideal model. A dimension under the water line (Eq. 92) costs more than it "
+        "brings.",
         "importance/exact",
     ),
     Figure(
         "inverse_variances",
         latents.inverse_variances,
         "Mean inverse posterior variance",
-        "The quantity the paper plots: proportional to importance, 1 where a latent carries "
-        "nothing.",
+        "The quantity the paper plots (Eq. 22): proportional to importance, 1 where a latent "
+        "carries nothing.",
         "overview/inverse_variance_mean",
     ),
 )
@@ -31,15 +32,16 @@ ISOMETRY = (
         "Is the embedding isometric?",
         "Theory asks norm + sigma^2 = 1 of every latent, used or not. Squares measure it through "
         "the decoder's derivative at the mean, diamonds through stationarity of the objective, "
-        "which needs no expansion. The norm alone is near 1 only where sigma is small.",
+        "which needs no expansion. The norm (Eq. 23) alone is near 1 only where sigma is small; "
+        "its lines span one standard deviation over samples.",
         "isometry/stationary_residual_mean",
     ),
     Figure(
         "orthogonality",
         latents.orthogonality,
         "Do latents move the output in different directions?",
-        "Mean |cosine| between the decoder's columns in the metric: 0 is orthogonal, as theory "
-        "asks; 1 means two latents do the same thing.",
+        "Mean |cosine| between the decoder's columns in the metric (Eq. 14): 0 is orthogonal, as "
+        "theory asks; 1 means two latents do the same thing. The scale ends at the highest.",
         "isometry/cosine",
         (4.2, 3.5),
     ),
@@ -49,9 +51,9 @@ RATE_DISTORTION = (
         "rate_distortion",
         losses.rate_distortion,
         "Rate and distortion",
-        "The grey curve predicts, from this model's spectrum, what other values of beta would "
-        "give. The coding loss should lie on it; what the distortion has on top is transform "
-        "loss, which the decoder's capacity decides.",
+        "The grey curve predicts, from this model's spectrum (Eq. 92), what other values of beta "
+        "would give. The coding loss (Eq. 54) should lie on it; what the distortion has on top is "
+        "transform loss, which the decoder's capacity decides.",
         "rate-distortion/predicted_rate",
     ),
 )
@@ -60,8 +62,8 @@ DENSITY = (
         "density_estimators",
         densities.density_estimators,
         "Do the two density estimates agree?",
-        "One comes from the objective, one from the prior and the sigmas. A high correlation means "
-        "either may rank samples by how likely they are.",
+        "One comes from the objective (Eq. 57), one from the prior and the sigmas (Eq. 19). A "
+        "high correlation means either may rank samples by how likely they are.",
         "samples/log_density_metric_sigmas",
         (4.2, 3.4),
     ),
@@ -71,7 +73,7 @@ ANOMALY = (
         "anomaly_scores",
         anomalies.anomaly_scores,
         "Anomaly scores",
-        "Samples by score, the higher the odder; those right of the threshold are flagged.",
+        "Samples by score (Eq. 3), the higher the odder; those right of the threshold are flagged.",
         "anomaly/threshold",
     ),
     Figure(
@@ -91,13 +93,52 @@ ANOMALY = (
         (3.6, 3.4),
     ),
 )
+EXAMPLES = (
+    Figure(
+        "reconstructions",
+        rows.reconstructions,
+        "Rows and what the decoder makes of them",
+        "Rows spread over the data, above the decoded mean of each, on one scale of brightness; "
+        "below, the expected distortion. If the two lines differ in brightness or contrast, the "
+        "inputs are not scaled as in training.",
+        "examples/spread_input",
+        (6.2, 1.75),
+    ),
+    Figure(
+        "worst_reconstructions",
+        rows.worst_reconstructions,
+        "The worst reconstructions",
+        "The rows with the highest distortion, the worst first. What they share is what the model "
+        "has not learnt, or a defect of the data.",
+        "examples/worst_input",
+        (6.2, 1.75),
+    ),
+    Figure(
+        "likely_rows",
+        rows.likely_rows,
+        "The most likely rows, and the least",
+        "Upper line: the rows with the lowest objective, which are the likeliest in the metric. "
+        "Lower line: those with the highest, the oddest first.",
+        "examples/likely_objective",
+        (6.2, 1.75),
+    ),
+    Figure(
+        "prior_samples",
+        rows.prior_samples,
+        "Samples of the prior",
+        "Decoded draws from N(0, I). Where these look unlike the data while reconstructions are "
+        "good, the encoder leaves part of the prior empty.",
+        "examples/prior",
+        (6.2, 1.75),
+    ),
+)
 COORDINATES = (
     Figure(
         "coordinates",
         walks.coordinates,
         "Samples in isometric coordinates",
-        "Distances here are distances in the metric, so clusters and outliers look as large as "
-        "they are.",
+        "Distances here are distances in the metric (Eq. 16), so clusters and outliers look as "
+        "large as they are.",
         "samples/y",
         (5.0, 5.0),
     ),
@@ -129,8 +170,8 @@ INFORMATION = (
         "information_bits",
         parts.information_bits,
         "Which latent carries which label or factor",
-        "Bits that one latent alone tells of a label or factor. Blank cells may be nothing at all: "
-        "two standard errors reach zero.",
+        "Bits that one latent alone tells of a label or factor. Blank cells may be nothing at "
+        "all: two standard errors reach zero.",
         "information/bits",
         (5.4, 2.4),
     ),
@@ -146,9 +187,9 @@ INFORMATION = (
         "probe_bits",
         parts.probe_bits,
         "How many bits a linear probe reads off",
-        "Usable bits from the means of the k most informative latents; at the dashed line there is "
-        "nothing left to tell. Means leave out the posterior's noise, so this may exceed what one "
-        "latent carries.",
+        "Usable bits from the means of the k most informative latents; at the dashed line there "
+        "is nothing left to tell. Means leave out the posterior's noise, so this may exceed what "
+        "one latent carries.",
         "information/probe_bits",
     ),
 )
@@ -196,8 +237,8 @@ GEOMETRY = (
         "shortest_paths",
         parts.shortest_paths,
         "Along the shortest path, and straight through z",
-        "The most distant pairs of samples. Upper rows follow the shortest path between two, lower "
-        "rows the straight line in z, both in steps of equal length in the metric.",
+        "The most distant pairs of samples. Upper rows follow the shortest path between two, "
+        "lower rows the straight line in z, both in steps of equal length in the metric.",
         "geometry/images_geodesic",
         (5.0, 6.2),
     ),

@@ -18,11 +18,18 @@ if TYPE_CHECKING:
     from isoprobe.contracts import Batch, Context, Figure, Setup
 
 
+#: code of a latent that carries nothing
+COLLAPSED = 2
+#: walks at most, and bytes that one way of walking may take, where their number is not given
+_MOST, _BYTES = 64, 64 << 20
+
+
 class Traversal(Analysis):
     """Decoded walks along the leading latents, the others held still.
 
     Args:
-        latents: how many, in descending importance.
+        latents: how many, in descending importance; None takes those that are used, at most 64
+            and fewer where inputs are large.
         steps: points of each walk.
         low: first value of z_j.
         high: last value of z_j.
@@ -36,14 +43,14 @@ class Traversal(Analysis):
 
     def __init__(
         self,
-        latents: int = 10,
+        latents: int | None = None,
         steps: int = 11,
         low: float = -2.0,
         high: float = 2.0,
         at: str = "origin",
     ) -> None:
         super().__init__()
-        if latents < 1 or steps < 2 or not low < high:
+        if (latents is not None and latents < 1) or steps < 2 or not low < high:
             raise OptionError(
                 "traversal needs latents >= 1, steps >= 2 and low < high; "
                 f"found {latents}, {steps}, {low} and {high}."
@@ -87,7 +94,7 @@ class Traversal(Analysis):
         from isoprobe.theory.isometric import IsometricMap, map_from_arrays
 
         coordinates = context.results["coordinates"]
-        order = context.results["importance"]["order"].values[: self.latents]
+        order = self._walked(context)
         maps = map_from_arrays(coordinates["knots"].values, coordinates["slopes"].values)
         z = np.tile(np.linspace(self.low, self.high, self.steps), (len(order), 1))
         y = np.stack(
@@ -115,6 +122,16 @@ class Traversal(Analysis):
             "y_equal_y": Variable(grid, equal_y, "y_j of those", units="sqrt(metric)", **to_y),
             "images_equal_y": self._decode(order, equal_z, "equal steps in y"),
         }
+
+    def _walked(self, context: Context) -> np.ndarray:
+        """Latents to walk along, by importance; the first one where none is used."""
+        importance = context.results["importance"]
+        order = importance["order"].values
+        if self.latents is not None:
+            return order[: self.latents]
+        used = order[importance["state"].values[order] != COLLAPSED]
+        room = _BYTES // (4 * self.steps * self.setup.vae.input_size)
+        return used[: max(1, min(_MOST, room))] if len(used) else order[:1]
 
     def _decode(self, order: np.ndarray, z: np.ndarray, how: str) -> Variable:
         import numpy as np
