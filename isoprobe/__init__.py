@@ -96,6 +96,8 @@ _HOMES = {
     "Variable": "isoprobe.contracts",
     "hookimpl": "isoprobe.hookspecs",
 }
+#: brought by a plugin, under the command named
+_BROUGHT = {"Detector": "train"}
 
 
 def __getattr__(name: str) -> Any:
@@ -110,6 +112,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("isoprobe")
+    if name in _BROUGHT:
+        return importlib.import_module("isoprobe.api").brought(_BROUGHT[name], name)
     if name not in _HOMES:
         raise AttributeError(f"module 'isoprobe' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)
@@ -117,4 +121,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Return the public names, so that completion shows what there is."""
-    return sorted([*__all__, "open"])
+    return sorted([*__all__, *_BROUGHT, "open"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -293,6 +294,25 @@ def _opened(result: reader.Result | str | Path, stack: contextlib.ExitStack) -> 
     if isinstance(result, reader.Result):
         return result if isinstance(result, Result) else Result.of(result)
     return stack.enter_context(Result.open(result))
+
+
+def brought(command: str, name: str) -> Any:
+    """Return a public name that a plugin brings with one of its commands.
+
+    Args:
+        command: its name.
+        name: of what is wanted.
+
+    Returns:
+        It, loaded.
+
+    Raises:
+        PluginError: where no plugin does.
+    """
+    homes: Mapping[str, str] = getattr(installed().command(command), "brings", {})
+    if name not in homes:
+        raise PluginError(f"no plugin brings isoprobe.{name}")
+    return getattr(importlib.import_module(homes[name]), name)
 
 
 def _function(name: str) -> Callable[..., Any]:

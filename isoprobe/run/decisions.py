@@ -291,14 +291,19 @@ def input_names(dataset: Dataset, shape: Sequence[int]) -> dict[str, np.ndarray]
         Places in the flattened input, by name; pixels and unnamed inputs by their place.
     """
     size = int(np.prod(shape))
-    if len(dataset.columns) == size:
-        names = list(dataset.folded or dataset.columns)
-    elif len(shape) == 1:
-        names = [f"input {place}" for place in range(size)]
-    else:
-        places = np.array(np.unravel_index(np.arange(size), tuple(shape))).T.tolist()
-        names = [f"input ({', '.join(map(str, place))})" for place in places]
+    folds = len(dataset.columns) == size and dataset.folded
     found: dict[str, list[int]] = {}
-    for place, name in enumerate(names):
+    for place, name in enumerate(dataset.folded if folds else flat_names(dataset, shape)):
         found.setdefault(name, []).append(place)
     return {name: np.array(places) for name, places in found.items()}
+
+
+def flat_names(dataset: Dataset, shape: Sequence[int]) -> list[str]:
+    """Names of a row's inputs, flattened: of columns, or ``input (0, 3, 4)`` by their place."""
+    size = int(np.prod(shape))
+    if len(dataset.columns) == size:
+        return list(dataset.columns)
+    if len(shape) == 1:
+        return [f"input {place}" for place in range(size)]
+    places = np.array(np.unravel_index(np.arange(size), tuple(shape))).T.tolist()
+    return [f"input ({', '.join(map(str, place))})" for place in places]

@@ -17,6 +17,7 @@ from isoprobe.contracts import VAE, Dataset, FirstRows, Live, Metric
 from isoprobe.data.batches import first_rows
 from isoprobe.data.files import beside
 from isoprobe.data.held import hold
+from isoprobe.data.recipe import Recipe, recorded_rows
 from isoprobe.errors import CheckpointError, DataError, IsoprobeError, OptionError, nearest
 from isoprobe.registry.lookup import installed
 from isoprobe.run.lending import lent
@@ -256,7 +257,8 @@ def open_data(
     if isinstance(data, str | Path):
         return registry.data(str(data), vae)
     if data is not None:
-        return hold(data)
+        recipe = Recipe.of(vae)
+        return hold(data) if recipe is None else recorded_rows(data, recipe)
     named = vae.facts.dataset
     if named is None:
         notes.append("no data was given and the checkpoint names none: probed with prior samples")

@@ -17,7 +17,7 @@ from isoprobe.data.groups import group_keys, grouping
 from isoprobe.derivatives.memory import decoder_width
 from isoprobe.errors import CheckpointError, MetricError, OptionError, ResultError
 from isoprobe.probe.fixed import TWO_POINT
-from isoprobe.probe.objective import Objective, parts, terms_of
+from isoprobe.probe.objective import Objective, parts, rates, terms_of
 from isoprobe.probe.shared import PassStatistics
 from isoprobe.registry.lookup import installed
 from isoprobe.results.reader import Result, readable
@@ -282,16 +282,7 @@ class Scores:
     ) -> None:
         self.vae, self.reference, self.asked = vae, reference, asked
         self.metric = metric
-        transform = vae.facts.transform_metric
-        known = None if transform is None else installed().metric(transform)
-        self.objective = Objective(
-            vae,
-            metric,
-            known,
-            by_input=asked.by_input,
-            batch_size=1,
-            expectation=reference.expectation,
-        )
+        self.objective = self.objective_of(by_input=asked.by_input)
         self.batch = asked.batch_size or _planned_batch(vae, self.objective, asked.memory)
         setup = Setup(
             vae=vae,
@@ -343,6 +334,49 @@ class Scores:
             },
             **({"distortion_map": found[_MAP]} if _MAP in found else {}),
         }
+
+    def watched(self, x: Tensor, *, by_input: bool) -> dict[str, np.ndarray]:
+        """Return what is to be compared of rows, one by one.
+
+        Args:
+            x: inputs, ``(B, *input_shape)``.
+            by_input: give distortions by input too, where the metric is a sum over inputs.
+
+        Returns:
+            ``score``, ``p_value``, ``whole`` (distortion parts), ``(B,)`` each; ``latent`` (means)
+            and ``rate`` (KL in nats), ``(B, n)``; ``input`` and ``distortion``, ``(B, m)``.
+        """
+        if by_input and not self.objective.by_input:
+            self.objective = self.objective_of(by_input=True)
+        terms = self.objective(self._filled(x))
+        whole = parts(terms, self.reference.beta)
+        score, tolerance = whole.score[: len(x)], whole.tolerance[: len(x)]
+        distortion = (
+            whole.distortion if whole.transform is None else whole.distortion + whole.transform
+        )
+        found = {
+            "score": score,
+            "p_value": self.reference.pool.p_values(score, tolerance, None),
+            "whole": distortion[: len(x)],
+            "latent": terms.mean[: len(x)].double().cpu().numpy(),
+            "rate": rates(terms.mean, terms.std)[: len(x)],
+            "input": x.flatten(1).double().cpu().numpy(),
+        }
+        if terms.by_input is not None:
+            found["distortion"] = terms.by_input[: len(x)].flatten(1).double().cpu().numpy()
+        return found
+
+    def objective_of(self, *, by_input: bool) -> Objective:
+        """Return the terms of the scores, by input too where that is asked for."""
+        transform = self.vae.facts.transform_metric
+        return Objective(
+            self.vae,
+            self.metric,
+            None if transform is None else installed().metric(transform),
+            by_input=by_input,
+            batch_size=1,
+            expectation=self.reference.expectation,
+        )
 
     def _found(self, x: Tensor) -> dict[str, np.ndarray]:
         """What the analysis keeps of each row, and by input where that is asked for."""
@@ -472,14 +506,8 @@ class Scoring:
         """
         x, _ = self.data.batch(position, position + 1, self.vae.device, self.vae.dtype)
         usual, beta = self.reference.usual, self.reference.beta
-        objective = Objective(
-            self.vae,
-            self.scores.metric,
-            self.scores.objective.transform_metric,
-            by_input="distortion_mean" in usual,
-            batch_size=1,
-            expectation=self.reference.expectation,
-        )
+        by_input = "distortion_mean" in usual
+        objective = self.scores.objective_of(by_input=by_input)
         terms = objective(x)
         whole = parts(terms, beta)
         names, values = [], []

@@ -71,6 +71,7 @@ ROOMS = {
         toy
         images
         anomaly
+        table
         page
         commands
     """,

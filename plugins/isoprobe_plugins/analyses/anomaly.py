@@ -54,6 +54,7 @@ _QUALITY = {
 _USUAL = {
     "mean": ("posterior means", "1", cite(formulas.weighted_rate)),
     "kl": ("KL_j", "nat", cite(formulas.kl_divergence)),
+    "whole": ("the distortion parts of the score", "metric", cite(formulas.fixed_distortion)),
     "input": ("inputs", "1", cite(formulas.fixed_distortion)),
     "distortion": ("the distortion by input", "metric", cite(formulas.fixed_distortion)),
 }
@@ -128,7 +129,8 @@ class Anomaly(Analysis):
     def _usual(self, setup: Setup) -> dict[str, tuple[int, ...]]:
         """What a new row is compared with part by part, and its shape."""
         vae = setup.vae
-        shapes: dict[str, tuple[int, ...]] = {"mean": (vae.latent_size,), "kl": (vae.latent_size,)}
+        n = (vae.latent_size,)
+        shapes: dict[str, tuple[int, ...]] = {"mean": n, "kl": n, "whole": ()}
         if self.by_input:
             shapes |= {"input": tuple(vae.input_shape), "distortion": tuple(vae.input_shape)}
         return shapes
@@ -139,7 +141,10 @@ class Anomaly(Analysis):
 
         from isoprobe.probe.objective import rates
 
-        found = {"mean": _array(terms.mean), "kl": rates(terms.mean, terms.std)}
+        whole = _array(terms.distortion)
+        if terms.transform is not None:
+            whole = whole + _array(terms.transform)
+        found = {"mean": _array(terms.mean), "kl": rates(terms.mean, terms.std), "whole": whole}
         if self.by_input and terms.by_input is not None:
             found |= {"input": _array(batch.x), "distortion": _array(terms.by_input)}
         odd = np.zeros(len(batch.index), dtype=bool) if marks is None else marks
@@ -354,7 +359,7 @@ class Anomaly(Analysis):
             seen = deepcopy(cast("Moments", self.accumulators[f"normal_{name}"]))
             if not apart:
                 seen.merge(self.accumulators[f"marked_{name}"])
-            dims = ("latent",) if name in {"mean", "kl"} else input_axes(shape)
+            dims = ("latent",) if name in {"mean", "kl"} else input_axes(shape) if shape else ()
             text, units, source = _USUAL[name]
             for kind, values in (("mean", seen.mean), ("sd", seen.sd)):
                 said = "mean" if kind == "mean" else "standard deviation"

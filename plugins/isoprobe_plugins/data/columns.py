@@ -19,13 +19,16 @@ class Roles:
 
     Attributes:
         label: the column of labels; None when there is none.
-        columns: the inputs, in this order; None for all that have no other role.
+        columns: the inputs, in this order; None for all that have no other role, and none at all
+            where what goes along is all that is wanted.
         kept: columns that go along with the rows and not into the model, the id first.
+        raw: the inputs go along too, before those, as text where they are: no model takes them.
     """
 
     label: str | None = None
     columns: tuple[str, ...] | None = None
     kept: tuple[str, ...] = ()
+    raw: bool = False
 
     @classmethod
     def parse(cls, text: str | None, where: str) -> Roles:
@@ -84,7 +87,7 @@ class Roles:
             inputs = [i for i in range(count) if i != label and i not in kept]
         else:
             inputs = [column_place(name, names, count, where) for name in self.columns]
-        if not inputs:
+        if not inputs and self.columns != ():
             beside = ", ".join(f"'{name}'" for name in (self.label, *self.kept) if name is not None)
             few = (
                 f"{where} has one column, so none" if count == 1 else f"{where} has no column that"
@@ -94,6 +97,8 @@ class Roles:
         if twice:
             named = names[twice[0]] or str(twice[0])
             raise DataError(f"column '{named}' of {where} is given twice as input, label or id")
+        if self.raw:
+            return Places((), label, (*inputs, *kept), len(inputs))
         return Places(tuple(inputs), label, tuple(kept))
 
 
@@ -105,11 +110,13 @@ class Places:
         inputs: in the order in which the model takes them.
         label: of the labels; None when there is none.
         kept: of those that go along with the rows.
+        raw: how many of these, the first ones, would be inputs.
     """
 
     inputs: tuple[int, ...]
     label: int | None
     kept: tuple[int, ...]
+    raw: int = 0
 
 
 def _listed(text: str | None) -> tuple[str, ...]:

@@ -97,6 +97,7 @@ class ParquetDataset(Dataset):
         self._label = None if places.label is None else schema.names[places.label]
         self._columns = [schema.names[i] for i in places.inputs]
         self.carried = tuple(schema.names[i] for i in places.kept)
+        self.raw = places.raw
         if len(set(schema.names)) < len(schema.names):
             raise DataError(f"{self._path} has two columns of one name; rename one")
         for name in self._columns:

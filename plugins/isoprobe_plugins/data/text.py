@@ -40,6 +40,7 @@ class TextDataset(Dataset):
         self.name = shown_name(path, roles.spec)
         self._path, self._roles = path, roles
         self._label: int | None = None
+        self.raw = 0
         self._columns: list[int] = []
         self._kept: list[int] = []
         self._names: list[str] = []
@@ -53,7 +54,7 @@ class TextDataset(Dataset):
             self.notes = (f"{len(self._columns)} columns read as numbers; {first}",)
 
     def __len__(self) -> int:
-        return max(len(self._lines) - self._header, 0) if self._columns else 0
+        return max(len(self._lines) - self._header, 0) if self._columns or self._kept else 0
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Return rows at ascending indices, ``(len(indices), columns)`` float64.
@@ -120,9 +121,10 @@ class TextDataset(Dataset):
         names = [cell if counted or not _is_number(cell) else "" for cell in cells]
         places = self._roles.places(names, self._width, str(self._path))
         self._label, self._columns, self._kept = places.label, [*places.inputs], [*places.kept]
+        self.raw = places.raw
         self._names = cells
         asked = {self._roles.label, *(self._roles.columns or ()), *self._roles.kept}
-        named = any(name in asked for name in names if name)
+        named = self._roles.raw or any(name in asked for name in names if name)
         self._header = int(named or any(names[i] or not cells[i] for i in self._columns))
 
     def _cells(self, line: str) -> list[str]:

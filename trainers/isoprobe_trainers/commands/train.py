@@ -13,17 +13,18 @@ from isoprobe_trainers.commands import options
 from isoprobe_trainers.commands.anomaly import anomaly
 from isoprobe_trainers.commands.celeba import celeba
 from isoprobe_trainers.commands.mnist import mnist
+from isoprobe_trainers.commands.table import table
 
 if TYPE_CHECKING:
     from isoprobe_trainers.commands.options import Place
 
 
 @click.group(
-    short_help="Train a model of the paper's experiments.",
+    short_help="Train on a table of your own, or a model of the paper's experiments.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def train() -> None:
-    """Train a model of the paper's experiments into a checkpoint that describes itself."""
+    """Train a model, of your own table or the paper's, into a checkpoint that describes itself."""
 
 
 @train.command(
@@ -134,8 +135,12 @@ def toy(
         click.echo(path)
 
 
-for _command in (anomaly, celeba, mnist):
+for _command in (anomaly, celeba, mnist, table):
     train.add_command(_command)
+
+
+#: public names that this command brings to ``isoprobe``, and their homes
+train.brings = {"Detector": "isoprobe_trainers.table.detector"}  # type: ignore[attr-defined]
 
 
 @hookimpl

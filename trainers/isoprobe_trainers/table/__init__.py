@@ -1,0 +1,1 @@
+"""Train on a table of one's own, for scores of its rows."""
