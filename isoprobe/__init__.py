@@ -113,7 +113,8 @@ def __getattr__(name: str) -> Any:
 
         return version("isoprobe")
     if name in _BROUGHT:
-        return importlib.import_module("isoprobe.api").brought(_BROUGHT[name], name)
+        home = importlib.import_module("isoprobe.api").home_of(_BROUGHT[name], name)
+        return getattr(importlib.import_module(home), name)
     if name not in _HOMES:
         raise AttributeError(f"module 'isoprobe' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -296,15 +295,15 @@ def _opened(result: reader.Result | str | Path, stack: contextlib.ExitStack) -> 
     return stack.enter_context(Result.open(result))
 
 
-def brought(command: str, name: str) -> Any:
-    """Return a public name that a plugin brings with one of its commands.
+def home_of(command: str, name: str) -> str:
+    """Return the module of a public name that a plugin brings with one of its commands.
 
     Args:
         command: its name.
         name: of what is wanted.
 
     Returns:
-        It, loaded.
+        The module's dotted name.
 
     Raises:
         PluginError: where no plugin does.
@@ -312,7 +311,7 @@ def brought(command: str, name: str) -> Any:
     homes: Mapping[str, str] = getattr(installed().command(command), "brings", {})
     if name not in homes:
         raise PluginError(f"no plugin brings isoprobe.{name}")
-    return getattr(importlib.import_module(homes[name]), name)
+    return homes[name]
 
 
 def _function(name: str) -> Callable[..., Any]:

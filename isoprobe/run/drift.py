@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from isoprobe.data.groups import grouping
@@ -106,7 +106,7 @@ class Drift:
 
     def document(self) -> dict[str, Any]:
         """Everything as plain values."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self) | {"alarm": self.alarm}))
+        plain: dict[str, Any] = msgspec.to_builtins(asdict(self) | {"alarm": self.alarm})
         return plain
 
     def lines(self) -> Iterator[str]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, ClassVar
 from isoprobe.checkpoints.headers import is_text
 from isoprobe.contracts import Dataset, DataSource
 from isoprobe.data.files import check_file, first_bytes, split_spec
-from isoprobe.data.recipe import Recipe, Recorded
 from isoprobe.errors import DataError
 from isoprobe.hookspecs import hookimpl
 from isoprobe_plugins.data.columns import Roles
@@ -51,6 +50,8 @@ class TableSource(DataSource):
         Raises:
             DataError: when it is damaged, ragged, or has columns that are no numbers.
         """
+        from isoprobe.data.recipe import Recipe, Recorded
+
         path, member = split_spec(spec)
         check_file(path)
         roles = Roles.parse(member, path.name)
