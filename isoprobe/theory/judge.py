@@ -105,6 +105,7 @@ class Evidence:
         mixed: latents that only some rows use.
         spatial: latents are maps, on which moments and shifts are not judged.
         rate: E[KL_j], nats.
+        rate_most: KL_j of the row that uses the latent most, nats.
         variance: E[sigma_j^2].
         fixed_scale: sigma is the same for every row.
         beta: recovered by stationarity, pooled robustly over used latents.
@@ -141,6 +142,7 @@ class Evidence:
     mixed: np.ndarray
     spatial: bool
     rate: np.ndarray
+    rate_most: np.ndarray
     variance: np.ndarray
     fixed_scale: bool
     beta: Measured | None
@@ -236,9 +238,11 @@ class Verdict:
 
 #: so many times the least variance needs no error to be believed
 PLAINLY = 5.0
+#: deviations of latents that differ by less, relatively, are one number
+ALIKE = 1e-3
 #: name of the reading in hand among those tried
 AS_READ = "as read"
-LABELS = ("active", "mixed", "collapsed", "decoder-dead", "encoder-mismatched")
+LABELS = ("active", "mixed", "collapsed", "rare", "decoder-dead", "encoder-mismatched")
 
 #: short names of findings and remarks, with what each means
 CODES = {
@@ -257,6 +261,7 @@ CODES = {
     "beta": "the declared beta is not what the weights show",
     "metric": "another metric explains the declared beta",
     "curved": "the decoder bends within one sigma",
+    "rare": "single rows use a latent that counts as idle",
 }
 
 
@@ -325,8 +330,8 @@ def judge(e: Evidence) -> Verdict:
     conditions: list[Condition] = []
     findings: list[Finding] = []
     labels = [
-        "collapsed" if not u else "mixed" if m else "active"
-        for u, m in zip(e.used, e.mixed, strict=True)
+        "rare" if r else "collapsed" if not u else "mixed" if m else "active"
+        for u, m, r in zip(e.used, e.mixed, _rarely_used(e), strict=True)
     ]
     if not e.used.any():
         findings.append(_collapsed(e))
@@ -724,11 +729,13 @@ def _responses(e: Evidence) -> tuple[list[Condition], list[Finding]]:
         return [condition], []
     mask = np.zeros_like(e.used)
     mask[e.used] = failing("residual", deviation, e.degrees())
-    if e.fixed_scale:
+    few = mask.sum() <= e.used.sum() / 2 and mask.sum() < e.used.sum()
+    alike = float(np.ptp(e.variance[e.used])) < ALIKE * float(e.variance[e.used].max())
+    if e.fixed_scale and (alike or not few):
         return [condition], [_fixed_scale(e, mask)]
     if _reordered(e):
         return [condition], [_exchanged(e, mask)]
-    if mask.sum() <= e.used.sum() / 2 and mask.sum() < e.used.sum():
+    if few:
         return [condition], [_odd(e, mask)]
     return [condition], [_disagreement(e, mask)]
 
@@ -1118,7 +1125,24 @@ def _other_metrics(e: Evidence) -> list[str]:
 # ----- remarks and words
 
 
+def _rarely_used(e: Evidence) -> np.ndarray:
+    """Latents that count as idle and yet code single rows."""
+    rare: np.ndarray = ~e.used & (e.rate_most - e.rate > TOLERANCES["rare_rate"].value)
+    return rare
+
+
 def _remarks(e: Evidence) -> Iterator[Finding]:
+    rare = _rarely_used(e)
+    if rare.any():
+        yield Finding(
+            "rare",
+            ("rare",),
+            f"latents {_numbers(rare)} count as idle, and yet single rows use them (up to "
+            f"{_listed(e.rate_most[rare])} nats in a row, {_listed(e.rate[rare])} on average)",
+            "look at those rows (samples/kl): pooled figures and importances leave these latents "
+            "out, and fewer than 2,000 rows would not show them",
+            tuple(int(i) for i in np.flatnonzero(rare)),
+        )
     if e.beta is not None and e.beta_pullback is not None and e.beta.value[0] > 0:
         ratio = float(e.beta_pullback.value[0] / e.beta.value[0])
         high = TOLERANCES["curved"].value

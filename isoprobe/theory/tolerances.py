@@ -49,6 +49,7 @@ TOLERANCES: dict[str, Tolerance] = {
         0.9, "the reconstruction under another metric", "sound models, any metric: at most 0.79"
     ),
     "idle_rate": Tolerance(0.3, "the rate", "nats; beyond it idle latents rest off the prior"),
+    "rare_rate": Tolerance(1.0, "a row's rate", "nats above the mean of an idle latent's rate"),
     "order": Tolerance(0.6, "the order of the deviations", "mean log ratio; optima have 0"),
     "dead": Tolerance(0.05, "the decoder's answer", "a zeroed column answers 0"),
     "odd_variance": Tolerance(1e-4, "sigma^2", "below it sigma, not the decoder, is at fault"),

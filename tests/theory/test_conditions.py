@@ -110,6 +110,15 @@ def test_a_rotated_model_has_no_residual_and_shows_in_mixing_and_eigenvalues() -
     assert np.abs(spread).max() > 0.3
 
 
+def test_the_verdict_on_a_rotated_model_names_the_rotation_and_not_the_data() -> None:
+    with isoprobe.analyze(
+        rotated(), exact_moments(covariance()), metric="sse", beta=BETA, samples=None
+    ) as result:
+        group = result["diagnosis"]
+        assert [str(code) for code in group["finding"].values] == ["rotated"]
+        assert "data" not in str(group["causes"].values[0])
+
+
 def test_eigenvalues_of_the_rotated_pullback_are_the_spectrum() -> None:
     """Those of E[J'GJ] + beta/2 are the eigenvalues of the data, whatever turned the latents."""
     vae = rotated()

@@ -38,6 +38,7 @@ def sound(**changes: object) -> Evidence:
         mixed=np.zeros(N, dtype=bool),
         spatial=False,
         rate=np.full(N, 2.0),
+        rate_most=np.full(N, 6.0),
         variance=variance,
         fixed_scale=False,
         beta=Measured.of(1.0, 0.005),
@@ -259,9 +260,14 @@ def test_idle_latents_stay_out() -> None:
         residual=Measured.of([0.0, 0.0, -0.5], 0.005),
         gain=Measured.of([0, 0, 9.0], [0.005, 0.005, 0.1]),
     )
+    idle = replace(idle, rate=np.array([2, 2, 0.01]), rate_most=np.array([6, 6, 0.3]))
     verdict = judge(idle)
     assert verdict.level is Level.SOUND
     assert verdict.labels[2] == "collapsed"
+    assert not verdict.remarks
+    rare = judge(replace(idle, rate_most=np.array([6, 6, 9.0])))
+    assert (rare.level, rare.labels[2]) == (Level.SOUND, "rare")
+    assert [remark.code for remark in rare.remarks] == ["rare"]
 
 
 def test_used_is_what_moves_or_what_the_decoder_answers_to() -> None:
@@ -323,6 +329,7 @@ AGREED = {
     "strong_gain": 0.5,
     "other_metric": 0.9,
     "idle_rate": 0.3,
+    "rare_rate": 1.0,
     "order": 0.6,
     "dead": 0.05,
     "odd_variance": 0.0001,

@@ -10,6 +10,7 @@ from isoprobe.hookspecs import hookimpl
 from isoprobe.probe.beta import RESPONSE, ROOM, STATIONARY
 from isoprobe.statistics.jackknife import jackknife
 from isoprobe.statistics.moments import BlockSums, Moments
+from isoprobe.statistics.peaks import Peaks
 from isoprobe.theory.conditions import (
     gain_error,
     isometry_eigenvalues,
@@ -19,7 +20,7 @@ from isoprobe.theory.conditions import (
     shift_error,
     turning,
 )
-from isoprobe.theory.formulas import excess, objective, residual
+from isoprobe.theory.formulas import excess, kl_divergence, objective, residual
 from isoprobe.theory.judge import used_latents
 from isoprobe.theory.pooling import pooled_ratio
 from isoprobe.theory.stated import cite
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 PAIRS_LIMIT = 64
 #: inputs for what is tried beside the run
 TRIED = 512
+#: level of the quantile of a row's rate that is kept beside its mean
+RARELY = 0.999
 _COLUMNS = ("mean", "square", "slope", "answer", "sharp", "curvature")
 #: on spatial latents these vanish for sums over positions alone
 _BY_CHANNEL = {"slope", "answer", "curvature"}
@@ -74,11 +77,13 @@ class Conditions(Analysis):
         self.losses = BlockSums((len(_LOSSES),))
         self.pairs = BlockSums((2, n, n)) if n <= PAIRS_LIMIT else None
         self.eigenvalues, self.scale = Moments((n,)), Moments((n,))
+        self.peaks = Peaks(n)
         self.accumulators = {
             "sums": self.sums,
             "losses": self.losses,
             "eigenvalues": self.eigenvalues,
             "scale": self.scale,
+            "peaks": self.peaks,
         }
         if self.pairs is not None:
             self.accumulators["pairs"] = self.pairs
@@ -104,6 +109,7 @@ class Conditions(Analysis):
         }
         self.sums.update(batch.index, np.stack([columns[name] for name in _COLUMNS], axis=2))
         self.scale.update(np.log(std))
+        self.peaks.update(batch.array("kl"))
         losses = (
             np.ones(len(mean)),
             batch.array("distortion_transform"),
@@ -174,6 +180,20 @@ class Conditions(Analysis):
             ),
             "scale_sd": latent(
                 self.scale.sd, "standard deviation of log sigma_j over rows", theory="Setting"
+            ),
+            "kl_max": latent(
+                self.peaks.largest,
+                "KL_j of the row that uses the latent most",
+                units="nat",
+                show="none",
+                **cite(kl_divergence),
+            ),
+            "kl_high": latent(
+                self.peaks.quantile(RARELY),
+                f"{RARELY:.1%} quantile of KL_j over rows, where there are enough",
+                units="nat",
+                show="none",
+                **cite(kl_divergence),
             ),
             **self._loss(beta),
             **self._mixing(context, beta),

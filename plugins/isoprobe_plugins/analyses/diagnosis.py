@@ -166,6 +166,7 @@ def evidence_of(context: Context) -> Evidence:
         mixed=importance["state"].values == 1,
         spatial=channels(setup.vae) > 0,
         rate=overview["kl_mean"].values,
+        rate_most=c["kl_max"].values,
         variance=variance,
         fixed_scale=bool((c["scale_sd"].values < 1e-6).all()) and setup.samples > 1,
         beta=measured("beta") if "beta" in c else None,
