@@ -56,6 +56,7 @@ def analyze(
     seed: int = 0,
     resize: int | tuple[int, int] | None = None,
     scale: tuple[float, float] | None = None,
+    condition: Any = None,
     memory: int = 1 << 30,
     threads: int | None = None,
     out: str | Path | None = None,
@@ -98,6 +99,8 @@ def analyze(
         seed: of everything random.
         resize: images to this height and width.
         scale: data values that stand for the ends of the model's input range.
+        condition: what a conditional model is told of each row: a spec or rows, as many as there
+            are, or a number for all; None for the data's labels, or what the model finds itself.
         memory: bytes that tangents may take at once.
         threads: processor threads, which change the last digits; as many as PyTorch takes when
             None. The caller's number is set again afterwards.

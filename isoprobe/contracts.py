@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from isoprobe.errors import CheckpointError, DataError
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -79,6 +81,65 @@ class Facts:
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Conditional:
+    """What a model is told of each sample beside x, and its networks that take it.
+
+    Attributes:
+        decode: ``(z (B, n), c (B or 1, k)) -> x_hat (B, *input_shape)``.
+        encode: ``(x, c) -> Posterior``; None for a decoder alone.
+        classes: of each column of c, how many classes it numbers; 0 where it is a real number.
+        words: what c is, such as ``class`` or ``library size``.
+        infer: ``x -> c (B, k)`` where the model finds it by itself; None where data has to say.
+        decode_logits: ``(z, c) -> l`` as in :class:`VAE`.
+    """
+
+    decode: Callable[[Tensor, Tensor], Tensor]
+    encode: Callable[[Tensor, Tensor], Posterior] | None
+    classes: tuple[int, ...]
+    words: str
+    infer: Callable[[Tensor], Tensor] | None = None
+    decode_logits: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    @property
+    def wanted(self) -> str:
+        """What a condition is, in words for an error."""
+        columns = [f"a class 0 to {k - 1}" if k else "a number" for k in self.classes]
+        return f"{self.words} ({', '.join(columns)})"
+
+    def checked(self, c: Tensor, rows: np.ndarray | None = None) -> Tensor:
+        """Return conditions ``(B, k)`` that the networks take.
+
+        Args:
+            c: as found, ``(B,)`` or ``(B, k)``.
+            rows: their numbers in the data, for an error.
+
+        Returns:
+            ``(B, k)``, classes as whole numbers in the type of c.
+
+        Raises:
+            DataError: for a class that there is not, or another number of columns.
+        """
+        c = c.reshape(len(c), -1)
+        if c.shape[1] != len(self.classes):
+            raise DataError(
+                f"the model is told {self.wanted} of each sample; found {c.shape[1]} columns"
+            )
+        for column, count in enumerate(self.classes):
+            values = c[:, column]
+            good = values.isfinite()
+            if count:
+                good &= (values == values.round()) & (values >= 0) & (values < count)
+            if not bool(good.all()):
+                row = int((~good).nonzero()[0])
+                number = row if rows is None else int(rows[row])
+                raise DataError(
+                    f"the model is told {self.wanted} of each sample; row {number} has "
+                    f"{float(values[row]):g}"
+                )
+        return c
+
+
 @dataclass
 class VAE:
     """A pretrained model, as every analysis sees it.
@@ -97,6 +158,9 @@ class VAE:
         sha256: of the checkpoint's bytes, empty for a model in memory.
         path: where the checkpoint lies, empty for a model in memory.
         condition: fixed condition in words (class label, discrete code), if any.
+        conditional: set where the model is told something of each sample; ``encode`` and
+            ``decode`` then work on the rows that :meth:`on` or :meth:`held` bound.
+        given: conditions of the rows in hand, ``(B, k)``, of a model bound by :meth:`on`.
     """
 
     decode: Callable[[Tensor], Tensor]
@@ -111,9 +175,11 @@ class VAE:
     sha256: str = ""
     path: str = ""
     condition: str = ""
+    conditional: Conditional | None = None
+    given: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.module is not None and self.adapter not in BORROWED:
+        if self.given is None and self.module is not None and self.adapter not in BORROWED:
             self.module.eval().requires_grad_(requires_grad=False)
 
     @property
@@ -147,6 +213,95 @@ class VAE:
         if self.module is not None:
             self.module.to(device=device, dtype=dtype)
         return self
+
+    @classmethod
+    def told(cls, conditional: Conditional, **fields: Any) -> VAE:
+        """Make a model that is told something of each sample.
+
+        Args:
+            conditional: what, and the networks that take it.
+            **fields: further fields, such as ``input_shape`` and ``latent_shape``.
+
+        Returns:
+            The model, bound to no rows yet.
+        """
+        name = fields.get("name", "vae")
+
+        def unbound(_: Tensor) -> Any:
+            raise CheckpointError(
+                f"{name} is told {conditional.wanted} of each sample, and none is at hand here: "
+                "--condition VALUE holds one for all"
+            )
+
+        infer, encode = conditional.infer, conditional.encode
+        own = unbound if infer is None or encode is None else lambda x: encode(x, infer(x))
+        return cls(
+            decode=unbound,
+            encode=None if encode is None else own,
+            decode_logits=None if conditional.decode_logits is None else unbound,
+            conditional=conditional,
+            **fields,
+        )
+
+    def on(self, x: Tensor, c: Tensor | None = None) -> VAE:
+        """Bind the model to rows: encode and decode then take as many, each with its condition.
+
+        Args:
+            x: the rows, ``(B, *input_shape)``.
+            c: their conditions, ``(B, k)``; what the model itself finds when None.
+
+        Returns:
+            The bound model; this one where there are no conditions, or it is bound already.
+        """
+        if self.conditional is None or (self.given is not None and c is None):
+            return self
+        if c is None and self.conditional.infer is not None:
+            import torch
+
+            with torch.no_grad():
+                c = self.conditional.infer(x)
+        return self if c is None else self._bound(c, self.conditional)
+
+    def rows(self, where: slice | Tensor) -> VAE:
+        """Return the model bound to some of its rows; this one where it is bound to none."""
+        if self.given is None or self.conditional is None:
+            return self
+        return self._bound(self.given[where], self.conditional)
+
+    def held(self, c: Tensor) -> VAE:
+        """Return a model whose condition ``c (k,)`` is one for all rows, and so none any more."""
+        if self.conditional is None:
+            return self
+        values = ", ".join(f"{float(v):g}" for v in c)
+        bound = self._bound(c.reshape(1, -1).to(self.device, self.dtype), self.conditional)
+        words = f"{self.conditional.words} {values}"
+        return replace(bound, conditional=None, given=None, condition=words)
+
+    def anywhere(self) -> VAE:
+        """Return a model of which only shapes and costs are asked: any condition will do."""
+        if self.conditional is None or self.given is not None:
+            return self
+        import torch
+
+        return self.held(torch.tensor([0.0 if k else 1.0 for k in self.conditional.classes]))
+
+    def _bound(self, c: Tensor, told: Conditional) -> VAE:
+        encode, logits = told.encode, told.decode_logits
+
+        def fit(rows: Tensor) -> Tensor:
+            if len(c) not in {1, len(rows)}:
+                raise CheckpointError(
+                    f"{self.name}: {len(rows)} rows and {len(c)} conditions; each row has its own"
+                )
+            return c.to(device=rows.device, dtype=rows.dtype).expand(len(rows), -1)
+
+        return replace(
+            self,
+            encode=None if encode is None else lambda x: encode(x, fit(x)),
+            decode=lambda z: told.decode(z, fit(z)),
+            decode_logits=None if logits is None else lambda z: logits(z, fit(z)),
+            given=c,
+        )
 
     def with_facts(self, **changes: Any) -> VAE:
         """Return the same model with some declared facts replaced."""
@@ -257,12 +412,19 @@ class Networks:
         decoder: module ``z -> x_hat``; has a method ``logits(z)`` where its output is a sigmoid.
         input_shape: shape of one input.
         latent_shape: shape of one latent.
+        classes: where both are told something of each sample, ``c (B, k)`` after x and z: how many
+            classes each column numbers, 0 for a real number.
+        words: what c is.
+        infer: ``x -> c``, where the networks find it themselves.
     """
 
     encoder: nn.Module
     decoder: nn.Module
     input_shape: tuple[int, ...]
     latent_shape: tuple[int, ...]
+    classes: tuple[int, ...] = ()
+    words: str = "condition"
+    infer: Callable[[Tensor], Tensor] | None = None
 
 
 # --------------------------------------------------------------------------- the metric
@@ -526,6 +688,8 @@ class Setup:
         carried: names of columns that go along with the rows.
         rows: inputs at positions of the run, ``(B,) -> (B, *input_shape)``; None where inputs may
             not be kept, or cannot be had again.
+        told: what :meth:`bound` asks, where a model is told something of each sample.
+        at_one: what :attr:`fixed` asks, likewise.
     """
 
     vae: VAE
@@ -542,6 +706,28 @@ class Setup:
     factors: tuple[str, ...] = ()
     carried: tuple[str, ...] = ()
     rows: Callable[[np.ndarray], Tensor] | None = None
+    told: Callable[[int], tuple[VAE, Tensor]] | None = None
+    at_one: Callable[[], VAE] | None = None
+
+    def bound(self, count: int) -> tuple[VAE, Tensor]:
+        """Take inputs spread evenly over the data, and the model for them.
+
+        Args:
+            count: how many.
+
+        Returns:
+            The model, bound to these rows where it is told something of each sample, and the
+            inputs, ``(count, *input_shape)``.
+        """
+        if self.told is not None:
+            return self.told(count)
+        x = self.sample(count)
+        return self.vae.on(x), x
+
+    @property
+    def fixed(self) -> VAE:
+        """The model for what is decoded of no row: at one condition, where it takes some."""
+        return self.vae if self.at_one is None else self.at_one()
 
 
 @dataclass(frozen=True)
@@ -554,6 +740,7 @@ class Batch:
         quantities: named tensors, first axis B; see :mod:`isoprobe.probe.quantities`.
         labels: labels of the rows, ``(B,)``, or ``(B, factors)`` where a row has several, or None.
         carried: columns that go along with the rows, ``(B,)`` each, text or numbers.
+        condition: what the model was told of the rows, ``(B, k)``, or None.
     """
 
     index: np.ndarray
@@ -561,6 +748,7 @@ class Batch:
     quantities: Mapping[str, Tensor]
     labels: np.ndarray | None = None
     carried: Mapping[str, np.ndarray] = field(default_factory=dict)
+    condition: np.ndarray | None = None
 
     def __getitem__(self, name: str) -> Tensor:
         return self.quantities[name]

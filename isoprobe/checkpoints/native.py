@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from isoprobe.checkpoints.source import FileKind, Source
-from isoprobe.contracts import VAE, Facts, Networks, Posterior
+from isoprobe.contracts import VAE, Conditional, Facts, Networks, Posterior
 from isoprobe.errors import CheckpointError
 from isoprobe.results.whole import check_place, replacing
 
@@ -358,21 +358,30 @@ def vae_from_networks(networks: Networks, facts: Facts, **fields: Any) -> VAE:
     """
     from torch import nn
 
-    def encode(x: Tensor) -> Posterior:
-        mean, std = networks.encoder(x)
+    def encode(x: Tensor, *c: Tensor) -> Posterior:
+        mean, std = networks.encoder(x, *c)
         return Posterior(mean.flatten(1), std.flatten(1))
 
     logits = getattr(networks.decoder, "logits", None)
-    return VAE(
-        decode=_unflattened(networks.decoder, networks.latent_shape),
-        encode=encode,
-        input_shape=networks.input_shape,
-        latent_shape=networks.latent_shape,
-        decode_logits=None if logits is None else _unflattened(logits, networks.latent_shape),
-        module=nn.ModuleDict({"encoder": networks.encoder, "decoder": networks.decoder}),
-        facts=facts,
-        **fields,
-    )
+    decode = _unflattened(networks.decoder, networks.latent_shape)
+    decode_logits = None if logits is None else _unflattened(logits, networks.latent_shape)
+    fields |= {
+        "input_shape": networks.input_shape,
+        "latent_shape": networks.latent_shape,
+        "module": nn.ModuleDict({"encoder": networks.encoder, "decoder": networks.decoder}),
+        "facts": facts,
+    }
+    if networks.classes:
+        conditional = Conditional(
+            decode=decode,
+            encode=encode,
+            classes=networks.classes,
+            words=networks.words,
+            infer=networks.infer,
+            decode_logits=decode_logits,
+        )
+        return VAE.told(conditional, **fields)
+    return VAE(decode=decode, encode=encode, decode_logits=decode_logits, **fields)
 
 
 def _unflattened(decode: Any, latent_shape: tuple[int, ...]) -> Any:
@@ -380,8 +389,8 @@ def _unflattened(decode: Any, latent_shape: tuple[int, ...]) -> Any:
     if len(latent_shape) == 1:
         return decode
 
-    def wrapped(z: Tensor) -> Tensor:
-        result: Tensor = decode(z.reshape(*z.shape[:-1], *latent_shape))
+    def wrapped(z: Tensor, *c: Tensor) -> Tensor:
+        result: Tensor = decode(z.reshape(*z.shape[:-1], *latent_shape), *c)
         return result
 
     return wrapped

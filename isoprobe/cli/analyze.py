@@ -29,7 +29,8 @@ BESIDE = ("data", "out", "overwrite", "resume", "command")
 ORDER = (
     *("metric", "beta", "analyses", "adapter", "options", "trust"),
     *("allow_random", "samples", "tolerance", "against"),
-    *("batch_size", "resize", "scale", "device", "dtype", "pullback", "pairs"),
+    *("batch_size", "resize", "scale", "condition", "device", "dtype"),
+    *("pullback", "pairs"),
     *("expectation", "memory", "threads", "seed"),
 )
 

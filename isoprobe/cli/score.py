@@ -29,7 +29,8 @@ ORDER = (
         "options",
         "trust",
     ),
-    *("allow_random", "samples", "batch_size", "resize", "scale", "device", "dtype"),
+    *("allow_random", "samples", "batch_size", "resize", "scale", "condition"),
+    *("device", "dtype"),
     *("memory", "threads"),
 )
 

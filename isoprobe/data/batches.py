@@ -12,6 +12,7 @@ import numpy as np
 
 from isoprobe.data.fitting import Fit, Limit, Range, fit_shape, fit_values, resized_shape
 from isoprobe.data.order import Order, round_numbers
+from isoprobe.data.told import Told, told
 from isoprobe.errors import DataError, OptionError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Prepared:
         limits: values that model and metric accept.
         notes: what was done, a sentence each.
         labelled: whether rows have labels.
+        source: of what the model is told of each row, if it is told anything.
     """
 
     dataset: Dataset
@@ -40,6 +42,7 @@ class Prepared:
     limits: tuple[Limit, ...]
     notes: list[str]
     labelled: bool
+    source: Told | None = None
 
     @property
     def name(self) -> str:
@@ -50,6 +53,15 @@ class Prepared:
     def fingerprint(self) -> str:
         """Short text that changes when the data does."""
         return self.dataset.fingerprint()
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What a result records of the conditions; nothing where there are none."""
+        if self.source is None:
+            return {}
+        data = self.source.data
+        mark = {} if data is None else {"conditions_fingerprint": data.fingerprint()}
+        return {"conditions": self.source.note, **mark}
 
     def indices(self, start: int, stop: int) -> np.ndarray:
         """Row numbers in the data set of samples start to stop, ``(stop - start,)`` int64."""
@@ -110,6 +122,26 @@ class Prepared:
         back = np.argsort(place)
         return {name: values[back] for name, values in self.dataset.carry(rows[place]).items()}
 
+    def rows(self, start: int, stop: int, vae: VAE) -> tuple[VAE, Tensor, np.ndarray | None]:
+        """Read samples start to stop, and bind the model to what it is told of them.
+
+        Args:
+            start: first sample.
+            stop: one past the last sample.
+            vae: the model, which says where inputs go and their type.
+
+        Returns:
+            The model for these rows, inputs ``(stop - start, *input_shape)``, and labels if any.
+
+        Raises:
+            DataError: as :meth:`batch`, and for a condition that the model does not take.
+        """
+        x, labels = self.batch(start, stop, vae.device, vae.dtype)
+        if self.source is None:
+            return vae, x, labels
+        c = self.source.at(self.indices(start, stop), labels)
+        return vae.on(x, None if c is None else c.to(x)), x, labels
+
     def _read(self, rows: np.ndarray) -> tuple[Tensor, np.ndarray | None]:
         """Inputs in double precision and labels of ascending rows."""
         x = _finite(self.dataset.read(rows), rows, self.name)
@@ -128,6 +160,7 @@ def prepare(
     resize: int | Sequence[int] | None = None,
     scale: Range | None = None,
     metric: Metric | None = None,
+    conditions: Dataset | None = None,
 ) -> Prepared:
     """Fit opened data to a model.
 
@@ -142,6 +175,7 @@ def prepare(
         scale: stored values (low, high) mapped linearly to the ends of the model's input range,
             or to 0..1 where that is unknown.
         metric: distortion the inputs are for, whose range of values they must keep.
+        conditions: what a conditional model is told of each row, where the data do not say.
 
     Returns:
         The samples, ready to be read in batches.
@@ -162,13 +196,18 @@ def prepare(
     notes = [*dataset.notes, *(fit.note for fit in fits)]
     if samples is not None and samples > rows:
         notes.append(f"all {rows:,} rows used")
+    labelled = dataset.labels(np.zeros(1, np.int64)) is not None
+    source = told(vae, dataset, conditions, labelled=labelled)
+    if source is not None:
+        notes.append(source.note)
     return Prepared(
         dataset=dataset,
         samples=rows if samples is None else min(samples, rows),
         fits=tuple(fits),
         limits=tuple(_limits(vae.facts.input_range, metric)),
         notes=notes,
-        labelled=dataset.labels(np.zeros(1, np.int64)) is not None,
+        labelled=labelled,
+        source=source,
     )
 
 

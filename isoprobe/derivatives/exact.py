@@ -67,18 +67,31 @@ def exact_pullback(
     Raises:
         CheckpointError: when no route differentiates the decoder.
     """
-    route = route or choose_route(view.decode, z[:2])
+    route = route or choose_route(view.rows(slice(2)).decode, z[:2])
     chunk = chunk or z.shape[1]
     with torch.no_grad():
         if gram or euclidean:
-            parts = [_whole(view, route, part, chunk, gram, euclidean) for part in _split(z, block)]
+            parts = [
+                _whole(part, route, at, chunk, gram, euclidean)
+                for part, at in _split(view, z, block)
+            ]
         else:
-            parts = [_diagonal(view, route, part, chunk) for part in _split(z, block)]
+            parts = [_diagonal(part, route, at, chunk) for part, at in _split(view, z, block)]
         return parts[0] if len(parts) == 1 else _joined(parts)
 
 
-def _split(z: Tensor, block: int | None) -> tuple[Tensor, ...]:
-    return torch.split(z, block or max(len(z), 1))
+def _split(
+    view: OutputMetric, z: Tensor, block: int | None
+) -> Iterator[tuple[OutputMetric, Tensor]]:
+    """Blocks of samples, each with the decoder for them.
+
+    Yields:
+        The next block.
+    """
+    step = block or max(len(z), 1)
+    for start in range(0, max(len(z), 1), step):
+        where = slice(start, start + step)
+        yield view.rows(where), z[where]
 
 
 def _joined(parts: list[Pullback]) -> Pullback:

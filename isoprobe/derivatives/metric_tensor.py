@@ -28,11 +28,17 @@ class OutputMetric:
         metric: the distortion.
         decode: ``z (B, n) -> output (B, *shape)``, the decoder in that space.
         logits: True when the output is logits.
+        vae: the model whose rows the decoder is bound to; None where it takes any.
     """
 
     metric: Metric
     decode: Callable[[Tensor], Tensor]
     logits: bool
+    vae: VAE | None = None
+
+    def rows(self, where: slice | Tensor) -> OutputMetric:
+        """The same for some of the rows, which each have a condition of their own."""
+        return self if self.vae is None else output_metric(self.metric, self.vae.rows(where))
 
     def mean(self, output: Tensor) -> Tensor:
         """The decoded sample x_hat of an output."""
@@ -75,9 +81,10 @@ class OutputMetric:
 
 def output_metric(metric: Metric, vae: VAE) -> OutputMetric:
     """See ``metric`` from the outputs of ``vae``, in logits where both sides have them."""
+    bound = None if vae.given is None else vae
     if vae.decode_logits is not None and metric.logits_distortion and metric.logits_diagonal:
-        return OutputMetric(metric, vae.decode_logits, logits=True)
-    return OutputMetric(metric, vae.decode, logits=False)
+        return OutputMetric(metric, vae.decode_logits, logits=True, vae=bound)
+    return OutputMetric(metric, vae.decode, logits=False, vae=bound)
 
 
 def hessian_action(metric: Metric) -> Callable[[Tensor, Tensor], Tensor]:

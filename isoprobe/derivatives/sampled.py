@@ -133,10 +133,10 @@ def column_pullback(
         Estimates, with the spread from pairs of the drawn columns.
     """
     block = max((rows or columns.numel()) // columns.shape[1], 1)
-    parts = [
-        _columns(view, route, *part)
-        for part in zip(torch.split(z, block), torch.split(columns, block), strict=True)
-    ]
+    parts = []
+    for start in range(0, len(z), block):
+        where = slice(start, start + block)
+        parts.append(_columns(view.rows(where), route, z[where], columns[where]))
     output, gram = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
     n, count = z.shape[1], columns.shape[1]
     scale = std.gather(1, columns)
@@ -175,8 +175,9 @@ def _by_signs(
     both = torch.as_tensor(signs(seed, "pullback", index, 2 * n), dtype=z.dtype, device=z.device)
     again = torch.as_tensor(index % SPREAD_EVERY == 0, device=z.device)
     drawn = torch.cat([both[:, :n], both[again, n:]])
-    everywhere, scale = (torch.cat([t, t[again]]) for t in (z, std))
-    outputs, diagonals = sign_pullback(view, everywhere, scale, drawn, route)
+    numbers = torch.arange(len(z), device=z.device)
+    rows = torch.cat([numbers, numbers[again]])
+    outputs, diagonals = sign_pullback(view.rows(rows), z[rows], std[rows], drawn, route)
     output, diagonal, repeated = outputs[: len(z)], diagonals[: len(z)], diagonals[len(z) :]
     estimate = torch.zeros_like(z)
     estimate[again] = SPREAD_EVERY * spread(diagonal[again], repeated, std[again])

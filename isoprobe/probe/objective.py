@@ -109,8 +109,12 @@ class Objective:
         options = ProbeOptions(batch_size=batch_size, expectation=expectation, checked=False)
         self.probe = Probe(vae, metric, quantities_of(vae, by_input=by_input), options)
 
-    def __call__(self, x: Tensor) -> Terms:
-        """Terms of each input, ``x (B, *input_shape)``.
+    def __call__(self, x: Tensor, vae: VAE | None = None) -> Terms:
+        """Terms of each input.
+
+        Args:
+            x: inputs, ``(B, *input_shape)``.
+            vae: the model bound to what it is told of them, where it does not find that itself.
 
         Returns:
             The terms.
@@ -118,7 +122,8 @@ class Objective:
         Raises:
             MetricError: when parts by input are asked of a metric that is no sum over inputs.
         """
-        return terms_of(self.probe(np.arange(len(x)), x), self.vae, self.transform_metric)
+        batch = self.probe(np.arange(len(x)), x, vae=vae)
+        return terms_of(batch, self.vae, self.transform_metric)
 
 
 def quantities_of(vae: VAE, *, by_input: bool = False) -> frozenset[str]:

@@ -75,6 +75,10 @@ class Overview(Analysis):
                 "label given with the data",
                 theory="Anomaly score",
             )
+        if batch.condition is not None:
+            columns["told"] = Variable(
+                ("sample", "column"), batch.condition, "what the model is told", theory="Setting"
+            )
         dtype = np.float64 if batch.x.element_size() == 8 else np.float32
         return {
             name: replace(variable, values=_stored(variable.values, dtype))

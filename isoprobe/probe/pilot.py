@@ -11,6 +11,7 @@ import torch
 from isoprobe.contracts import ACTIVE_NATS
 from isoprobe.errors import IsoprobeError
 from isoprobe.probe.quantities import Probe, ProbeOptions
+from isoprobe.probe.told import encoded, joined
 from isoprobe.theory.formulas import kl_divergence
 from isoprobe.theory.judge import Measured, used_latents
 
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
 ANSWERED = 64
 
 
-def active_latents(vae: VAE, metric: Metric, inputs: Iterable[Tensor], seed: int = 0) -> np.ndarray:
+def active_latents(
+    vae: VAE, metric: Metric, inputs: Iterable[tuple[VAE, Tensor]], seed: int = 0
+) -> np.ndarray:
     """Find the latents whose means vary over inputs, or to which the decoder answers.
 
     Args:
         vae: the model.
         metric: the distortion.
-        inputs: batches, spread over the data.
+        inputs: batches, spread over the data, each with the model for its rows.
         seed: of the draws for the decoder's answer.
 
     Returns:
@@ -37,17 +40,17 @@ def active_latents(vae: VAE, metric: Metric, inputs: Iterable[Tensor], seed: int
     """
     if vae.encode is None:
         return np.zeros(vae.latent_size, dtype=bool)
-    first: list[Tensor] = []
+    first: list[tuple[VAE, Tensor]] = []
     means, rates = [], []
-    for x in inputs:
+    for told, x in inputs:
         with torch.no_grad():
-            posterior = vae.encode(x)
+            posterior = encoded(told, x)
             rate = kl_divergence(posterior.mean, posterior.std)
         if bool(rate.isfinite().all()):  # else the probe names sample and latent
             means.append(posterior.mean.double().cpu().numpy())
             rates.append(rate.double().cpu().numpy())
-        if sum(map(len, first)) < ANSWERED:
-            first.append(x)
+        if sum(len(part) for _, part in first) < ANSWERED:
+            first.append((told, x))
     if not means:
         return np.zeros(vae.latent_size, dtype=bool)
     spread = _variance(np.concatenate(means))
@@ -57,7 +60,8 @@ def active_latents(vae: VAE, metric: Metric, inputs: Iterable[Tensor], seed: int
     if not moving.any():  # where nothing moves, whatever has a rate at all is looked at
         idle: np.ndarray = np.concatenate(rates).mean(axis=0) > ACTIVE_NATS
         return idle
-    answer = _answer(vae, metric, torch.cat(first)[:ANSWERED], moving, seed)
+    told, x = joined(first)
+    answer = _answer(told.rows(slice(ANSWERED)), metric, x[:ANSWERED], moving, seed)
     return moving if answer is None else used_latents(spread, answer)
 
 
@@ -71,7 +75,7 @@ def _answer(vae: VAE, metric: Metric, x: Tensor, moving: np.ndarray, seed: int) 
     """The decoder's answer to noise in each latent, as a norm; None where none can be had."""
     try:
         probe = Probe(vae, metric, {"std", "stationarity"}, ProbeOptions(seed=seed))
-        batch = probe(np.arange(len(x)), x)
+        batch = probe(np.arange(len(x)), x, vae=vae)
     except IsoprobeError:  # the run itself says what is wrong
         return None
     stationary, room = batch.array("stationarity"), 1 - batch.array("std") ** 2

@@ -25,6 +25,8 @@ FEW = 2
 #: a matrix product may round differently with the number of rows: parts of the largest value
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.2}
 
+Run = Callable[["Tensor"], "tuple[Tensor, ...]"]
+
 _GO_ON = "--allow-random (allow_random=True) goes on all the same"
 
 
@@ -39,11 +41,11 @@ def require_pure(vae: VAE, x: Tensor) -> None:
         CheckpointError: naming the part, and the layer where there is one to blame.
     """
     with torch.no_grad():
-        z = _check(vae, "encode", _encoder(vae), x) if vae.encode is not None else None
+        z = _check(vae, "encode", _encoder, x) if vae.encode is not None else None
         if z is None:
             drawn = torch.randn(len(x), vae.latent_size, generator=torch.Generator().manual_seed(0))
             z = drawn.to(x.device, x.dtype)
-        _check(vae, "decode", lambda latent: (vae.decode(latent),), z)
+        _check(vae, "decode", lambda model: lambda latent: (model.decode(latent),), z)
 
 
 def off_graph(vae: VAE, z: Tensor) -> bool:
@@ -79,7 +81,7 @@ def require_domain(vae: VAE, metric: Metric, z: Tensor) -> None:
         )
 
 
-def _encoder(vae: VAE) -> Callable[[Tensor], tuple[Tensor, ...]]:
+def _encoder(vae: VAE) -> Run:
     def run(x: Tensor) -> tuple[Tensor, ...]:
         if vae.encode is None:
             raise CheckpointError(f"{vae.name} has no encoder")
@@ -89,10 +91,9 @@ def _encoder(vae: VAE) -> Callable[[Tensor], tuple[Tensor, ...]]:
     return run
 
 
-def _check(
-    vae: VAE, part: str, run: Callable[[Tensor], tuple[Tensor, ...]], rows: Tensor
-) -> Tensor:
+def _check(vae: VAE, part: str, of: Callable[[VAE], Run], rows: Tensor) -> Tensor:
     """Call twice, then alone and in company; returns the first answer."""
+    run, few = of(vae), of(vae.rows(slice(FEW)))
     first, layers = _watched(vae.module, run, rows)
     again, layers_again = _watched(vae.module, run, rows)
     if not _alike(first, again, exact=rows.device.type == "cpu"):
@@ -102,13 +103,14 @@ def _check(
             f"be off in eval mode and {part} has to return what it draws from; {_GO_ON}"
         )
     if len(rows) > FEW:
-        alone = run(rows[:FEW])
+        alone = few(rows[:FEW])
         company = tuple(part[:FEW] for part in first)
-        turned = tuple(part.flip(0) for part in run(rows.flip(0)))
+        back = torch.arange(len(rows), device=rows.device).flip(0)
+        turned = tuple(part.flip(0) for part in of(vae.rows(back))(rows[back]))
         if not (_alike(company, alone) and _alike(first, turned)):
             raise CheckpointError(
                 f"{vae.name}: what {part} gives for a row depends on the other rows of its batch"
-                f"{_blame_company(vae.module, run, rows)}. Statistics of the batch have to be "
+                f"{_blame_company(vae.module, run, few, rows)}. Statistics of the batch have to be "
                 f"replaced by running ones in eval mode; {_GO_ON}"
             )
     return first[0]
@@ -155,11 +157,9 @@ def _blame(
     return ": it differs after the last layer" if first else ""
 
 
-def _blame_company(
-    module: nn.Module | None, run: Callable[[Tensor], tuple[Tensor, ...]], rows: Tensor
-) -> str:
+def _blame_company(module: nn.Module | None, run: Run, few: Run, rows: Tensor) -> str:
     _, many = _watched(module, run, rows)
-    _, one = _watched(module, run, rows[:FEW])
+    _, one = _watched(module, few, rows[:FEW])
     for (name, taken, given), (_, taken_alone, given_alone) in zip(many, one, strict=False):
         before = [t[:FEW] for t in taken], taken_alone
         after = [t[:FEW] for t in given], given_alone

@@ -134,7 +134,8 @@ class Probe:
             )
         self.encode = vae.encode
         self.vae = vae
-        self.view: OutputMetric = output_metric(metric, vae)
+        self.metric = metric
+        self.view: OutputMetric = output_metric(metric, vae.anywhere())
         self.plan: Plan = plan(
             vae,
             self.view.decode,
@@ -192,13 +193,20 @@ class Probe:
         if method != "probe" and sampled:
             raise OptionError(f"--pullback {method} gives no {sampled[0]}; --pullback probe does.")
 
-    def __call__(self, index: np.ndarray, x: Tensor, labels: np.ndarray | None = None) -> Batch:
+    def __call__(
+        self,
+        index: np.ndarray,
+        x: Tensor,
+        labels: np.ndarray | None = None,
+        vae: VAE | None = None,
+    ) -> Batch:
         """Probe one batch.
 
         Args:
             index: positions in the run, ``(B,)``.
             x: inputs, ``(B, *input_shape)``.
             labels: labels of the rows.
+            vae: the model bound to the rows' conditions, where it takes some from the data.
 
         Returns:
             The batch with every needed quantity.
@@ -206,6 +214,7 @@ class Probe:
         Raises:
             CheckpointError: when the model gives something that is not finite.
         """
+        condition = self._bind(x, vae)
         quantities = self._posterior(index, x)
         output = self._pull_back(index, quantities)
         first = {**quantities, **({} if output is None else {"output": output})}
@@ -219,7 +228,17 @@ class Probe:
             self._average_two_points(x, quantities)
         later = {name: values for name, values in quantities.items() if name not in first}
         self._require_finite(later, index, quantities["mean"])
-        return Batch(index, x, quantities, labels)
+        return Batch(index, x, quantities, labels, condition=condition)
+
+    def _bind(self, x: Tensor, vae: VAE | None) -> np.ndarray | None:
+        """Take the model as it is for these rows; return what it is told of them."""
+        if self.vae.conditional is None:
+            return None
+        bound = (vae or self.vae).on(x)
+        if bound.encode is not None:
+            self.encode = bound.encode
+        self.view = output_metric(self.metric, bound)
+        return None if bound.given is None else bound.given.double().cpu().numpy()
 
     def _require_finite(
         self, quantities: Mapping[str, Tensor], index: np.ndarray, z: Tensor

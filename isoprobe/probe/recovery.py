@@ -51,7 +51,7 @@ def recover_table(
     Args:
         vae: the model.
         metrics: candidates.
-        x: inputs, ``(B, *input_shape)``.
+        x: inputs, ``(B, *input_shape)``, which the model is bound to where it takes conditions.
         active: dimensions to pool, ``(n,)`` bool.
         seed: of the posterior draws.
 
@@ -64,8 +64,9 @@ def recover_table(
         try:
             probe = Probe(vae, metric, {"std", "stationarity"}, ProbeOptions(seed=seed))
             for start in range(0, len(x), probe.plan.batch):
-                part = x[start : start + probe.plan.batch]
-                sums.take(probe(np.arange(start, start + len(part)), part))
+                where = slice(start, start + probe.plan.batch)
+                part, index = x[where], np.arange(len(x))[where]
+                sums.take(probe(index, part, vae=vae.rows(where)))
         except IsoprobeError:
             continue
         pooled = sums.pooled(STATIONARY, active)

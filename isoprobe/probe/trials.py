@@ -63,7 +63,7 @@ def own_samples(vae: VAE, seed: int = 0) -> OwnSamples | None:
         gives no numbers for its own samples.
     """
     n = vae.latent_size
-    if vae.encode is None or n > PAIRED_LIMIT:
+    if vae.encode is None or vae.conditional is not None or n > PAIRED_LIMIT:
         return None
     count = max(DRAWS, 4 * n)
     z = normal(seed, "round trip", np.arange(count), n)
@@ -134,15 +134,16 @@ def reconstruction_ratio(vae: VAE, metric: Metric, x: Tensor) -> float:
     return float(found - own) / room if room > 0 else float("nan")
 
 
-def channels(vae: VAE) -> int:
+def channels(model: VAE) -> int:
     """Count the channels that a convolution takes first of the latents.
 
     Args:
-        vae: the model.
+        model: whose decoder is watched.
 
     Returns:
         How many; 0 where the first layer is dense, or is not to be seen.
     """
+    vae = model.anywhere()
     if len(vae.latent_shape) > 1:
         return vae.latent_shape[0]
     if vae.module is None:

@@ -9,6 +9,7 @@ import torch
 
 from isoprobe.derivatives.metric_tensor import output_metric
 from isoprobe.errors import CheckpointError
+from isoprobe.probe.told import encoded
 from isoprobe.statistics.draws import normal
 from isoprobe.theory.weighted import log_weights
 
@@ -30,7 +31,7 @@ def weighted_draws(
     Args:
         vae: the model.
         metric: the distortion.
-        x: rows, ``(N, *input_shape)``.
+        x: rows, ``(N, *input_shape)``, which the model is bound to where it takes conditions.
         beta: KL weight in units of the metric.
         draws: K, a row.
         seed: of the draws.
@@ -41,12 +42,11 @@ def weighted_draws(
     Raises:
         CheckpointError: when the model has no encoder, or a weight is not finite.
     """
-    if vae.encode is None:
-        raise CheckpointError(f"{vae.name} has no encoder, and so no posterior to draw from.")
-    view, found = output_metric(metric, vae), []
+    found = []
     for start in range(0, len(x), _ROWS):
-        part = x[start : start + _ROWS]
-        posterior = vae.encode(part)
+        where = slice(start, start + _ROWS)
+        part, told = x[where], vae.rows(where)
+        view, posterior = output_metric(metric, told), encoded(told, part)
         mean, std = posterior.mean, posterior.std
         index = np.arange(start, start + len(part))
         noise = normal(seed, "weighted", index, draws * vae.latent_size)

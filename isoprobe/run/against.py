@@ -112,8 +112,8 @@ def _rows(probe: Probe, data: Prepared, vae: VAE, after: int) -> dict[str, np.nd
     parts: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
     for start in range(0, data.samples, probe.plan.batch):
         stop = min(start + probe.plan.batch, data.samples)
-        x, _ = data.batch(start, stop, vae.device, vae.dtype)
-        batch = probe(np.arange(after + start, after + stop), x)
+        told, x, _ = data.rows(start, stop, vae)
+        batch = probe(np.arange(after + start, after + stop), x, vae=told)
         for name in _COLUMNS:
             values = batch.array(name)
             parts[name].append(rate(values) if name == "kl" else values)

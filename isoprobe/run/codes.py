@@ -15,9 +15,10 @@ from isoprobe.contracts import VAE
 from isoprobe.data.batches import prepare
 from isoprobe.derivatives.memory import decoder_width
 from isoprobe.errors import CheckpointError, DataError, OptionError, ResultError
+from isoprobe.probe.told import encoded
 from isoprobe.registry.lookup import installed
 from isoprobe.results.reader import Result, readable
-from isoprobe.run.opening import load, open_data, opened, place, processor_threads
+from isoprobe.run.opening import conditioned, load, open_data, opened, place, processor_threads
 from isoprobe.run.scoring import check_model, gathered
 from isoprobe.run.settings import CodeSettings
 from isoprobe.theory.formulas import kl_divergence
@@ -88,9 +89,9 @@ def posteriors(
         raise CheckpointError(f"{vae.name} has no encoder with a variance; there is no posterior")
     for start in range(0, data.samples, batch):
         stop = min(start + batch, data.samples)
-        x, labels = data.batch(start, stop, vae.device, vae.dtype)
+        told, x, labels = data.rows(start, stop, vae)
         with torch.no_grad():
-            found = vae.encode(x)
+            found = encoded(told, x)
         good = found.mean.isfinite() & found.std.isfinite() & (found.std > 0)
         if not bool(good.all()):
             row, latent = (int(i) for i in (~good).nonzero()[0])
@@ -122,7 +123,7 @@ def isometric_map(vae: VAE, data: Prepared, beta: float, batch: int) -> Isometri
 
 def planned_batch(vae: VAE, memory: int) -> int:
     """Rows at once that keep a pass within ``memory`` bytes."""
-    width = max(decoder_width(vae, vae.decode), vae.input_size)
+    width = max(decoder_width(vae, vae.anywhere().decode), vae.input_size)
     number = torch.empty((), dtype=vae.dtype).element_size()
     return max(1, min(memory // (_COPIES * width * number), _MAX_BATCH))
 
@@ -155,7 +156,12 @@ def open_encoding(
     with opened(model, data, asked) as subject, processor_threads(asked.threads):
         vae = subject.vae
         prepared = prepare(
-            subject.dataset, vae, samples=asked.samples, resize=asked.resize, scale=asked.scale
+            subject.dataset,
+            vae,
+            samples=asked.samples,
+            resize=asked.resize,
+            scale=asked.scale,
+            conditions=subject.conditions,
         )
         notes = [*subject.notes, *prepared.notes]
         isometric = None
@@ -195,6 +201,7 @@ def encode(
     batch_size: int | None = None,
     resize: int | tuple[int, int] | None = None,
     scale: tuple[float, float] | None = None,
+    condition: Any = None,
     device: str = "auto",
     dtype: str | None = None,
     memory: int = 1 << 30,
@@ -216,6 +223,8 @@ def encode(
         batch_size: rows at once; planned from ``memory`` when None.
         resize: images to this height and width.
         scale: data values that stand for the ends of the model's input range.
+        condition: what a conditional model is told of each row: a spec or rows, as many as there
+            are, or a number for all; None for the data's labels, or what the model finds itself.
         device: ``auto``, ``cpu``, ``cuda``, ``mps`` ...
         dtype: ``float32`` or ``float64``; the model's own when None.
         memory: bytes that layers may take at once.
@@ -304,7 +313,8 @@ def decode(
         codes: z ``(N, n)``, or the spec of a file of them, such as ``codes.parquet``.
         device: ``auto``, ``cpu``, ``cuda``, ``mps`` ...
         memory: bytes that layers may take at once.
-        **opening: ``adapter``, ``options`` and ``trust`` as for :func:`isoprobe.load`.
+        **opening: ``adapter``, ``options`` and ``trust`` as for :func:`isoprobe.load`;
+            ``condition``, a number, for a model that is told something.
 
     Returns:
         Reconstructions, ``(N, *input_shape)``.
@@ -363,7 +373,8 @@ def sample(
         seed: of the draws.
         device: ``auto``, ``cpu``, ``cuda``, ``mps`` ...
         memory: bytes that layers may take at once.
-        **opening: ``adapter``, ``options`` and ``trust`` as for :func:`isoprobe.load`.
+        **opening: ``adapter``, ``options`` and ``trust`` as for :func:`isoprobe.load`;
+            ``condition``, a number, for a model that is told something.
 
     Returns:
         Decoded draws, ``(count, *input_shape)``.
@@ -377,8 +388,9 @@ def sample(
 
 def placed(model: VAE | str | Path, device: str, **opening: Any) -> VAE:
     """Return a model in its place, loaded where it is a path."""
-    vae = model if isinstance(model, VAE) else load(model, **opening)
-    return place(vae, device, None)
+    condition = opening.pop("condition", None)
+    vae = place(model if isinstance(model, VAE) else load(model, **opening), device, None)
+    return conditioned(installed(), vae, condition)[0]
 
 
 def _decode(vae: VAE, z: Tensor) -> np.ndarray:

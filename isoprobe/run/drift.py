@@ -215,8 +215,8 @@ class _Watch:
         times: list[np.ndarray] = []
         for start in range(rows.start, rows.stop, scoring.batch):
             stop = min(start + scoring.batch, rows.stop)
-            x, _ = scoring.data.batch(start, stop, scoring.vae.device, scoring.vae.dtype)
-            found = scoring.scores.watched(x, by_input="distortion" in seen)
+            told, x, _ = scoring.data.rows(start, stop, scoring.vae)
+            found = scoring.scores.watched(x, by_input="distortion" in seen, told=told)
             for kind, moments in seen.items():
                 moments.update(found[kind])
             for name, values in kept.items():

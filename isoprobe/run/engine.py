@@ -20,6 +20,7 @@ from isoprobe.errors import PluginError
 from isoprobe.probe.overview import Overview
 from isoprobe.probe.pilot import active_latents
 from isoprobe.probe.quantities import Probe, ProbeOptions
+from isoprobe.probe.told import joined
 from isoprobe.progress import bar, say
 from isoprobe.results.reader import readable
 from isoprobe.run.against import GROUP, Second
@@ -161,7 +162,7 @@ class Run:
             samples=self.data.samples,
             seed=self.options.seed,
             active=active,
-            sample=self._sample,
+            sample=lambda count: self._bound(count)[1],
             pullback=self.options.pullback,
             labelled=self.data.labelled,
             own_draws=self.data.name.partition(":")[0] == "prior",
@@ -170,14 +171,16 @@ class Run:
             factors=self.data.dataset.factors,
             carried=self.data.dataset.carried,
             rows=self._rows,
+            told=self._bound,
+            at_one=self._at_one,
         )
 
     def pilot(self) -> np.ndarray:
         """Dimensions that do something for inputs spread over the data, ``(n,)`` bool."""
         return active_latents(self.vae, self.metric, self._spread(PILOT), self.options.seed)
 
-    def _sample(self, count: int) -> Tensor:
-        return torch.cat(list(self._spread(count)))
+    def _bound(self, count: int) -> tuple[VAE, Tensor]:
+        return joined(list(self._spread(count)))
 
     def _rows(self, positions: np.ndarray) -> Tensor:
         """Inputs at positions of the run, in their order."""
@@ -185,7 +188,17 @@ class Run:
         each = (self.data.batch(at, at + 1, vae.device, vae.dtype)[0] for at in positions.tolist())
         return torch.cat(list(each))
 
-    def _spread(self, count: int) -> Iterator[Tensor]:
+    def _at_one(self) -> VAE:
+        """The model at the condition that most of some rows have."""
+        if self.vae.conditional is None:
+            return self.vae
+        given = self._bound(PILOT)[0].given
+        if given is None:
+            return self.vae
+        values, counts = np.unique(given.double().cpu().numpy(), axis=0, return_counts=True)
+        return self.vae.held(torch.as_tensor(values[counts.argmax()]))
+
+    def _spread(self, count: int) -> Iterator[tuple[VAE, Tensor]]:
         """Inputs in short runs spread over the data, since files read runs faster than rows."""
         return spread(self.data, count, self.vae)
 
@@ -341,8 +354,8 @@ class Pass:
         """Feed samples to the analyses; return the columns that they give."""
         began = time.perf_counter()
         data, vae = self.run.data, self.run.vae
-        x, labels = data.batch(start, stop, vae.device, vae.dtype)
-        batch = self._probe(np.arange(start, stop), x, labels)
+        told, x, labels = data.rows(start, stop, vae)
+        batch = self._probe(np.arange(start, stop), x, labels, told)
         if data.dataset.carried:
             batch = replace(batch, carried=data.carried(start, stop))
         columns: dict[str, Variable] = {}
@@ -374,7 +387,7 @@ class Pass:
             say(note)
 
 
-def spread(data: Prepared, count: int, vae: VAE) -> Iterator[Tensor]:
+def spread(data: Prepared, count: int, vae: VAE) -> Iterator[tuple[VAE, Tensor]]:
     """Yield about ``count`` inputs in short runs spread over the data.
 
     Args:
@@ -383,10 +396,10 @@ def spread(data: Prepared, count: int, vae: VAE) -> Iterator[Tensor]:
         vae: the model they are for.
 
     Yields:
-        Runs of inputs, ``(B, *input_shape)``.
+        Runs of inputs, ``(B, *input_shape)``, each with the model bound to its conditions.
     """
     for rows in data.spread(count):
-        yield data.batch(rows.start, rows.stop, vae.device, vae.dtype)[0]
+        yield data.rows(rows.start, rows.stop, vae)[:2]
 
 
 def restore(steps: Sequence[Analysis], state: Mapping[str, np.ndarray]) -> None:

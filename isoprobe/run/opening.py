@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,6 +19,7 @@ from isoprobe.data.batches import first_rows
 from isoprobe.data.files import beside
 from isoprobe.data.held import hold
 from isoprobe.data.recipe import Recipe, recorded_rows
+from isoprobe.data.told import held_at, value_of
 from isoprobe.errors import CheckpointError, DataError, IsoprobeError, OptionError, nearest
 from isoprobe.registry.lookup import installed
 from isoprobe.run.lending import lent
@@ -97,13 +99,17 @@ def opened(model: Any, data: Any, settings: Opening) -> Iterator[Subject]:
         notes: list[str] = []
         if isinstance(found, VAE):
             vae = place(found, settings.device, settings.dtype)
-            dataset = open_data(registry, data, vae, notes)
+            holds, _ = conditioned(registry, vae, settings.condition, opened=False)
+            dataset = open_data(registry, data, holds, notes)
             stack.callback(dataset.close)
         else:
             dataset = _rows_for(registry, found, data)
             stack.callback(dataset.close)
             vae = _read(registry, found, dataset, settings)
-        yield Subject(registry, vae, dataset, notes)
+        vae, conditions = conditioned(registry, vae, settings.condition)
+        if conditions is not None:
+            stack.callback(conditions.close)
+        yield Subject(registry, vae, dataset, notes, conditions)
 
 
 def _found(registry: Registry, model: Any, data: Any, settings: Opening) -> VAE | Live:
@@ -233,6 +239,45 @@ def processor_threads(count: int | None) -> Iterator[None]:
 
 
 # --------------------------------------------------------------------------- data
+
+
+def conditioned(
+    registry: Registry, vae: VAE, condition: Any, *, opened: bool = True
+) -> tuple[VAE, Dataset | None]:
+    """Hold a model at one condition, or open the rows that tell it one each.
+
+    Args:
+        registry: knows the data sources.
+        vae: the model.
+        condition: a number or several, a spec, rows; None for what data and model say.
+        opened: open what is no value; nothing is opened otherwise.
+
+    Returns:
+        The model, and the rows of conditions where some are named.
+
+    Raises:
+        OptionError: when the model takes none, or not this one.
+    """
+    if condition is None:
+        return vae, None
+    values = value_of(condition) if isinstance(condition, str) else None
+    if isinstance(condition, int | float):
+        values = [float(condition)]
+    if values is not None:
+        return held_at(vae, values), None
+    if vae.conditional is None:
+        raise OptionError(f"{vae.name} takes no condition; leave --condition out")
+    if not isinstance(condition, str | Path | Dataset):
+        condition = _column(condition)
+    return vae, open_data(registry, condition, vae, []) if opened else None
+
+
+def _column(values: Any) -> Any:
+    """Labels as people hold them, ``(N,)``, as rows of one value; anything else as it is."""
+    if isinstance(values, torch.Tensor):
+        return values.reshape(len(values), -1)
+    found = np.asarray(values)
+    return found[:, None] if found.ndim == 1 and found.dtype.kind in "biuf" else values
 
 
 def open_data(

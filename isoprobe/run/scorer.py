@@ -19,9 +19,10 @@ from isoprobe.contracts import VAE
 from isoprobe.data.batches import prepare
 from isoprobe.data.held import Held
 from isoprobe.errors import DataError, OptionError, nearest
+from isoprobe.registry.lookup import installed
 from isoprobe.results.flat import flatten
 from isoprobe.run.lending import lent
-from isoprobe.run.opening import load, place, processor_threads
+from isoprobe.run.opening import conditioned, load, place, processor_threads
 from isoprobe.run.scoring import Reference, Scores, Scoring, check_settings, gathered
 from isoprobe.run.settings import ScoreSettings
 from isoprobe.run.settle import tried
@@ -162,6 +163,7 @@ class _Engine:
         if isinstance(model, Path):
             model = load(model, adapter=asked.adapter, options=asked.options, trust=asked.trust)
         vae = place(model, asked.device, self.asked.dtype)
+        vae, _ = conditioned(installed(), vae, asked.condition, opened=False)
         against.check_model(vae)
         self.scores, self.metric = Scores(vae, metric, against, self.asked), metric
         self.lock = threading.Lock()

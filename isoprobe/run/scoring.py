@@ -299,7 +299,12 @@ class Scores:
         self._context = Context(setup, Beta(reference.beta, "reference"), unseen)
 
     def columns(
-        self, x: Tensor, rows: np.ndarray, name: str, keys: np.ndarray | None = None
+        self,
+        x: Tensor,
+        rows: np.ndarray,
+        name: str,
+        keys: np.ndarray | None = None,
+        told: VAE | None = None,
     ) -> dict[str, np.ndarray]:
         """Score some rows.
 
@@ -308,6 +313,7 @@ class Scores:
             rows: their numbers, ``(B,)``.
             name: of the data, for errors.
             keys: numbers of their groups, ``(B,)``; None where all rows are one.
+            told: the model bound to what it is told of these rows, where it does not find that.
 
         Returns:
             Columns by name, each ``(B, ...)``.
@@ -315,7 +321,7 @@ class Scores:
         Raises:
             CheckpointError: when a score is not finite.
         """
-        found = self._found(self._filled(x))
+        found = self._found(*self._filled(x, told or self.vae))
         found = {name: values[: len(x)] for name, values in found.items()}
         score = found["score"]
         self._check(rows, score, name)
@@ -335,12 +341,15 @@ class Scores:
             **({"distortion_map": found[_MAP]} if _MAP in found else {}),
         }
 
-    def watched(self, x: Tensor, *, by_input: bool) -> dict[str, np.ndarray]:
+    def watched(
+        self, x: Tensor, *, by_input: bool, told: VAE | None = None
+    ) -> dict[str, np.ndarray]:
         """Return what is to be compared of rows, one by one.
 
         Args:
             x: inputs, ``(B, *input_shape)``.
             by_input: give distortions by input too, where the metric is a sum over inputs.
+            told: the model bound to what it is told of these rows, where it does not find that.
 
         Returns:
             ``score``, ``p_value``, ``whole`` (distortion parts), ``(B,)`` each; ``latent`` (means)
@@ -348,7 +357,7 @@ class Scores:
         """
         if by_input and not self.objective.by_input:
             self.objective = self.objective_of(by_input=True)
-        terms = self.objective(self._filled(x))
+        terms = self.objective(*self._filled(x, told or self.vae))
         whole = parts(terms, self.reference.beta)
         score, tolerance = whole.score[: len(x)], whole.tolerance[: len(x)]
         distortion = (
@@ -378,9 +387,9 @@ class Scores:
             expectation=self.reference.expectation,
         )
 
-    def _found(self, x: Tensor) -> dict[str, np.ndarray]:
+    def _found(self, x: Tensor, told: VAE) -> dict[str, np.ndarray]:
         """What the analysis keeps of each row, and by input where that is asked for."""
-        batch = self.objective.probe(np.arange(len(x)), x)
+        batch = self.objective.probe(np.arange(len(x)), x, vae=told)
         columns = dict(self._analysis.update(batch) or {})
         chunk = {name: column.values for name, column in columns.items()}
         chunk |= {name: batch[name].cpu().numpy() for name in ("mean", "std")}
@@ -391,12 +400,15 @@ class Scores:
             maps = {} if terms.by_input is None else {_MAP: terms.by_input.cpu().numpy()}
         return chunk | {name: column.values for name, column in finished.items()} | maps
 
-    def _filled(self, x: Tensor) -> Tensor:
+    def _filled(self, x: Tensor, told: VAE) -> tuple[Tensor, VAE]:
         lacking = min(_LEAST, self.batch) - len(x)
+        if not len(x):
+            return self._zeros(max(lacking, 1)), self.vae.anywhere()
+        told = told.on(x)
         if lacking <= 0:
-            return x
-        last = x[-1:] if len(x) else self._zeros(1)
-        return torch.cat([x, last.expand(lacking, *x.shape[1:])])
+            return x, told
+        places = torch.arange(len(x) + lacking, device=x.device).clamp(max=len(x) - 1)
+        return x[places], told.rows(places)
 
     def _zeros(self, count: int) -> Tensor:
         shape = (count, *self.vae.input_shape)
@@ -441,7 +453,7 @@ class Scoring:
         """
         for start in range(rows.start, rows.stop, self.batch):
             stop = min(start + self.batch, rows.stop)
-            x, labels = self.data.batch(start, stop, self.vae.device, self.vae.dtype)
+            told, x, labels = self.data.rows(start, stop, self.vae)
             along = self.data.carried(start, stop)
             keys = None
             if self.asked.by is not None:
@@ -449,7 +461,7 @@ class Scoring:
             if labels is not None and labels.ndim == 1:
                 along["label"] = labels
             numbers = self.data.indices(start, stop)
-            columns = self.scores.columns(x, numbers, self.data.name, keys)
+            columns = self.scores.columns(x, numbers, self.data.name, keys, told)
             # a column that goes along under the name of one of ours is told apart
             given = {f"{n}_given" if n in columns else n: v for n, v in along.items()}
             yield {"row": numbers, **given, **columns}
@@ -575,6 +587,7 @@ def open_scoring(
             resize=asked.resize,
             scale=asked.scale,
             metric=chosen,
+            conditions=subject.conditions,
         )
         if asked.by is not None:
             grouping(prepared.carried(0, 1), asked.by, prepared.name)
@@ -605,6 +618,7 @@ def score(
     dtype: str | None = None,
     resize: int | tuple[int, int] | None = None,
     scale: tuple[float, float] | None = None,
+    condition: Any = None,
     memory: int = 1 << 30,
     threads: int | None = None,
 ) -> dict[str, np.ndarray]:
@@ -632,6 +646,8 @@ def score(
         dtype: ``float32`` or ``float64``; the reference's when None.
         resize: images to this height and width.
         scale: data values that stand for the ends of the model's input range.
+        condition: what a conditional model is told of each row: a spec or rows, as many as there
+            are, or a number for all; None for the data's labels, or what the model finds itself.
         memory: bytes that layers may take at once.
         threads: processor threads; as many as PyTorch takes when None.
 

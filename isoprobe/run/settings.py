@@ -100,6 +100,13 @@ class Opening:
         metavar="LOW:HIGH",
         parse="low_and_high",
     )
+    condition: Any = setting(  # noqa: RUF009  (a default of None)
+        None,
+        "What a conditional model is told: a SPEC of as many rows, or one VALUE for all, such as "
+        "3. [default: the data's labels, or what the model finds itself]",
+        metavar="SPEC|VALUE",
+        plain=str | None,
+    )
     device: str = setting(
         "auto",
         "cpu, cuda, cuda:1, mps; auto takes an accelerator where there is one.",

@@ -25,6 +25,7 @@ from isoprobe.probe.purity import ROWS, off_graph, require_domain, require_pure
 from isoprobe.probe.quantities import ProbeOptions
 from isoprobe.probe.recovery import PLAUSIBLE, recover_table
 from isoprobe.probe.selfcheck import SAMPLES, mean_input_distortion
+from isoprobe.probe.told import joined
 from isoprobe.run.against import Second
 from isoprobe.run.engine import Run, spread
 from isoprobe.run.settings import Opening, Settings, recorded
@@ -69,12 +70,14 @@ class Subject:
         vae: the model.
         dataset: the data.
         notes: what a reader of the result should know of how they were found.
+        conditions: rows that tell the model something of each sample, where such were named.
     """
 
     registry: Registry
     vae: VAE
     dataset: Dataset
     notes: Sequence[str]
+    conditions: Dataset | None = None
 
     def job(self, settings: Settings, samples: int | None, *, progress: bool = False) -> Job:
         """Settle what is to be done.
@@ -99,6 +102,7 @@ class Subject:
             samples=samples,
             resize=settings.resize,
             scale=settings.scale,
+            conditions=self.conditions,
         )
         metric = chosen_metric(registry, settings.metric, vae)
         if metric is None:
@@ -136,6 +140,7 @@ class Subject:
         )
         attrs = _attributes(vae, metric, prepared, steps, settings)
         attrs |= {} if second is None else second.attributes(prepared)
+        attrs |= prepared.told
         identity = {
             **attrs,
             "device": vae.device.type,  # the processes of one run have an accelerator each
@@ -203,18 +208,19 @@ def tried(
             decoder without gradients.
         MetricError: for an output that the metric does not take.
     """
-    x = torch.cat(list(spread(data, ROWS, vae)))[:ROWS]
+    told, x = joined(list(spread(data, ROWS, vae)))
+    told, x = told.rows(slice(ROWS)), x[:ROWS]
     if settings.allow_random:
         notes.append("answers that differ from call to call were allowed (--allow-random)")
     else:
-        require_pure(vae, x)
-    if vae.encode is None:
+        require_pure(told, x)
+    if told.encode is None:
         return vae
     with torch.no_grad():
-        z = vae.encode(x).mean
+        z = told.encode(x).mean
     if bool(z.isfinite().all()):
-        require_domain(vae, metric, z)
-        if differentiated and off_graph(vae, z):
+        require_domain(told, metric, z)
+        if differentiated and off_graph(told, z):
             return _by_differences(vae, settings, notes)
     return vae
 
@@ -225,6 +231,11 @@ def _by_differences(vae: VAE, settings: Opening, notes: list[str]) -> VAE:
         raise CheckpointError(
             f"{vae.name}: decode runs without gradients (torch.no_grad, inference_mode or "
             "detach): remove that, or use --pullback finite-difference"
+        )
+    if vae.conditional is not None:
+        raise CheckpointError(
+            f"{vae.name}: decode runs without gradients and is told {vae.conditional.words}: "
+            "differences are taken of decoders without a condition; hold it with --condition VALUE"
         )
     notes.append("decode has no gradients: every derivative by central differences")
     logits = vae.decode_logits
@@ -242,7 +253,7 @@ def _off_graph(decode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
 
 def _checked(metric: Metric, data: Prepared, vae: VAE) -> dict[str, float]:
     """What the reconstructions are to be compared with, from the first data the model sees."""
-    first = torch.cat(list(spread(data, SAMPLES, vae)))
+    first = joined(list(spread(data, SAMPLES, vae)))[1]
     baseline = mean_input_distortion(metric, first)
     return {} if baseline is None else {"mean_input_distortion": baseline}
 
@@ -275,8 +286,8 @@ def _metric_by_beta(
     active = np.ones(vae.latent_size, dtype=bool)
     known = registry.names("metric")
     metrics = [registry.metric(s) for s in PLAUSIBLE if s.partition(":")[0] in known]
-    x = torch.cat(list(spread(data, 512, vae)))
-    rows = recover_table(vae, metrics, x, active)
+    told, x = joined(list(spread(data, 512, vae)))
+    rows = recover_table(told, metrics, x, active)
     declared = _given(beta) or vae.facts.beta
     shown = ", ".join(f"{row.metric} {row.beta:.3g}" for row in rows)
     if declared is None:

@@ -108,6 +108,11 @@ def interpolate(
                 f"{vae.name} does not say its {'metric' if chosen is None else 'beta'}, which give "
                 "distances their unit; give --metric and --beta"
             )
+        if vae.conditional is not None:
+            raise OptionError(
+                f"{vae.name} is told {vae.conditional.wanted} of each sample, and a walk has one "
+                "decoder: hold it with --condition VALUE"
+            )
         every = prepare(subject.dataset, vae, resize=asked.resize, scale=asked.scale, metric=chosen)
         ends = _ends(vae, every, (a, b), asked)
         sizes = plan(vae, output_metric(chosen, vae).decode, memory, gram=True)

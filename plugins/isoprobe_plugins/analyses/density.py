@@ -296,9 +296,8 @@ class Density(Analysis):
         if not self.draws or not beta > 0:
             return {}
         setup = self.setup
-        weights = weighted_draws(
-            setup.vae, setup.metric, setup.sample(self.rows), beta, self.draws, setup.seed
-        )
+        vae, x = setup.bound(self.rows)
+        weights = weighted_draws(vae, setup.metric, x, beta, self.draws, setup.seed)
         gap, shape = bound_gap(weights), tail_shape(weights)
         error = gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.inf
         heavy = float((shape > LARGEST_SHAPE).mean())

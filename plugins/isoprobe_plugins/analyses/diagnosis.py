@@ -100,7 +100,7 @@ class DiagnosisAnalysis(Analysis):
         if not evidence.trials:
             more["trials"] = self._trials()
         if evidence.code_fit is None and codes & _STRANGERS:
-            more["code_fit"] = code_fit(setup.vae, setup.sample(KEPT), setup.seed)
+            more["code_fit"] = code_fit(*setup.bound(KEPT), setup.seed)
         if not evidence.metrics and codes & _METRICS:
             more["metrics"] = self._metrics(evidence)
         return {name: found for name, found in more.items() if found is not None and len(found)}
@@ -111,9 +111,9 @@ class DiagnosisAnalysis(Analysis):
         from isoprobe.probe.trials import reconstruction_ratio
         from isoprobe.theory.judge import OtherMetric
 
-        known, vae = installed().names("metric"), self.setup.vae
+        known = installed().names("metric")
         metrics = [installed().metric(s) for s in PLAUSIBLE if s.partition(":")[0] in known]
-        x = self.setup.sample(KEPT)
+        vae, x = self.setup.bound(KEPT)
         rows = recover_table(vae, metrics, x, evidence.used, self.setup.seed)
         by_spec = {metric.spec(): metric for metric in metrics}
         return {
@@ -128,9 +128,9 @@ class DiagnosisAnalysis(Analysis):
         from isoprobe.probe.trials import try_readings
 
         setup = self.setup
-        x = setup.sample(TRIED)
+        vae, x = setup.bound(TRIED)
         own = float(setup.metric.distortion(x, x).double().mean())
-        tried = try_readings(setup.vae, setup.metric, x, setup.seed)
+        tried = try_readings(vae, setup.metric, x, setup.seed)
         return tuple(replace(trial, distortion=trial.distortion - own) for trial in tried)
 
 

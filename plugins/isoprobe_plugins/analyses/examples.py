@@ -62,7 +62,7 @@ class Examples(Analysis):
         import numpy as np
         import torch
 
-        vae, count = context.setup.vae, 2 * self._count(context)
+        vae, count = context.setup.fixed, 2 * self._count(context)
         z = normal(context.setup.seed, "examples", np.arange(count), vae.latent_size)
         with torch.no_grad():
             drawn = vae.decode(torch.as_tensor(z).to(vae.device, vae.dtype))
@@ -110,8 +110,10 @@ class Examples(Analysis):
     ) -> dict[str, Variable]:
         import torch
 
+        from isoprobe.probe.told import encoded
+
         vae, axes = context.setup.vae, input_axes(context.setup.vae.input_shape)
-        assert context.setup.rows is not None and vae.encode is not None  # noqa: S101 (seen before)
+        assert context.setup.rows is not None  # noqa: S101 (seen before)
         x = context.setup.rows(positions)
         found = {
             kind: Variable((kind,), positions, f"positions in the run, {kind}"),
@@ -121,8 +123,12 @@ class Examples(Analysis):
             loss, said = _loss(columns, context)[positions], "objective of those rows"
             ranked = Variable((kind,), loss, said, "metric", **cite(objective))
             return found | {f"{kind}_objective": ranked}
+        told = None
+        if vae.conditional is not None:
+            told = torch.as_tensor(columns("told")[positions]).to(x)
+        vae = vae.on(x, told)
         with torch.no_grad():
-            decoded = _array(vae.decode(vae.encode(x).mean))
+            decoded = _array(vae.decode(encoded(vae, x).mean))
         distortion = columns("distortion")[positions]
         return found | {
             f"{kind}_decoded": Variable((kind, *axes), decoded, "Dec(mu) of those rows"),

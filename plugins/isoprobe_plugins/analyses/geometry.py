@@ -59,10 +59,17 @@ class Geometry(Analysis):
             OptionError: when it is estimated.
         """
         super().start(setup)
+        self.vae = setup.vae
         if setup.pullback != "exact":
             raise OptionError(
                 "analysis 'geometry' needs all of J'GJ and --pullback "
                 f"{setup.pullback} gives its diagonal alone; use --pullback exact."
+            )
+        told = setup.vae.conditional
+        if told is not None and not all(told.classes):
+            raise OptionError(
+                f"analysis 'geometry' compares rows in one decoder, and {setup.vae.name} is told "
+                f"{told.wanted} of each sample: hold it with --condition VALUE."
             )
 
     def update(self, batch: Batch) -> Mapping[str, Variable]:
@@ -110,9 +117,17 @@ class Geometry(Analysis):
     ) -> Mapping[str, Variable]:
         """Distances of the pairs, and how far |dy| is from them."""
         import numpy as np
+        import torch
 
         mean = columns("mean")
-        finite = np.flatnonzero(np.isfinite(mean).all(axis=1))
+        good = np.isfinite(mean).all(axis=1)
+        if context.setup.vae.conditional is not None:  # rows of other classes have other decoders
+            given = columns("told")
+            classes, counts = np.unique(given, axis=0, return_counts=True)
+            commonest = classes[counts.argmax()]
+            good &= (given == commonest).all(axis=1)
+            self.vae = context.setup.vae.held(torch.as_tensor(commonest))
+        finite = np.flatnonzero(good)
         pairs = _drawn(finite, self.pairs, context.setup.seed)
         if not len(pairs) or not context.beta.value > 0:
             return {}
@@ -159,7 +174,7 @@ class Geometry(Analysis):
             line_z=lines["line_z"].numpy(),
             line_y=lines["line_y"].numpy(),
         )
-        pictures = self._pictures(seen, found, along_z, context.setup.vae)
+        pictures = self._pictures(seen, found, along_z, self.vae)
         return {**sourced(measured, geodesics), **pictures}
 
     def _pictures(
@@ -192,7 +207,7 @@ class Geometry(Analysis):
         from isoprobe.derivatives.metric_tensor import output_metric
         from isoprobe.derivatives.surface import surface
 
-        vae = context.setup.vae
+        vae = self.vae
         view = output_metric(context.setup.metric, vae)
         sizes = plan(vae, view.decode, _MEMORY, gram=True)
         # a backward pass keeps all layers of 31 nodes a path, and about as much again in slopes

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from isoprobe.contracts import Batch, Context, Figure
+    from isoprobe.contracts import VAE, Batch, Context, Figure
     from isoprobe.derivatives.metric_tensor import OutputMetric
     from isoprobe.derivatives.routes import Route
 
@@ -55,22 +55,22 @@ class Maps(Analysis):
 
     def result(self, context: Context) -> Mapping[str, Variable]:
         """Mean and spread of both maps, ``(rank, *input axes)``, and how they agree."""
-        import torch
-
         from isoprobe.derivatives.metric_tensor import output_metric
         from isoprobe.derivatives.routes import choose_route
 
         setup = self.setup
         order = context.results["importance"]["order"].values[: self.latents].astype(int)
-        view = output_metric(setup.metric, setup.vae)
         shape = (len(order), *setup.vae.input_shape)
         self.read, self.write, self.agreed = Moments(shape), Moments(shape), Moments(shape[:1])
         route = None
-        rows = setup.sample(min(self.rows, setup.samples))
+        vae, rows = setup.bound(min(self.rows, setup.samples))
         moves = (rows - rows.mean(dim=0)).flatten(1).double().cpu().numpy()
-        for x in torch.split(rows, _BLOCK):
-            mean, read = self._read(x, order)
-            route = route or choose_route(view.decode, mean[:2])
+        for start in range(0, len(rows), _BLOCK):
+            where = slice(start, start + _BLOCK)
+            x, told = rows[where], vae.rows(where)
+            view = output_metric(setup.metric, told)
+            mean, read = self._read(told, x, order)
+            route = route or choose_route(view.rows(slice(2)).decode, mean[:2])
             write, asked = _write(view, route, x, mean, order)
             self.write.update(write)
             if read is not None:
@@ -79,14 +79,15 @@ class Maps(Analysis):
                 self.agreed.update(alignment(read.reshape(flat), asked.reshape(flat), moves))
         return headed(self._variables(order), "Read and write maps (beyond)")
 
-    def _read(self, x: Tensor, order: np.ndarray) -> tuple[Tensor, np.ndarray | None]:
+    def _read(self, vae: VAE, x: Tensor, order: np.ndarray) -> tuple[Tensor, np.ndarray | None]:
         """Mu ``(B, n)``, and its derivative ``(B, rank, *inputs)`` where the encoder has one."""
         import torch
 
-        assert self.setup.vae.encode is not None  # noqa: S101 (the probe has refused others)
+        from isoprobe.probe.told import encoded
+
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
-            mean = self.setup.vae.encode(leaf).mean
+            mean = encoded(vae, leaf).mean
             if not mean.requires_grad:
                 return mean, None
             rows = [

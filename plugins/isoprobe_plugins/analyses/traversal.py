@@ -15,7 +15,7 @@ from isoprobe_plugins.analyses.variables import input_axes, latent
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Figure, Setup
+    from isoprobe.contracts import VAE, Batch, Context, Figure, Setup
 
 
 #: code of a latent that carries nothing
@@ -80,12 +80,18 @@ class Traversal(Analysis):
                 f"traversal cannot hold to sample {self.at}; the run has {setup.samples}."
             )
         self.held = Moments((setup.vae.latent_size,))
-        self.accumulators = {"held": self.held}
+        told = setup.vae.conditional
+        self.told = Moments((0 if told is None else len(told.classes),))
+        self.accumulators = {"held": self.held, "told": self.told}
 
     def update(self, batch: Batch) -> None:
         """Keep the mean of the sample to hold to."""
-        if self.at != "origin":
-            self.held.update(batch.array("mean")[batch.index == int(self.at)])
+        if self.at == "origin":
+            return
+        here = batch.index == int(self.at)
+        self.held.update(batch.array("mean")[here])
+        if batch.condition is not None:
+            self.told.update(batch.condition[here])
 
     def result(self, context: Context) -> Mapping[str, Variable]:
         """Walks ``(rank, step, *input axes)`` with their z and y."""
@@ -133,11 +139,19 @@ class Traversal(Analysis):
         room = _BYTES // (4 * self.steps * self.setup.vae.input_size)
         return used[: max(1, min(_MOST, room))] if len(used) else order[:1]
 
+    def _vae(self) -> VAE:
+        """The model told what the sample is that is held to, or what most samples are."""
+        import torch
+
+        if self.setup.vae.conditional is None or not self.told.count:
+            return self.setup.fixed
+        return self.setup.vae.held(torch.as_tensor(self.told.mean))
+
     def _decode(self, order: np.ndarray, z: np.ndarray, how: str) -> Variable:
         import numpy as np
         import torch
 
-        vae = self.setup.vae
+        vae = self._vae()
         walks = []
         for j, row in zip(order, z, strict=True):
             points = np.tile(self.held.mean, (self.steps, 1))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from isoprobe.contracts import Batch, Context, Figure
+    from isoprobe.contracts import VAE, Batch, Context, Figure
 
 #: shares of the distortion which all latents together remove
 SHARES = (0.90, 0.95, 0.99)
@@ -64,11 +64,13 @@ class Truncation(Analysis):
         order = context.results["importance"]["order"].values
         used = int(context.setup.active.sum())
         counts = _counts(len(order), used)
-        x = context.setup.sample(min(self.rows, context.setup.samples))
+        vae, x = context.setup.bound(min(self.rows, context.setup.samples))
         with torch.no_grad():
-            parts = [
-                self._measured(block, counts, order, context) for block in torch.split(x, _BLOCK)
-            ]
+            parts = []
+            for start in range(0, len(x), _BLOCK):
+                where = slice(start, start + _BLOCK)
+                told = vae.rows(where)
+                parts.append(self._measured(told, x[where], counts, order, context))
         data, check = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
         from isoprobe.theory.truncation import latents_for
 
@@ -79,32 +81,30 @@ class Truncation(Analysis):
             **_curve("from_check", check, "D(x_check, x_k) less D(x_check, x_check)"),
             **self._predicted(counts, order, data.mean(axis=0)[-1], context),
             **sourced(_enough(counts, data.mean(axis=0)), latents_for),
-            **self._pictures(x, counts, order, context),
+            **self._pictures(vae, x, counts, order, context),
             "rows": scalar(len(data), "rows decoded"),
         }
         return headed(variables, "Truncation (beyond)")
 
     def _measured(
-        self, x: Tensor, counts: np.ndarray, order: np.ndarray, context: Context
+        self, vae: VAE, x: Tensor, counts: np.ndarray, order: np.ndarray, context: Context
     ) -> tuple[np.ndarray, np.ndarray]:
         """Both distortions of a block at every k, each ``(B, len(counts))``."""
         import numpy as np
 
+        from isoprobe.probe.told import encoded
+
         metric = self.setup.metric
-        mean = self._means(x)
-        x_check = self.setup.vae.decode(mean)
+        mean = encoded(vae, x).mean
+        x_check = vae.decode(mean)
         own = metric.distortion(x_check, x_check)
         columns = []
         for k in counts:
-            kept = self.setup.vae.decode(self._truncated(mean, order[:k], context))
+            kept = vae.decode(self._truncated(mean, order[:k], context))
             columns.append((metric.distortion(x, kept), metric.distortion(x_check, kept) - own))
         return tuple(  # type: ignore[return-value]
             np.stack([pair[i].double().cpu().numpy() for pair in columns], axis=1) for i in (0, 1)
         )
-
-    def _means(self, x: Tensor) -> Tensor:
-        assert self.setup.vae.encode is not None  # noqa: S101 (the probe has refused others)
-        return self.setup.vae.encode(x).mean
 
     def _truncated(self, mean: Tensor, kept: np.ndarray, context: Context) -> Tensor:
         """Mu with all but some latents at their mean, or at 0."""
@@ -147,21 +147,22 @@ class Truncation(Analysis):
         }
 
     def _pictures(
-        self, x: Tensor, counts: np.ndarray, order: np.ndarray, context: Context
+        self, vae: VAE, x: Tensor, counts: np.ndarray, order: np.ndarray, context: Context
     ) -> dict[str, Variable]:
         import numpy as np
         import torch
+
+        from isoprobe.probe.told import encoded
 
         count = min(self.pictures, len(x))
         if not count:
             return {}
         shown = np.array([k for k in counts if k == 0 or k & (k - 1) == 0 or k == counts[-1]])
-        rows = x[np.arange(count) * len(x) // count]
+        places = torch.arange(count, device=x.device) * len(x) // count
+        rows, told = x[places], vae.rows(places)
         with torch.no_grad():
-            mean = self._means(rows)
-            images = [
-                self.setup.vae.decode(self._truncated(mean, order[:k], context)) for k in shown
-            ]
+            mean = encoded(told, rows).mean
+            images = [told.decode(self._truncated(mean, order[:k], context)) for k in shown]
         axes = input_axes(self.setup.vae.input_shape)
         return {
             "pictured": Variable(("pictured",), shown, "k of each row of pictures"),

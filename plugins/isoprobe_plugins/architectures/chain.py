@@ -44,6 +44,12 @@ class Chain(nn.Sequential):
             self.append(layer)
         self.shape, self.place = shape, place
 
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        """Apply the layers; ``c (B, k)`` is what the model is told of each sample."""
+        for layer in self:
+            x = layer.join(x, c) if isinstance(layer, Joined) else layer(x)
+        return x
+
     @property
     def size(self) -> int:
         """Number of values of one output."""
@@ -60,17 +66,30 @@ class ChainEncoder(nn.Module):
     config: LayersConfig | None = None
 
     def __init__(
-        self, body: Chain, heads: tuple[Chain, Chain] | None, layout: str, form: str
+        self,
+        body: Chain,
+        heads: tuple[Chain, Chain] | None,
+        layout: str,
+        form: str,
+        codes: Sequence[Chain] = (),
     ) -> None:
         super().__init__()
         self.body = body
         if heads is not None:
             self.mean, self.scale = heads
+        if codes:
+            self.codes = nn.ModuleList(codes)
         self.layout, self.form = layout, form
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of the posterior."""
+    def likeliest(self, x: Tensor) -> Tensor:
+        """Return the most probable class of each discrete latent, ``(B, k)``."""
         features = self.body(x)
+        found = [head(features).flatten(1).argmax(1) for head in self.codes]
+        return torch.stack(found, dim=1).to(x.dtype)
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of the posterior."""
+        features = self.body(x, c)
         if self.layout == "separate":
             mean, raw = self.mean(features).flatten(1), self.scale(features).flatten(1)
         else:
@@ -85,22 +104,22 @@ class ChainDecoder(nn.Module):
         super().__init__()
         self.body, self.output = body, output
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """Return the reconstruction."""
-        result: Tensor = self.body(z)
+        result: Tensor = self.body(z, c)
         return torch.tanh(result) if self.output == "tanh" else result
 
 
 class SigmoidChainDecoder(ChainDecoder):
     """The same, squeezed into (0, 1)."""
 
-    def logits(self, z: Tensor) -> Tensor:
+    def logits(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """Return what the sigmoid is applied to."""
-        return super().forward(z)
+        return super().forward(z, c)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """Return the reconstruction."""
-        return torch.sigmoid(self.logits(z))
+        return torch.sigmoid(self.logits(z, c))
 
 
 # --------------------------------------------------------------------------- one step
@@ -232,6 +251,69 @@ def _(step: steps.AppendStep, shape: Shape) -> tuple[nn.Module, Shape]:
         raise ValueError(f"values can only be joined to a vector, not to shape {shape}")
     values = step.values
     return Apply(lambda x: _append(x, values)), (shape[0] + len(values),)
+
+
+@make.register
+def _(step: steps.ConditionStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    if step.form != "value" and not step.classes:
+        raise ValueError(f"a condition joined as {step.form} needs its number of classes")
+    if step.form == "embedding" and not step.width:
+        raise ValueError("an embedded condition needs its width")
+    width = {"one_hot": step.classes, "embedding": step.width, "value": 1}[step.form]
+    layer: nn.Module = EmbeddedCondition(step) if step.form == "embedding" else PlainCondition(step)
+    return layer, (shape[0] + width, *shape[1:])
+
+
+class Joined:
+    """Takes what the model is told and joins it to what comes in."""
+
+    step: steps.ConditionStep
+
+    def coded(self, values: Tensor, like: Tensor) -> Tensor:
+        """Return the told column ``(B,)`` as vectors ``(B, width)``."""
+        raise NotImplementedError
+
+    def join(self, x: Tensor, c: Tensor | None) -> Tensor:
+        """Join ``c (B, k)`` to ``x (B, C, ...)``.
+
+        Returns:
+            ``(B, C + width, ...)``, the same at every place of a map.
+
+        Raises:
+            CheckpointError: when nothing is told.
+        """
+        if c is None:
+            raise CheckpointError("architecture 'layers': a condition is joined, and none is told")
+        told = self.coded(c[:, self.step.column], x)
+        told = told.reshape(*told.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
+        return torch.cat([told, x] if self.step.first else [x, told], dim=1)
+
+
+class PlainCondition(nn.Module, Joined):
+    """A class by its one-hot code, or a number as it is."""
+
+    def __init__(self, step: steps.ConditionStep) -> None:
+        super().__init__()
+        self.step = step
+
+    def coded(self, values: Tensor, like: Tensor) -> Tensor:
+        """Return ``(B, classes)`` or ``(B, 1)``."""
+        if self.step.form == "value":
+            return values[:, None].to(like.dtype)
+        return nn.functional.one_hot(values.long(), self.step.classes).to(like.dtype)
+
+
+class EmbeddedCondition(nn.Embedding, Joined):
+    """A class by its row of a table."""
+
+    def __init__(self, step: steps.ConditionStep) -> None:
+        super().__init__(step.classes, step.width)
+        self.step = step
+
+    def coded(self, values: Tensor, like: Tensor) -> Tensor:
+        """Return ``(B, width)``."""
+        found: Tensor = self(values.long())
+        return found
 
 
 class Apply(nn.Module):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
@@ -11,10 +12,12 @@ from isoprobe.contracts import Architecture, Networks
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
 from isoprobe_plugins.architectures.configuration import Shape, Size, read_config
-from isoprobe_plugins.architectures.steps import Steps  # noqa: TC001  # a field's type
+from isoprobe_plugins.architectures.steps import ConditionStep, Steps
 from isoprobe_plugins.heads import check_head
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from isoprobe_plugins.architectures.chain import Chain
 
 
@@ -36,6 +39,23 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scale: Steps = ()
 
 
+class ConditionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the model is told of each sample.
+
+    Attributes:
+        classes: how many classes each thing told numbers; 0 for a real number.
+        words: what it is, such as ``class`` or ``library size``.
+        infer: ``data`` (labels, or ``--condition``), ``codes`` (the likeliest class of each chain
+            of ``codes`` on top of the encoder's body), or ``sum`` (of the input).
+        codes: chains to the logits of discrete latents.
+    """
+
+    classes: tuple[Annotated[int, msgspec.Meta(ge=0, le=1 << 16)], ...]
+    words: str = "class"
+    infer: Literal["data", "codes", "sum"] = "data"
+    codes: Annotated[tuple[Steps, ...], msgspec.Meta(max_length=64)] = ()
+
+
 class LayersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Configuration of ``layers``.
 
@@ -46,6 +66,7 @@ class LayersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         head: how mean and scale are read.
         decoder: steps from the latent vector to the output.
         output: ``sigmoid`` or ``tanh`` squeezes the output; ``linear`` leaves it alone.
+        condition: what is told of each sample, which steps ``condition`` join.
     """
 
     input_shape: Shape
@@ -54,6 +75,7 @@ class LayersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decoder: Steps
     head: Head = Head()
     output: Literal["linear", "sigmoid", "tanh"] = "linear"
+    condition: ConditionConfig | None = None
 
 
 class Layers(Architecture):
@@ -106,7 +128,10 @@ def build_layers(config: LayersConfig) -> Networks:
         heads = (mean, scale)
     for chain, size in ((mean, n), (scale, n)) if heads else ((body, 2 * n),):
         _expect(chain, size)
-    encoder = ChainEncoder(body, heads, config.head.layout, config.head.form)
+    told = config.condition
+    codes = [] if told is None else _codes(told, body)
+    _check_told(config)
+    encoder = ChainEncoder(body, heads, config.head.layout, config.head.form, codes)
     chain = Chain(config.decoder, (n,), "decoder")
     if chain.shape != config.input_shape:
         raise CheckpointError(
@@ -115,7 +140,52 @@ def build_layers(config: LayersConfig) -> Networks:
         )
     kind = SigmoidChainDecoder if config.output == "sigmoid" else ChainDecoder
     encoder.config = config
-    return Networks(encoder, kind(chain, config.output), config.input_shape, (n,))
+    networks = Networks(encoder, kind(chain, config.output), config.input_shape, (n,))
+    if told is None:
+        return networks
+    infer = {"data": None, "codes": encoder.likeliest, "sum": _sum}[told.infer]
+    return replace(networks, classes=told.classes, words=told.words, infer=infer)
+
+
+def _sum(x: Tensor) -> Tensor:
+    return x.flatten(1).sum(1, keepdim=True)
+
+
+def _codes(told: ConditionConfig, body: Chain) -> list[Chain]:
+    """Chains of the discrete latents, one for each thing told where those are the codes."""
+    from isoprobe_plugins.architectures.chain import Chain
+
+    if (told.infer == "codes") != bool(told.codes) or len(told.codes) not in {
+        0,
+        len(told.classes),
+    }:
+        raise CheckpointError(
+            f"architecture 'layers': condition: {len(told.classes)} things are told and "
+            f"{len(told.codes)} chains of codes given; infer = codes needs one for each"
+        )
+    chains = [Chain(c, body.shape, f"condition.codes[{i}]") for i, c in enumerate(told.codes)]
+    for chain, count in zip(chains, told.classes, strict=False):
+        if chain.size != count:
+            raise CheckpointError(
+                f"architecture 'layers': {chain.place} gives {chain.size} values for {count} "
+                "classes"
+            )
+    return chains
+
+
+def _check_told(config: LayersConfig) -> None:
+    """Refuse steps that join what is not told, or as another number of classes."""
+    told = () if config.condition is None else config.condition.classes
+    chains = (config.encoder, config.decoder, config.head.mean, config.head.scale)
+    joined = [s for chain in chains for s in chain if isinstance(s, ConditionStep)]
+    for step in joined:
+        if step.column >= len(told) or (step.form != "value" and step.classes != told[step.column]):
+            raise CheckpointError(
+                f"architecture 'layers': a step joins condition {step.column} with "
+                f"{step.classes} classes, and {list(told)} are told"
+            )
+    if told and not joined:
+        raise CheckpointError("architecture 'layers': a condition is told and no step joins it")
 
 
 def plain_config(config: LayersConfig) -> dict[str, Any]:

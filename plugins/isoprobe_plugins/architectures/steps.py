@@ -112,6 +112,27 @@ class AppendStep(Step, tag="append", frozen=True):
     values: tuple[float, ...]
 
 
+class ConditionStep(Step, tag="condition", frozen=True):
+    """What the model is told of a sample, joined to a vector or as further channels.
+
+    Attributes:
+        form: ``one_hot`` over ``classes``, ``embedding`` (a row of a table ``classes`` x ``width``
+            that ``weights`` names), or ``value``, the number itself.
+        column: which of the things told.
+        classes: how many there are.
+        width: of the embedding.
+        first: before what comes in, not after it.
+        weights: name of the table in a foreign file.
+    """
+
+    form: Literal["one_hot", "embedding", "value"] = "one_hot"
+    column: Count = 0
+    classes: Count = 0
+    width: Count = 0
+    first: bool = False
+    weights: str | None = None
+
+
 AnyStep = (
     LinearStep
     | ConvStep
@@ -126,5 +147,6 @@ AnyStep = (
     | UpsampleStep
     | PadStep
     | AppendStep
+    | ConditionStep
 )
 Steps = Annotated[tuple[AnyStep, ...], msgspec.Meta(max_length=512)]

@@ -30,6 +30,7 @@ ORDER = (
         "batch_size",
         "resize",
         "scale",
+        "condition",
     ),
     *("device", "dtype", "memory", "threads"),
 )
@@ -115,6 +116,7 @@ def encode(
 @shared.adapter
 @shared.adapter_options
 @shared.trust
+@shared.from_settings(CodeSettings, "condition")
 @shared.device
 @shared.memory
 def decode(
@@ -126,6 +128,7 @@ def decode(
     adapter: str | None,
     options: tuple[str, ...],
     trust: bool,
+    condition: str | None,
     device: str,
     memory: int,
 ) -> None:
@@ -139,7 +142,7 @@ def decode(
 
     flat.check_out(out, ARRAYS, overwrite=overwrite, inputs=_inputs(model, codes))
     options_ = parse_options(options, of="--option")
-    vae = placed(model, device, adapter=adapter, options=options_, trust=trust)
+    vae = placed(model, device, adapter=adapter, options=options_, trust=trust, condition=condition)
     with closing(installed().data(codes, vae)) as rows:
         _write(out, len(rows), ({"x": x} for x in decoded(vae, rows, memory)), "decoding")
         click.echo(f"{len(rows):,} rows decoded: {out}", err=True)
@@ -162,6 +165,7 @@ def decode(
 @shared.adapter
 @shared.adapter_options
 @shared.trust
+@shared.from_settings(CodeSettings, "condition")
 @shared.device
 @shared.memory
 def sample(
@@ -174,6 +178,7 @@ def sample(
     adapter: str | None,
     options: tuple[str, ...],
     trust: bool,
+    condition: str | None,
     device: str,
     memory: int,
 ) -> None:
@@ -184,7 +189,7 @@ def sample(
 
     flat.check_out(out, (".png", *ARRAYS), overwrite=overwrite, inputs=[model])
     options_ = parse_options(options, of="--option")
-    vae = placed(model, device, adapter=adapter, options=options_, trust=trust)
+    vae = placed(model, device, adapter=adapter, options=options_, trust=trust, condition=condition)
     draws = drawn(vae, count, seed, memory)
     if out.suffix == ".png":
         _sheet(draws, out)

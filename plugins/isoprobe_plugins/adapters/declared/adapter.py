@@ -104,7 +104,7 @@ def load_declared(
         name=source.path.stem,
         adapter=adapter,
         sha256=source.sha256(),
-        condition=declaration.condition,
+        condition=declaration.condition if isinstance(declaration.condition, str) else "",
     )
 
 

@@ -57,6 +57,18 @@ class HeadDeclaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scale: str | list[Any] = msgspec.field(default_factory=list)
 
 
+class ConditionDeclaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the model is told of each sample; ``codes`` are brief chains or dense layers' names.
+
+    See :class:`isoprobe_plugins.architectures.layers.ConditionConfig`.
+    """
+
+    classes: list[int]
+    words: str = "class"
+    infer: Literal["data", "codes", "sum"] = "data"
+    codes: list[str | list[Any]] = []
+
+
 class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A declared checkpoint.
 
@@ -72,7 +84,7 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         loss: the training loss.
         prefix: keep only weights whose names begin so, and take it off.
         ignore: beginnings of names of weights that belong to something else.
-        condition: fixed condition in words.
+        condition: what is told of each sample; or, in words, the one that ``append`` fixes for all.
         note: anything worth knowing.
     """
 
@@ -87,7 +99,7 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     loss: Loss | None = None
     prefix: str | None = None
     ignore: list[str] = []
-    condition: str = ""
+    condition: str | ConditionDeclaration = ""
     note: str = ""
 
     def config(self, tensors: Mapping[str, Tensor], where: str) -> LayersConfig:
@@ -103,6 +115,13 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Raises:
             CheckpointError: for a step that is not understood.
         """
+        steps = [s for s in (*self.encoder, *self.decoder) if isinstance(s, Mapping)]
+        if self.condition == "" and any("append" in step for step in steps):
+            raise CheckpointError(
+                f"{where}: 'append' fixes one code for all rows, whatever each of them is: put "
+                '[condition] classes = [K] and the step {condition = "one_hot", classes = K} '
+                'in its place, or say in words what is fixed (condition = "class 3")'
+            )
         encoder = expand(self.encoder, tensors, f"{where}: encoder")
         mean = expand(_chain(self.head.mean), tensors, f"{where}: head.mean")
         scale = expand(_chain(self.head.scale), tensors, f"{where}: head.scale")
@@ -120,11 +139,22 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "scale": scale,
             },
             "output": self.output,
+            "condition": self._told(tensors, where),
         }
         try:
             return msgspec.convert(fields, LayersConfig)
         except msgspec.ValidationError as error:
             raise CheckpointError(f"{where}: {error}") from error
+
+    def _told(self, tensors: Mapping[str, Tensor], where: str) -> dict[str, Any] | None:
+        told = self.condition
+        if isinstance(told, str):
+            return None
+        codes = [
+            expand(_chain(chain), tensors, f"{where}: condition.codes[{i}]")
+            for i, chain in enumerate(told.codes)
+        ]
+        return {"classes": told.classes, "words": told.words, "infer": told.infer, "codes": codes}
 
     def facts(self, config: LayersConfig, source: str, notes: tuple[str, ...] = ()) -> Facts:
         """Return what is declared, beta in summed units.

@@ -94,17 +94,18 @@ class JointOptions:
     """Options of ``joint-vae``.
 
     Attributes:
-        code: which value each discrete latent is held at, such as ``3`` or ``3,0``.
+        code: which value each discrete latent is held at, such as ``3`` or ``3,0``; each row's own
+            most probable one when left out.
     """
 
-    code: str = "0"
+    code: str | None = None
 
 
 class JointVae(Adapter):
-    """Continuous latents beside discrete ones, which are held at a fixed code."""
+    """Continuous latents beside discrete ones, each row at its own most probable code."""
 
     name = "joint-vae"
-    summary = "joint-vae weights; the discrete latents are held at --option code=K"
+    summary = "joint-vae weights; each row at its own code, or all at --option code=K"
 
     def matches(self, source: Source) -> bool:
         """Return True for such weights, or a folder of model.pt and specs.json with them."""
@@ -114,7 +115,7 @@ class JointVae(Adapter):
         return tensor_names(weights) >= _JOINT
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
-        """Read the weights, the discrete latents fixed.
+        """Read the weights, the discrete latents a condition of each row.
 
         Args:
             source: weights, or a folder that holds them as model.pt.
@@ -131,10 +132,16 @@ class JointVae(Adapter):
         if weights is None:
             raise CheckpointError(f"{source.path} is {source.description}, not joint-vae's weights")
         state = read_state(weights)
-        code = _read_code(settings.code, _discrete(state))
+        sizes = _discrete(state)
+        code = None if settings.code is None else _read_code(settings.code, sizes)
+        note = (
+            "the rate is that of the continuous latents alone"
+            if code is None
+            else f"the discrete latents are held at {settings.code} for all rows"
+        )
         return load_declared(
-            _joint(state, code),
-            _with_notes(state, f"the discrete latents are held at {settings.code}"),
+            _joint(state, sizes, code),
+            _with_notes(state, note),
             weights,
             adapter=self.name,
             where="joint-vae's layout",
@@ -149,7 +156,7 @@ class JointVae(Adapter):
                 "beta": None,
                 "beta_source": "unknown: the loss pulls the KL towards a capacity",
             },
-            "condition": "discrete latents held at --option code=K",
+            "condition": "each row's most probable discrete code; --option code=K holds one",
         }
 
 
@@ -188,13 +195,29 @@ def _read_code(text: str, sizes: Sequence[int]) -> list[float]:
     ]
 
 
-def _joint(state: State, code: list[float]) -> Declaration:
+def _joint(state: State, sizes: Sequence[int], code: list[float] | None) -> Declaration:
     from isoprobe_plugins.adapters.declared.declaration import parse_declaration
 
     convs = _numbered(state, "img_to_features")
     side = 4 * 2 ** len(convs)
     features = state.tensors["features_to_img.0.weight"].shape[0]
     up = _numbered(state, "features_to_img")
+    each: dict[str, Any] = {
+        "joined": [
+            {"condition": "one_hot", "classes": size, "column": column}
+            for column, size in enumerate(sizes)
+        ],
+        "told": {
+            "classes": sizes,
+            "words": "discrete code",
+            "infer": "codes",
+            "codes": [f"fc_alphas.{i}" for i in range(len(sizes))],
+        },
+        "ignore": [],
+    }
+    if code is not None:
+        held = f"discrete code {[i for i, v in enumerate(code) if v]}"
+        each = {"joined": [{"append": code}], "told": held, "ignore": ["fc_alphas."]}
     return parse_declaration(
         {
             "input_shape": [state.tensors["img_to_features.0.weight"].shape[1], side, side],
@@ -207,7 +230,7 @@ def _joint(state: State, code: list[float]) -> Declaration:
             ],
             "head": {"mean": "fc_mean", "scale": "fc_log_var", "form": "logvar"},
             "decoder": [
-                {"append": code},
+                *each["joined"],
                 {"linear": "latent_to_features.0"},
                 "relu",
                 {"linear": "latent_to_features.2"},
@@ -217,8 +240,8 @@ def _joint(state: State, code: list[float]) -> Declaration:
             ],
             "output": "sigmoid",
             "loss": {"metric": "bce"},
-            "ignore": ["fc_alphas."],
-            "condition": f"discrete code {[i for i, v in enumerate(code) if v]}",
+            "ignore": each["ignore"],
+            "condition": each["told"],
         },
         "joint-vae",
     )

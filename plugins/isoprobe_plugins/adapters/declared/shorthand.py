@@ -56,6 +56,8 @@ def expand_step(step: Brief, tensors: Mapping[str, Tensor], where: str) -> dict[
     if "op" in step:
         return dict(step)
     rest = dict(step)
+    if "condition" in rest:
+        return _told(str(rest.pop("condition")), rest, tensors, where)
     for key in _WEIGHTED:
         if key in rest:
             return _weighted(key, str(rest.pop(key)), rest, tensors, where)
@@ -65,7 +67,7 @@ def expand_step(step: Brief, tensors: Mapping[str, Tensor], where: str) -> dict[
     for key in _SLOPED:
         if key in rest:
             return {"op": "activation", "name": key, "slope": rest.pop(key), **rest}
-    known = [*_WEIGHTED, *_VALUED, *_SLOPED]
+    known = [*_WEIGHTED, *_VALUED, *_SLOPED, "condition"]
     first = next(iter(step), "")
     raise CheckpointError(f"{where}: no layer is called {first!r}{nearest(first, known)}")
 
@@ -77,6 +79,23 @@ def _word(word: str, where: str) -> dict[str, Any]:
         return {"op": "flatten"}
     known = [*_ACTIVATIONS, "flatten"]
     raise CheckpointError(f"{where}: no layer is called {word!r}{nearest(word, known)}")
+
+
+def _told(
+    form: str, rest: dict[str, Any], tensors: Mapping[str, Tensor], where: str
+) -> dict[str, Any]:
+    """A condition, the sizes of its table read off the weights."""
+    step = {"op": "condition", "form": form, **rest}
+    if form != "embedding":
+        return step
+    name = rest.get("weights")
+    table = tensors.get(f"{name}.weight")
+    if table is None or table.ndim != 2:
+        raise CheckpointError(
+            f'{where}: an embedded condition names its table, as weights = "label_embedding"; '
+            f"{name!r} is no table of the file"
+        )
+    return {"classes": table.shape[0], "width": table.shape[1], **step}
 
 
 def _weighted(

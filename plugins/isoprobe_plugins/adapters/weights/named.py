@@ -93,8 +93,13 @@ def _names(config: LayersConfig) -> Iterator[tuple[str, str]]:
         ("encoder.mean", config.head.mean),
         ("encoder.scale", config.head.scale),
         ("decoder.body", config.decoder),
+        *((f"encoder.codes.{i}", chain) for i, chain in enumerate(_codes(config))),
     ):
         yield from _names_of(place, chain)
+
+
+def _codes(config: LayersConfig) -> Sequence[Sequence[Step]]:
+    return () if config.condition is None else config.condition.codes
 
 
 def _names_of(place: str, chain: Sequence[Step]) -> Iterator[tuple[str, str]]:
