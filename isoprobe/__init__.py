@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Variable,
     )
     from isoprobe.hookspecs import hookimpl
+    from isoprobe.monitor.monitor import Monitor
     from isoprobe.run.codes import decode, encode, sample
     from isoprobe.run.scorer import Scorer
     from isoprobe.run.scoring import score
@@ -44,6 +45,7 @@ __all__ = [
     "Facts",
     "IsoprobeError",
     "Metric",
+    "Monitor",
     "Posterior",
     "Result",
     "Scorer",
@@ -83,6 +85,7 @@ _HOMES = {
     "decode": "isoprobe.run.codes",
     "sample": "isoprobe.run.codes",
     "interpolate": "isoprobe.run.walking",
+    "Monitor": "isoprobe.monitor.monitor",
     "Result": "isoprobe.show.result",
     "Scorer": "isoprobe.run.scorer",
     "VAE": "isoprobe.contracts",

@@ -6,6 +6,7 @@ Nothing here imports torch, so that a plugin can be listed without loading it.
 from __future__ import annotations
 
 import abc
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -310,7 +311,7 @@ class VAE:
     def _first_parameter(self) -> Tensor | None:
         if self.module is None:
             return None
-        tensors = [*self.module.parameters(), *self.module.buffers()]
+        tensors = itertools.chain(self.module.parameters(), self.module.buffers())
         return next((t for t in tensors if t.is_floating_point()), None)
 
 

@@ -253,7 +253,7 @@ class Run:
         if self.against is not None:
             writer.write_group(GROUP, self._second(column, context.beta.value))
         notes = [*attrs.get("notes", ()), *gathered.notes]
-        return Result.of(writer.finish({**attrs, **_beta_attrs(context.beta), "notes": notes}))
+        return Result.of(writer.finish({**attrs, **beta_attributes(context.beta), "notes": notes}))
 
     def _second(self, column: Callable[[str], np.ndarray], beta: float) -> Mapping[str, Variable]:
         if self.against is None:
@@ -345,13 +345,13 @@ class Pass:
             if over():
                 return False
             stop = min(start + self.batch, rows.stop)
-            writer.append(stop - start, self._columns(start, stop))
+            writer.append(stop - start, self.feed(start, stop))
             advance(stop - start)
         writer.finish(record, _state(self.steps))
         return True
 
-    def _columns(self, start: int, stop: int) -> dict[str, Variable]:
-        """Feed samples to the analyses; return the columns that they give."""
+    def feed(self, start: int, stop: int) -> dict[str, Variable]:
+        """Feed samples start to stop to the analyses; return the columns that they give."""
         began = time.perf_counter()
         data, vae = self.run.data, self.run.vae
         told, x, labels = data.rows(start, stop, vae)
@@ -414,7 +414,8 @@ def _state(steps: Sequence[Analysis]) -> dict[str, np.ndarray]:
     return {f"{s.name}/{key}": value for s in steps for key, value in s.state().items()}
 
 
-def _beta_attrs(beta: Beta) -> dict[str, Any]:
+def beta_attributes(beta: Beta) -> dict[str, Any]:
+    """Return what is known of beta as root attributes of a result."""
     attrs = {
         "beta": beta.value,
         "beta_source": beta.source,

@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
-from isoprobe.errors import ResultError
+from isoprobe.errors import FileError, ResultError
+from isoprobe.files.documents import parse_json
 from isoprobe.results.reader import Result, readable
 from isoprobe.results.sweep import Outcome, axis, read_table, stem, steps_in_name
 from isoprobe.show.matching import match
@@ -24,6 +26,9 @@ from isoprobe.show.voice import known_beta, voice
 
 if TYPE_CHECKING:
     from isoprobe.show.shown import Readable
+
+#: longest log that is read, in bytes
+LOG_LIMIT = 256 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +54,7 @@ class Point:
         eigenvalue: largest mean eigenvalue of the scaled pullback; below 1 where isometric.
         eigenvalue_se: its standard error.
         kl: mean KL of each latent, nats.
+        active: numbers of the used latents.
     """
 
     step: float
@@ -69,6 +75,7 @@ class Point:
     eigenvalue: float | None = None
     eigenvalue_se: float | None = None
     kl: tuple[float | None, ...] = ()
+    active: tuple[int, ...] = ()
 
 
 def point(result: Readable, step: float, name: str = "", beta: float | None = None) -> Point:
@@ -111,6 +118,7 @@ def point(result: Readable, step: float, name: str = "", beta: float | None = No
         eigenvalue=eigenvalue,
         eigenvalue_se=_first(result, "conditions/eigenvalue_se"),
         kl=tuple(column(result, "overview/kl_mean")),
+        active=tuple(np.flatnonzero(used).tolist()),
     )
 
 
@@ -191,17 +199,19 @@ class Trend:
 
 
 def trend_of(folder: Path) -> Trend:
-    """Read the results in a folder as one training.
+    """Read the results in a folder, or the log of a monitor, as one training.
 
     Args:
-        folder: of results, with the table of a sweep or without.
+        folder: of results, with the table of a sweep or without; or a log.
 
     Returns:
         The training; a result that cannot be read is a failure.
 
     Raises:
-        ResultError: where the folder holds no results.
+        ResultError: where the folder holds no results, or the file is no log.
     """
+    if not folder.is_dir():
+        return _of_log(folder)
     outcomes = read_table(folder) or [
         Outcome(str(path), steps_in_name(stem(path)), path.name)
         for path in sorted(folder.glob("*.h5"))
@@ -255,9 +265,7 @@ class _Follow:
         self.last = result
         self.metrics.add(str(result.attrs.get("metric")))
         tracks = {}
-        for latent, flag in enumerate(column(result, "overview/active")):
-            if not flag:
-                continue
+        for latent in found.active:
             track = self.current.get(same.get(latent, -1))
             if track is None:
                 track = len(self.tracks)
@@ -288,9 +296,76 @@ class _Follow:
             Track(track[-1][1], *(tuple(part) for part in zip(*track, strict=True)))
             for track in self.tracks
         ]
-        tracks.sort(key=lambda track: (-track.places[-1], -track.kl[-1]))
         metric = self.metrics.pop() if len(self.metrics) == 1 else ""
-        return Trend(kind, tuple(self.points), tuple(tracks), failures, tuple(self.notes), metric)
+        return Trend(kind, tuple(self.points), _ranked(tracks), failures, tuple(self.notes), metric)
+
+
+def _ranked(tracks: Sequence[Track]) -> tuple[Track, ...]:
+    """Latents that are used to the end first, by their rate there."""
+    return tuple(sorted(tracks, key=lambda track: (-track.places[-1], -track.kl[-1])))
+
+
+def trend_of_points(points: Sequence[Point], metric: str = "") -> Trend:
+    """Put points of one model in training together; a latent is the one of the same number.
+
+    Args:
+        points: by step.
+        metric: its spec.
+
+    Returns:
+        The training.
+    """
+    seen: dict[int, list[tuple[int, float]]] = {}
+    for place, found in enumerate(points):
+        for latent in found.active:
+            seen.setdefault(latent, []).append((place, found.kl[latent] or 0.0))
+    tracks = [
+        Track(
+            latent,
+            tuple(place for place, _ in met),
+            (latent,) * len(met),
+            tuple(kl for _, kl in met),
+        )
+        for latent, met in seen.items()
+    ]
+    return Trend("step", tuple(points), _ranked(tracks), metric=metric)
+
+
+def _of_log(path: Path) -> Trend:
+    """Read the log of a monitor; where a training went back to a step, its later account holds.
+
+    Returns:
+        The training.
+
+    Raises:
+        ResultError: for a file that is none.
+    """
+    try:
+        if path.stat().st_size > LOG_LIMIT:
+            raise ResultError(f"{path} is longer than the {LOG_LIMIT} bytes a log may have")
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise ResultError(f"cannot read {path}: {error.strerror or error}") from error
+    points: list[Point] = []
+    metric = ""
+    for place, line in enumerate(lines, start=1):
+        try:
+            told = parse_json(line, f"line {place} of {path}")
+            if isinstance(told, dict) and "used" in told:
+                found = msgspec.convert(told, Point)
+                if any(not 0 <= latent < len(found.kl) for latent in found.active):
+                    raise ResultError(f"{path} names a latent that is not there")
+                points = [earlier for earlier in points if earlier.step < found.step]
+                points.append(found)
+            elif isinstance(told, dict):
+                metric = str(told.get("metric", metric))
+        except (FileError, msgspec.ValidationError) as error:
+            if place == len(lines) > 1:  # a killed process leaves half a line
+                break
+            raise ResultError(f"{path} is no log of a monitor: line {place}: {error}") from error
+    if not points:
+        raise ResultError(f"{path} holds no point of a training")
+    return trend_of_points(points, metric)
 
 
 # --------------------------------------------------------------------------- text

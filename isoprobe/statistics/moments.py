@@ -168,8 +168,9 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> Estimate:
     with np.errstate(divide="ignore", invalid="ignore"):
         value = numerator.sum(axis=0) / denominator.sum(axis=0)
         without = (numerator.sum(axis=0) - numerator) / (denominator.sum(axis=0) - denominator)
-        deviations = ((without - without.mean(axis=0)) ** 2).sum(axis=0)
-    se = np.sqrt((blocks - 1) / max(blocks, 1) * deviations)
+        middle = without.sum(axis=0) / max(blocks, 1)  # of no block at all where all sums are zero
+        deviations = ((without - middle) ** 2).sum(axis=0)
+    se = np.sqrt(max(blocks - 1, 0) / max(blocks, 1) * deviations)
     if blocks <= 1:
         se = np.full_like(value, np.inf)
     half_width = student_t95(max(blocks - 1, 1)) * se

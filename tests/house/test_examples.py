@@ -53,6 +53,12 @@ def test_how_many_latents(tmp_path: Path) -> None:
     assert "remove: 5 6 7" in run(EXAMPLES / "how_many_latents.py", folder=tmp_path)
 
 
+def test_watch_training(tmp_path: Path) -> None:
+    printed = run(EXAMPLES / "watch_training.py", folder=tmp_path)
+    assert "used 3 and 3" in printed and "alarm at step" in printed
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_density_of_toy(tmp_path: Path) -> None:
     figure = tmp_path / "density.svg"
     printed = run(EXAMPLES / "density_of_toy.py", "--out", figure, folder=tmp_path)

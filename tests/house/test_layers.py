@@ -41,6 +41,7 @@ ROOMS = {
         registry
         show
         run
+        monitor
         testing
         scaffold
         api

@@ -6,18 +6,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isoprobe.show.plots.style import BLUE, GREY, RED, SERIES, empty, legend_above, unit
+from isoprobe.show.plots.style import BLUE, GREY, RED, SERIES, empty, legend_above, styled, unit
 from isoprobe.show.trend import span
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from isoprobe.show.trend import Trend
 
 #: ratio of the largest to the smallest value from which an axis is logarithmic
 _WIDE = 30.0
+#: curves beside each other in one figure
+_ACROSS = 3
 #: latents that have a colour and a name of their own
 _NAMED = len(SERIES)
 
@@ -74,14 +77,15 @@ def beta(trend: Trend, ax: Axes) -> None:
         ax: to draw on.
     """
     steps, values = _series(trend, "beta_recovered")
-    low, high = (_series(trend, f"beta_{end}")[1] for end in ("low", "high"))
-    ax.fill_between(steps, low, high, color=BLUE, alpha=0.2, lw=0)
-    ax.plot(steps, values, color=BLUE, marker="o", ms=3, label="recovered, 95 %")
-    known = [found.beta_recovered for found in trend.points]
+    known = values > 0  # of an untrained model it cannot be told, and means nothing
+    low, high = (np.maximum(_series(trend, f"beta_{end}")[1], 0) for end in ("low", "high"))
+    ax.fill_between(steps, low, high, where=known, color=BLUE, alpha=0.2, lw=0)
+    ax.plot(steps, np.where(known, values, np.nan), color=BLUE, marker="o", ms=3, label="recovered")
+    shown = values[known].tolist()
     if any(found.beta is not None for found in trend.points):
         ax.plot(*_series(trend, "beta"), color=RED, ls="--", label="scheduled")
-        known += [found.beta for found in trend.points]
-    if span(known) > _WIDE and all(value is None or value > 0 for value in known):
+        shown += [found.beta for found in trend.points]
+    if span(shown) > _WIDE:
         ax.set_yscale("log")
     ax.set_ylabel("beta" + unit("metric" if trend.metric else "1", trend.metric))
     legend_above(ax, 2)
@@ -167,8 +171,8 @@ CURVES: tuple[tuple[str, str, str, Callable[[Trend, Axes], None]], ...] = (
     (
         "beta",
         "Beta",
-        "Recovered by stationarity with its 95 % interval; dashed: as scheduled or declared. The "
-        "two meet once sigma has settled.",
+        "Recovered by stationarity with its 95 % interval, where it is positive; dashed: as "
+        "scheduled or declared. The two meet once sigma has settled.",
         beta,
     ),
     (
@@ -191,3 +195,22 @@ CURVES: tuple[tuple[str, str, str, Callable[[Trend, Axes], None]], ...] = (
         eigenvalue,
     ),
 )
+
+
+def overview(trend: Trend) -> Figure:
+    """Draw all curves in one figure, in the house style.
+
+    Args:
+        trend: of a training.
+
+    Returns:
+        The figure.
+    """
+    from matplotlib.figure import Figure
+
+    rows = -(-len(CURVES) // _ACROSS)
+    with styled():
+        figure = Figure(figsize=(3.0 * _ACROSS, 2.4 * rows))
+        for place, (_, _, _, draw) in enumerate(CURVES, start=1):
+            draw(trend, figure.add_subplot(rows, _ACROSS, place))
+    return figure

@@ -49,6 +49,9 @@ class Conditions(Analysis):
 
     Latents of spatial maps are pooled over positions, since a convolution can absorb no more than
     a mixing of channels.
+
+    Args:
+        trials: try own samples, and what PCA reaches, beside the run; the judge asks for them.
     """
 
     name = "conditions"
@@ -65,6 +68,10 @@ class Conditions(Analysis):
             "distortion_self",
         }
     )
+
+    def __init__(self, trials: bool = True) -> None:
+        super().__init__()
+        self.trials = trials
 
     def start(self, setup: Setup) -> None:
         """Prepare block sums; ask for the Gram matrix where it is at hand."""
@@ -198,7 +205,7 @@ class Conditions(Analysis):
             **self._loss(beta),
             **self._mixing(context, beta),
             **self._by_rank(context, beta),
-            **self._tried(used),
+            **(self._tried(used) if self.trials else {}),
         }
 
     def _column(self, name: str) -> np.ndarray:
