@@ -19,6 +19,8 @@ from isoprobe.monitor.subject import Trained, Weights
 from isoprobe.progress import say
 from isoprobe.run.processes import Process
 from isoprobe.run.settings import Settings
+from isoprobe.show.plots.trends import overview
+from isoprobe.show.report import trend_page, write
 from isoprobe.show.trend import Point, Trend, point, trend_of_points
 
 if TYPE_CHECKING:
@@ -257,8 +259,6 @@ class Monitor:
 
     def plot(self) -> Figure:
         """Draw the curves so far; a notebook shows the figure."""
-        from isoprobe.show.plots.trends import overview
-
         return overview(self.trend)
 
     def report(self, path: str | Path, *, overwrite: bool = False) -> None:
@@ -268,8 +268,6 @@ class Monitor:
             path: of the page.
             overwrite: replace an existing one.
         """
-        from isoprobe.show.report import trend_page, write
-
         write(trend_page(self.trend, "Training"), Path(path), overwrite=overwrite)
 
     def __repr__(self) -> str:
@@ -291,7 +289,7 @@ class Monitor:
         try:
             if not settle:
                 return self._trained.measure()
-            found, changed = self._trained.settle()
+            found, changed = self._settled_anew()
         except CheckpointError as error:
             self._raise(Alarm("not finite", self.at, str(error)))
             return None
@@ -305,6 +303,13 @@ class Monitor:
                 f"points rest: {changed}; isoprobe.wrap(model, head=...) says it once for all"
             )
         return found
+
+    def _settled_anew(self) -> tuple[Measured, str]:
+        """Measure as an analysis would that knows nothing of the start; else as at the start."""
+        try:
+            return self._trained.settle()
+        except OptionError:  # trying the model on rows does not tell how it is read any more
+            return self._trained.measure(), ""
 
     def _last(self, budget: Budget) -> float:
         """Make the last measurement; return the seconds of it that count as spent between."""
@@ -321,7 +326,7 @@ class Monitor:
         try:
             return bool(self._trained.read_again())
         except IsoprobeError:
-            return True
+            return False
 
     def _begin(self, found: Measured, asked: Settings, share: float | None) -> None:
         self._metric = str(found.attrs["metric"])

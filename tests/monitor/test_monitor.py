@@ -37,8 +37,8 @@ def monitor(model: Any, data: Any = X, **options: Any) -> Monitor:
                                    **options})  # fmt: skip
 
 
-def analysed(model: Any, samples: int = 256) -> Point:
-    with isoprobe.analyze(model, X, metric="sse", samples=samples, device="cpu") as result:
+def analysed(model: Any, samples: int = 256, data: Any = X) -> Point:
+    with isoprobe.analyze(model, data, metric="sse", samples=samples, device="cpu") as result:
         return point(result, 0)
 
 
@@ -212,6 +212,24 @@ def test_weights_of_another_model_are_refused(weights: Any, said: str) -> None:
 
 
 # ------------------------------------------------------------------ alarms
+
+
+def test_a_model_that_can_not_be_read_anew_is_measured_as_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, optimizer = begun()
+    watched = monitor(model, every=2)
+    for _ in range(3):
+        train(model, optimizer, X)
+        watched.step()
+
+    def refused() -> None:
+        raise OptionError("the form of the scale cannot be told")
+
+    monkeypatch.setattr(watched._trained, "settle", refused)
+    last = watched.close()
+    assert last is not None and last.step == 3
+    same(last, analysed(model))
 
 
 def test_a_collapse_is_an_alarm_and_a_first_idle_point_is_none() -> None:
