@@ -75,6 +75,7 @@ class Monitor:
         every: steps from one measurement to the next.
         samples: rows to measure, spread evenly over the data.
         beta: KL weight in units of the metric: a number, or a function of the step that gives it.
+        condition: what a conditional model is told, as for :func:`isoprobe.analyze`.
         metric: spec or instance; None takes the one that the model declares.
         log: called with the numbers by name and the step, as ``wandb.log`` and
             ``mlflow.log_metrics`` are.
@@ -118,6 +119,7 @@ class Monitor:
         every: int = 500,
         samples: int = 256,
         beta: float | Callable[[int], float] | None = None,
+        condition: Any = None,
         metric: str | Metric | None = None,
         log: Callable[[dict[str, float], int], object] | None = None,
         out: str | Path | None = AUTO,
@@ -161,6 +163,7 @@ class Monitor:
         if not self.watches:
             return
         asked = Settings(
+            condition=condition,
             metric=metric,
             analyses=ANALYSES,
             samples=samples,

@@ -71,6 +71,7 @@ class Trained:
         self.module = _module_of(model)
         self._data, self._asked, self._weights = data, asked, weights
         self.rows: Dataset | None = None
+        self._conditions: Dataset | None = None
         self._settled: Settled | None = None
 
     @property
@@ -88,7 +89,10 @@ class Trained:
         with self._opened() as subject:
             if self.rows is None:
                 self.rows = _chosen(subject.dataset, self._asked.samples)
-            job = replace(subject, dataset=self.rows).job(self._asked, None)
+                if subject.conditions is not None:
+                    self._conditions = _chosen(subject.conditions, self._asked.samples)
+            kept = replace(subject, dataset=self.rows, conditions=self._conditions)
+            job = kept.job(self._asked, None)
             changed = self._changed(subject.vae)
             found = measure(job)
             self._settled = Settled(subject.vae, job, found.settled)
@@ -116,10 +120,9 @@ class Trained:
         """Say how a model was read, if the reading before gives other answers to a few rows."""
         if self._settled is None:
             return ""
-        before = self._settled.vae
-        x, _ = self._settled.job.run.data.batch(0, _FEW, vae.device, vae.dtype)
+        before, data = self._settled.vae, self._settled.job.run.data
         with torch.no_grad():
-            answers = [_answers(v, x) for v in (before, vae)]
+            answers = [_answers(*data.rows(0, _FEW, v)[:2]) for v in (before, vae)]
         same = all(
             a.shape == b.shape and torch.allclose(a, b, equal_nan=True)
             for a, b in zip(*answers, strict=True)
@@ -134,6 +137,8 @@ class Trained:
             Model and data.
         """
         asked = replace(self._asked, device=str(self.device))
+        if self._conditions is not None:
+            asked = replace(asked, condition=self._conditions)
         data = self._data if self.rows is None else self.rows
         with self._lent(), opened(self.model, data, asked) as subject:
             yield subject
@@ -170,11 +175,15 @@ def _chosen(dataset: Dataset, samples: Any) -> Dataset:
     count = min(len(dataset), len(dataset) if samples is None else int(samples))
     rows = Order(len(dataset), count).at(0, count)
     place = np.argsort(rows)
-    return held.Held(
-        dataset.read(rows[place])[np.argsort(place)],
+    back, labels = np.argsort(place), dataset.labels(rows[place])
+    chosen = held.Held(
+        dataset.read(rows[place])[back],
         dataset.name,
         (*dataset.notes, f"{count} of {len(dataset)} rows, the same at each step"),
+        None if labels is None else labels[back],
     )
+    chosen.columns, chosen.factors = dataset.columns, dataset.factors
+    return chosen
 
 
 @contextmanager

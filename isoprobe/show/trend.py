@@ -123,12 +123,13 @@ def point(result: Readable, step: float, name: str = "", beta: float | None = No
 
 
 def _worst(result: Readable, place: str, used: np.ndarray) -> tuple[float | None, float | None]:
-    """The value of the used latent farthest from zero, and its error."""
+    """The value of the used latent farthest from zero beyond its noise, and its error."""
     values, errors = column(result, place), column(result, f"{place}_se")
     known = [j for j in np.flatnonzero(used).tolist() if values[j] is not None]
     if not known:
         return None, None
-    worst = max(known, key=lambda j: abs(values[j]))
+    # twice its error is taken off: what a hardly used latent is measured at is mostly noise
+    worst = max(known, key=lambda j: (abs(values[j]) - 2 * (errors[j] or 0.0), abs(values[j])))
     return values[worst], errors[worst]
 
 
@@ -242,6 +243,7 @@ class _Follow:
         tracks: of latents, each a list of place, number and KL.
         current: track of each used latent of the last result.
         last: the last result, open.
+        steady: no latent has changed its number so far, so that one that comes back is the same.
         notes: what a reader should know.
         metrics: met so far.
     """
@@ -250,6 +252,7 @@ class _Follow:
     tracks: list[list[tuple[int, int, float]]] = field(default_factory=list)
     current: dict[int, int] = field(default_factory=dict)
     last: Result | None = None
+    steady: bool = True
     notes: list[str] = field(default_factory=list)
     metrics: set[str] = field(default_factory=set)
 
@@ -264,9 +267,13 @@ class _Follow:
             self.last.close()
         self.last = result
         self.metrics.add(str(result.attrs.get("metric")))
+        self.steady = self.steady and all(here == there for here, there in same.items())
+        before = {track[-1][1]: place for place, track in enumerate(self.tracks)}
         tracks = {}
         for latent in found.active:
             track = self.current.get(same.get(latent, -1))
+            if track is None and self.steady and before.get(latent) not in self.current.values():
+                track = before.get(latent)
             if track is None:
                 track = len(self.tracks)
                 self.tracks.append([])
@@ -280,6 +287,7 @@ class _Follow:
         try:
             matching = match(before, after)
         except ResultError as error:
+            self.steady = False
             said_ = f"latents are not matched from {self.points[-1].name} on: {error}"
             self.notes += [] if said_ in self.notes else [said_]
             return {}

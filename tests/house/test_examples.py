@@ -92,7 +92,7 @@ def test_the_assertions_of_an_example_can_fail(shared: Path, tmp_path: Path) -> 
 def test_the_notebook() -> None:
     printed = run("-m", "tests.notebooks", "notebook.ipynb", folder=EXAMPLES)
     assert "<Result" in printed and "<table>" in printed
-    assert len(re.findall(r"<figure of \d{5,} bytes>", printed)) == 2
+    assert len(re.findall(r"<figure of \d{5,} bytes>", printed)) == 3
     assert "(closed)" in printed
 
 

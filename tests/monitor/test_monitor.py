@@ -23,6 +23,8 @@ from isoprobe.monitor.monitor import Monitor, logged
 from isoprobe.show.trend import Point, point, trend_of
 from isoprobe_plugins.architectures.linear import linear_vae
 from tests.monitor.toy import BETA, Toy, begun, rows, train
+from tests.run.test_conditional import by_class
+from tests.run.test_conditional import rows as conditional_rows
 
 X = rows()
 #: of a point, what an analysis of the same weights gives too
@@ -92,6 +94,21 @@ def test_of_a_linear_vae_every_number_is_known() -> None:
     assert found.beta == 0.1  # as the model declares it
     assert found.beta_low < 0.1 < found.beta_high
     assert found.gain == pytest.approx(0, abs=3 * found.gain_se)
+
+
+@pytest.mark.parametrize("way", ["beside", "label", "value"])
+def test_a_conditional_model_is_told_of_each_row(way: str, tmp_path: Path) -> None:
+    x, y = conditional_rows()
+    np.savez(tmp_path / "rows.npz", x=x, y=y)
+    data: Any = f"{tmp_path}/rows.npz:x,y" if way == "label" else x
+    told = {"beside": {"condition": y}, "label": {}, "value": {"condition": 1}}[way]
+    watched = monitor(by_class(), data, every=1, **told)
+    watched.step()
+    last = watched.close()
+    assert last is not None
+    with isoprobe.analyze(by_class(), data, metric="sse", samples=256, **told) as result:
+        for found in watched.points:
+            same(found, point(result, 0))
 
 
 # ------------------------------------------------------------------ a training does not notice

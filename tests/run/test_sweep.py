@@ -18,6 +18,7 @@ from isoprobe.checkpoints.contents import steps_told
 from isoprobe.checkpoints.native import Objective, write_checkpoint
 from isoprobe.checkpoints.source import Source
 from isoprobe.cli.main import main
+from isoprobe.contracts import Variable
 from isoprobe.errors import ResultError
 from isoprobe.results.reader import Result
 from isoprobe.results.sweep import (
@@ -29,10 +30,11 @@ from isoprobe.results.sweep import (
     write_table,
 )
 from isoprobe.run import sweep as sweeps
+from isoprobe.run.measured import Measured
 from isoprobe.run.settings import Settings
 from isoprobe.run.sweep import sweep
 from isoprobe.show.report import trend_page
-from isoprobe.show.trend import Trend, trend_of
+from isoprobe.show.trend import Trend, point, trend_of
 from isoprobe_plugins.architectures.linear import linear_networks
 
 EIGENVALUES = torch.tensor([4.0, 2.0, 1.0, 0.02]).double()
@@ -121,6 +123,36 @@ def test_latents_are_followed_through_a_change_of_places(done: tuple[list[Outcom
         variance = EIGENVALUES[track.name]
         known = [0.5 * math.log(2 * variance / beta) for beta in BETAS.values()]
         np.testing.assert_allclose(track.kl, known, rtol=1e-9)
+
+
+def test_a_latent_that_comes_back_is_the_same(run: Path, tmp_path: Path) -> None:
+    """At beta 2.5 the third eigenvalue is under water; before and after it is not."""
+    for step, beta in enumerate((0.1, 2.5, 0.1), start=1):
+        networks, manifest = linear_networks(torch.diag(EIGENVALUES), beta, 3)
+        path = tmp_path / f"step_{step}.safetensors"
+        write_checkpoint(path, networks.encoder, networks.decoder, manifest)
+    models = sorted(tmp_path.glob("*.safetensors"))
+    sweep(models, str(run / "x.npy"), ASKED, tmp_path / "sweep")
+    trend = trend_of(tmp_path / "sweep")
+    assert [found.used for found in trend.points] == [3, 2, 3]
+    places = {track.name: track.places for track in trend.tracks}
+    assert places == {0: (0, 1, 2), 1: (0, 1, 2), 2: (0, 2)}
+
+
+def test_the_worst_latent_is_the_one_beyond_its_noise() -> None:
+    def column(*values: float) -> Variable:
+        return Variable(("latent",), np.array(values), "made up")
+
+    overview = {"active": column(1, 1, 1, 0), "kl_mean": column(1, 1, 1, 0)}
+    conditions = {
+        "gain": column(2.0, -0.3, 0.1, 9.0),
+        "gain_se": column(1.5, 0.05, 0.01, 0.01),
+        "residual": column(0.02, -0.03, 0.01, 9.0),
+        "residual_se": column(0.1, 0.1, 0.1, 0.01),
+    }
+    found = point(Measured({}, {"overview": overview, "conditions": conditions}, {}), 0)
+    assert (found.gain, found.gain_se) == (-0.3, 0.05)
+    assert (found.residual, found.active) == (-0.03, (0, 1, 2))
 
 
 def test_the_table_and_the_page_name_what_failed(
