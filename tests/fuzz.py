@@ -34,6 +34,7 @@ from isoprobe.checkpoints.source import Source
 from isoprobe.errors import IsoprobeError
 from isoprobe.registry.lookup import installed
 from isoprobe.results.reader import Result
+from isoprobe.show.trend import trend_of
 from tests import bad_files
 from tests.files import test_corpus as corpus
 from tests.made import made_result
@@ -63,6 +64,20 @@ def _keras_h5(path: Path) -> None:
     corpus.hdf5(path, "model.h5", lambda file, place: file.__setitem__(place, np.ones((2, 1))))
 
 
+#: points of a monitor, as its log holds them
+_POINT = {"step": 5, "used": 1, "latents": 2, "rate": 1.5, "kl": [1.5, None], "active": [0]}
+
+
+def _sweep(path: Path) -> None:
+    model = {"model": "a.pt", "steps": {"step": 4}, "result": "a.h5"}
+    path.write_text(json.dumps([model, {"model": "b.pt", "error": "damaged"}]))
+
+
+def _log(path: Path) -> None:
+    lines = [{"monitor": 1, "metric": "sse"}, _POINT, {**_POINT, "step": 7}, {"end": 7}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 MAKE: dict[str, Callable[[Path], Any]] = {
     **{
         name: lambda path, name=name: corpus.sound(path, name)
@@ -82,8 +97,15 @@ MAKE: dict[str, Callable[[Path], Any]] = {
     "rows.parquet": lambda path: pq.write_table(pa.table({"x": np.ones(50)}), path),
     "result.h5": lambda path: made_result(path).close(),
     "model.toml": lambda path: path.write_text(DECLARED),
+    "sweep.json": _sweep,
+    "log.jsonl": _log,
 }
-READ = {**corpus.READERS, "weights.safetensors": corpus.READERS["zip.pt"]}
+READ = {
+    **corpus.READERS,
+    "weights.safetensors": corpus.READERS["zip.pt"],
+    "sweep.json": lambda path: trend_of(path.parent).to_text(),
+    "log.jsonl": lambda path: trend_of(path).to_text(),
+}
 
 
 def _tensors(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ failure, so that one file that fails takes nothing from the others.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,6 +84,8 @@ def read_table(folder: Path) -> list[Outcome]:
     for outcome in outcomes:
         if outcome.result is not None and Path(outcome.result).name != outcome.result:
             raise ResultError(f"{path} names a file outside its folder: {outcome.result!r}")
+        if not all(map(math.isfinite, outcome.steps.values())):
+            raise ResultError(f"{path} holds a step that is not finite")
     return outcomes
 
 

@@ -363,6 +363,9 @@ def _of_log(path: Path) -> Trend:
                 found = msgspec.convert(told, Point)
                 if any(not 0 <= latent < len(found.kl) for latent in found.active):
                     raise ResultError(f"{path} names a latent that is not there")
+                numbers = [v for v in (*asdict(found).values(), *found.kl) if isinstance(v, float)]
+                if not all(map(math.isfinite, numbers)):
+                    raise ResultError(f"{path} holds a number that is not finite")
                 points = [earlier for earlier in points if earlier.step < found.step]
                 points.append(found)
             elif isinstance(told, dict):

@@ -450,7 +450,16 @@ def test_curves_of_a_training_that_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[1]", '{"used": 1}', '{"step": 1, "used": 1, "kl": [], "active": [3]}', "no"]
+    "text",
+    [
+        "",
+        "[1]",
+        '{"used": 1}',
+        '{"step": 1, "used": 1, "kl": [], "active": [3]}',
+        '{"step": 1, "used": 1, "rate": 1e999}',
+        '{"step": 1, "used": 1, "kl": [1e999]}',
+        "no",
+    ],
 )
 def test_a_file_that_is_no_log_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"

@@ -281,6 +281,7 @@ def test_results_have_names_of_their_own() -> None:
         '[{"model": "a", "result": "../x.h5"}]',
         '[{"model": "a", "result": "/etc/passwd"}]',
         '[{"model": "a", "unknown": 1}]',
+        '[{"model": "a", "steps": {"step": 1e999}}]',
     ],
 )
 def test_a_table_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
