@@ -7,7 +7,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from gallery import gallery
 from generate import commands_page, figures
+from rendered import notebook_page
 
 project = "isoprobe"
 author = "the isoprobe authors"
@@ -33,11 +35,16 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 # contracts name each other's classes by short names; chapters of Evidence may be absent
 suppress_warnings = ["ref.python", "toc.empty_glob"]
 nitpicky = False
+# quotes stay as typed, and --option keeps its two hyphens
+smartquotes = False
+html_extra_path = ["_generated/reports"]
 
 
 def setup(app: object) -> None:
-    """Make figures and the page of commands before anything is read."""
+    """Make figures, reports, the notebook's page and that of commands before anything is read."""
     folder = Path(__file__).parent / "_generated"
     folder.mkdir(exist_ok=True)
     figures(folder)
+    gallery(folder)
     (folder / "commands.md").write_text(commands_page(), "utf-8")
+    (folder / "notebook.md").write_text(notebook_page(), "utf-8")

@@ -77,7 +77,8 @@ def analyze(
             recovered beta is the one given.
         beta: KL weight in units of the metric; ``auto`` recovers it from the model; None takes
             the declared one where there is one and otherwise recovers it.
-        analyses: names, specs or instances; what they build on is run too.
+        analyses: names, specs or instances; ``+name`` runs one beside the default ones. What they
+            build on is run too.
         adapter: name of the adapter for a path.
         options: of the adapter.
         trust: let code inside the checkpoint run, as for :func:`load`.
@@ -221,7 +222,7 @@ def report(
 
 
 def compare(
-    results: Sequence[reader.Result | str | Path],
+    results: Sequence[reader.Result | str | Path] | Mapping[str, reader.Result | str | Path],
     *,
     html: str | Path | None = None,
     overwrite: bool = False,
@@ -230,7 +231,8 @@ def compare(
 
     Args:
         results: at least two, open or their files; analysed on the same data with
-            ``"coordinates"`` so that latents can be matched.
+            ``"coordinates"`` so that latents can be matched. By name where the names of their
+            files say little.
         html: write a page as well.
         overwrite: replace an existing page.
 
@@ -242,9 +244,11 @@ def compare(
     """
     if len(results) < 2:
         raise ResultError(f"compare takes at least two results; found {len(results)}")
+    names = list(results) if isinstance(results, Mapping) else None
+    held = results.values() if isinstance(results, Mapping) else results
     with contextlib.ExitStack() as stack:
-        opened = [_opened(result, stack) for result in results]
-        compared = compare_results(opened)
+        opened = [_opened(result, stack) for result in held]
+        compared = compare_results(opened, names)
         if html is not None:
             paths = [result.path for result in opened]
             write(compared_page(opened, compared), Path(html), overwrite=overwrite, inputs=paths)

@@ -14,7 +14,7 @@ from isoprobe.cli.examples import examples
 from isoprobe.cli.group import COMMAND_LINE
 from isoprobe.contracts import DEFAULT_ANALYSES
 from isoprobe.errors import OptionError, ResultError
-from isoprobe.run.settings import Settings
+from isoprobe.run.settings import Settings, with_defaults
 from isoprobe.show.report.page import ADDS
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ def analyze(
     settings["out"] = None if out is None else Path(out)
     settings["options"] = parse_options(options, of="--option")
     shared.with_class(settings, own_class, class_arguments)
-    settings["analyses"] = analyses or _default_analyses(reported=report is not None)
+    default = _default_analyses(reported=report is not None)
+    settings["analyses"] = with_defaults(analyses, default) if analyses else default
     settings["command"] = click.get_current_context().meta.get(COMMAND_LINE, "")
     inputs = (*model, split_spec(settings["data"] or "")[0], *options_paths(options))
     if len(model) > 1 or (out or "").endswith("/"):

@@ -151,9 +151,9 @@ class Settings(Opening):
     )
     analyses: Sequence[str | Analysis] = setting(
         DEFAULT_ANALYSES,
-        f"Analysis to run; repeatable. [default: {', '.join(DEFAULT_ANALYSES)}; with --report "
-        "also {reported}]",
-        metavar="NAME[:k=v,...]",
+        "Analysis to run; repeatable; +NAME runs it beside the default ones. [default: "
+        f"{', '.join(DEFAULT_ANALYSES)}; with --report also {{reported}}]",
+        metavar="[+]NAME[:k=v,...]",
         flag="--analysis",
         plain=tuple[str, ...],
     )
@@ -266,6 +266,23 @@ class CodeSettings(Opening):
         parse="all_or_count",
         typed="all",
     )
+
+
+def with_defaults(
+    asked: Sequence[str | Analysis], default: Sequence[str | Analysis] = DEFAULT_ANALYSES
+) -> tuple[str | Analysis, ...]:
+    """Return analyses as asked for: a name with ``+`` before it comes beside the default ones.
+
+    Args:
+        asked: names, specs or instances, such as ``+coordinates`` or ``density:draws=20``.
+        default: what is run when nothing else is asked for.
+
+    Returns:
+        The analyses; the default ones first where any name has a ``+``.
+    """
+    names = [item.removeprefix("+") if isinstance(item, str) else item for item in asked]
+    beside = any(isinstance(item, str) and item.startswith("+") for item in asked)
+    return (*default, *names) if beside else tuple(names)
 
 
 def recorded(settings: Settings) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from isoprobe.probe.selfcheck import SAMPLES, mean_input_distortion
 from isoprobe.probe.told import joined
 from isoprobe.run.against import Second
 from isoprobe.run.engine import Run, spread
-from isoprobe.run.settings import Opening, Settings, recorded
+from isoprobe.run.settings import Opening, Settings, recorded, with_defaults
 from isoprobe.theory.tolerances import TOLERANCES
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ class Subject:
         prepared = fit(metric=metric)
         vae = tried(vae, metric, prepared, settings, notes)
         notes += [*vae.facts.assumptions, *prepared.notes]
-        steps = _analyses(registry, settings.analyses)
+        wanted = with_defaults(settings.analyses)
+        steps = _analyses(registry, wanted)
         probing = ProbeOptions(
             pullback=settings.pullback,
             pairs=settings.pairs,
@@ -146,7 +147,7 @@ class Subject:
             "device": vae.device.type,  # the processes of one run have an accelerator each
             "beta_given": settings.beta,
             "fitted": prepared.notes,
-            "analyses_asked": [str(getattr(a, "name", a)) for a in settings.analyses],
+            "analyses_asked": [str(getattr(a, "name", a)) for a in wanted],
         }
         more: dict[str, Any] = dict(_checked(metric, prepared, vae))
         if training is not None:

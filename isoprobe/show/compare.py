@@ -135,16 +135,17 @@ class Comparison:
         return "\n".join(_text(self))
 
 
-def compare(results: Sequence[Result]) -> Comparison:
+def compare(results: Sequence[Result], names: Sequence[str] | None = None) -> Comparison:
     """Compare results with the first of them.
 
     Args:
         results: at least one.
+        names: of each; those of their files when None.
 
     Returns:
         The comparison. Models that have not seen the same samples are not matched.
     """
-    names = _names(results)
+    names = _names(results) if names is None else names
     models = tuple(_model(r, name) for r, name in zip(results, names, strict=True))
     matchings = tuple(
         _against(results[0], other, models[0], model)

@@ -91,9 +91,13 @@ def test_the_assertions_of_an_example_can_fail(shared: Path, tmp_path: Path) -> 
 
 def test_the_notebook() -> None:
     printed = run("-m", "tests.notebooks", "notebook.ipynb", folder=EXAMPLES)
-    assert "<Result" in printed and "<table>" in printed
-    assert len(re.findall(r"<figure of \d{5,} bytes>", printed)) == 3
-    assert "(closed)" in printed
+    assert "<Result" in printed and "result.latents" not in printed
+    assert len(re.findall(r'<img alt="walk along latent \d"', printed)) == 8
+    assert re.search(r"beta 0\.(09|10)\d\. Sound", printed)
+    assert re.search(r"active latents +8 +[5-7]\n", printed)
+    assert "beta 0.1 and beta 0.4" in printed
+    assert len(re.findall(r"<figure of \d{5,} bytes>", printed)) == 2
+    assert "digits.html" in printed
 
 
 def test_the_notebook_is_stored_without_outputs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import tomllib
@@ -22,9 +23,23 @@ def commands() -> list[str]:
     return cli.list_commands(click.Context(cli))
 
 
-def test_readme_opens_with_the_two_commands() -> None:
-    first_block = README.split("```")[1]
-    assert re.findall(r"^make \w+", first_block, re.MULTILINE) == ["make demo", "make test"]
+def test_readme_has_the_two_commands_before_the_tour() -> None:
+    first = README.split("## A short tour")[0]
+    assert re.findall(r"^make \w+", first, re.MULTILINE) == ["make demo", "make test"]
+
+
+def test_readme_shows_the_known_models_that_were_measured() -> None:
+    spec = importlib.util.spec_from_file_location("make_known", ROOT / "docs" / "make_known.py")
+    assert spec is not None and spec.loader is not None
+    spec.loader.exec_module(made := importlib.util.module_from_spec(spec))
+    table = made.table((ROOT / "docs" / "adapters.md").read_text("utf-8"))
+    assert table.count("\n") >= 6
+    assert made.BEGIN + table + made.END in README
+
+
+def test_the_citation_has_the_version_of_the_project() -> None:
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f"\nversion: {PROJECT['project']['version']}\n" in citation
 
 
 def test_readme_lists_exactly_the_commands_there_are() -> None:
