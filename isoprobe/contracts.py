@@ -93,6 +93,7 @@ class Conditional:
         words: what c is, such as ``class`` or ``library size``.
         infer: ``x -> c (B, k)`` where the model finds it by itself; None where data has to say.
         decode_logits: ``(z, c) -> l`` as in :class:`VAE`.
+        decode_parameters: ``(z, c) -> theta`` likewise.
     """
 
     decode: Callable[[Tensor, Tensor], Tensor]
@@ -101,6 +102,7 @@ class Conditional:
     words: str
     infer: Callable[[Tensor], Tensor] | None = None
     decode_logits: Callable[[Tensor, Tensor], Tensor] | None = None
+    decode_parameters: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
     def wanted(self) -> str:
@@ -161,6 +163,9 @@ class VAE:
         condition: fixed condition in words (class label, discrete code), if any.
         conditional: set where the model is told something of each sample; ``encode`` and
             ``decode`` then work on the rows that :meth:`on` or :meth:`held` bound.
+        decode_parameters: ``z -> theta (B, P, *input_shape)``, parameters of a likelihood of which
+            ``decode`` gives the mean, where the decoder gives some.
+        likelihood: name of that likelihood, a metric.
         given: conditions of the rows in hand, ``(B, k)``, of a model bound by :meth:`on`.
     """
 
@@ -178,6 +183,8 @@ class VAE:
     condition: str = ""
     conditional: Conditional | None = None
     given: Tensor | None = None
+    decode_parameters: Callable[[Tensor], Tensor] | None = None
+    likelihood: str = ""
 
     def __post_init__(self) -> None:
         if self.given is None and self.module is not None and self.adapter not in BORROWED:
@@ -240,6 +247,7 @@ class VAE:
             decode=unbound,
             encode=None if encode is None else own,
             decode_logits=None if conditional.decode_logits is None else unbound,
+            decode_parameters=None if conditional.decode_parameters is None else unbound,
             conditional=conditional,
             **fields,
         )
@@ -287,7 +295,7 @@ class VAE:
         return self.held(torch.tensor([0.0 if k else 1.0 for k in self.conditional.classes]))
 
     def _bound(self, c: Tensor, told: Conditional) -> VAE:
-        encode, logits = told.encode, told.decode_logits
+        encode, logits, theta = told.encode, told.decode_logits, told.decode_parameters
 
         def fit(rows: Tensor) -> Tensor:
             if len(c) not in {1, len(rows)}:
@@ -301,6 +309,7 @@ class VAE:
             encode=None if encode is None else lambda x: encode(x, fit(x)),
             decode=lambda z: told.decode(z, fit(z)),
             decode_logits=None if logits is None else lambda z: logits(z, fit(z)),
+            decode_parameters=None if theta is None else lambda z: theta(z, fit(z)),
             given=c,
         )
 
@@ -441,17 +450,26 @@ class Metric(abc.ABC):
         smooth: D(x, .) has a second derivative at x; without one there is no metric tensor.
         input_range: values D accepts, or None for any.
         reference: equation or paper of the formula.
+        likelihood: D is -log p(x | theta) of parameters that the decoder gives, see
+            :class:`isoprobe.theory.likelihood.Likelihood`.
+        whole_numbers: D takes classes or counts, so that bytes are those and no shades of grey.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str] = ""
     smooth: ClassVar[bool] = True
+    likelihood: ClassVar[bool] = False
+    whole_numbers: ClassVar[bool] = False
     input_range: ClassVar[tuple[float, float] | None] = None
     reference: ClassVar[str] = ""
 
     @abc.abstractmethod
     def distortion(self, x: Tensor, x_hat: Tensor) -> Tensor:
         """D of each sample: ``(B, *shape), (B, *shape) -> (B,)``."""
+
+    def own_distortion(self, x: Tensor) -> Tensor:
+        """D(x, x) of each sample, ``(B,)``: what is subtracted where D is to be a distance."""
+        return self.distortion(x, x)
 
     # What follows is optional: ``None`` means "derive it".
 

@@ -365,7 +365,10 @@ def vae_from_networks(networks: Networks, facts: Facts, **fields: Any) -> VAE:
     logits = getattr(networks.decoder, "logits", None)
     decode = _unflattened(networks.decoder, networks.latent_shape)
     decode_logits = None if logits is None else _unflattened(logits, networks.latent_shape)
+    theta = getattr(networks.decoder, "parameters_of", None)
+    decode_parameters = None if theta is None else _unflattened(theta, networks.latent_shape)
     fields |= {
+        "likelihood": getattr(networks.decoder, "likelihood", ""),
         "input_shape": networks.input_shape,
         "latent_shape": networks.latent_shape,
         "module": nn.ModuleDict({"encoder": networks.encoder, "decoder": networks.decoder}),
@@ -379,9 +382,16 @@ def vae_from_networks(networks: Networks, facts: Facts, **fields: Any) -> VAE:
             words=networks.words,
             infer=networks.infer,
             decode_logits=decode_logits,
+            decode_parameters=decode_parameters,
         )
         return VAE.told(conditional, **fields)
-    return VAE(decode=decode, encode=encode, decode_logits=decode_logits, **fields)
+    return VAE(
+        decode=decode,
+        encode=encode,
+        decode_logits=decode_logits,
+        decode_parameters=decode_parameters,
+        **fields,
+    )
 
 
 def _unflattened(decode: Any, latent_shape: tuple[int, ...]) -> Any:

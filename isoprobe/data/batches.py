@@ -190,7 +190,9 @@ def prepare(
     if samples is not None and samples < 1:
         raise OptionError(f"--samples needs at least 1; found {samples}")
     try:
-        fits = _fits(dataset, vae, resize, scale)
+        fits = _fits(
+            dataset, vae, resize, scale, counted=metric is not None and metric.whole_numbers
+        )
     except DataError as error:
         raise DataError(f"{dataset.name}: {error}") from error
     notes = [*dataset.notes, *(fit.note for fit in fits)]
@@ -247,9 +249,17 @@ def first_rows(
 
 
 def _fits(
-    dataset: Dataset, vae: VAE, resize: int | Sequence[int] | None, scale: Range | None
+    dataset: Dataset,
+    vae: VAE,
+    resize: int | Sequence[int] | None,
+    scale: Range | None,
+    *,
+    counted: bool,
 ) -> list[Fit]:
-    values = fit_values(dataset.dtype, vae.facts.input_range, scale)
+    """What is done to each row; bytes that count something are left as they are."""
+    values = None
+    if scale is not None or not counted:
+        values = fit_values(dataset.dtype, vae.facts.input_range, scale)
     shape = fit_shape(tuple(dataset.shape), tuple(vae.input_shape), resize)
     return ([] if values is None else [values]) + shape
 

@@ -9,6 +9,7 @@ import torch
 from torch.func import grad, jvp, vmap
 
 from isoprobe.errors import MetricError
+from isoprobe.theory.likelihood import Likelihood
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,8 @@ class OutputMetric:
 
     def mean(self, output: Tensor) -> Tensor:
         """The decoded sample x_hat of an output."""
+        if isinstance(self.metric, Likelihood):
+            return self.metric.mean_of(output)
         return torch.sigmoid(output) if self.logits else output
 
     def distortion(self, x: Tensor, output: Tensor) -> Tensor:
@@ -49,6 +52,12 @@ class OutputMetric:
         if self.logits and self.metric.logits_distortion is not None:
             return self.metric.logits_distortion(x, output)
         return self.metric.distortion(x, output)
+
+    def apart(self, reference: Tensor, output: Tensor) -> Tensor:
+        """D(x_check, x_hat) of two outputs, ``(B,)``; of a likelihood's the KL divergence."""
+        if isinstance(self.metric, Likelihood):
+            return self.metric.divergence(reference, output)
+        return self.distortion(self.mean(reference), output)
 
     def weights(self, output: Tensor) -> Tensor | None:
         """Diagonal of G where G is diagonal, broadcastable to the output, else None."""
@@ -74,7 +83,7 @@ class OutputMetric:
         act = self.metric.tensor_action
         if act is None:
             act = hessian_action(self.metric)
-        if v.ndim == output.ndim:
+        if v.ndim == output.ndim or self.metric.likelihood:
             return act(output, v)
         return vmap(lambda tangent: act(output, tangent))(v)
 
@@ -82,6 +91,14 @@ class OutputMetric:
 def output_metric(metric: Metric, vae: VAE) -> OutputMetric:
     """See ``metric`` from the outputs of ``vae``, in logits where both sides have them."""
     bound = None if vae.given is None else vae
+    if metric.likelihood:
+        if vae.decode_parameters is None or vae.likelihood != metric.name:
+            found = f"those of '{vae.likelihood}'" if vae.likelihood else "a mean alone"
+            raise MetricError(
+                f"metric '{metric.name}' takes a decoder's parameters of that likelihood, and "
+                f"{vae.name} gives {found}: use --metric {vae.likelihood or 'sse'}"
+            )
+        return OutputMetric(metric, vae.decode_parameters, logits=False, vae=bound)
     if vae.decode_logits is not None and metric.logits_distortion and metric.logits_diagonal:
         return OutputMetric(metric, vae.decode_logits, logits=True, vae=bound)
     return OutputMetric(metric, vae.decode, logits=False, vae=bound)

@@ -19,6 +19,7 @@ from isoprobe.probe.finite import first_bad_layer, require_finite
 from isoprobe.probe.fixed import EXPECTATIONS, GAUSSIAN, fixed_noise
 from isoprobe.statistics.draws import normal
 from isoprobe.theory import formulas
+from isoprobe.theory.likelihood import Likelihood
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,6 +136,7 @@ class Probe:
         self.encode = vae.encode
         self.vae = vae
         self.metric = metric
+        self._at_mean: Tensor | None = None
         self.view: OutputMetric = output_metric(metric, vae.anywhere())
         self.plan: Plan = plan(
             vae,
@@ -221,6 +223,7 @@ class Probe:
         self._require_finite(first, index, quantities["mean"])
         if self.needs - quantities.keys():
             self._distortions(x, output, quantities)
+        self._at_mean = output
         drawn = self.options.expectation == GAUSSIAN
         if self.needs & (_DRAWS | _AVERAGES if drawn else _DRAWS):
             self._draw(index, x, quantities)
@@ -318,13 +321,12 @@ class Probe:
                 quantities["x_check"] = view.mean(output)
                 quantities["distortion_transform"] = view.distortion(x, output)
                 if "distortion_transform_map" in needs:
-                    moved = distortion_by_input(view.distortion, x, output)
+                    moved = parts_by_input(view, x, output)
                     quantities["distortion_transform_map"] = moved
                 if needs & _AVERAGES:
-                    least = view.distortion(quantities["x_check"], output)
-                    quantities["distortion_least"] = least
+                    quantities["distortion_least"] = view.apart(output, output)
             if "distortion_self" in needs:
-                quantities["distortion_self"] = view.metric.distortion(x, x)
+                quantities["distortion_self"] = view.metric.own_distortion(x)
             if needs & (_FIXED | _FIXED_CHECKED):
                 self._measure_fixed(x, quantities)
 
@@ -341,7 +343,7 @@ class Probe:
             for name, reference in wanted.items():
                 found = {name: self.view.distortion(reference, output)}
                 if f"{name}_map" in self.needs:
-                    parts = distortion_by_input(self.view.distortion, reference, output)
+                    parts = parts_by_input(self.view, reference, output)
                     found[f"{name}_map"] = parts
                 sums |= {k: sums[k] + v if k in sums else v for k, v in found.items()}
         quantities |= {name: total / len(noise) for name, total in sums.items()}
@@ -350,10 +352,11 @@ class Probe:
         mean, std = quantities["mean"], quantities["std"]
         with torch.no_grad():
             points = (self.view.decode(mean + std), self.view.decode(mean - std))
-            whole, coding = (
-                formulas.two_points(*(self.view.distortion(reference, p) for p in points))
-                for reference in (x, quantities["x_check"])
-            )
+            whole = formulas.two_points(*(self.view.distortion(x, p) for p in points))
+            if self._at_mean is None:
+                raise RuntimeError("the decoder was not asked at the mean")
+            at = self._at_mean
+            coding = formulas.two_points(*(self.view.apart(at, p) for p in points))
         quantities["distortion"], quantities["distortion_pairs"] = whole, whole[:, None]
         quantities["distortion_coding"] = formulas.excess(coding, quantities["distortion_least"])
 
@@ -367,12 +370,12 @@ class Probe:
         x_check = quantities["x_check"]
         # With the decomposed objective sigma acts on D(x_check, x_hat), so that is differentiated.
         reference = x_check if self.vae.facts.decomposed else x
-        other = x if self.vae.facts.decomposed else x_check
-        averaged = self.needs & _AVERAGES and self.options.expectation == GAUSSIAN
+        other = x if self.vae.facts.decomposed else None
+        averaged = bool(self.needs & _AVERAGES) and self.options.expectation == GAUSSIAN
         total = torch.zeros_like(mean)
         values, others, gradients = [], [], []
         for shift in shifts.unbind(1):
-            value, second, gradient = self._at(mean + shift, reference, other if averaged else None)
+            value, second, gradient = self._at(mean + shift, reference, other, averaged=averaged)
             values.append(value)
             others += [] if second is None else [second]
             if gradient is not None:
@@ -393,9 +396,9 @@ class Probe:
             self._average(whole, coding, std[:, None] * noise, quantities)
 
     def _at(
-        self, z: Tensor, reference: Tensor, other: Tensor | None
+        self, z: Tensor, reference: Tensor, other: Tensor | None, *, averaged: bool
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Distortions of a draw from two references, and the gradient of the first."""
+        """Distortions of a draw from a reference and from other (or Dec(mu)), the first's slope."""
         second = gradient = None
         with torch.set_grad_enabled(bool(self.needs & _GRADIENTS)):
             z = z.requires_grad_(bool(self.needs & _GRADIENTS))
@@ -403,9 +406,13 @@ class Probe:
             value = self.view.distortion(reference, output)
             if self.needs & _GRADIENTS:
                 (gradient,) = torch.autograd.grad(value.sum(), z)
-        if other is not None:
+        if averaged:
             with torch.no_grad():
-                second = self.view.distortion(other, output.detach())
+                found = output.detach()
+                if other is not None:
+                    second = self.view.distortion(other, found)
+                elif self._at_mean is not None:
+                    second = self.view.apart(self._at_mean, found)
         return value.detach(), second, gradient
 
     def _average(
@@ -430,6 +437,13 @@ class Probe:
             part: Tensor = formulas.surplus_of_diagonal(shifts, std, quantities["pullback"])
             return part
         return 0.0  # an estimate of the pullback would bring more noise than it takes away
+
+
+def parts_by_input(view: OutputMetric, x: Tensor, output: Tensor) -> Tensor:
+    """Parts of the distortion by input, ``(B, *shape)``; see :func:`distortion_by_input`."""
+    if isinstance(view.metric, Likelihood):
+        return view.metric.by_input(x, output)
+    return distortion_by_input(view.distortion, x, output)
 
 
 def distortion_by_input(

@@ -34,7 +34,7 @@ def mean_input_distortion(metric: Metric, x: Tensor) -> float | None:
         too few inputs.
     """
     count = len(x)
-    if count < FEW:
+    if count < FEW or metric.likelihood:  # parameters of no model are not a mean input
         return None
     with torch.no_grad():
         others = (x.sum(0, keepdim=True) - x) / (count - 1)

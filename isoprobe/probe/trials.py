@@ -129,7 +129,7 @@ def reconstruction_ratio(vae: VAE, metric: Metric, x: Tensor) -> float:
     view = output_metric(metric, vae)
     with torch.no_grad():
         found = view.distortion(x, view.decode(vae.encode(x).mean)).double().mean()
-        own = metric.distortion(x, x).double().mean()
+        own = metric.own_distortion(x).double().mean()
     room = least - float(own)
     return float(found - own) / room if room > 0 else float("nan")
 
@@ -179,6 +179,8 @@ def pca_distortion(metric: Metric, x: Tensor, components: int) -> float | None:
     Returns:
         Mean distortion; None where there are too few rows for it.
     """
+    if metric.likelihood:
+        return None
     flat = x.flatten(1).double()
     fitted, judged = flat[::2], flat[1::2]
     if len(fitted) <= 2 * components:

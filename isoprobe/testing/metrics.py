@@ -14,6 +14,8 @@ from isoprobe.derivatives.metric_tensor import hessian_action
 from isoprobe.registry.specs import construct, parse_spec
 from isoprobe.testing.compare import require_close
 from isoprobe.testing.laws import Law, Laws, law, require
+from isoprobe.testing.likelihoods import LikelihoodLaws
+from isoprobe.theory.likelihood import Likelihood
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +45,8 @@ def check_metric(
     Returns:
         The laws that apply; the logits forms are held to theirs only where they are defined.
     """
+    if isinstance(metric, Likelihood):
+        return LikelihoodLaws(metric, shapes, seed).collect()
     return MetricLaws(metric, shapes, seed).collect()
 
 

@@ -81,7 +81,7 @@ class Density(Analysis):
 
     def _route(self, setup: Setup) -> str:
         metric = setup.metric
-        if self.volume == "none" or not metric.smooth:
+        if self.volume == "none" or not metric.smooth or metric.likelihood:
             return "none"
         if self.volume == "auto" and metric.scale is not None:
             return "scale"

@@ -129,7 +129,7 @@ class DiagnosisAnalysis(Analysis):
 
         setup = self.setup
         vae, x = setup.bound(TRIED)
-        own = float(setup.metric.distortion(x, x).double().mean())
+        own = float(setup.metric.own_distortion(x).double().mean())
         tried = try_readings(vae, setup.metric, x, setup.seed)
         return tuple(replace(trial, distortion=trial.distortion - own) for trial in tried)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from isoprobe.contracts import VAE, Batch, Context, Figure
+    from isoprobe.contracts import VAE, Batch, Context, Figure, Setup
     from isoprobe.derivatives.metric_tensor import OutputMetric
     from isoprobe.derivatives.routes import Route
 
@@ -49,6 +49,19 @@ class Maps(Analysis):
     def figures(cls) -> Sequence[Figure]:
         """What the report draws of it."""
         return MAPS
+
+    def start(self, setup: Setup) -> None:
+        """Refuse a likelihood.
+
+        Raises:
+            OptionError: since counts and classes have no derivative.
+        """
+        super().start(setup)
+        if setup.metric.likelihood:
+            raise OptionError(
+                f"analysis 'maps' takes derivatives of D by the input, and of '{setup.metric.name}'"
+                " it has none; use --metric sse for maps of the decoded mean"
+            )
 
     def update(self, batch: Batch) -> None:
         """Nothing: maps are taken once the order of importance is known."""

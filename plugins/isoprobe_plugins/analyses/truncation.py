@@ -92,16 +92,17 @@ class Truncation(Analysis):
         """Both distortions of a block at every k, each ``(B, len(counts))``."""
         import numpy as np
 
+        from isoprobe.derivatives.metric_tensor import output_metric
         from isoprobe.probe.told import encoded
 
-        metric = self.setup.metric
+        view = output_metric(self.setup.metric, vae)
         mean = encoded(vae, x).mean
-        x_check = vae.decode(mean)
-        own = metric.distortion(x_check, x_check)
+        check = view.decode(mean)
+        own = view.apart(check, check)
         columns = []
         for k in counts:
-            kept = vae.decode(self._truncated(mean, order[:k], context))
-            columns.append((metric.distortion(x, kept), metric.distortion(x_check, kept) - own))
+            kept = view.decode(self._truncated(mean, order[:k], context))
+            columns.append((view.distortion(x, kept), view.apart(check, kept) - own))
         return tuple(  # type: ignore[return-value]
             np.stack([pair[i].double().cpu().numpy() for pair in columns], axis=1) for i in (0, 1)
         )

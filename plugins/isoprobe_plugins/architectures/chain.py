@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from isoprobe.errors import CheckpointError
+from isoprobe.registry.lookup import installed
+from isoprobe.theory.likelihood import Likelihood
 from isoprobe_plugins.architectures import steps
 from isoprobe_plugins.architectures.activations import activation
 from isoprobe_plugins.heads import split_head, to_std
@@ -108,6 +110,35 @@ class ChainDecoder(nn.Module):
         """Return the reconstruction."""
         result: Tensor = self.body(z, c)
         return torch.tanh(result) if self.output == "tanh" else result
+
+
+class ParameterDecoder(nn.Module):
+    """``z (B, n) -> x_hat (B, *input_shape)``, the mean of a likelihood whose parameters it gives.
+
+    Args:
+        body: from the latents to what the parameters are made of.
+        heads: a chain to each parameter, or none where the body gives all of them.
+        likelihood: name of the metric.
+    """
+
+    def __init__(self, body: Chain, heads: Sequence[Chain], likelihood: str) -> None:
+        super().__init__()
+        self.body, self.heads, self.likelihood = body, nn.ModuleList(heads), likelihood
+
+    def parameters_of(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """Return theta, ``(B, P, *input_shape)``."""
+        features = self.body(z, c)
+        if not len(self.heads):
+            whole: Tensor = features
+            return whole
+        return torch.stack([head(features, c) for head in self.heads], dim=1)
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """Return the mean."""
+        family = installed().metric(self.likelihood)
+        if not isinstance(family, Likelihood):
+            raise CheckpointError(f"metric '{self.likelihood}' is no likelihood of parameters")
+        return family.mean_of(self.parameters_of(z, c))
 
 
 class SigmoidChainDecoder(ChainDecoder):
@@ -264,6 +295,40 @@ def _(step: steps.ConditionStep, shape: Shape) -> tuple[nn.Module, Shape]:
     return layer, (shape[0] + width, *shape[1:])
 
 
+@make.register
+def _(step: steps.ClampStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    if not step.low < step.high:
+        raise ValueError(f"nothing lies between {step.low:g} and {step.high:g}")
+    return nn.Hardtanh(step.low, step.high), shape
+
+
+@make.register
+def _(step: steps.Log1pStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    return Apply(torch.log1p), shape
+
+
+@make.register
+def _(step: steps.LogShareStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    return LogShare(step), shape
+
+
+@make.register
+def _(step: steps.ConstantStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    return Constant(step.shape), step.shape
+
+
+class Constant(nn.Module):
+    """Values that no input changes."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the values for each sample."""
+        return self.value.expand(len(x), *self.value.shape)
+
+
 class Joined:
     """Takes what the model is told and joins it to what comes in."""
 
@@ -287,6 +352,21 @@ class Joined:
         told = self.coded(c[:, self.step.column], x)
         told = told.reshape(*told.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
         return torch.cat([told, x] if self.step.first else [x, told], dim=1)
+
+
+class LogShare(nn.Module, Joined):
+    """Shares of a total that is told, as logs."""
+
+    def __init__(self, step: steps.LogShareStep) -> None:
+        super().__init__()
+        self.column = step.column
+
+    def join(self, x: Tensor, c: Tensor | None) -> Tensor:
+        """Log of softmax(x) times the total, ``(B, C)``; see :meth:`Joined.join`."""
+        if c is None:
+            raise CheckpointError("architecture 'layers': shares of a total, and none is told")
+        total = c[:, self.column : self.column + 1].to(x.dtype)
+        return x.log_softmax(1) + total.clamp_min(1).log()
 
 
 class PlainCondition(nn.Module, Joined):

@@ -11,12 +11,14 @@ import msgspec
 from isoprobe.contracts import Architecture, Networks
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
+from isoprobe.registry.lookup import installed
+from isoprobe.theory.likelihood import Likelihood
 from isoprobe_plugins.architectures.configuration import Shape, Size, read_config
-from isoprobe_plugins.architectures.steps import ConditionStep, Steps
+from isoprobe_plugins.architectures.steps import ConditionStep, LogShareStep, Steps
 from isoprobe_plugins.heads import check_head
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from isoprobe_plugins.architectures.chain import Chain
 
@@ -56,6 +58,19 @@ class ConditionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     codes: Annotated[tuple[Steps, ...], msgspec.Meta(max_length=64)] = ()
 
 
+class LikelihoodConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A decoder that gives parameters of a likelihood.
+
+    Attributes:
+        metric: its name.
+        parameters: chains on top of the decoder to each parameter, in the metric's order; none
+            where the decoder gives all, ``(P, *input_shape)``.
+    """
+
+    metric: str
+    parameters: Annotated[tuple[Steps, ...], msgspec.Meta(max_length=64)] = ()
+
+
 class LayersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Configuration of ``layers``.
 
@@ -67,6 +82,7 @@ class LayersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         decoder: steps from the latent vector to the output.
         output: ``sigmoid`` or ``tanh`` squeezes the output; ``linear`` leaves it alone.
         condition: what is told of each sample, which steps ``condition`` join.
+        likelihood: where the decoder gives more than a mean.
     """
 
     input_shape: Shape
@@ -76,6 +92,7 @@ class LayersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     head: Head = Head()
     output: Literal["linear", "sigmoid", "tanh"] = "linear"
     condition: ConditionConfig | None = None
+    likelihood: LikelihoodConfig | None = None
 
 
 class Layers(Architecture):
@@ -115,6 +132,7 @@ def build_layers(config: LayersConfig) -> Networks:
         Chain,
         ChainDecoder,
         ChainEncoder,
+        ParameterDecoder,
         SigmoidChainDecoder,
     )
 
@@ -133,18 +151,51 @@ def build_layers(config: LayersConfig) -> Networks:
     _check_told(config)
     encoder = ChainEncoder(body, heads, config.head.layout, config.head.form, codes)
     chain = Chain(config.decoder, (n,), "decoder")
-    if chain.shape != config.input_shape:
+    given = config.likelihood
+    heads_of = [] if given is None else _parameters(given, chain, config)
+    if given is None and chain.shape != config.input_shape:
         raise CheckpointError(
             f"architecture 'layers': the decoder gives shape {chain.shape}, "
             f"the input has {config.input_shape}"
         )
     kind = SigmoidChainDecoder if config.output == "sigmoid" else ChainDecoder
     encoder.config = config
-    networks = Networks(encoder, kind(chain, config.output), config.input_shape, (n,))
+    decoder: nn.Module = kind(chain, config.output)
+    if given is not None:
+        decoder = ParameterDecoder(chain, heads_of, given.metric)
+    networks = Networks(encoder, decoder, config.input_shape, (n,))
     if told is None:
         return networks
     infer = {"data": None, "codes": encoder.likeliest, "sum": _sum}[told.infer]
     return replace(networks, classes=told.classes, words=told.words, infer=infer)
+
+
+def _parameters(given: LikelihoodConfig, body: Chain, config: LayersConfig) -> list[Chain]:
+    """Chains to the parameters of a likelihood, as many as it has."""
+    from isoprobe_plugins.architectures.chain import Chain
+
+    family = installed().metric(given.metric)
+    if not isinstance(family, Likelihood):
+        raise CheckpointError(
+            f"architecture 'layers': metric '{given.metric}' is no likelihood of parameters"
+        )
+    if config.output != "linear":
+        raise CheckpointError(
+            f"architecture 'layers': output {config.output} squeezes no parameters"
+        )
+    heads = [
+        Chain(steps, body.shape, f"likelihood.parameters[{i}]")
+        for i, steps in enumerate(given.parameters)
+    ]
+    shapes = [head.shape for head in heads] if heads else [body.shape[1:]] * body.shape[0]
+    wanted = len(family.parameters)
+    if any(shape != config.input_shape for shape in shapes) or (wanted and len(shapes) != wanted):
+        raise CheckpointError(
+            f"architecture 'layers': likelihood '{given.metric}' takes "
+            f"{', '.join(family.parameters) or 'a logit a class'}, each of shape "
+            f"{config.input_shape}; the decoder gives shapes {shapes[:4]}"
+        )
+    return heads
 
 
 def _sum(x: Tensor) -> Tensor:
@@ -178,13 +229,21 @@ def _check_told(config: LayersConfig) -> None:
     told = () if config.condition is None else config.condition.classes
     chains = (config.encoder, config.decoder, config.head.mean, config.head.scale)
     joined = [s for chain in chains for s in chain if isinstance(s, ConditionStep)]
+    more = () if config.likelihood is None else config.likelihood.parameters
+    shared = [s for chain in (*chains, *more) for s in chain if isinstance(s, LogShareStep)]
+    for share in shared:
+        if share.column >= len(told) or told[share.column]:
+            raise CheckpointError(
+                f"architecture 'layers': log_share takes number {share.column} of what is told, "
+                f"and {list(told)} are told"
+            )
     for step in joined:
         if step.column >= len(told) or (step.form != "value" and step.classes != told[step.column]):
             raise CheckpointError(
                 f"architecture 'layers': a step joins condition {step.column} with "
                 f"{step.classes} classes, and {list(told)} are told"
             )
-    if told and not joined:
+    if told and not joined and not shared:
         raise CheckpointError("architecture 'layers': a condition is told and no step joins it")
 
 

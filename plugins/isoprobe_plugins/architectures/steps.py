@@ -112,6 +112,30 @@ class AppendStep(Step, tag="append", frozen=True):
     values: tuple[float, ...]
 
 
+class ClampStep(Step, tag="clamp", frozen=True):
+    """Values held between two bounds."""
+
+    low: float
+    high: float
+
+
+class LogShareStep(Step, tag="log_share", frozen=True):
+    """Logits to the log of their softmax times the number told in ``column``, a row's total."""
+
+    column: Count = 0
+
+
+class ConstantStep(Step, tag="constant", frozen=True):
+    """Values that depend on nothing: the parameter that ``weights`` names, of the given shape."""
+
+    shape: Shape
+    weights: str | None = None
+
+
+class Log1pStep(Step, tag="log1p", frozen=True):
+    """log(1 + x), as counts are taken in."""
+
+
 class ConditionStep(Step, tag="condition", frozen=True):
     """What the model is told of a sample, joined to a vector or as further channels.
 
@@ -148,5 +172,9 @@ AnyStep = (
     | PadStep
     | AppendStep
     | ConditionStep
+    | ClampStep
+    | LogShareStep
+    | ConstantStep
+    | Log1pStep
 )
 Steps = Annotated[tuple[AnyStep, ...], msgspec.Meta(max_length=512)]

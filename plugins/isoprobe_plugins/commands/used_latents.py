@@ -92,6 +92,11 @@ def trimmed(path: Path, data: str | None, **settings: Any) -> Trimmed:
     spec = settings.pop("metric", None)
     asked = CodeSettings(samples=ROWS, **settings)
     with opened(path, data, asked) as subject:
+        if subject.vae.decode_parameters is not None:
+            raise CheckpointError(
+                f"{path} gives parameters of '{subject.vae.likelihood}'; latents are left out of "
+                "models that give a mean alone"
+            )
         if subject.vae.conditional is not None:
             raise CheckpointError(
                 f"{path} is told {subject.vae.conditional.words} of each sample; latents are left "

@@ -69,6 +69,16 @@ class ConditionDeclaration(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     codes: list[str | list[Any]] = []
 
 
+class LikelihoodDeclaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters that the decoder gives; brief chains, or names of dense layers.
+
+    See :class:`isoprobe_plugins.architectures.layers.LikelihoodConfig`.
+    """
+
+    metric: str
+    parameters: list[str | list[Any]] = []
+
+
 class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A declared checkpoint.
 
@@ -85,6 +95,7 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         prefix: keep only weights whose names begin so, and take it off.
         ignore: beginnings of names of weights that belong to something else.
         condition: what is told of each sample; or, in words, the one that ``append`` fixes for all.
+        likelihood: where the decoder gives parameters of one, not a mean alone.
         note: anything worth knowing.
     """
 
@@ -100,6 +111,7 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefix: str | None = None
     ignore: list[str] = []
     condition: str | ConditionDeclaration = ""
+    likelihood: LikelihoodDeclaration | None = None
     note: str = ""
 
     def config(self, tensors: Mapping[str, Tensor], where: str) -> LayersConfig:
@@ -140,11 +152,18 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             },
             "output": self.output,
             "condition": self._told(tensors, where),
+            "likelihood": self._parameters(tensors, where),
         }
         try:
             return msgspec.convert(fields, LayersConfig)
         except msgspec.ValidationError as error:
             raise CheckpointError(f"{where}: {error}") from error
+
+    @property
+    def _metric(self) -> str | None:
+        if self.loss is not None:
+            return self.loss.metric
+        return None if self.likelihood is None else self.likelihood.metric
 
     def _told(self, tensors: Mapping[str, Tensor], where: str) -> dict[str, Any] | None:
         told = self.condition
@@ -155,6 +174,16 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             for i, chain in enumerate(told.codes)
         ]
         return {"classes": told.classes, "words": told.words, "infer": told.infer, "codes": codes}
+
+    def _parameters(self, tensors: Mapping[str, Tensor], where: str) -> dict[str, Any] | None:
+        given = self.likelihood
+        if given is None:
+            return None
+        chains = [
+            expand(_chain(chain), tensors, f"{where}: likelihood.parameters[{i}]")
+            for i, chain in enumerate(given.parameters)
+        ]
+        return {"metric": given.metric, "parameters": chains}
 
     def facts(self, config: LayersConfig, source: str, notes: tuple[str, ...] = ()) -> Facts:
         """Return what is declared, beta in summed units.
@@ -172,7 +201,7 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Facts(
             input_range=self.input_range,
             output_range=ranges.get(self.output),
-            metric=None if self.loss is None else self.loss.metric,
+            metric=self._metric,
             beta=beta,
             beta_source=None if beta is None else source,
             dataset=self.dataset,

@@ -29,6 +29,8 @@ _VALUED = {
     "pad": ("pad", "widths"),
     "pool": ("pool", "kind"),
 }
+#: steps with nothing to say
+_BARE = ("flatten", "log1p", "log_share")
 _SLOPED = ("leaky_relu", "elu")
 
 
@@ -56,8 +58,9 @@ def expand_step(step: Brief, tensors: Mapping[str, Tensor], where: str) -> dict[
     if "op" in step:
         return dict(step)
     rest = dict(step)
-    if "condition" in rest:
-        return _told(str(rest.pop("condition")), rest, tensors, where)
+    if rest.keys() & _SPECIAL.keys():
+        key = next(iter(rest.keys() & _SPECIAL.keys()))
+        return _SPECIAL[key](rest.pop(key), rest, tensors, where)
     for key in _WEIGHTED:
         if key in rest:
             return _weighted(key, str(rest.pop(key)), rest, tensors, where)
@@ -67,7 +70,7 @@ def expand_step(step: Brief, tensors: Mapping[str, Tensor], where: str) -> dict[
     for key in _SLOPED:
         if key in rest:
             return {"op": "activation", "name": key, "slope": rest.pop(key), **rest}
-    known = [*_WEIGHTED, *_VALUED, *_SLOPED, "condition"]
+    known = [*_WEIGHTED, *_VALUED, *_SLOPED, *_SPECIAL]
     first = next(iter(step), "")
     raise CheckpointError(f"{where}: no layer is called {first!r}{nearest(first, known)}")
 
@@ -75,14 +78,32 @@ def expand_step(step: Brief, tensors: Mapping[str, Tensor], where: str) -> dict[
 def _word(word: str, where: str) -> dict[str, Any]:
     if word in _ACTIVATIONS:
         return {"op": "activation", "name": word}
-    if word == "flatten":
-        return {"op": "flatten"}
-    known = [*_ACTIVATIONS, "flatten"]
+    if word in _BARE:
+        return {"op": word}
+    known = [*_ACTIVATIONS, *_BARE]
     raise CheckpointError(f"{where}: no layer is called {word!r}{nearest(word, known)}")
 
 
+def _clamped(
+    bounds: Any, rest: dict[str, Any], tensors: Mapping[str, Tensor], where: str
+) -> dict[str, Any]:
+    """Bounds; a foreign file has nothing to say of them."""
+    if not isinstance(bounds, list) or len(bounds) != 2:
+        raise CheckpointError(f"{where}: clamp takes two bounds, as clamp = [-3, 3]; not {bounds}")
+    return {"op": "clamp", "low": bounds[0], "high": bounds[1], **rest}
+
+
+def _constant(
+    name: Any, rest: dict[str, Any], tensors: Mapping[str, Tensor], where: str
+) -> dict[str, Any]:
+    """A tensor of the file, as it is."""
+    if name not in tensors:
+        raise CheckpointError(f"{where}: the file has no tensor {name!r} of constants")
+    return {"op": "constant", "weights": name, "shape": list(tensors[name].shape), **rest}
+
+
 def _told(
-    form: str, rest: dict[str, Any], tensors: Mapping[str, Tensor], where: str
+    form: Any, rest: dict[str, Any], tensors: Mapping[str, Tensor], where: str
 ) -> dict[str, Any]:
     """A condition, the sizes of its table read off the weights."""
     step = {"op": "condition", "form": form, **rest}
@@ -96,6 +117,9 @@ def _told(
             f"{name!r} is no table of the file"
         )
     return {"classes": table.shape[0], "width": table.shape[1], **step}
+
+
+_SPECIAL = {"condition": _told, "clamp": _clamped, "constant": _constant}
 
 
 def _weighted(

@@ -43,7 +43,8 @@ def fill_layers(config: LayersConfig, tensors: Mapping[str, Tensor], where: str)
     filled, used = {}, set()
     for name in wanted:
         place, _, leaf = name.rpartition(".")
-        foreign = f"{sources.get(place, place)}.{leaf}"
+        named = sources.get(place, place)
+        foreign = named if leaf == "value" and named in tensors else f"{named}.{leaf}"
         if foreign in tensors:
             filled[name] = tensors[foreign]
             used.add(foreign)
@@ -94,8 +95,13 @@ def _names(config: LayersConfig) -> Iterator[tuple[str, str]]:
         ("encoder.scale", config.head.scale),
         ("decoder.body", config.decoder),
         *((f"encoder.codes.{i}", chain) for i, chain in enumerate(_codes(config))),
+        *((f"decoder.heads.{i}", chain) for i, chain in enumerate(_parameters(config))),
     ):
         yield from _names_of(place, chain)
+
+
+def _parameters(config: LayersConfig) -> Sequence[Sequence[Step]]:
+    return () if config.likelihood is None else config.likelihood.parameters
 
 
 def _codes(config: LayersConfig) -> Sequence[Sequence[Step]]:
