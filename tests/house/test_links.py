@@ -14,7 +14,7 @@ PAGES = sorted(
     if not path.name.startswith("_")
 )
 #: made while the site is built
-GENERATED = {"figures.md", "commands.md"}
+GENERATED = {"figures.md", "commands.md", "notebook.md"}
 
 
 def anchors(text: str) -> set[str]:
