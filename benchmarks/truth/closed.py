@@ -173,14 +173,35 @@ class Product:
             decoder = (both * z * 2 * error * warp.slope(z)).sum() / self.beta
             y = self._coordinate(j, z)
             center = (both * y).sum()
+            response = 2 * std.square() * warp.slope(mean).square()
+            second = mean.square() + std.square()
+            sharp = (weight * second * (std**-2 - 1)).sum()
+            norm = float((weight * pulled).sum() / self.beta)
             found["kl"].append(float((weight * kl).sum()))
-            found["stationary norm"].append(float((weight * pulled).sum() / self.beta))
+            found["stationary norm"].append(norm)
+            found["norm"].append(float((weight * response).sum() / self.beta))
+            found["residual"].append(norm - float(used))
             found["beta_j"].append(float((weight * pulled).sum() / used))
+            found["beta_j, pullback"].append(float((weight * response).sum() / used))
             found["t_j"].append(float(decoder))
+            found["gain"].append(float(decoder / sharp))
+            found["second moment"].append(float((weight * second).sum()))
             found["importance"].append(float((both * (y - center).square()).sum()))
+            found["rough importance"].append(float(self.beta / 2 * (weight * std**-2).sum()))
             distortion += float((both * error.square()).sum())
         truth = {name: np.array(values) for name, values in found.items()}
         return truth | {"beta": np.array(self.beta), "distortion": np.array(distortion)}
+
+    def expected_distortion(self, rows: np.ndarray) -> np.ndarray:
+        """E_z D of each row, ``(N,)``."""
+        eps, weight = _hermite()
+        own = torch.from_numpy(rows) @ self.axes
+        total = torch.zeros(len(rows), dtype=torch.float64)
+        for j, warp in enumerate(self.warps):
+            mean = warp.back(own[:, j])
+            z = mean[:, None] + _looked_up(self.tables[j], mean)[:, None] * eps
+            total += (weight * (warp.forward(z) - own[:, j, None]).square()).sum(1)
+        return total.numpy()
 
     def _coordinate(self, latent: int, z: Tensor) -> Tensor:
         """y(z) = integral from 0 to z of sqrt(beta / 2) / sigma, by the trapezoid rule."""
@@ -192,7 +213,19 @@ class Product:
 
 
 #: figures that each latent has one of
-BY_LATENT = ("kl", "stationary norm", "beta_j", "t_j", "importance")
+BY_LATENT = (
+    "kl",
+    "stationary norm",
+    "norm",
+    "residual",
+    "beta_j",
+    "beta_j, pullback",
+    "t_j",
+    "gain",
+    "second moment",
+    "importance",
+    "rough importance",
+)
 
 
 @cache

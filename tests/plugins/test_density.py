@@ -47,7 +47,7 @@ def test_draws_with_the_gram_as_control_give_the_exact_objective(gaussian) -> No
     mean = rows["mean"][:, :3]
     exact = rows["distortion_transform"] + ((SPECTRUM[:3] - BETA / 2) * sigma2).sum()
     np.testing.assert_allclose(rows["distortion"], exact, rtol=1e-9)
-    np.testing.assert_allclose(rows["distortion_draw_se"], 0, atol=1e-9)
+    assert float(result["density"]["distortion_draw_se"].values) == pytest.approx(0, abs=1e-9)
     assert mean.shape == (len(x), 3)
 
 

@@ -393,7 +393,6 @@ class Oracle:
 
     @cached_property
     def densities(self) -> dict[str, np.ndarray]:
-        error = self.pairs(self.x).std(1, ddof=1) / np.sqrt(PAIRS)
         n, rate = int(ACTIVE.sum()), self.kl.sum(1)
         excess = self.losses["distortion"] - self.losses["distortion_self"]
         # Eq. 57 solved for log p(y), with its constant as it is printed
@@ -405,11 +404,9 @@ class Oracle:
         # the integral of exp(-D/beta): a Gaussian of variance beta SIGMA2 in M dimensions
         normaliser = M / 2 * (np.log(2 * np.pi * SIGMA2 * BETA) - np.log(2 * np.pi * SIGMA2) / BETA)
         return {
-            "distortion_draw_se": error,
             "log_density_prior": prior,
             "log_density_metric": by_loss,
             "log_density_metric_sigmas": by_sigmas,
-            "log_density_metric_se": error / BETA,
             "log_volume": volume,
             "log_density_input": by_loss + volume,
             "log_density_input_sigmas": by_sigmas + volume,
@@ -424,6 +421,9 @@ class Oracle:
             "absolute",
             "absolute values exist: a lower bound of log p(x) in expectation over draws",
         )
+        error = np.sqrt((self.pairs(self.x).var(1, ddof=1) / PAIRS).mean())
+        yield "distortion_draw_se", error
+        yield "log_density_metric_se", error / BETA
         yield from self.weighted()
         yield "mean_log_density_metric", one.mean()
         spread = ((one - one.mean()) * (two - two.mean())).mean()

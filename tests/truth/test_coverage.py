@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import isoprobe
 from benchmarks.truth import coverage
 from benchmarks.truth.closed import models
 
@@ -58,6 +59,38 @@ def test_fresh_data_differ_and_come_back_by_seed() -> None:
     model = MODELS["bent"]
     assert np.array_equal(model.draw(10, 1), model.draw(10, 1))
     assert not np.array_equal(model.draw(10, 1), model.draw(10, 2))
+
+
+def test_what_is_measured_in_one_batch_is_what_a_run_prints() -> None:
+    trial = coverage.Trial(1, 150, 5)
+    model = models()[1]
+    groups, beta, rows, distortion = coverage.measured(trial)
+    with isoprobe.analyze(
+        model.vae(),
+        rows,
+        samples=None,
+        analyses=[*coverage.ANALYSES, "density"],
+        dtype="float64",
+        seed=5,
+    ) as result:
+        assert beta.ci95 == pytest.approx(tuple(result.attrs["beta_ci95"]))
+        for figure, (group, name, errors) in coverage.PRINTED.items():
+            for part in (name, *errors):
+                mine, printed = groups[group][part].values, result[group][part].values
+                # a run reads rows in single precision
+                np.testing.assert_allclose(mine, printed, rtol=1e-5, atol=1e-7, err_msg=figure)
+        np.testing.assert_allclose(result.samples()["distortion"], distortion, rtol=1e-5)
+        error = result["density"]["distortion_draw_se"].values
+        assert groups["density"]["distortion_draw_se"].values == pytest.approx(
+            float(error), rel=1e-5
+        )
+
+
+def test_the_expected_distortion_of_rows_averages_to_its_truth() -> None:
+    model = MODELS["bent"]
+    found = model.expected_distortion(model.draw(200_000, 4))
+    off = found.mean() - float(model.truth()["distortion"])
+    assert abs(off) < 4.5 * found.std() / len(found) ** 0.5
 
 
 def test_intervals_are_the_printed_ones_and_hold_what_they_should() -> None:

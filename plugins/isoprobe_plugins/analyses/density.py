@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
+from isoprobe.statistics.moments import Moments
 from isoprobe.theory import formulas
 from isoprobe.theory.stated import cite
 from isoprobe_plugins.analyses.rows import checked_rows
@@ -73,6 +74,8 @@ class Density(Analysis):
     def start(self, setup: Setup) -> None:
         """Choose the volume correction; ask for determinants where it needs them."""
         super().start(setup)
+        self.noise = Moments()
+        self.accumulators = {"noise": self.noise}
         self.route = self._route(setup)
         if self.route == "general":
             self.needs = self.needs | {"gram", "euclidean_gram"}
@@ -98,20 +101,11 @@ class Density(Analysis):
         return int(setup.active.sum()) == setup.vae.input_size
 
     def update(self, batch: Batch) -> Mapping[str, Variable]:
-        """Store the volume correction, and how well the mean over draws is known."""
-        import numpy as np
-
+        """Store the volume correction; take in how well the mean over draws is known."""
         pairs = batch.array("distortion_pairs")
-        columns = {
-            "distortion_draw_se": sample(
-                pairs.std(axis=1, ddof=1) / np.sqrt(pairs.shape[1])
-                if pairs.shape[1] > 1
-                else np.full(len(pairs), np.inf),
-                "standard error of a row's E_z D over its pairs of draws",
-                units="metric",
-                **cite(formulas.expected_distortion),
-            ),
-        }
+        if pairs.shape[1] > 1:
+            self.noise.update(pairs.var(axis=1, ddof=1) / pairs.shape[1])
+        columns: dict[str, Variable] = {}
         volume = self._log_volume(batch)
         if volume is not None:
             columns["log_volume"] = sample(
@@ -171,12 +165,6 @@ class Density(Analysis):
                 units="nat",
                 **cite(formulas.log_density_by_sigmas),
             ),
-            "log_density_metric_se": sample(
-                chunk["distortion_draw_se"].astype(float) / beta,
-                "standard error of -E D / beta over a row's pairs of draws",
-                units="nat",
-                **cite(formulas.log_density_by_loss),
-            ),
         }
         if "log_volume" in chunk:
             volume, source = chunk["log_volume"].astype(float), cite(formulas.input_log_density)
@@ -201,6 +189,10 @@ class Density(Analysis):
                 **cite(formulas.absolute_log_density),
             )
         return columns
+
+    def _draw_error(self) -> float:
+        """Root mean square error of a row's mean over draws; a few pairs a row tell no more."""
+        return float(self.noise.mean) ** 0.5 if self.noise.count else float("inf")
 
     @property
     def _bounds(self) -> bool:
@@ -238,6 +230,18 @@ class Density(Analysis):
                 reference,
                 "volume the input density refers to",
                 **cite(formulas.input_log_density),
+            ),
+            "distortion_draw_se": scalar(
+                self._draw_error(),
+                "standard error of a row's E_z D over its draws, pooled over rows",
+                units="metric",
+                **cite(formulas.expected_distortion),
+            ),
+            "log_density_metric_se": scalar(
+                self._draw_error() / context.beta.value,
+                "standard error of a row's log density over its draws, pooled over rows",
+                units="nat",
+                **cite(formulas.log_density_by_loss),
             ),
             "absolute": scalar(
                 absolute, "whether absolute values exist", **cite(formulas.absolute_log_density)
