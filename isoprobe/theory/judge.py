@@ -853,8 +853,8 @@ def _moments(e: Evidence) -> tuple[list[Condition], list[Finding]]:
         Finding(
             "data",
             ("data", "prior", "training"),
-            f"{_moment_words(e)}, while sigma fits the decoder: these inputs do not fill the prior "
-            "as the training's did",
+            f"{_moment_words(e)}, while {_residual_size(e)}: these inputs do not fill the prior as "
+            "the training's did",
             "give the training's data with its preprocessing (set, part, crop, scale, noise); if "
             "these are they, the prior was not N(0, 1) or the scale of the latents had not "
             "converged",
@@ -890,7 +890,7 @@ def _other_prior(e: Evidence) -> Finding:
     return Finding(
         "prior",
         ("prior", "data"),
-        f"{_moment_words(e)}, alike in all used latents, while sigma fits the decoder: the codes "
+        f"{_moment_words(e)}, alike in all used latents, while {_residual_size(e)}: the codes "
         f"fill N({centre.mean():.2g}, {width:.2g}) rather than N(0, 1)",
         "either the model was trained with another prior, which the rates and norms here do not "
         "know, or these inputs are not the training's",
@@ -1182,9 +1182,7 @@ def _meaning(e: Evidence, level: Level, conditions: list[Condition]) -> str:
         return f"None of {n} latents is used."
     if level is Level.NOT_SOUND:
         return f"{said}. What was found comes before any reading of importance or density."
-    worst = max(np.abs(e.residual.value[e.used]), default=0.0)
-    half = 2 * float(e.residual.se[e.used][int(np.argmax(np.abs(e.residual.value[e.used])))])
-    sizes = f"norm + sigma^2 = 1 holds to within {worst:.0%} (+-{half:.0%}) in each"
+    sizes = f"{_residual_size(e)} in each"
     if level is Level.UNDECIDED:
         open_ = [c for c in conditions if c.answer is Answer.CANNOT_TELL]
         needed = max(c.needed for c in open_)
@@ -1192,6 +1190,16 @@ def _meaning(e: Evidence, level: Level, conditions: list[Condition]) -> str:
         more = f"about {_rounded(needed):,} rows" if needed < 10**8 else "many more rows"
         return f"{said}; {sizes}. {e.samples:,} rows cannot tell about {names}: {more} would."
     return f"{said}; {sizes}.{_isometry(e)}"
+
+
+def _residual_size(e: Evidence) -> str:
+    """How far sigma is from fitting the decoder, in words."""
+    size = np.abs(e.residual.value[e.used])
+    if not np.isfinite(size).all():
+        return "no beta can be read off sigma"
+    worst = int(np.argmax(size))
+    half = 2 * float(e.residual.se[e.used][worst])
+    return f"norm + sigma^2 = 1 holds to within {size[worst]:.0%} (+-{half:.0%})"
 
 
 def _isometry(e: Evidence) -> str:
@@ -1261,7 +1269,7 @@ RULES: tuple[Rule, ...] = (
         True,
         _head,
     ),
-    Rule("moments", _MOMENTS, True, _moments),
+    Rule("moments", (*_MOMENTS, "residual"), True, _moments),
     Rule("responses", _RESPONSES, True, _responses),
     Rule("gains", (*_GAINS, *_AXES), True, _gains),
     Rule("axes", _AXES, True, _axes),
