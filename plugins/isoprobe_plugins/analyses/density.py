@@ -11,6 +11,8 @@ from isoprobe.hookspecs import hookimpl
 from isoprobe.statistics.moments import Moments
 from isoprobe.theory import formulas
 from isoprobe.theory.stated import cite
+from isoprobe.theory.weighted import LARGEST_SHAPE, bound_gap, effective_draws, tail_shape
+from isoprobe_plugins.analyses.figures import DENSITY
 from isoprobe_plugins.analyses.rows import checked_rows
 from isoprobe_plugins.analyses.variables import sample, scalar
 
@@ -67,8 +69,6 @@ class Density(Analysis):
     @classmethod
     def figures(cls) -> Sequence[Figure]:
         """What the report draws of it."""
-        from isoprobe_plugins.analyses.figures import DENSITY
-
         return DENSITY
 
     def start(self, setup: Setup) -> None:
@@ -294,7 +294,6 @@ class Density(Analysis):
         import numpy as np
 
         from isoprobe.probe.weighted import weighted_draws
-        from isoprobe.theory.weighted import LARGEST_SHAPE, bound_gap, effective_draws, tail_shape
 
         beta = context.beta.value
         if not self.draws or not beta > 0:
