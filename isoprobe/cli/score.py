@@ -77,6 +77,18 @@ ORDER = (
     metavar="F.json",
     help="Write counts, groups and the highest rows with all their parts as JSON.",
 )
+@click.option(
+    "--masks",
+    metavar="SPEC",
+    help="Masks of images, not 0 where a pixel is odd: pixel AUROC and overlap by region. Needs "
+    "--map.",
+)
+@click.option(
+    "--pictures",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Draw the --top rows beside where they are odd.",
+)
 @click.option("--resume", is_flag=True, help="Go on with an unfinished .h5 file.")
 @shared.cluster
 @shared.own_class
@@ -91,6 +103,8 @@ def score(
     overwrite: bool,
     top: int,
     summary: Path | None,
+    masks: str | None,
+    pictures: Path | None,
     resume: bool,
     cluster: str | None,
     options: tuple[str, ...],
@@ -111,11 +125,14 @@ def score(
     from isoprobe.results.whole import check_place, replacing
     from isoprobe.run.cluster import Cluster
     from isoprobe.run.decisions import Tally, document, lines
+    from isoprobe.run.maps import against_masks, check_maps, draw_rows
     from isoprobe.run.scoring import open_scoring
     from isoprobe.run.tables import ScoreWork, check_out, write_batches, write_scores
 
     inputs = (model, reference, split_spec(data)[0], *options_paths(options))
     check_out(out, overwrite=overwrite, by_input=by_input, resume=resume, inputs=inputs)
+    if masks is not None:
+        check_maps(out, by_input=by_input)
     if summary is not None:
         check_place(summary, overwrite=overwrite, inputs=inputs)
     settings |= {"options": parse_options(options, of="--option"), "by_input": by_input}
@@ -146,6 +163,15 @@ def score(
         said = document(scoring, tally)
         for line in lines(said, scoring.asked.alpha):
             click.echo(line, err=True)
+        if pictures is not None:
+            draw_rows(scoring, tally.highest, pictures)
+        if masks is not None and out is not None:
+            said["masks"] = found = against_masks(out, masks)
+            click.echo(
+                f"pixel AUROC {found['pixel_auroc']:.3f}; overlap by region up to "
+                f"{found['limit']:g} false positives {found['region_overlap']:.3f}",
+                err=True,
+            )
         if summary is not None:
             with replacing(summary) as partial:
                 partial.write_text(json.dumps(said, indent=2, allow_nan=False) + "\n", "utf-8")

@@ -83,6 +83,7 @@ class Objective:
         transform_metric: distortion D_t of the decomposed loss; None for the same as ``metric``.
         by_input: give the distortions by input too, where they are sums over inputs.
         batch_size: rows that will come at once.
+        draws: keep the distortion at each draw, for a bound that weighs them.
         expectation: how E_z D is taken, as in :class:`~isoprobe.probe.quantities.ProbeOptions`.
 
     Raises:
@@ -96,6 +97,7 @@ class Objective:
         transform_metric: Metric | None = None,
         *,
         by_input: bool = False,
+        draws: bool = False,
         batch_size: int | None = None,
         expectation: str = GAUSSIAN,
     ) -> None:
@@ -107,7 +109,8 @@ class Objective:
         self.transform_metric = transform_metric
         self.by_input = by_input
         options = ProbeOptions(batch_size=batch_size, expectation=expectation, checked=False)
-        self.probe = Probe(vae, metric, quantities_of(vae, by_input=by_input), options)
+        needs = quantities_of(vae, by_input=by_input, draws=draws)
+        self.probe = Probe(vae, metric, needs, options)
 
     def __call__(self, x: Tensor, vae: VAE | None = None) -> Terms:
         """Terms of each input.
@@ -126,13 +129,14 @@ class Objective:
         return terms_of(batch, self.vae, self.transform_metric)
 
 
-def quantities_of(vae: VAE, *, by_input: bool = False) -> frozenset[str]:
+def quantities_of(vae: VAE, *, by_input: bool = False, draws: bool = False) -> frozenset[str]:
     """Names of the probe's quantities that L_x of a model is made of."""
     distortions = {"distortion_fixed"}
     if vae.facts.decomposed:
         distortions = {"distortion_fixed_checked", "distortion_transform"}
     maps = {f"{name}_map" for name in distortions} if by_input else set()
-    return frozenset({"mean", "std"} | distortions | maps)
+    drawn = {"distortion_fixed_draws"} if draws else set()
+    return frozenset({"mean", "std"} | distortions | maps | drawn)
 
 
 def terms_of(batch: Batch, vae: VAE, transform_metric: Metric | None) -> Terms:

@@ -41,6 +41,7 @@ QUANTITIES: dict[str, str] = {
     "distortion_coding": "E_z D(x_check, x_hat) - D(x_check, x_check), likewise, (B,) (Lemma 1)",
     "distortion_fixed": "E_z D(x, x_hat) by one set of draws that is the same for every row, (B,)",
     "distortion_fixed_checked": "E_z D(x_check, x_hat) by that set, (B,) (Section 5.3)",
+    "distortion_fixed_draws": "D(x, Dec(z)) at each draw of that set, (B, draws)",
     "distortion_fixed_map": "parts of distortion_fixed by input, (B, *input_shape), where it is "
     "their sum",
     "distortion_fixed_checked_map": "parts of distortion_fixed_checked by input, likewise",
@@ -60,7 +61,7 @@ QUANTITIES: dict[str, str] = {
 }
 _SAMPLED = frozenset({"pullback_spread", "pullback_drawn"})
 _TENSOR = _SAMPLED | {"pullback", "gram", "euclidean_gram"}
-_FIXED = frozenset({"distortion_fixed", "distortion_fixed_map"})
+_FIXED = frozenset({"distortion_fixed", "distortion_fixed_map", "distortion_fixed_draws"})
 _FIXED_CHECKED = frozenset({"distortion_fixed_checked", "distortion_fixed_checked_map"})
 #: what needs no decoding of the posterior mean
 _AWAY = _FIXED | {"mean", "std", "kl", "distortion_self"}
@@ -338,15 +339,20 @@ class Probe:
         if self.needs & _FIXED_CHECKED:
             wanted["distortion_fixed_checked"] = quantities["x_check"]
         sums: dict[str, Tensor] = {}
+        draws: list[Tensor] = []
         for epsilon in noise:
             output = self.view.decode(mean + std * epsilon)
             for name, reference in wanted.items():
                 found = {name: self.view.distortion(reference, output)}
+                if name == "distortion_fixed":
+                    draws.append(found[name])
                 if f"{name}_map" in self.needs:
                     parts = parts_by_input(self.view, reference, output)
                     found[f"{name}_map"] = parts
                 sums |= {k: sums[k] + v if k in sums else v for k, v in found.items()}
         quantities |= {name: total / len(noise) for name, total in sums.items()}
+        if "distortion_fixed_draws" in self.needs:
+            quantities["distortion_fixed_draws"] = torch.stack(draws, dim=1)
 
     def _average_two_points(self, x: Tensor, quantities: dict[str, Tensor]) -> None:
         mean, std = quantities["mean"], quantities["std"]

@@ -173,7 +173,10 @@ def document(scoring: Scoring, tally: Tally) -> dict[str, Any]:
         "expected_false": expected,
         "groups": groups,
         "highest": [
-            {"columns": row, **scoring.explained(position, row["score"]).document()}
+            {
+                "columns": row,
+                **scoring.explained(position, row.get("loss", row["score"])).document(),
+            }
             for position, row in tally.highest
         ],
         "notes": scoring.notes,
@@ -208,7 +211,7 @@ def lines(said: Mapping[str, Any], alpha: float) -> Iterator[str]:
         along = [f"{n} {v}" for n, v in columns.items() if n not in _OWN and "_" not in n]
         yield (
             f"row {columns['row']}{''.join(f', {text}' for text in along)}: score "
-            f"{row['score']:.5g}, p-value {columns['p_value']:.3g}"
+            f"{columns['score']:.5g}, p-value {columns['p_value']:.3g}"
         )
         shown = row["parts"][:_SHOWN]
         rest = row["score"] - sum(part["part"] for part in shown)
@@ -218,7 +221,7 @@ def lines(said: Mapping[str, Any], alpha: float) -> Iterator[str]:
 
 #: parts of a row shown to people
 _SHOWN = 5
-_OWN = frozenset({"row", "score", "distortion", "transform", "rate"})
+_OWN = frozenset({"row", "score", "loss", "distortion", "transform", "rate"})
 
 
 def _too_few(what: str, rows: int, least: float, alpha: float) -> str:
@@ -231,6 +234,7 @@ def _too_few(what: str, rows: int, least: float, alpha: float) -> str:
 def _part(part: Mapping[str, Any]) -> str:
     name = part["name"] if part["kind"] == "input" else f"{part['kind']} {part['name']}"
     name = "distortion" if part["kind"] == "distortion" else name
+    name += f" (moves {part['through']})" if "through" in part else ""
     usual = "" if part["usual"] is None else f" (usually {part['usual']:.3g})"
     return f"{name} {part['part']:.4g}{usual}"
 
@@ -248,12 +252,14 @@ class Explained:
             furthest above what is usual first.
         parts: in units of the metric; ``math.fsum(parts) == score``.
         usual: mean of each part over the reference rows; None where that is not known.
+        through: input that a latent moves most from what is usual, by the latent's number.
     """
 
     score: float
     names: tuple[tuple[str, str], ...]
     parts: np.ndarray
     usual: np.ndarray | None
+    through: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -262,19 +268,21 @@ class Explained:
         names: Sequence[tuple[str, str]],
         values: Sequence[float],
         usual: Sequence[float] | None,
+        through: Mapping[str, str] | None = None,
     ) -> Explained:
         """Sort parts by how far they lie above what is usual, and make them add up."""
         exact = added_parts(score, np.array(values))
         above = exact if usual is None else exact - np.array(usual)
         order = np.argsort(-above, kind="stable")
         mean = None if usual is None else np.array(usual)[order]
-        return cls(score, tuple(names[i] for i in order), exact[order], mean)
+        return cls(score, tuple(names[i] for i in order), exact[order], mean, through or {})
 
     def document(self) -> dict[str, Any]:
         """The parts as plain values."""
         usual = [None] * len(self.parts) if self.usual is None else self.usual.tolist()
         parts = [
             {"kind": kind, "name": name, "part": part, "usual": mean}
+            | ({"through": self.through[name]} if kind == "latent" and self.through else {})
             for (kind, name), part, mean in zip(self.names, self.parts.tolist(), usual, strict=True)
         ]
         return {"score": self.score, "parts": parts}

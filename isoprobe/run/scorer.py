@@ -157,7 +157,7 @@ class _Engine:
     """A loaded model beside its reference, which scores one batch at a time."""
 
     def __init__(self, model: VAE | Path, reference: str | Path, asked: ScoreSettings) -> None:
-        against = Reference.read(reference, asked.contamination, trim=asked.trim)
+        against = Reference.read(reference, asked.contamination, trim=asked.trim, score=asked.score)
         metric = against.metric(asked.metric)
         self.asked = replace(asked, metric=metric, dtype=asked.dtype or against.dtype)
         if isinstance(model, Path):

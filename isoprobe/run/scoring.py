@@ -15,7 +15,7 @@ from isoprobe.contracts import VAE, Beta, Context, Metric, Setup
 from isoprobe.data.batches import prepare
 from isoprobe.data.groups import group_keys, grouping
 from isoprobe.derivatives.memory import decoder_width
-from isoprobe.errors import CheckpointError, MetricError, OptionError, ResultError
+from isoprobe.errors import CheckpointError, MetricError, OptionError, ResultError, nearest
 from isoprobe.probe.fixed import TWO_POINT
 from isoprobe.probe.objective import Objective, parts, rates, terms_of
 from isoprobe.probe.shared import PassStatistics
@@ -25,8 +25,9 @@ from isoprobe.run.decisions import Explained, decided, input_names
 from isoprobe.run.opening import opened, processor_threads
 from isoprobe.run.settings import ScoreSettings
 from isoprobe.run.settle import model_attributes, tried
-from isoprobe.theory.detection import conformal_p_values, upper_threshold
+from isoprobe.theory.detection import TIE, conformal_p_values, upper_threshold
 from isoprobe.theory.discoveries import trimmed
+from isoprobe.theory.scores import NEEDS, SCORES, Mahalanobis, score_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +46,62 @@ _COPIES = 4
 
 
 @dataclass(frozen=True)
+class _Other:
+    """Another score than L_x, of a reference's rows.
+
+    Attributes:
+        name: one of :data:`isoprobe.theory.scores.SCORES`.
+        every: of all rows, ``(N,)``.
+        normal: of those that are the reference.
+        place: of the reference in y, for ``mahalanobis``.
+    """
+
+    name: str
+    every: np.ndarray
+    normal: np.ndarray
+    place: Mahalanobis | None
+
+    @classmethod
+    def read(cls, result: Result, name: str) -> _Other:
+        """Compute a score from the columns of a result.
+
+        Returns:
+            The score of its rows.
+
+        Raises:
+            ResultError: when it was made without what the score takes.
+        """
+        there = result["samples"]
+        if name == "iwae" and "score_iwae" not in there:
+            raise ResultError(
+                f"--score iwae: {result.path.name} has no such score; make it with "
+                "'isoprobe analyze MODEL --analysis anomaly:iwae=true --out F.h5'"
+            )
+        extra = ("score_transform",) if "score_transform" in there else ()
+        columns = result.samples(names=[*NEEDS[name], *extra])
+        keep, place = _normal(result), None
+        if name == "mahalanobis":
+            mean, std = (columns[key][keep].astype(np.float64) for key in ("mean", "std"))
+            place = Mahalanobis.of(mean, std, float(result.attrs["beta"]))
+        every = score_of(name, columns, place)
+        return cls(name, every, every[keep], place)
+
+    def thresholds(self, rules: Mapping[str, float]) -> dict[str, float]:
+        """Thresholds of this score by rule, each with its share above."""
+        pools = {"quantile": np.sort(self.normal), "contamination": np.sort(self.every)}
+        return {rule: upper_threshold(pools[rule], share) for rule, share in rules.items()}
+
+
+def _normal(result: Result) -> np.ndarray:
+    """Which rows of a result are its reference, ``(N,)`` bool."""
+    count = result.sizes["sample"]
+    if len(result[GROUP]["reference"].values) == count:
+        return np.ones(count, dtype=bool)
+    marks: np.ndarray = result.samples(names=["anomalous"])["anomalous"].astype(bool)
+    return ~marks
+
+
+@dataclass(frozen=True)
 class Pool:
     """Scores of reference rows.
 
@@ -57,13 +114,14 @@ class Pool:
     groups: Mapping[int, np.ndarray] | None = None
 
     @classmethod
-    def read(cls, result: Result, by: str | None, trim: float) -> Pool:
+    def read(cls, result: Result, by: str | None, trim: float, other: _Other | None) -> Pool:
         """Read the scores of a reference, less a share of the highest.
 
         Args:
             result: with the analysis ``anomaly``.
             by: column that tells groups apart; None for one pool.
             trim: share of each pool's highest scores that is left out.
+            other: another score than L_x, of these rows.
 
         Returns:
             The scores.
@@ -72,7 +130,8 @@ class Pool:
             ResultError: when its rows are not told apart by that column.
         """
         group = result[GROUP]
-        whole = cls(trimmed(group["reference"].values, trim))
+        reference = group["reference"].values if other is None else np.sort(other.normal)
+        whole = cls(trimmed(reference, trim))
         if by is None:
             return whole
         made = str(group["by"].values) if "by" in group else None
@@ -82,10 +141,10 @@ class Pool:
                 f"--by {by}: the reference {result.path.name} {found}; make it with 'isoprobe "
                 f"analyze MODEL --data FILE.csv:keep={by} --analysis anomaly:by={by} --out F.h5'"
             )
-        normal = len(group["reference"].values) < result.sizes["sample"]
-        columns = result.samples(names=["score", "group", *(["anomalous"] if normal else [])])
-        keep = ~columns["anomalous"].astype(bool) if normal else slice(None)
-        scores, keys = columns["score"][keep], columns["group"][keep]
+        columns = result.samples(names=["score", "group"])
+        keep = _normal(result)
+        scores = columns["score"][keep] if other is None else other.normal
+        keys = columns["group"][keep]
         groups = {int(key): trimmed(np.sort(scores[keys == key]), trim) for key in np.unique(keys)}
         return cls(whole.scores, groups)
 
@@ -128,6 +187,7 @@ class Reference:
         pool: scores of its rows, and by group where these are told apart.
         thresholds: rows of a higher score are flagged, by rule.
         usual: means and spreads of parts over its rows, by name; none in older results.
+        other: the score that is taken instead of L_x; None for L_x.
     """
 
     path: Path
@@ -135,6 +195,7 @@ class Reference:
     pool: Pool
     thresholds: Mapping[str, float]
     usual: Mapping[str, np.ndarray]
+    other: _Other | None = None
 
     @classmethod
     def read(
@@ -143,6 +204,7 @@ class Reference:
         contamination: float | None = None,
         by: str | None = None,
         trim: float = 0.0,
+        score: str = "loss",
     ) -> Reference:
         """Read a reference.
 
@@ -152,6 +214,7 @@ class Reference:
                 the result itself has.
             by: column that tells groups of its rows apart; None for one pool.
             trim: share of each pool's highest scores that is left out.
+            score: which one is taken, of :data:`isoprobe.theory.scores.SCORES`.
 
         Returns:
             The reference; the file is closed again.
@@ -174,16 +237,20 @@ class Reference:
             group = result[GROUP]
             rules = [str(rule) for rule in group["rule"].values]
             thresholds = dict(zip(rules, map(float, group["threshold"].values), strict=True))
+            other = None if score == "loss" else _Other.read(result, score)
+            if other is not None:
+                shares = dict(zip(rules, map(float, group["share"].values), strict=True))
+                thresholds = other.thresholds(shares)
             if contamination is not None:
-                every = np.sort(result.samples(names=["score"])["score"])
-                thresholds["contamination"] = upper_threshold(every, contamination)
+                every = other.every if other else result.samples(names=["score"])["score"]
+                thresholds["contamination"] = upper_threshold(np.sort(every), contamination)
             usual = {
                 name.removeprefix(_USUAL): group[name].values
                 for name in group
                 if name.startswith(_USUAL)
             }
-            pool = Pool.read(result, by, trim)
-            return cls(Path(path), result.attrs, pool, thresholds, usual)
+            pool = Pool.read(result, by, trim, other)
+            return cls(Path(path), result.attrs, pool, thresholds, usual, other)
 
     @property
     def beta(self) -> float:
@@ -257,6 +324,9 @@ def check_settings(asked: ScoreSettings) -> None:
     """
     if not 0 < asked.alpha < 1:
         raise OptionError(f"--alpha lies between 0 and 1; found {asked.alpha:g}.")
+    if asked.score not in SCORES:
+        hint = nearest(asked.score, list(SCORES)) or ";"
+        raise OptionError(f"there is no score '{asked.score}'{hint} known: {', '.join(SCORES)}")
     if asked.fdr is not None and not 0 < asked.fdr < 1:
         raise OptionError(f"--fdr lies between 0 and 1; found {asked.fdr:g}.")
 
@@ -293,7 +363,7 @@ class Scores:
             expectation=reference.expectation,
             sample=self._zeros,
         )
-        self._analysis = installed().analysis(GROUP)
+        self._analysis = installed().analysis(f"{GROUP}:iwae=true" if self._weighs else GROUP)
         self._analysis.start(setup)
         unseen = PassStatistics.empty(vae.latent_size)
         self._context = Context(setup, Beta(reference.beta, "reference"), unseen)
@@ -325,12 +395,16 @@ class Scores:
         found = {name: values[: len(x)] for name, values in found.items()}
         score = found["score"]
         self._check(rows, score, name)
-        tolerance = found["score_tolerance"]
+        tolerance, loss, other = found["score_tolerance"], {}, self.reference.other
+        if other is not None:
+            loss, score = {"loss": score}, score_of(other.name, found, other.place)
+            tolerance = TIE * np.abs(score)
         p_value = self.reference.pool.p_values(score, tolerance, keys)
         thresholds = self.reference.thresholds
         return {
             "row": rows,
             "score": score,
+            **loss,
             **_part_columns(found, by_latent=self.asked.by_latent),
             "p_value": p_value,
             "flag_alpha": p_value <= self.asked.alpha,
@@ -375,6 +449,11 @@ class Scores:
             found["distortion"] = terms.by_input[: len(x)].flatten(1).double().cpu().numpy()
         return found
 
+    @property
+    def _weighs(self) -> bool:
+        other = self.reference.other
+        return other is not None and other.name == "iwae"
+
     def objective_of(self, *, by_input: bool) -> Objective:
         """Return the terms of the scores, by input too where that is asked for."""
         transform = self.vae.facts.transform_metric
@@ -383,6 +462,7 @@ class Scores:
             self.metric,
             None if transform is None else installed().metric(transform),
             by_input=by_input,
+            draws=self._weighs,
             batch_size=1,
             expectation=self.reference.expectation,
         )
@@ -479,6 +559,7 @@ class Scoring:
             "reference_data": attrs["data"],
             "reference_data_fingerprint": attrs["data_fingerprint"],
             "alpha": self.asked.alpha,
+            **({} if self.asked.score == "loss" else {"score": self.asked.score}),
             **({} if self.asked.fdr is None else {"fdr": self.asked.fdr}),
             **({} if self.asked.by is None else {"by": self.asked.by}),
             **({} if self.asked.trim == 0 else {"trim": self.asked.trim}),
@@ -522,10 +603,11 @@ class Scoring:
         objective = self.scores.objective_of(by_input=by_input)
         terms = objective(x)
         whole = parts(terms, beta)
+        named = input_names(self.data.dataset, self.vae.input_shape)
         names, values = [], []
         expected: list[float] | None = [] if "kl_mean" in usual else None
         if terms.by_input is not None:
-            named, found = input_names(self.data.dataset, self.vae.input_shape), terms.by_input[0]
+            found = terms.by_input[0]
             mean = usual["distortion_mean"].ravel()
             for name, places in named.items():
                 names.append(("input", name))
@@ -538,14 +620,34 @@ class Scoring:
             names.append(("distortion", "distortion"))
             values.append(distortion)
             expected = None
+        through = self._through(terms.mean, named)
         for latent, value in enumerate(whole.rate[0].tolist()):
             names.append(("latent", str(latent)))
             values.append(value)
             if expected is not None:
                 expected.append(beta * float(usual["kl_mean"][latent]))
         return Explained.of(
-            float(whole.score[0]) if score is None else score, names, values, expected
+            float(whole.score[0]) if score is None else score, names, values, expected, through
         )
+
+    def _through(self, mean: Tensor, named: Mapping[str, np.ndarray]) -> dict[str, str]:
+        """Input that each latent moves most, from what is usual to where the row has it.
+
+        Returns:
+            Its name, by the latent's number; none where the reference does not say what is usual.
+        """
+        usual = self.reference.usual.get("mean_mean")
+        if usual is None:
+            return {}
+        n = mean.shape[1]
+        z = mean.repeat(n + 1, 1)
+        z[range(n), range(n)] = torch.as_tensor(usual, dtype=z.dtype, device=z.device)
+        with torch.no_grad():
+            output = self.vae.decode(z).flatten(1)
+        moved = (output[:-1] - output[-1]).double().square().cpu().numpy()
+        by_name = np.stack([moved[:, places].sum(axis=1) for places in named.values()], axis=1)
+        most = by_name.argmax(axis=1)
+        return {str(latent): list(named)[place] for latent, place in enumerate(most.tolist())}
 
 
 @contextmanager
@@ -574,7 +676,7 @@ def open_scoring(
     """
     asked = ScoreSettings(**settings)
     check_settings(asked)
-    against = Reference.read(reference, asked.contamination, asked.by, asked.trim)
+    against = Reference.read(reference, asked.contamination, asked.by, asked.trim, asked.score)
     chosen = against.metric(asked.metric)
     asked = replace(asked, metric=chosen, dtype=asked.dtype or against.dtype)
     with opened(model, data, asked) as subject, processor_threads(asked.threads):
@@ -601,6 +703,7 @@ def score(
     reference: str | Path,
     *,
     metric: str | Metric | None = None,
+    score: str = "loss",
     alpha: float = 0.05,
     fdr: float | None = None,
     by: str | None = None,
@@ -629,6 +732,8 @@ def score(
         data: the new rows: a data spec, an opened data set, or an array ``(N, ...)``.
         reference: result file of ``analyze`` with the analysis ``anomaly``.
         metric: has to be the reference's, which is taken when None.
+        score: what is taken as the score: ``loss`` (L_x), ``iwae``, ``mahalanobis`` (in y),
+            ``reconstruction`` or ``kl``; L_x is then the column ``loss``.
         alpha: rows of a conformal p-value up to this are flagged.
         fdr: flag rows too so that at most this share of those flagged is expected to be normal.
         by: column that goes along and tells groups; each row is compared with its own.

@@ -202,6 +202,12 @@ class ScoreSettings(Opening):
     alpha: float = setting(
         0.05, "False alarms accepted: flag conformal p-values up to this.", typed="0.05"
     )
+    score: str = setting(
+        "loss",
+        "What is taken as the score; iwae needs a reference made with anomaly:iwae=true.",
+        choices=("loss", "iwae", "mahalanobis", "reconstruction", "kl"),
+        typed="loss",
+    )
     fdr: float | None = setting(
         None,
         "Flag rows too so that at most this share of those flagged is expected to be normal "

@@ -34,7 +34,8 @@ _ROWS = 8192
 
 _TEXTS = {
     "row": ("row of the data", "1"),
-    "score": ("anomaly score L_x", "metric"),
+    "score": ("anomaly score", "metric"),
+    "loss": ("the objective L_x", "metric"),
     "distortion": ("distortion part of the score", "metric"),
     "transform": ("w D(x, x_check) of the decomposed loss", "metric"),
     "rate": ("beta KL, summed over latents", "metric"),
@@ -45,8 +46,12 @@ _TEXTS = {
     "flag_fdr": ("flagged at the false discovery rate asked for", "1"),
     "label": ("label given with the data", "1"),
 }
-#: names of the axes of one input, by their number
-_AXES = {1: ("input",), 2: ("row", "column"), 3: ("channel", "row", "column")}
+#: names of the axes of one input, by their number; ``row`` is a column of scores
+_AXES = {
+    1: ("input",),
+    2: ("pixel_row", "pixel_column"),
+    3: ("channel", "pixel_row", "pixel_column"),
+}
 #: formats a file's name can ask for
 FORMATS = (".csv", ".parquet", ".h5")
 

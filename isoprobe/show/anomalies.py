@@ -34,6 +34,7 @@ def document(group: Shelf) -> dict[str, Any]:
         "prevalence": float(group["prevalence"].values) if "prevalence" in group else None,
         "trained": _quality(group, ""),
         "untrained": _quality(group, "untrained_"),
+        "by_score": _by_score(group),
         "notes": str(group["notes"].values) if "notes" in group else None,
     }
 
@@ -60,6 +61,13 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     if found["trained"] is not None:
         ties = max(found["trained"]["ties"])
         yield f"  prevalence {found['prevalence']:.3g}; up to {ties} rows tied at a threshold"
+    for name, row in (found["by_score"] or {}).items():
+        if None in row.values():
+            continue  # one anomaly alone has no spread
+        yield (
+            f"  score {name:14s}  AUROC {row['auroc']:.3f} +- {row['auroc_se']:.3f}  average "
+            f"precision {row['average_precision']:.3f} +- {row['average_precision_se']:.3f}"
+        )
     if found["notes"]:
         yield f"  {found['notes']}"
 
@@ -77,3 +85,18 @@ def _quality(group: Shelf, prefix: str) -> dict[str, Any] | None:
         return None
     by_rule = {name: group[f"{prefix}{name}"].values.tolist() for name in _BY_RULE}
     return by_rule | {name: float(group[f"{prefix}{name}"].values) for name in _OVERALL}
+
+
+def _by_score(group: Shelf) -> dict[str, dict[str, float | None]] | None:
+    """Quality of each score by its name, with standard errors."""
+    if "by_score" not in group:
+        return None
+    figures = ("auroc", "auroc_se", "average_precision", "average_precision_se")
+    columns = {name: group[f"by_score_{name}"].values.tolist() for name in figures}
+    return {
+        str(score): {
+            name: None if math.isnan(values[place]) else values[place]
+            for name, values in columns.items()
+        }
+        for place, score in enumerate(group["by_score"].values)
+    }

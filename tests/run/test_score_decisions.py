@@ -226,10 +226,30 @@ def test_the_highest_rows_say_what_made_them_odd(reference: Path, vae: VAE) -> N
     for row in said["highest"]:
         assert math.fsum(part["part"] for part in row["parts"]) == row["columns"]["score"]
         assert len(row["parts"]) == 9 + 4
+        through = {part["through"] for part in row["parts"] if part["kind"] == "latent"}
+        assert through <= {f"c{i}" for i in range(9)}
     # what is usual adds up to the mean score of the reference
     with isoprobe.run.scoring.Result.open(reference) as result:
         mean = result["anomaly"]["reference"].values.mean()
     assert sum(part["usual"] for part in first["parts"]) == pytest.approx(mean, rel=1e-6)
+
+
+def test_a_latent_is_told_by_the_input_it_moves(tmp_path: Path) -> None:
+    """A linear decoder of one column a latent: latent j moves column j and no other."""
+    from isoprobe_trainers.table.fit import started
+    from isoprobe_trainers.table.linear import LinearVae
+    from isoprobe_trainers.table.train import as_vae
+
+    linear = LinearVae(np.zeros(4), np.eye(4)[:, :3], np.array([4.0, 3.0, 2.0]), 0.1)
+    networks, _ = started(linear, 4, 0)
+    model, out = as_vae(networks, linear.beta, {}), tmp_path / "r.h5"
+    isoprobe.analyze(model, rows(200, 0)[:, :4], analyses=["anomaly"], out=out).close()
+    new = Held(np.array([[0.1, 9.0, 0.1, 0.1]]), columns=["a", "b", "c", "d"])
+    with open_scoring(model, new, out) as scoring:
+        found = scoring.explained(0).document()["parts"]
+    assert (found[0]["kind"], found[0]["name"], found[0]["through"]) == ("latent", "1", "b")
+    through = {part["name"]: part["through"] for part in found if part["kind"] == "latent"}
+    assert through == {"0": "a", "1": "b", "2": "c"}
 
 
 # ------------------------------------------------------------------ files and the command

@@ -23,7 +23,16 @@ from isoprobe.theory.detection import (
     tie_tolerance,
     upper_threshold,
 )
+from isoprobe.theory.scores import (
+    NEEDS,
+    SCORES,
+    Mahalanobis,
+    compared,
+    score_of,
+    weighted_loss,
+)
 from isoprobe.theory.stated import cite
+from isoprobe.theory.weighted import log_weights
 from isoprobe_plugins.analyses.figures import ANOMALY
 from isoprobe_plugins.analyses.variables import input_axes, sample, scalar
 
@@ -76,6 +85,7 @@ class Anomaly(Analysis):
         anomaly: label of an anomaly, or ``nonzero``; by default 1 where labels are 0 and 1.
         by: column that goes along with the rows and tells their group, each of which is to be a
             reference of its own for ``score --by``.
+        iwae: keep the distortion at each draw too, for the importance-weighted bound as a score.
 
     Raises:
         OptionError: for a share outside (0, 1).
@@ -91,6 +101,7 @@ class Anomaly(Analysis):
         quantile: float = 0.99,
         anomaly: str | None = None,
         by: str | None = None,
+        iwae: bool = False,
     ) -> None:
         super().__init__()
         for option, share in (("contamination", contamination), ("quantile", quantile)):
@@ -100,6 +111,7 @@ class Anomaly(Analysis):
         self.quantile = quantile
         self.anomaly = anomaly
         self.by = by
+        self.iwae = iwae
 
     @classmethod
     def figures(cls) -> Sequence[Figure]:
@@ -114,7 +126,11 @@ class Anomaly(Analysis):
         self.transform_metric = _transform_metric(setup.vae)
         self.decomposed = bool(setup.vae.facts.decomposed)
         self.by_input = _adds_up(setup)
-        self.needs = quantities_of(setup.vae, by_input=self.by_input)
+        if self.iwae and self.decomposed:
+            raise OptionError(
+                "anomaly:iwae=true needs a model of the plain loss; the decomposed loss is no bound"
+            )
+        self.needs = quantities_of(setup.vae, by_input=self.by_input, draws=self.iwae)
         self.accumulators = {
             f"{kind}_{name}": Moments(shape)
             for kind in ("normal", "marked")
@@ -172,6 +188,15 @@ class Anomaly(Analysis):
                 "w D(x, x_check) with the weight of the decomposed loss",
                 units="metric",
                 **cite(formulas.objective),
+            )
+        if self.iwae:
+            columns["score_draws"] = Variable(
+                ("sample", "draw"),
+                batch.array("distortion_fixed_draws"),
+                "D(x, x_hat) at each draw of the fixed set",
+                units="metric",
+                show="none",
+                **cite(formulas.fixed_distortion),
             )
         if self.by is not None:
             values = grouping(dict(batch.carried), self.by, "the reference's data")
@@ -277,6 +302,23 @@ class Anomaly(Analysis):
                 **cite(formulas.weighted_rate),
             ),
         }
+        if "score_draws" in chunk:
+            from isoprobe.probe.fixed import fixed_noise
+
+            noise = fixed_noise(chunk["mean"].shape[1], self.setup.expectation).numpy()
+            weights = log_weights(
+                chunk["score_draws"],
+                noise[None],
+                chunk["mean"].astype(float),
+                chunk["std"].astype(float),
+                beta,
+            )
+            columns["score_iwae"] = sample(
+                weighted_loss(weights, beta),
+                "-beta times the importance-weighted bound at the fixed draws",
+                units="metric",
+                **cite(weighted_loss),
+            )
         if "untrained_rate" in chunk:
             columns["untrained_score"] = sample(
                 chunk["untrained_distortion"]
@@ -330,6 +372,7 @@ class Anomaly(Analysis):
             variables["prevalence"] = scalar(
                 float(marks.mean()), "share of rows that are anomalies", theory="Anomaly score"
             )
+            variables |= self._by_score(columns, marks, context.beta.value)
             twin, note = self._untrained_scores(columns)
             notes += note
             if twin is not None:
@@ -462,6 +505,37 @@ class Anomaly(Analysis):
             average_precision(scores, marks), "average precision", **cite(average_precision)
         )
         return variables
+
+    def _by_score(
+        self, columns: Callable[[str], np.ndarray], marks: np.ndarray, beta: float
+    ) -> dict[str, Variable]:
+        """Compare what could be taken as a score, by what the labels say of each.
+
+        Returns:
+            Named arrays, one value a score.
+        """
+        import numpy as np
+
+        names = [name for name in SCORES if name != "iwae" or self.iwae]
+        held = {name: columns(name) for score in names for name in NEEDS[score]}
+        if self.decomposed:
+            held["score_transform"] = columns("score_transform")
+        place = Mahalanobis.of(
+            held["mean"][~marks].astype(float), held["std"][~marks].astype(float), beta
+        )
+        found = compared({name: score_of(name, held, place) for name in names}, marks)
+        texts = {
+            "auroc": "area under the ROC curve of each score",
+            "auroc_se": "its standard error (DeLong)",
+            "average_precision": "average precision of each score",
+            "average_precision_se": "its standard error, by resampling rows",
+        }
+        variables = {
+            f"by_score_{name}": Variable(("kind",), values, texts[name], **cite(compared))
+            for name, values in found.items()
+        }
+        kinds = Variable(("kind",), np.array(names), "which score", **cite(compared))
+        return variables | {"by_score": kinds}
 
     def _untrained_scores(
         self, columns: Callable[[str], np.ndarray]
