@@ -17,6 +17,7 @@ from isoprobe.run.settings import ScoreSettings
 #: of the options that settings give
 ORDER = (
     *(
+        "score",
         "alpha",
         "fdr",
         "by",
