@@ -16,6 +16,7 @@ from isoprobe.contracts import DEFAULT_ANALYSES
 from isoprobe.errors import OptionError, ResultError
 from isoprobe.run.settings import Settings, with_defaults
 from isoprobe.show.report.page import ADDS
+from isoprobe.show.voice import voice
 
 if TYPE_CHECKING:
     from isoprobe.results.reader import Result
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 #: what a report shows beyond the summary
 REPORTED_ANALYSES = tuple(ADDS)
+#: exit code of a verdict that --fail-on names, and the levels that it takes for one
+FAILED = 3
+FAILING = {"not-sound": ("not sound",), "undecided": ("not sound", "undecided", "not judged")}
 #: what a command says beside the settings
 BESIDE = ("data", "out", "overwrite", "resume", "command")
 #: of the options that settings give
@@ -80,6 +84,11 @@ ORDER = (
 @shared.cluster
 @click.option("--overwrite", is_flag=True, help="Replace an existing result and report.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(tuple(FAILING)),
+    help="End with exit code 3 where the verdict is that, or worse.",
+)
 @shared.as_json
 def analyze(
     *,
@@ -93,6 +102,7 @@ def analyze(
     own_class: str | None,
     class_arguments: tuple[str, ...],
     out: str | None,
+    fail_on: str | None,
     **settings: Any,
 ) -> None:
     """Analyse the latent space of a checkpoint, in one pass over the data.
@@ -149,6 +159,15 @@ def analyze(
 
                 pages.write(pages.render(result), report, overwrite=settings["overwrite"])
             shared.show(result, as_json=as_json)
+            level = voice(result).level
+        _end(level, fail_on)
+
+
+def _end(level: str, fail_on: str | None) -> None:
+    """End with exit code 3 where the verdict is one that was named."""
+    if fail_on is not None and level in FAILING[fail_on]:
+        click.echo(f"The verdict is '{level}' (--fail-on {fail_on}).", err=True)
+        click.get_current_context().exit(FAILED)
 
 
 def _result(model: Path, settings: dict[str, Any]) -> Result | None:

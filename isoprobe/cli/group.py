@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any
 
 import click
@@ -13,6 +17,11 @@ from isoprobe.files import meter
 from isoprobe.registry.lookup import installed
 
 DEBUG = "isoprobe.debug"
+AS_JSON = "isoprobe.as_json"
+#: whose versions a report of a defect should name
+DEPENDENCIES = ("torch", "numpy", "h5py", "click", "safetensors", "matplotlib", "msgspec")
+#: sections of a docstring that are for whoever calls the function
+_SECTION = re.compile(r"\n\s*\n\s*(?:Args|Raises|Returns|Yields):.*", re.DOTALL)
 #: key of the context under which the whole command line stands, as typed
 COMMAND_LINE = "isoprobe.command_line"
 
@@ -62,6 +71,7 @@ class PluginGroup(click.Group):
 def _with_debug(command: click.Command) -> click.Command:
     """Give a command the options that all have, once, so that they stand after it."""
     if not any(parameter.name == "debug" for parameter in command.params):
+        command.help = _SECTION.sub("", command.help or "")
         command.params += [_debug_option(), _limit_option()]
     return command
 
@@ -105,8 +115,37 @@ def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         import isoprobe
 
-        click.echo(f"isoprobe {isoprobe.__version__}")
+        said = f"isoprobe {isoprobe.__version__}"
+        click.echo(json.dumps(versions(), indent=2) if context.meta.get(AS_JSON) else said)
         context.exit()
+
+
+def _note_json(context: click.Context, _: click.Parameter, value: bool) -> None:
+    context.meta[AS_JSON] = value
+
+
+def versions() -> dict[str, Any]:
+    """Return what a report of a defect should name: versions, platform, distributions of plugins.
+
+    Nothing is imported for it.
+    """
+    found = {name: version for name in DEPENDENCIES if (version := _version_of(name)) is not None}
+    plugins = {entry.dist.name for entry in entry_points(group="isoprobe") if entry.dist}
+    return {
+        "isoprobe": _version_of("isoprobe"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "dependencies": found,
+        "plugins": {name: _version_of(name) for name in sorted(plugins - {"isoprobe"})},
+    }
+
+
+def _version_of(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 @click.group(
@@ -123,10 +162,17 @@ def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
 @click.option(
     "--version",
     is_flag=True,
-    is_eager=True,
     expose_value=False,
     callback=_version,
-    help="Show the version.",
+    help="Show the version; with --json those of Python, platform, dependencies and plugins too.",
+)
+@click.option(
+    "--json",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_note_json,
+    help="Write JSON, with --version.",
 )
 def cli(**_: Any) -> None:
     """What did this VAE learn, which latents matter, how likely is this point, can I trust it?"""

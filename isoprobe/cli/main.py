@@ -1,7 +1,8 @@
 """The one place where errors become exit codes.
 
-0 done; 1 the input's or the user's mistake, one line; 2 wrong usage; 70 a defect of ours; 128 and
-the number of the signal when ended by one: 130 for Ctrl-C, 143 when told to end, 129 when hung up.
+0 done; 1 the input's or the user's mistake, one line; 2 wrong usage; 3 a verdict that --fail-on
+names; 70 a defect of ours; 128 and the number of the signal when ended by one: 130 for Ctrl-C, 143
+when told to end, 129 when hung up.
 """
 
 from __future__ import annotations
@@ -58,12 +59,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _failed(error, debug=_debug(meta))
         except (KeyboardInterrupt, click.Abort) as error:
             with contextlib.suppress(OSError):  # a closed stderr, or a terminal that hung up
-                click.echo("Interrupted.", err=True)
+                click.echo(_interrupted(given), err=True)
             return getattr(error, "code", INTERRUPTED)
         except Exception as error:
             return _unforeseen(error, debug=_debug(meta))
         finally:
             _restore(limit)
+
+
+def _interrupted(given: Sequence[str]) -> str:
+    """What is said of an interrupted command, and how it goes on where shards were kept."""
+    kept = given[:1] in (["analyze"], ["score"]) and any(
+        a.partition("=")[0] == "--out" for a in given
+    )
+    return "Interrupted; the same command with --resume goes on." if kept else "Interrupted."
 
 
 def _restore(limit: str | None) -> None:
@@ -95,7 +104,8 @@ def _ended_by_signals() -> Iterator[None]:
 
     before = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        # Windows has no hang-up
+        for number in filter(None, (signal.SIGTERM, getattr(signal, "SIGHUP", None))):
             if signal.getsignal(number) is signal.SIG_DFL:
                 before[number] = signal.signal(number, end)
     try:
@@ -129,7 +139,8 @@ def _unforeseen(error: Exception, *, debug: bool) -> int:
 def _run(arguments: list[str], meta: dict[str, object]) -> int:
     typed = _typed(arguments)
     try:
-        with cli.make_context("isoprobe", arguments) as context:
+        plain = False if os.environ.get("NO_COLOR") else None  # https://no-color.org
+        with cli.make_context("isoprobe", arguments, color=plain) as context:
             context.meta[COMMAND_LINE] = typed
             try:
                 cli.invoke(context)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from isoprobe.cli import types
 from isoprobe.cli.examples import examples
 from isoprobe.errors import ResultError
 
@@ -19,6 +20,7 @@ FORMATS = ("svg", "png", "pdf")
         "isoprobe report result.h5 -o report.html --overwrite",
         "isoprobe report result.h5 --figures figures/ --format pdf",
         "isoprobe report result.h5 --figures figures/ --figure scree --figure norms",
+        "isoprobe report result.h5 --latents latents.tex",
     ),
 )
 @click.argument("result", type=click.Path(path_type=Path))
@@ -46,7 +48,19 @@ FORMATS = ("svg", "png", "pdf")
     show_default=True,
     help="Of the figures.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing page.")
+@click.option(
+    "--latents",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the latents as .csv, .md or .tex instead of a page.",
+)
+@click.option(
+    "--image-shape",
+    metavar="HxW",
+    callback=types.image_shape,
+    help="Draw flat inputs as pictures of this shape, as 28x28 or 3x32x32; 1xN draws curves.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 def report(
     *,
     result: Path,
@@ -54,6 +68,8 @@ def report(
     figures: Path | None,
     names: tuple[str, ...],
     kind: str,
+    latents: Path | None,
+    image_shape: tuple[int, ...] | None,
     overwrite: bool,
 ) -> None:
     """Write a result as one HTML page that needs no network: verdict, figures, table, explorer.
@@ -68,11 +84,19 @@ def report(
         raise click.UsageError("--figure goes with --figures FOLDER.")
     if figures is not None and out is not None:
         raise click.UsageError("--figures FOLDER and --out do not go together.")
+    if latents is not None and (figures is not None or out is not None):
+        raise click.UsageError("--latents FILE goes with neither --figures nor --out.")
     from isoprobe.results.reader import Result, readable
     from isoprobe.show import plots
     from isoprobe.show import report as pages
+    from isoprobe.show.tables import write_latents
 
     with readable(result), Result.open(result) as opened:
+        opened.image_shape = image_shape
+        if latents is not None:
+            write_latents(opened, latents, overwrite=overwrite, inputs=(result,))
+            click.echo(latents)
+            return
         if figures is not None:
             chosen = list(names) or plots.available(opened)
             if not chosen:

@@ -123,6 +123,22 @@ def shapes(
     return tuple(tuple(map(int, text.split("x"))) for text in texts)
 
 
+def image_shape(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[int, ...] | None:
+    """Return the shape of a picture such as ``28x28``; None when not given.
+
+    Raises:
+        BadParameter: for anything else.
+    """
+    if text is None:
+        return None
+    (shape,) = shapes(context, parameter, (text,))
+    if len(shape) not in {2, 3}:
+        raise click.BadParameter(f"expected HxW or CxHxW, as in 28x28, found '{text}'.")
+    return shape
+
+
 def _word_or_count(text: str, words: str, none: str | None = None) -> int | None:
     if text == (none or words):
         return None

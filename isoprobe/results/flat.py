@@ -77,17 +77,24 @@ def csv_to(stream: IO[str]) -> Write:
         nonlocal started
         flat = flatten(columns)
         if not started:
-            writer.writerow(map(_inert, flat))
+            writer.writerow(map(inert, flat))
             started = True
         values = (v.astype(np.int8) if v.dtype == bool else v for v in flat.values())
-        cells = (map(_inert, v.tolist()) if v.dtype.kind in "UO" else v.tolist() for v in values)
+        cells = (map(inert, v.tolist()) if v.dtype.kind in "UO" else v.tolist() for v in values)
         writer.writerows(zip(*cells, strict=True))
 
     return write
 
 
-def _inert(cell: Any) -> Any:
-    """Return a cell that no spreadsheet runs as a formula: a quote mark makes it text."""
+def inert(cell: Any) -> Any:
+    """Return a cell that no spreadsheet runs as a formula: a quote mark makes it text.
+
+    Args:
+        cell: any.
+
+    Returns:
+        The cell.
+    """
     runs = isinstance(cell, str) and cell.lstrip(" ")[:1] in set("=+-@\t\r\n")
     return f"'{cell}" if runs and cell else cell
 

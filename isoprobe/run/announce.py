@@ -70,9 +70,10 @@ def announcement(trial: Trial, decoding: float, memory: int, *, exact: bool) -> 
         shorter.insert(0, "--pullback probe")
     each = f"{trial.per_sample * 1e3:.3g} ms each"
     passes = f"as {trial.per_sample / decoding:.3g} plain decoder passes"
+    held = f", in {_bytes(memory)}" if memory else ""
     return (
-        f"About {_duration(trial.total)} for {trial.samples:,} samples: {each}, {passes}, in "
-        f"{_bytes(memory)}. Shorter: {'; '.join(shorter)}."
+        f"About {_duration(trial.total)} for {trial.samples:,} samples: {each}, {passes}"
+        f"{held}. Shorter: {'; '.join(shorter)}."
     )
 
 
@@ -100,8 +101,10 @@ def peak_memory(device: str) -> int:
         import torch
 
         return int(torch.cuda.max_memory_allocated())
-    import resource  # which not every system has
-
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -7,6 +7,7 @@ stored file and a fresh run give the same text. Imports no torch.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
 _COLOURS = {"active": "green", "mixed": "yellow", "collapsed": "bright_black"}
 _LEVELS = {"good": "green", "care": "yellow", "bad": "red"}
 MAX_ROWS = 40
-#: columns of the table that are not the bar
-_NUMBERS = 68
+#: of the JSON, see the page on the result file; raised when a name goes or changes its meaning
+SCHEMA = 1
+#: columns of the terminal below which nothing is narrowed any more, and the shortest bar
+_NARROWEST, _SHORTEST = 40, 6
 #: analyses that are spoken of in lines of their own; each other one gets a block
 _SPOKEN = {"overview", anomalies.GROUP, *DEFAULT_ANALYSES}
 
@@ -82,6 +85,7 @@ def to_json(result: Readable) -> dict[str, Any]:
     for shown in tiles(result):
         numbers[_SUMMARY_KEYS.get(shown.place, shown.place)] = shown.words[0]
     return {
+        "schema": SCHEMA,
         "model": attrs.get("model"),
         "adapter": attrs.get("adapter"),
         "metric": attrs.get("metric"),
@@ -161,7 +165,7 @@ def latent_table(result: Readable) -> dict[str, list[Any]]:
 class _Text:
     def __init__(self, result: Readable, width: int, *, unicode: bool) -> None:
         self.result = result
-        self.width = max(width, _NUMBERS + 8)
+        self.width = max(width, _NARROWEST)
         self.full, self.empty = ("█", "·") if unicode else ("#", ".")
         self.columns, self.tiles = columns(result), tiles(result)
         self.cells = {one.place: one.words for one in self.columns}
@@ -177,16 +181,19 @@ class _Text:
         """Yield the summary, line by line."""
         attrs, judged = self.result.attrs, voice(self.result)
         yield click.style(str(attrs.get("model")), bold=True)
-        yield (
-            f"  read by {attrs.get('adapter')}; metric {attrs.get('metric')}; "
-            f"{plain(attrs.get('samples')):,} samples of {attrs.get('data')}"
+        yield self._wrapped(
+            f"read by {attrs.get('adapter')}; metric {attrs.get('metric')}; "
+            f"{plain(attrs.get('samples')):,} samples of {attrs.get('data')}",
+            "  ",
+            "  ",
         )
         yield ""
         yield from self._table()
         yield ""
         for line in self._totals():
-            yield click.wrap_text(line, self.width, "", "  ")
+            yield self._wrapped(line, "", "  ")
         yield from self._others()
+        # one word and one colour, which textwrap counts as a few letters more
         verdict = [click.style(f"{judged.headline}.", fg=_LEVELS[judged.manner])]
         verdict += [f"{f.code}: {f.evidence}. Do: {f.advice}." for f in judged.findings]
         yield from self._paragraph("Verdict", verdict)
@@ -194,7 +201,9 @@ class _Text:
         if found is not None:
             yield ""
             yield click.style("Anomaly scores", bold=True)
-            yield from anomalies.lines(found)
+            for line in anomalies.lines(found):
+                fits = len(line) <= self.width
+                yield line if fits else self._wrapped(line.strip(), "  ", "    ")
         yield from self._paragraph("What it means", [judged.meaning])
         yield from self._paragraph("What to distrust", judged.doubts)
         yield from self._paragraph("Taken as given", [str(n) for n in attrs.get("notes", ())])
@@ -204,7 +213,10 @@ class _Text:
 
     def _table(self) -> Iterator[str]:
         known = [one for one in self.columns if one.place in TABLE]
-        bar = min(30, self.width - _NUMBERS)
+        while len(known) > 1 and 6 + sum(TABLE[one.place] for one in known) > self.width:
+            known.pop()  # --json has them all
+        bar = min(30, self.width - 8 - sum(TABLE[one.place] for one in known))
+        bar = bar if bar >= _SHORTEST else 0
         heading = "".join(self._cell(one, one.label, bar, "") for one in known)
         yield click.style(f"latent{heading}".rstrip(), bold=True)
         for j in self.rows:
@@ -212,9 +224,11 @@ class _Text:
             yield f"{j:>6}{''.join(cells)}".rstrip()
         yield from self._left_out()
         if self.unknown:
-            yield (
-                "       n.d.: not determined; the sigma there would put more variance into one "
-                "latent than the data has"
+            yield self._wrapped(
+                "n.d.: not determined; the sigma there would put more variance into one latent "
+                "than the data has",
+                "       ",
+                "       ",
             )
 
     def _word(self, shown: Shown, latent: int) -> str:
@@ -230,7 +244,7 @@ class _Text:
             padded = f"{text:<{width - 1}}"
             return " " + (padded if latent == "" else click.style(padded, fg=_COLOURS.get(text)))
         cell = f" {text:>{width - 1}}"
-        if shown.place == "importance/share":
+        if shown.place == "importance/share" and bar:
             drawn = " " * bar if latent == "" else self._bar(shown.values[int(latent)] or 0.0, bar)
             cell += f" {drawn}"
         return cell
@@ -246,9 +260,8 @@ class _Text:
             yield f"       and {more} more; --json has them all"
         if collapsed:
             some = ", ".join(map(str, collapsed[:12])) + (", ..." if len(collapsed) > 12 else "")
-            yield click.style(
-                f"       {len(collapsed)} collapsed, carrying nothing: {some}", dim=True
-            )
+            said = f"{len(collapsed)} collapsed, carrying nothing: {some}"
+            yield click.style(self._wrapped(said, "       ", "       "), dim=True)
 
     def _totals(self) -> Iterator[str]:
         """Yield a line on the whole, one for each tile of the default analyses, one on beta."""
@@ -268,7 +281,7 @@ class _Text:
             yield ""
             yield click.style(group, bold=True)
             for tile in self._of(group):
-                yield click.wrap_text(_explained(tile), self.width, "  ", "    ")
+                yield self._wrapped(_explained(tile), "  ", "    ")
             yield from self._extra([one for one in self.columns if one.group == group])
 
     def _extra(self, extra: list[Shown]) -> Iterator[str]:
@@ -293,7 +306,14 @@ class _Text:
         yield ""
         yield click.style(title, bold=True)
         for text in texts:
-            yield click.wrap_text(text, self.width, "  ", "  ")
+            yield self._wrapped(text, "  ", "  ")
+
+    def _wrapped(self, text: str, first: str, rest: str) -> str:
+        """Wrap a text; a name that is longer than the line stays whole."""
+        return textwrap.fill(
+            text, self.width, initial_indent=first, subsequent_indent=rest,
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
 
 
 def _fitted(shown: Shown, latent: int) -> str:

@@ -138,6 +138,7 @@ def test_json_is_whole_and_has_the_promised_keys(run: Run) -> None:
     document = json.loads(out)
     assert code == 0
     assert set(document) == {
+        "schema",
         "model",
         "adapter",
         "metric",
@@ -434,5 +435,6 @@ def test_options_of_analyze_are_arguments_of_the_call() -> None:
     command = cli.get_command(click.Context(cli), "analyze")
     assert command is not None
     own = {"as_json", "debug", "file_limit", "report", "shard", "own_class", "class_arguments"}
+    own |= {"fail_on", "cluster"}
     offered = {p.name for p in command.params} - own
     assert offered == set(inspect.signature(analyze).parameters) - {"progress", "command"}
