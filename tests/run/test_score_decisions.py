@@ -274,6 +274,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         frame["odd"] = np.arange(count) % 2
         frame.to_csv(root / f"{name}.csv", index=False)
         frame.to_parquet(root / f"{name}.parquet")
+    data = ["--data", f"{root}/old.csv:{ROLES}", "--analysis", "anomaly:by=site"]
+    assert command(root, "analyze", *data, "--out", str(root / "r.h5")) == 0
     return root
 
 
@@ -289,8 +291,6 @@ def command(folder: Path, *arguments: str) -> int:
 def test_ids_labels_and_groups_go_through_every_format(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["analyze", "--data", f"{files}/old.csv:{ROLES}", "--out", str(files / "r.h5")]
-    assert command(files, *arguments, "--analysis", "anomaly:by=site") == 0
     tables = []
     for kind in ("csv", "parquet"):
         for out in ("s.csv", "s.parquet"):
