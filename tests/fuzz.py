@@ -95,6 +95,7 @@ MAKE: dict[str, Callable[[Path], Any]] = {
     "rows.npy": lambda path: np.save(path, np.ones((40, 12), "f4")),
     "rows.csv.gz": _csv,
     "rows.parquet": lambda path: pq.write_table(pa.table({"x": np.ones(50)}), path),
+    "part.parquet": lambda path: pq.write_table(pa.table({"x": np.ones(50)}), path),
     "result.h5": lambda path: made_result(path).close(),
     "model.toml": lambda path: path.write_text(DECLARED),
     "sweep.json": _sweep,

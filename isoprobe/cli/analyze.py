@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,9 +132,7 @@ def analyze(
     if len(model) > 1 or (out or "").endswith("/"):
         if shard is not None:
             raise OptionError("--shard is for one checkpoint; give the shards one command each")
-        if cluster is not None:
-            raise OptionError("--cluster is for one checkpoint; give each one a command")
-        _sweep(model, settings, report=report, inputs=inputs, as_json=as_json)
+        _sweep(model, settings, cluster, report=report, inputs=inputs, as_json=as_json)
         return
     if out is not None and Path(out).is_dir():
         raise click.UsageError(f"--out {out} is a folder; name a file, or add a / for a sweep.")
@@ -196,6 +195,7 @@ def _result(model: Path, settings: dict[str, Any]) -> Result | None:
 def _sweep(
     models: tuple[Path, ...],
     settings: dict[str, Any],
+    cluster: str | None,
     *,
     report: Path | None,
     inputs: tuple[object, ...],
@@ -209,6 +209,7 @@ def _sweep(
     """
     from isoprobe.results.sweep import TABLE
     from isoprobe.results.whole import check_place
+    from isoprobe.run.cluster import Cluster
     from isoprobe.run.sweep import sweep
     from isoprobe.show import report as pages
     from isoprobe.show.trend import trend_of
@@ -218,7 +219,9 @@ def _sweep(
         raise OptionError("several checkpoints need --out FOLDER/, where their results will lie")
     if report is not None:
         check_place(report, overwrite=settings["overwrite"] or settings["resume"], inputs=inputs)
-    asked = {name: value for name, value in settings.items() if name not in BESIDE}
+    if cluster is not None:
+        settings["threads"] = settings["threads"] or 1
+    asked, _ = _apart(settings)
     done = []
 
     def told(outcome: Outcome) -> None:
@@ -226,8 +229,10 @@ def _sweep(
         said = f"failed: {outcome.error}" if outcome.error else f"{outcome.seconds:.1f} s"
         click.echo(f"[{len(done)}/{len(models)}] {outcome.model}: {said}", err=True)
 
-    beside = {name: settings[name] for name in ("overwrite", "resume", "command")}
-    sweep(models, settings["data"], Settings(**asked), folder, told=told, progress=True, **beside)
+    beside: dict[str, Any] = {n: settings[n] for n in ("overwrite", "resume", "command")}
+    with nullcontext() if cluster is None else Cluster.connected(cluster) as workers:
+        beside |= {"told": told, "progress": True, "cluster": workers}
+        sweep(models, settings["data"], asked, folder, **beside)
     if any(outcome.error is None for outcome in done):
         trend = trend_of(folder)
         if report is not None:

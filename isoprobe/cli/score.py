@@ -44,7 +44,7 @@ ORDER = (
         "isoprobe score model.safetensors --data new.npy --reference normal.h5 --out s.parquet",
         "isoprobe score m.safetensors --data 'new.csv:id=patient;keep=site' --reference r.h5 "
         "--by site --fdr 0.05 --top 10 --summary s.json",
-        "isoprobe score model.safetensors --data new.npy --reference normal.h5 --out s.h5 "
+        "isoprobe score model.safetensors --data rows/ --reference normal.h5 --out scores/ "
         "--cluster local:4",
     ),
 )
@@ -59,9 +59,9 @@ ORDER = (
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Write a .csv, .parquet or .h5 file. [default: CSV to stdout]",
+    metavar="FILE|FOLDER/",
+    help="Write a .csv, .parquet or .h5 file, or, with a / at its end, a folder of Parquet parts. "
+    "[default: CSV to stdout]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 @click.option(
@@ -90,7 +90,7 @@ ORDER = (
     metavar="FOLDER",
     help="Draw the --top rows beside where they are odd.",
 )
-@click.option("--resume", is_flag=True, help="Go on with an unfinished .h5 file.")
+@click.option("--resume", is_flag=True, help="Go on with an unfinished .h5 file or folder.")
 @shared.cluster
 @shared.own_class
 @shared.class_arguments
@@ -100,7 +100,7 @@ def score(
     model: Path,
     data: str,
     reference: Path,
-    out: Path | None,
+    out: str | None,
     overwrite: bool,
     top: int,
     summary: Path | None,
@@ -131,43 +131,40 @@ def score(
     from isoprobe.run.tables import ScoreWork, check_out, write_batches, write_scores
 
     inputs = (model, reference, split_spec(data)[0], *options_paths(options))
-    check_out(out, overwrite=overwrite, by_input=by_input, resume=resume, inputs=inputs)
+    target, parts = None if out is None else Path(out), (out or "").endswith("/")
+    again = {"overwrite": overwrite, "resume": resume, "parts": parts}
+    check_out(target, by_input=by_input, inputs=inputs, **again)
     if masks is not None:
-        check_maps(out, by_input=by_input)
+        check_maps(target, by_input=by_input)
     if summary is not None:
         check_place(summary, overwrite=overwrite, inputs=inputs)
     settings |= {"options": parse_options(options, of="--option"), "by_input": by_input}
     shared.with_class(settings, own_class, class_arguments)
     if cluster is not None:
-        _check_sharded(out)
+        _check_sharded(target, parts=parts)
         settings["threads"] = settings["threads"] or 1
     with open_scoring(model, data, reference, **settings) as scoring:
         for note in scoring.notes:
             click.echo(note, err=True)
         tally = Tally(top, scoring.asked.by)
-        if out is None:
+        if target is None:
             write_batches(scoring, csv_to(sys.stdout), progress=True, tally=tally)
         else:
-            how: dict[str, Any] = {
-                "overwrite": overwrite,
-                "resume": resume,
-                "progress": True,
-                "tally": tally,
-            }
+            how: dict[str, Any] = {**again, "progress": True, "tally": tally}
             if cluster is None:
-                write_scores(scoring, out, **how)
+                write_scores(scoring, target, **how)
             else:
                 work = ScoreWork(str(model), data, str(reference), ScoreSettings(**settings))
                 with Cluster.connected(cluster) as workers:
-                    write_scores(scoring, out, **how, on=(workers, work))
+                    write_scores(scoring, target, **how, on=(workers, work))
             click.echo(f"{scoring.rows:,} rows scored: {out}", err=True)
         said = document(scoring, tally)
         for line in lines(said, scoring.asked.alpha):
             click.echo(line, err=True)
         if pictures is not None:
             draw_rows(scoring, tally.highest, pictures)
-        if masks is not None and out is not None:
-            said["masks"] = found = against_masks(out, masks)
+        if masks is not None and target is not None:
+            said["masks"] = found = against_masks(target, masks)
             click.echo(
                 f"pixel AUROC {found['pixel_auroc']:.3f}; overlap by region up to "
                 f"{found['limit']:g} false positives {found['region_overlap']:.3f}",
@@ -178,7 +175,9 @@ def score(
                 partial.write_text(json.dumps(said, indent=2, allow_nan=False) + "\n", "utf-8")
 
 
-def _check_sharded(out: Path | None) -> None:
+def _check_sharded(out: Path | None, *, parts: bool) -> None:
     """Refuse a file that is not made of shards."""
-    if out is None or out.suffix != ".h5":
-        raise OptionError("--cluster needs a file made of shards: it goes with --out FILE.h5.")
+    if not parts and (out is None or out.suffix != ".h5"):
+        raise OptionError(
+            "--cluster needs what is made of shards: it goes with --out FILE.h5 or --out FOLDER/."
+        )

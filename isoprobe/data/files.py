@@ -71,16 +71,17 @@ def check_file(path: Path) -> None:
         )
 
 
-def fingerprint(path: Path, *details: str) -> str:
+def fingerprint(path: Path, *details: str, blocks: int = BLOCKS) -> str:
     """Hash a file by its size and samples of its content.
 
-    A file of at most 4 MiB is read whole. Of a longer one 64 blocks of 64 KiB are, evenly spaced
-    from its first byte to its last: a change that keeps the size and touches none is not seen.
-    Name and times of the file play no part.
+    A file that is no longer than its blocks of 64 KiB together, 4 MiB by default, is read whole.
+    Of a longer one these blocks are, evenly spaced from its first byte to its last: a change that
+    keeps the size and touches none is not seen. Name and times of the file play no part.
 
     Args:
         path: the file.
         details: what was asked of the file, such as the name of an array.
+        blocks: how many are read of a long file, at least 2.
 
     Returns:
         ``sha256:`` and 16 hexadecimal digits.
@@ -88,12 +89,12 @@ def fingerprint(path: Path, *details: str) -> str:
     size = path.stat().st_size
     digest = hashlib.sha256(repr((size, details)).encode())
     last = max(size - BLOCK_SIZE, 0)
-    whole = size <= BLOCKS * BLOCK_SIZE
+    whole = size <= blocks * BLOCK_SIZE
     with path.open("rb") as stream:
         if whole:
             digest.update(stream.read())
-        for block in range(0 if whole else BLOCKS):
-            stream.seek(last * block // (BLOCKS - 1))
+        for block in range(0 if whole else blocks):
+            stream.seek(last * block // (blocks - 1))
             digest.update(stream.read(BLOCK_SIZE))
     return short_digest(digest.digest())
 

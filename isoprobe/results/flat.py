@@ -44,6 +44,23 @@ def check_out(
     check_place(out, overwrite=overwrite, inputs=inputs)
 
 
+def check_folder(out: Path, *, inputs: Iterable[object] = ()) -> None:
+    """Refuse a folder of Parquet parts that cannot be made, before any work is done.
+
+    Args:
+        out: the folder.
+        inputs: paths of what the run reads.
+
+    Raises:
+        OptionError: without pyarrow.
+        ResultError: when it exists: a folder of somebody's files is not replaced.
+    """
+    pyarrow_parts()
+    if out.exists():
+        raise ResultError(f"{out} exists already; remove it, or name another folder")
+    check_place(out, inputs=inputs)
+
+
 @contextmanager
 def writing(out: Path, rows: int) -> Iterator[Write]:
     """Write columns into a file that is whole or not there.
@@ -118,13 +135,22 @@ def _csv(path: Path, _: int) -> Iterator[Write]:
 
 
 @contextmanager
-def _parquet(path: Path, _: int) -> Iterator[Write]:
+def parquet_to(path: Path, told: Mapping[str, str] | None = None) -> Iterator[Write]:
+    """Write columns into a Parquet file, a row group each time.
+
+    Args:
+        path: the file.
+        told: what its schema says beside the columns.
+
+    Yields:
+        A function that takes the columns of the next rows.
+    """
     pyarrow, parquet = pyarrow_parts()
     writer: Any = None
 
     def write(columns: Columns) -> None:
         nonlocal writer
-        table = pyarrow.table(flatten(columns))
+        table = pyarrow.table(flatten(columns)).replace_schema_metadata(told)
         writer = writer or parquet.ParquetWriter(path, table.schema)
         writer.write_table(table)
 
@@ -209,7 +235,7 @@ def _hdf5(path: Path, rows: int) -> Iterator[Write]:
 
 FLAT: Mapping[str, Callable[[Path, int], AbstractContextManager[Write]]] = {
     ".csv": _csv,
-    ".parquet": _parquet,
+    ".parquet": lambda path, _: parquet_to(path),
     ".npz": _npz,
     ".npy": _npy,
     ".h5": _hdf5,

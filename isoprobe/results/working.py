@@ -158,7 +158,7 @@ class Working:
     # ------------------------------------------------------------------ the end
 
     def publish(self, assembled: Path) -> None:
-        """Put the finished file in its place at once, and remove the folder."""
+        """Put the finished file, or folder of files, in its place at once; end the working one."""
         with explained(self.target):
             flushed(assembled)
             # from here on a resume may replace the target: it can only be our own
@@ -273,9 +273,10 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def flushed(path: Path) -> None:
-    """Wait until a file is on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """Wait until a file, or every file of a folder, is on the disk."""
+    for part in path.iterdir() if path.is_dir() else (path,):
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _first(path: Path, data: bytes) -> None:

@@ -109,54 +109,68 @@ class Cluster:
             IsoprobeError: what a worker says is wrong with the input.
             ResultError: when the scheduler is gone, or workers die of a shard.
         """
+        token = secrets.token_hex(8)
+        calls = [(work, token, rows) for rows in ranges]
+        for place, found in self.each(_made, calls, work.device):
+            rows = ranges[place]
+            if found is not None:
+                raise found
+            advance(len(rows))
+
+    def each(
+        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], device: str
+    ) -> Iterator[tuple[int, Any]]:
+        """Have calls made by whichever worker is free.
+
+        Args:
+            function: importable on every worker.
+            calls: arguments of each.
+            device: where a call computes.
+
+        Yields:
+            The place of a call, and what it returned, as they end; a ResultError where workers
+            died of it.
+
+        Raises:
+            ResultError: when the scheduler is gone.
+        """
         from distributed import as_completed
 
-        token = secrets.token_hex(8)
-        shards = {
+        resources = self._resources(device)
+        futures = {
             self._client.submit(
-                _made,
-                work,
-                token,
-                rows,
-                key=f"rows-{rows.start}-{rows.stop}-{token}",
-                retries=_RETRIES,
-                resources=self._resources(work),
-                pure=False,
-            ): rows
-            for rows in ranges
+                function, *call, retries=_RETRIES, resources=resources, pure=False
+            ): place
+            for place, call in enumerate(calls)
         }
         try:
-            for future in as_completed(shards):
-                rows = shards[future]
-                self._raise(future, rows)
-                advance(len(rows))
+            for future in as_completed(futures):
+                yield futures[future], self._returned(future)
         finally:
-            self._client.cancel(list(shards), force=True)
+            self._client.cancel(list(futures), force=True)
 
-    def _raise(self, future: Any, rows: range) -> None:
-        """Raise what kept a shard from being made, if anything did."""
+    def _returned(self, future: Any) -> Any:
+        """What a call returned, or why it never will."""
         from concurrent.futures import CancelledError
 
         from distributed import KilledWorker
 
         try:
-            found = future.result()
-        except KilledWorker as error:
-            raise ResultError(
-                f"rows {rows.start} to {rows.stop} were given up: workers died of them, perhaps "
-                "for want of memory; give workers more or --memory less, and add --resume"
-            ) from error
+            return future.result()
+        except KilledWorker:
+            return ResultError(
+                "workers died of it, perhaps for want of memory; give workers more or --memory "
+                "less, and add --resume"
+            )
         except (CancelledError, OSError) as error:
             raise ResultError(
                 f"the scheduler at {self._address} is gone; start it again, and add --resume: "
                 "finished shards are kept"
             ) from error
-        if found is not None:
-            raise found
 
-    def _resources(self, work: Work) -> dict[str, float] | None:
+    def _resources(self, device: str) -> dict[str, float] | None:
         """What a task asks of a worker, where workers say that they have accelerators."""
-        if not work.device.startswith("cuda"):
+        if not device.startswith("cuda"):
             return None
         workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
         offered = any(_GPU in worker.get("resources", {}) for worker in workers)

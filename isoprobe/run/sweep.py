@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,11 @@ from isoprobe.results.sweep import (
     steps_in_name,
     write_table,
 )
+from isoprobe.run.cluster import absolute
 from isoprobe.run.merging import run_shards
 
 if TYPE_CHECKING:
+    from isoprobe.run.cluster import Cluster
     from isoprobe.run.settings import Settings
 
 #: what the table says of a checkpoint whose turn has not come, or whose analysis was killed
@@ -47,6 +50,7 @@ def sweep(
     progress: bool = False,
     command: str = "",
     told: Callable[[Outcome], object] = lambda outcome: None,
+    cluster: Cluster | None = None,
 ) -> list[Outcome]:
     """Analyse checkpoints into a folder: a result for each, and a table of results and failures.
 
@@ -60,6 +64,8 @@ def sweep(
         progress: show a bar for each on stderr.
         command: the command line that asks for this.
         told: called with each outcome as it comes.
+        cluster: analyses them, of files that its workers see under the same paths; one after the
+            other here when None.
 
     Returns:
         What became of each, in the order given.
@@ -72,27 +78,43 @@ def sweep(
     for look, out in zip(looks, outs, strict=True):
         if resume and not overwrite and out.exists():
             done[look.model] = kept(look, table.get(look.model), out)
-    outcomes = []
-    for look, out in zip(looks, outs, strict=True):
-        outcome = done.get(look.model)
-        if outcome is None:
-            table[look.model] = look
-            write_table(folder, list(table.values()))
-            outcome = analyze_into(
-                look,
-                data,
-                asked,
-                out,
-                overwrite=overwrite,
-                resume=resume,
-                progress=progress,
-                command=command,
-            )
-        table[look.model] = outcome
-        write_table(folder, list(table.values()))
-        outcomes.append(outcome)
+    for outcome in done.values():
         told(outcome)
-    return outcomes
+    todo = [pair for pair in zip(looks, outs, strict=True) if pair[0].model not in done]
+    table |= {look.model: look for look, _ in todo} | done
+    write_table(folder, list(table.values()))
+    settings: dict[str, Any] = {"overwrite": overwrite, "resume": resume, "command": command}
+    here = {**settings, "progress": progress}
+    found: Iterator[Outcome] = (analyze_into(x, data, asked, out, **here) for x, out in todo)
+    if cluster is not None:
+        found = _on(cluster, todo, data, asked, settings)
+    for outcome in found:
+        table[outcome.model] = outcome
+        write_table(folder, list(table.values()))
+        told(outcome)
+    return [table[look.model] for look in looks]
+
+
+def _on(
+    cluster: Cluster,
+    todo: Sequence[tuple[Outcome, Path]],
+    data: Any,
+    asked: Settings,
+    settings: Mapping[str, Any],
+) -> Iterator[Outcome]:
+    """Yield what became of each checkpoint on a cluster, a task each, as they end."""
+    data = None if data is None else absolute(str(data))
+    again = {**settings, "resume": True}  # what a lost worker began, another goes on with
+    calls = [
+        (msgspec.structs.replace(look, model=absolute(look.model)), data, asked, out.resolve())
+        for look, out in todo
+    ]
+    for place, outcome in cluster.each(partial(analyze_into, **again), calls, asked.device):
+        look = todo[place][0]
+        if isinstance(outcome, ResultError):
+            yield msgspec.structs.replace(look, error=str(outcome))
+        else:
+            yield msgspec.structs.replace(outcome, model=look.model)
 
 
 def places(models: Sequence[Path], folder: Path, *, overwrite: bool = False) -> list[Path]:

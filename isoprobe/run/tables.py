@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +24,7 @@ from isoprobe.run.scoring import open_scoring
 from isoprobe.run.shards import Columns, ShardFolder, even
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
 
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
 #: rows copied at once from shards into a file
 _ROWS = 8192
+#: rows of a row group of a Parquet part at most, which readers hold whole
+_PART_ROWS = 1 << 17
 
 _TEXTS = {
     "row": ("row of the data", "1"),
@@ -63,6 +68,7 @@ def check_out(
     by_input: bool = False,
     resume: bool = False,
     inputs: Iterable[object] = (),
+    parts: bool = False,
 ) -> None:
     """Refuse a file that cannot be written, before any work is done.
 
@@ -72,6 +78,7 @@ def check_out(
         by_input: it is to hold distortion maps.
         resume: an unfinished one is to be completed.
         inputs: what the run reads, which it may not replace.
+        parts: it is a folder of Parquet files.
 
     Raises:
         OptionError: for a name of no known format, Parquet without pyarrow, or a table that is to
@@ -80,8 +87,13 @@ def check_out(
     """
     if by_input and (out is None or out.suffix != ".h5"):
         raise OptionError("--map needs a file that holds arrays: add --out FILE.h5.")
-    if resume and (out is None or out.suffix != ".h5"):
-        raise OptionError("--resume needs a file made of shards: it goes with --out FILE.h5.")
+    if resume and not parts and (out is None or out.suffix != ".h5"):
+        raise OptionError(
+            "--resume needs what is made of shards: it goes with --out FILE.h5 or --out FOLDER/."
+        )
+    if out is not None and parts:
+        flat.check_folder(out, inputs=inputs)
+        return
     if out is None:
         return
     flat.check_out(out, FORMATS, overwrite=overwrite or resume, inputs=inputs)
@@ -96,29 +108,32 @@ def write_scores(
     progress: bool = False,
     tally: Tally | None = None,
     on: tuple[Cluster, ScoreWork] | None = None,
+    parts: bool = False,
 ) -> None:
-    """Score every row into a file that is whole or not there.
+    """Score every row into a file, or a folder of files, that is whole or not there.
 
-    HDF5 is made of shards, as by ``analyze``: what an interrupted run leaves can be resumed. It
-    holds numbers alone: of columns that are text the row's number tells which they are.
+    HDF5 and a folder are made of shards, as by ``analyze``: what an interrupted run leaves can be
+    resumed. HDF5 holds numbers alone: of columns that are text the row's number tells which they
+    are.
 
     Args:
         scoring: the rows.
-        out: ``.csv``, ``.parquet`` or ``.h5``.
+        out: ``.csv``, ``.parquet`` or ``.h5``, or a folder to be.
         overwrite: replace an existing file.
-        resume: go on with an unfinished HDF5 file, if there is one.
+        resume: go on with an unfinished file or folder made of shards, if there is one.
         progress: show a bar on stderr.
         tally: counts every row as it is written.
-        on: a cluster that makes the shards of an HDF5 file, and how the rows were asked for.
+        on: a cluster that makes the shards, and how the rows were asked for.
+        parts: make a folder of Parquet files, one for each shard.
 
     Raises:
         OptionError: for another format, or Parquet without pyarrow.
         ResultError: when the file exists, or cannot be written.
     """
-    check_out(out, overwrite=overwrite, resume=resume)
-    if out.suffix == ".h5":
+    check_out(out, overwrite=overwrite, resume=resume, parts=parts)
+    if parts or out.suffix == ".h5":
         counted, how = tally or Tally(), {"overwrite": overwrite, "resume": resume}
-        _sharded(scoring, out, counted, progress=progress, on=on, **how)
+        _sharded(scoring, out, counted, progress=progress, on=on, parts=parts, **how)
         return
     with flat.writing(out, scoring.rows) as write:
         write_batches(scoring, write, progress=progress, tally=tally)
@@ -206,10 +221,11 @@ def _sharded(
     resume: bool,
     progress: bool,
     on: tuple[Cluster, ScoreWork] | None,
+    parts: bool,
 ) -> None:
     """Score every row in shards, here or on a cluster, and put the shards together."""
     attributes, identity, asked = scoring.attributes(), _identity(scoring), scoring.asked
-    order, latent = scoring.data.order, scoring.vae.latent_size
+    order = scoring.data.order
     with Working.open(out, identity, overwrite=overwrite, resume=resume) as working:
         folder = ShardFolder(working, identity)
         folder.settled = working.settle(
@@ -227,23 +243,67 @@ def _sharded(
             else:
                 cluster, work = on
                 cluster.make(work.fixed(scoring, working.target, folder.record()), missing, advance)
+        kind = _parted if parts else _hdf5
         with (
             folder.opened(ranges, order) as shards,
-            ResultWriter(working, samples=scoring.rows, latent=latent) as writer,
+            kind(working, ranges, scoring, attributes) as append,
         ):
-            every, step = Columns(shards), StepUp()
-            starts = range(0, scoring.rows, _ROWS)
-            for start in starts if asked.fdr is not None else ():
-                step.count(every.read(start, min(start + _ROWS, scoring.rows))["p_value"].values)
-            for start in starts:
-                stop = min(start + _ROWS, scoring.rows)
+            every, step, length = Columns(shards), StepUp(), _PART_ROWS if parts else _ROWS
+            chunks = [
+                (start, min(start + length, one.stop))
+                for one in (ranges if parts else [range(scoring.rows)])
+                for start in range(one.start, one.stop, length)
+            ]
+            for start, stop in chunks if asked.fdr is not None else ():
+                step.count(every.read(start, stop)["p_value"].values)
+            for start, stop in chunks:
                 whole = every.read(start, stop)
                 if asked.fdr is not None:
                     whole |= _numbers(step.columns(whole["p_value"].values, asked.fdr))
-                writer.append(start, whole)
                 along = scoring.data.carried(start, stop)
+                append(start, whole, along)
                 tally.take(along | {name: one.values for name, one in whole.items()})
-            writer.finish(attributes).close()
+
+
+Append = Callable[[int, "dict[str, Variable]", "dict[str, np.ndarray]"], None]
+
+
+@contextmanager
+def _hdf5(
+    working: Working, ranges: Sequence[range], scoring: Scoring, attributes: Mapping[str, Any]
+) -> Iterator[Append]:
+    """Put rows into one HDF5 file, which holds numbers alone."""
+    del ranges
+    latent = scoring.vae.latent_size
+    with ResultWriter(working, samples=scoring.rows, latent=latent) as writer:
+        yield lambda start, columns, _: writer.append(start, columns)
+        writer.finish(attributes).close()
+
+
+@contextmanager
+def _parted(
+    working: Working, ranges: Sequence[range], scoring: Scoring, attributes: Mapping[str, Any]
+) -> Iterator[Append]:
+    """Put rows into a folder of Parquet files, one for each shard."""
+    del scoring
+    made = working.folder / "parts"
+    shutil.rmtree(made, ignore_errors=True)  # what a killed process left
+    made.mkdir()
+    told = {"isoprobe": json.dumps(plain(attributes))}
+    starts = {rows.start: place for place, rows in enumerate(ranges)}
+    with ExitStack() as stack:
+        write: flat.Write | None = None
+
+        def append(start: int, columns: dict[str, Variable], along: dict[str, np.ndarray]) -> None:
+            nonlocal write
+            if start in starts or write is None:
+                stack.close()
+                path = made / f"part-{starts[start]:06}.parquet"
+                write = stack.enter_context(flat.parquet_to(path, told))
+            write(along | {name: one.values for name, one in columns.items()})
+
+        yield append
+    working.publish(made)
 
 
 def _make(

@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import resource
+import shutil
 import struct
 import time
 import warnings
@@ -54,10 +55,26 @@ def data(path: Path) -> None:
     opened = installed().data(str(path))
     try:
         opened.read(np.zeros(1, np.int64))
-        opened.read(np.arange(len(opened))[-2:])
+        opened.read(np.arange(max(len(opened) - 2, 0), len(opened)))
         opened.fingerprint()
     finally:
         opened.close()
+
+
+def part(path: Path) -> None:
+    """Read a file as one part of several."""
+    folder = path.with_name("parts")
+    for name, content in (("k=a/0", None), ("k=b/1", path.read_bytes())):
+        place = folder / f"{name}.parquet"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            pq.write_table(pa.table({"x": np.ones(50)}), place)
+        else:
+            place.write_bytes(content)
+    try:
+        data(Path(f"{folder}:label=k"))
+    finally:
+        shutil.rmtree(folder)
 
 
 def result(path: Path) -> None:
@@ -82,6 +99,7 @@ READERS: dict[str, Callable[[Path], None]] = {
     "rows.npz": data,
     "rows.csv.gz": data,
     "rows.parquet": data,
+    "part.parquet": part,
     "images.zip": data,
     "result.h5": result,
     "model.toml": lambda path: read_declaration(path) and None,
@@ -114,6 +132,7 @@ APPLIES = {
     "name no text": ("rows.h5", "result.h5"),
     "forged length": (
         "zip.pt", "legacy.pt", "native.safetensors", "rows.npy", "rows.npz", "rows.parquet",
+        "part.parquet",
     ),
     "bad header": ("rows.npy", "rows.npz", "native.safetensors"),
     "complex": ("zip.pt", "legacy.pt", "native.safetensors", "rows.npy"),
@@ -820,7 +839,7 @@ def _(path, reader):
     np.save(path, np.ones((40, 12), "c8"))
 
 
-@case("forged length", "rows.parquet")
+@case("forged length", "rows.parquet", "part.parquet")
 def _(path, reader):
     table = pa.table({"x": pa.array(np.zeros(1 << 26, "i1")).dictionary_encode().cast(pa.int8())})
     pq.write_table(table, path, row_group_size=1 << 26, compression="zstd")

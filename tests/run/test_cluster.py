@@ -18,11 +18,13 @@ from distributed import Client, LocalCluster
 
 from isoprobe.cli import main
 from isoprobe.errors import IsoprobeError, OptionError, ResultError
+from isoprobe.results.sweep import read_table
 from isoprobe.results.working import Visited
 from isoprobe.run import merging
 from isoprobe.run.cluster import Cluster, absolute, require_seen
 from isoprobe.run.merging import run_shards
 from isoprobe.run.settings import Settings
+from isoprobe.run.sweep import sweep
 from tests.kills import contents_of, model_and_data
 
 ANALYSES = ("isometry", "importance", "anomaly")
@@ -195,10 +197,6 @@ def test_errors_of_the_input_are_not_tried_again_and_others_are(
 
 
 def test_accelerators_are_asked_for_where_workers_have_them() -> None:
-    class Work:
-        def __init__(self, device: str) -> None:
-            self.device = device
-
     class Known:
         def __init__(self, resources: dict[str, float]) -> None:
             self.resources = resources
@@ -207,11 +205,39 @@ def test_accelerators_are_asked_for_where_workers_have_them() -> None:
             return {"workers": {"a": {"resources": self.resources}}}
 
     def asked(device: str, resources: dict[str, float]) -> Any:
-        return Cluster(Known(resources), "")._resources(Work(device))  # type: ignore[arg-type]
+        return Cluster(Known(resources), "")._resources(device)  # type: ignore[arg-type]
 
     assert asked("cuda", {"GPU": 1}) == {"GPU": 1}
     assert asked("cuda", {}) is None
     assert asked("cpu", {"GPU": 1}) is None
+
+
+def test_a_sweep_on_a_cluster_is_that_of_one_process(
+    here: Cluster, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [tmp_path / f"step={k}.safetensors" for k in range(4)]
+    for model in models:
+        shutil.copy(folder / "m.safetensors", model)
+    models[2].write_bytes(b"no weights")
+    outcomes = {}
+    for name, cluster in (("one", None), ("two", here)):
+        given = (models, str(folder / "rows.npy"), ASKED, tmp_path / name)
+        outcomes[name] = sweep(*given, cluster=cluster)
+    for one, two in zip(outcomes["one"], outcomes["two"], strict=True):
+        assert (one.model, one.result, one.steps) == (two.model, two.result, two.steps)
+        assert (one.error is None) == (two.error is None)
+        if one.result is not None:
+            found, expected = (tmp_path / n / one.result for n in ("two", "one"))
+            assert contents_of(found) == contents_of(expected)
+    assert [o.error is None for o in outcomes["two"]] == [True, True, False, True]
+    assert {o.model: o for o in read_table(tmp_path / "two")} == {
+        o.model: o for o in outcomes["two"]
+    }
+    made: list[object] = []
+    monkeypatch.setattr(Cluster, "each", lambda self, _, calls, device: made.extend(calls) or [])
+    again = sweep(models, given[1], ASKED, tmp_path / "two", resume=True, cluster=here)
+    assert len(made) == 1
+    assert again[0] == outcomes["two"][0]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from isoprobe.data.files import check_file, first_bytes, short_digest, split_spe
 from isoprobe.errors import DataError, FileError
 from isoprobe.files.archives import Archive
 from isoprobe.hookspecs import hookimpl
+from isoprobe_plugins.data.parts import holds_parquet
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,7 +46,7 @@ class ImageSource(DataSource):
         path, member = split_spec(spec)
         if member is not None:
             return False
-        return path.is_dir() or _holds_images(path)
+        return (path.is_dir() and not holds_parquet(path)) or _holds_images(path)
 
     def open(self, spec: str, vae: VAE | None = None) -> Dataset:
         """Return it opened; decodes the first image only.

@@ -121,6 +121,8 @@ class ParquetDataset(Dataset):
         table = self._read_group(group)
         if len(rows) and int(rows.max()) >= table.num_rows:
             raise DataError(f"{self._path} is damaged: its group {group} has {table.num_rows} rows")
+        if len(rows) and int(rows[-1]) - int(rows[0]) == len(rows) - 1:
+            return table.slice(int(rows[0]), len(rows))
         return table.take(rows)
 
     def _read_group(self, group: int) -> Any:
