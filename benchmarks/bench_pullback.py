@@ -22,7 +22,7 @@ from isoprobe.contracts import VAE
 from isoprobe.derivatives.exact import exact_pullback, finite_difference_pullback
 from isoprobe.derivatives.memory import plan
 from isoprobe.derivatives.metric_tensor import OutputMetric
-from isoprobe.derivatives.routes import choose_route
+from isoprobe.derivatives.quicker import quickest_route
 from isoprobe_plugins.metrics.square import SumSquaredError
 
 _MEMORY = 1 << 30
@@ -34,9 +34,10 @@ def ways(shape: Shape, z: Tensor) -> dict[str, Callable[[], Tensor]]:
     """Ways to the squared norms of all columns, ``(B, n)``, by name; ``plain`` decodes once."""
     decode = shape.decoder
     output = tuple(decode(z[:1]).shape[1:])
-    sizes = plan(VAE(decode, None, output, (shape.latents,), module=decode), decode, _MEMORY)
     view = OutputMetric(SumSquaredError(), decode, logits=False)
-    route = choose_route(decode, z[:2])
+    route = quickest_route(view, z[:2])
+    vae = VAE(decode, None, output, (shape.latents,), module=decode)
+    sizes = plan(vae, decode, _MEMORY, route=route)
 
     def plain() -> Tensor:
         with torch.inference_mode():

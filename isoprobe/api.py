@@ -44,7 +44,7 @@ def analyze(
     options: Mapping[str, str] | None = None,
     trust: bool = False,
     allow_random: bool = False,
-    samples: int | Literal["auto"] | None = 10_000,
+    samples: int | Literal["auto"] | None = "auto",
     tolerance: float | None = None,
     against: str | None = None,
     batch_size: int | None = None,
@@ -85,8 +85,10 @@ def analyze(
         allow_random: go on with a model that answers the same row differently, each time or beside
             other rows.
         samples: at most this many, spread evenly; None for all; ``auto`` for the first round number
-            that gives beta, distortion, KL and norms of used latents to within ``tolerance``.
-        tolerance: relative standard error that is enough for ``auto``; 0.01 when None.
+            that gives beta, distortion and norms of used latents to within ``tolerance``, and for
+            rates and importance at least 10,000 rows that go through the encoder alone.
+        tolerance: relative standard error that is enough for ``auto``; when None 0.02, and 10,000
+            samples at most.
         against: spec of a second data set; the result's group ``against`` says how its rate,
             distortion and ELBO differ, with errors: the generalisation gap of test and training.
         batch_size: samples at once; planned from ``memory`` when None.

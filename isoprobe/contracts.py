@@ -811,6 +811,8 @@ class Analysis(abc.ABC):
     needs: frozenset[str]
     #: analyses whose results this one reads; they are run too
     after: ClassVar[tuple[str, ...]] = ()
+    #: samples that ``--samples auto`` begins with, for what is said of single rows
+    least_samples: int = 0
 
     @classmethod
     def figures(cls) -> Sequence[Figure]:
@@ -827,6 +829,14 @@ class Analysis(abc.ABC):
     @abc.abstractmethod
     def update(self, batch: Batch) -> Mapping[str, Variable] | None:
         """Take in a batch; return per-sample columns to store (first dim ``sample``), if any."""
+
+    def update_encoded(self, batch: Batch) -> None:
+        """Take in rows beyond the run's samples, of which ``mean``, ``std`` and ``kl`` are known.
+
+        ``--samples auto`` takes few samples through the decoder and more through the encoder alone.
+        An analysis whose arrays rest on the encoder alone may see them, in :attr:`accumulators`.
+        """
+        return
 
     @abc.abstractmethod
     def result(self, context: Context) -> Mapping[str, Variable]:

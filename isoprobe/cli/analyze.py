@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from isoprobe.cli import options as shared
 from isoprobe.cli.examples import examples
@@ -269,6 +270,9 @@ def _analyze_share(text: str, model: Path, settings: dict[str, Any]) -> None:
     part, out = Part.parse(text), settings["out"]
     if out is None:
         raise OptionError("--shard needs --out F.h5; the shards are written beside it.")
+    context = click.get_current_context()
+    if context.get_parameter_source("samples") is ParameterSource.DEFAULT:
+        del settings["samples"]  # as many as are enough: no share could tell alone
     folder = analyze_shard(part, model, progress=True, **settings)
     click.echo(f"part {part} is in {folder}; when all are: isoprobe merge {out}", err=True)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isoprobe.data.fitting import Fit, Limit, Range, fit_shape, fit_values, resized_shape
-from isoprobe.data.order import Order, round_numbers
+from isoprobe.data.order import Order, Rest, round_numbers
 from isoprobe.data.told import Told, told
 from isoprobe.errors import DataError, OptionError
 
@@ -34,6 +34,7 @@ class Prepared:
         notes: what was done, a sentence each.
         labelled: whether rows have labels.
         source: of what the model is told of each row, if it is told anything.
+        beyond: samples that are left out, those of a shorter run: this is what it did not take.
     """
 
     dataset: Dataset
@@ -43,6 +44,7 @@ class Prepared:
     notes: list[str]
     labelled: bool
     source: Told | None = None
+    beyond: int = 0
 
     @property
     def name(self) -> str:
@@ -68,8 +70,10 @@ class Prepared:
         return self.order.at(start, stop)
 
     @cached_property
-    def order(self) -> Order:
+    def order(self) -> Order | Rest:
         """Which row each sample is."""
+        if self.beyond:
+            return Rest(len(self.dataset), self.beyond, self.samples)
         return Order(len(self.dataset), self.samples)
 
     def spread(self, count: int) -> list[range]:

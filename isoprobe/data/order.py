@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import ClassVar
 
 import numpy as np
 
@@ -60,6 +61,11 @@ class Order:
         """Whether every row is taken, and so as they lie."""
         return self.samples == self.rows
 
+    @property
+    def name(self) -> str:
+        """What tells it from other orders of the same rows."""
+        return "rows" if self.whole else "spread"
+
     def at(self, start: int, stop: int) -> np.ndarray:
         """Rows of samples start to stop, ``(stop - start,)`` int64."""
         if self.whole:
@@ -80,6 +86,39 @@ class Order:
             self._stage.clear()
             self._stage[stage] = np.sort(drawn)
         return self._stage[stage]
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Rows of the spread order beyond a number of samples, up to another, in one ascending sweep.
+
+    Attributes:
+        rows: that there are, R.
+        start: samples that others have taken.
+        stop: samples with these, at most R.
+    """
+
+    rows: int
+    start: int
+    stop: int
+    whole: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """What tells it from other orders of the same rows."""
+        return f"encoded-{self.start}-{self.stop}"
+
+    def at(self, start: int, stop: int) -> np.ndarray:
+        """Rows of samples start to stop, ``(stop - start,)`` int64."""
+        return self._taken[start - self.start : stop - self.start]
+
+    @cached_property
+    def _taken(self) -> np.ndarray:
+        # wherever it is cut, the spread order has the same rows before the cut
+        step = _step(self.rows)
+        first = self.start * step % self.rows
+        count = self.stop - self.start
+        return np.sort((first + np.arange(count, dtype=np.int64) * step) % self.rows)
 
 
 @lru_cache

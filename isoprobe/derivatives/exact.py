@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from isoprobe.derivatives.routes import Route, choose_route
+from isoprobe.errors import MetricError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,8 +106,7 @@ def _joined(parts: list[Pullback]) -> Pullback:
 
 def _diagonal(view: OutputMetric, route: Route, z: Tensor, chunk: int) -> Pullback:
     quadratic = []
-    for directions in _basis(z, chunk):
-        output, tangents = route.push(view.decode, z, directions)
+    for output, tangents in route.columns(view.decode, z, chunk):
         quadratic.append(squared_norms(view, output, tangents))
     return Pullback(output, torch.cat(quadratic, dim=1))
 
@@ -114,10 +114,13 @@ def _diagonal(view: OutputMetric, route: Route, z: Tensor, chunk: int) -> Pullba
 def _whole(
     view: OutputMetric, route: Route, z: Tensor, chunk: int, gram: bool, euclidean: bool
 ) -> Pullback:
-    pushed = [route.push(view.decode, z, directions) for directions in _basis(z, chunk)]
+    pushed = list(route.columns(view.decode, z, chunk))
     output = pushed[0][0]
     columns = torch.cat([tangents for _, tangents in pushed]) if len(pushed) > 1 else pushed[0][1]
-    matrix = products(columns, view.action(output, columns))
+    if route.length is None:
+        matrix = products(columns, view.action(output, columns))
+    else:
+        matrix = products(columns, columns) * isotropic(view, output)[:, :, None]
     flat = _to_mean(view, output, columns) if euclidean else None
     return Pullback(
         output,
@@ -125,20 +128,6 @@ def _whole(
         matrix if gram else None,
         products(flat, flat) if flat is not None else None,
     )
-
-
-def _basis(z: Tensor, chunk: int) -> Iterator[Tensor]:
-    """Unit vectors in chunks ``(C, 1, n)``, never all n of them at once.
-
-    Yields:
-        The next chunk.
-    """
-    n = z.shape[1]
-    for start in range(0, n, chunk):
-        stop = min(start + chunk, n)
-        rows = z.new_zeros(stop - start, 1, n)
-        rows[:, 0, start:stop].fill_diagonal_(1)
-        yield rows
 
 
 def finite_difference_pullback(view: OutputMetric, z: Tensor, epsilon: float = 1e-2) -> Pullback:
@@ -167,6 +156,21 @@ def finite_difference_pullback(view: OutputMetric, z: Tensor, epsilon: float = 1
             below = view.distortion(x_check, view.decode(z - step))
             columns.append(((above - base) + (below - base)) / (2 * epsilon**2))
         return Pullback(output, torch.stack(columns, dim=1))
+
+
+def isotropic(view: OutputMetric, output: Tensor) -> Tensor:
+    """a_x of a metric with G = a_x I.
+
+    Returns:
+        ``(B, 1)``.
+
+    Raises:
+        MetricError: for a metric of another form.
+    """
+    weights = view.weights(output)
+    if weights is None or weights[0].numel() != 1:
+        raise MetricError(f"metric '{view.metric.name}' is no multiple of the identity")
+    return weights.reshape(-1, 1)
 
 
 def squared_norms(view: OutputMetric, output: Tensor, tangents: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from isoprobe.contracts import VAE
+    from isoprobe.derivatives.routes import Route
 
 MAX_BATCH = 512
 #: fewer at once would leave threads idle in the small layers
@@ -22,7 +23,11 @@ _COPIES = 4
 _CACHE = 4 << 20
 #: a convolution wants this many images at once, up to four times those bytes; beyond that it goes
 #: through main memory and fresh pages, at 1.6 x the time
-_ROWS = 128
+_ROWS = 512
+#: bytes of the widest layer that a forward and a backward pass go through fastest, which hold
+#: every layer at once; a whole batch of 3x64x64 images takes 1.6 x the time, most of it fresh pages
+_WALK_CACHE = 2 << 20
+_LEAST_WALK = 8
 #: numbers a sample holds for each latent, beside the decoder's: random draws, and what the
 #: analyses keep in double precision, measured at n = 16,384
 _PER_LATENT = 64
@@ -38,12 +43,14 @@ class Plan:
         batch: samples at once.
         block: samples of a batch whose tangents are pushed at once.
         chunk: tangents of one sample pushed at once.
+        walk: samples of a batch that go forwards and backwards at once.
         width: widest layer of the decoder, numbers a sample.
     """
 
     batch: int
     block: int
     chunk: int
+    walk: int
     width: int
 
 
@@ -53,10 +60,12 @@ class Footprint:
 
     Attributes:
         widest: numbers in the widest layer.
+        inner: numbers in the widest that is not the output's size.
         total: numbers in all layers together, as a backward pass keeps them.
     """
 
     widest: int
+    inner: int
     total: int
 
 
@@ -67,6 +76,7 @@ def plan(
     batch_size: int | None = None,
     *,
     gram: bool = False,
+    route: Route | None = None,
 ) -> Plan:
     """Choose batch, block and chunk sizes.
 
@@ -76,6 +86,7 @@ def plan(
         memory: limit in bytes of what the derivatives hold at once.
         batch_size: fixed by the user, or None.
         gram: all n columns of a sample are kept at once.
+        route: to all columns; one that pushes tangents through every layer when None.
 
     Returns:
         Sizes of at least one sample and one tangent, even where those exceed the limit.
@@ -84,20 +95,27 @@ def plan(
     footprint = decoder_footprint(vae, decode)
     number = torch.empty((), dtype=vae.dtype).element_size()
     budget = max(memory // number, 1)
-    row = _COPIES * footprint.widest
+    length = vae.input_size if route is None or route.length is None else route.length
+    widest = footprint.widest if length == vae.input_size else max(footprint.inner, length)
+    row = _COPIES * widest
     # Half for the batch, whose activations a backward pass keeps twice, half for the tangents.
     sample = 2 * footprint.total + _PER_LATENT * n + (_PER_PAIR * n * n if gram else 0)
     rows, batch = max(budget // 2 // row, 1), budget // 2 // sample
     if vae.device.type == "cpu":
-        cached = _cached_rows(footprint.widest * number)
-        rows, batch = min(rows, cached), min(batch, max(cached, MIN_BATCH))
+        batch = min(batch, max(_cached_rows(footprint.widest * number), MIN_BATCH))
+        rows = min(rows, _cached_rows(widest * number))
+        walk = max(_WALK_CACHE // (footprint.widest * number), _LEAST_WALK)
+    else:
+        walk = batch
     batch = batch_size or _between(1, batch, MAX_BATCH)
     chunk = min(rows, n)
     block = rows // n
+    if route is not None and route.by_rows:  # all columns come at once, whatever the block
+        chunk, block = n, min(walk, budget // 2 // (n * length))
     if gram:
-        kept = 2 * n * vae.input_size + 3 * n * n
+        kept = 2 * n * length + 3 * n * n
         block = min(block, budget // 2 // kept)
-    return Plan(batch, _between(1, block, batch), chunk, footprint.widest)
+    return Plan(batch, _between(1, block, batch), chunk, _between(1, walk, batch), footprint.widest)
 
 
 def _cached_rows(row_bytes: int) -> int:
@@ -116,14 +134,15 @@ def decoder_width(vae: VAE, decode: Callable[[Tensor], Tensor]) -> int:
 
 def decoder_footprint(vae: VAE, decode: Callable[[Tensor], Tensor]) -> Footprint:
     """Watch one decoding of one sample, module by module."""
-    widest = max(vae.input_size, vae.latent_size)
+    widest, inner = max(vae.input_size, vae.latent_size), vae.latent_size
     total = vae.input_size + vae.latent_size
 
     def watch(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        nonlocal widest, total
+        nonlocal widest, inner, total
         for value in (*inputs, output):
             if isinstance(value, torch.Tensor):
                 widest = max(widest, value.numel())
+                inner = max(inner, value.numel() if value.numel() != vae.input_size else 0)
         if isinstance(output, torch.Tensor) and not any(module.children()):
             total += output.numel()
 
@@ -139,4 +158,4 @@ def decoder_footprint(vae: VAE, decode: Callable[[Tensor], Tensor]) -> Footprint
     finally:
         for handle in handles:
             handle.remove()
-    return Footprint(widest, max(total, 2 * widest))
+    return Footprint(widest, inner, max(total, 2 * widest))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Decoder = Callable[["Tensor"], "Tensor"]
 Push = Callable[[Decoder, "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
+Way = Callable[[Decoder, "Tensor", Iterator["Tensor"]], Iterator[tuple["Tensor", "Tensor"]]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Route:
         plain_attention: keep off the fused attention kernels.
         plain_kernels: keep off oneDNN.
         note: what the reader of a result should know; empty for the usual ways.
+        all_columns: a shorter way to all columns, ``(decode, z, directions)`` to pairs of output
+            and columns; see :mod:`isoprobe.derivatives.quicker`.
+        length: of those columns, where it is not the output's: only their products are right.
+        by_rows: they come from the rows, all at once.
     """
 
     name: str
@@ -43,6 +48,28 @@ class Route:
     plain_attention: bool = False
     plain_kernels: bool = False
     note: str = ""
+    all_columns: Way | None = None
+    length: int | None = None
+    by_rows: bool = False
+
+    def columns(self, decode: Decoder, z: Tensor, chunk: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Columns of the Jacobian in order, with the output, so many or more at once.
+
+        Args:
+            decode: the decoder.
+            z: latents, ``(B, n)``.
+            chunk: columns at once.
+
+        Yields:
+            Output ``(B, *shape)`` and the next columns, ``(C, B, *shape)`` or ``(C, B, length)``.
+        """
+        directions = _basis(z, chunk)
+        with torch.no_grad(), self.kernels():
+            if self.all_columns is not None:
+                yield from self.all_columns(decode, z, directions)
+                return
+            for some in directions:
+                yield self.method(decode, z, some)
 
     def push(self, decode: Decoder, z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Output ``(B, *shape)`` and J v for ``directions (C, B or 1, n)``, ``(C, B, *shape)``."""
@@ -65,6 +92,20 @@ class Route:
             if self.plain_kernels:
                 stack.enter_context(_without_onednn())
             yield
+
+
+def _basis(z: Tensor, chunk: int) -> Iterator[Tensor]:
+    """Unit vectors in chunks ``(C, 1, n)``, never all n of them at once.
+
+    Yields:
+        The next chunk.
+    """
+    n = z.shape[1]
+    for start in range(0, n, chunk):
+        stop = min(start + chunk, n)
+        rows = z.new_zeros(stop - start, 1, n)
+        rows[:, 0, start:stop].fill_diagonal_(1)
+        yield rows
 
 
 @contextmanager
@@ -226,7 +267,7 @@ def _agrees(
     with torch.enable_grad(), route.kernels():
         leaf = z.detach().requires_grad_()
         value = decode(leaf)
-        (pulled,) = torch.autograd.grad(value, leaf, cotangent)
+        (pulled,) = torch.autograd.grad((value * cotangent).sum(), leaf)
     forward = (tangents * cotangent).flatten(2).double().sum(2)
     backward = (directions * pulled).double().sum(2)
     size = (tangents * cotangent).flatten(2).double().square().sum(2).sqrt()

@@ -205,7 +205,7 @@ def sign_pullback(
         cotangent = view.action(output, tangents)[0]
     with torch.enable_grad(), route.kernels():
         leaf = z.detach().requires_grad_()
-        (product,) = torch.autograd.grad(view.decode(leaf), leaf, cotangent)
+        (product,) = torch.autograd.grad((view.decode(leaf) * cotangent).sum(), leaf)
     return output, signs * product / std
 
 

@@ -13,6 +13,7 @@ forward derivative there includes the product with its weight's tangent, which i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 Rule = Callable[..., Any]
+#: weight of the last layer and what stands for it, while tangents are folded
+_FOLDED: ContextVar[tuple[Tensor, Tensor] | None] = ContextVar("folded", default=None)
 
 
 class UnsupportedError(Exception):
@@ -29,9 +32,17 @@ class UnsupportedError(Exception):
 
 
 class Stacked(Tensor):
-    """A tensor ``(B, ...)`` with its tangents ``(C, B or 1, ...)`` in ``tangents``."""
+    """A tensor ``(B, ...)`` with its tangents ``(C, B or 1, ...)`` in ``tangents``.
+
+    Attributes:
+        tangents: as above.
+        weight: of the linear layer that it left last, if nothing but a new shape came after.
+        folded: the tangents are those of :func:`push_folded`, ``(C, B or 1, h)``.
+    """
 
     tangents: Tensor
+    weight: Tensor | None = None
+    folded: bool = False
 
     @classmethod
     def __torch_function__(
@@ -69,6 +80,53 @@ def push_stacked(
     return _plain(output), _tangents(output)
 
 
+def last_linear(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor | None:
+    """Find the linear layer that gives a decoder's output.
+
+    Args:
+        decode: the decoder.
+        z: latents to try it on, ``(B, n)``.
+
+    Returns:
+        Its weight, ``(m, h)``; None without such a layer.
+    """
+    output = decode(_stacked(z.clone(), torch.ones_like(z)[None]))
+    return output.weight if isinstance(output, Stacked) else None
+
+
+def push_folded(
+    decode: Callable[[Tensor], Tensor],
+    z: Tensor,
+    directions: Tensor,
+    weight: Tensor,
+    root: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Decoder output, and tangents that have the products of J v and are shorter.
+
+    Args:
+        decode: the decoder, whose last layer is linear.
+        z: latents, ``(B, n)``.
+        directions: ``(C, B or 1, n)``.
+        weight: of that layer, ``(m, h)``.
+        root: with root' root = weight' weight, ``(h, h)``.
+
+    Returns:
+        Output ``(B, *shape)`` and tangents ``(C, B, h)``.
+
+    Raises:
+        UnsupportedError: when the output does not come from that layer.
+    """
+    token = _FOLDED.set((weight, root))
+    try:
+        output = decode(_stacked(z.clone(), directions))
+    finally:
+        _FOLDED.reset(token)
+    if not (isinstance(output, Stacked) and output.folded):
+        raise UnsupportedError("the output does not leave the layer that was folded")
+    short = output.tangents
+    return _plain(output), short.expand(len(short), len(z), short.shape[2])
+
+
 def _stacked(value: Tensor, tangents: Tensor) -> Stacked:
     wrapped: Stacked = value.as_subclass(Stacked)
     wrapped.tangents = tangents
@@ -89,8 +147,8 @@ def _tangents(x: Stacked) -> Tensor:
         UnsupportedError: when an operation passed the tensor on without them.
     """
     tangents: Tensor | None = getattr(x, "tangents", None)
-    if tangents is None:
-        raise UnsupportedError("an operation lost the tangents")
+    if tangents is None or x.folded:
+        raise UnsupportedError("an operation lost the tangents, or came after the last layer")
     shape = _plain(x).shape
     return tangents if tangents.shape[1:] == shape else tangents.expand(len(tangents), *shape)
 
@@ -99,6 +157,7 @@ def _only_first(x: Any, *others: Any) -> bool:
     """True when the first argument alone has tangents, one row of them for each sample."""
     return (
         isinstance(x, Stacked)
+        and not x.folded
         and x.tangents.ndim == _plain(x).ndim + 1
         and not any(isinstance(leaf, Stacked) for leaf in pytree.tree_leaves(others))
     )
@@ -110,9 +169,16 @@ def _only_first(x: Any, *others: Any) -> bool:
 def _linear(func: Rule, x: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
     if not _only_first(x, weight, bias) or _plain(x).ndim < 2:
         return _other(func, x, weight, bias)
-    return _stacked(
-        functional.linear(_plain(x), weight, bias), functional.linear(x.tangents, weight)
-    )
+    value = functional.linear(_plain(x), weight, bias)
+    folded = _FOLDED.get()
+    if folded is not None and weight is folded[0] and x.tangents.ndim == 3:
+        result = _stacked(value, functional.linear(x.tangents, folded[1]))
+        result.folded = True
+        return result
+    result = _stacked(value, functional.linear(x.tangents, weight))
+    if x.tangents.ndim == 3:
+        result.weight = weight
+    return result
 
 
 def _convolution(
@@ -120,12 +186,18 @@ def _convolution(
 ) -> Any:
     if not _only_first(x, weight, bias) or _plain(x).ndim != weight.ndim:
         return _other(func, x, weight, bias, *args, **kwargs)
-    rows = x.tangents.flatten(0, 1)
+    value, rows = (_channels_last(t) for t in (_plain(x), x.tangents.flatten(0, 1)))
     moved = func(rows, weight, None, *args, **kwargs)
     return _stacked(
-        func(_plain(x), weight, bias, *args, **kwargs),
-        moved.unflatten(0, x.tangents.shape[:2]),
+        func(value, weight, bias, *args, **kwargs), moved.unflatten(0, x.tangents.shape[:2])
     )
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    """Images ``(B, C, H, W)`` as convolutions take them fastest; anything else as it is."""
+    if images.ndim != 4:
+        return images
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def _elementwise(func: Rule, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -136,7 +208,8 @@ def _elementwise(func: Rule, x: Any, *args: Any, **kwargs: Any) -> Any:
     with torch.enable_grad():
         leaf = _plain(x).detach().requires_grad_()
         value = func(leaf, *args, **kwargs)
-        (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
+        # of the sum: torch looks at a cotangent of ours with sympy, a second to import
+        (slope,) = torch.autograd.grad(value.sum(), leaf)
     result = _stacked(value.detach(), x.tangents * slope)
     if in_place:
         _plain(x).copy_(_plain(result))
@@ -159,10 +232,16 @@ def _batch_norm(func: Rule, x: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _reshaping(func: Rule, x: Any, *args: Any, **kwargs: Any) -> Any:
+    if isinstance(x, Stacked) and x.folded:  # products of tangents have no shape
+        result = _stacked(func(_plain(x), *args, **kwargs), x.tangents)
+        result.folded = True
+        return result
     if not _only_first(x, args, kwargs):
         return _other(func, x, *args, **kwargs)
     moved = vmap(lambda t: func(t, *args, **kwargs))(_tangents(x))
-    return _stacked(func(_plain(x), *args, **kwargs), moved)
+    result = _stacked(func(_plain(x), *args, **kwargs), moved)
+    result.weight = x.weight
+    return result
 
 
 def _other(func: Rule, *args: Any, **kwargs: Any) -> Any:

@@ -45,6 +45,10 @@ class BetaSums(BlockSums):
         sums: np.ndarray = self.sums[:, :, number]
         return sums
 
+    def variance(self) -> np.ndarray:
+        """E[sigma_j^2] over the samples that the other columns are of, ``(n,)``."""
+        return 1 - self.mean()[:, ROOM]
+
     def by_latent(self, column: int) -> Estimate:
         """Beta recovered from each latent alone, ``(n,)``; by stationarity or by the response."""
         return ratio(self.column(column), self.column(ROOM))

@@ -85,6 +85,10 @@ class Overview(Analysis):
             for name, variable in columns.items()
         }
 
+    def update_encoded(self, batch: Batch) -> None:
+        """Take in what the encoder says of more rows."""
+        self.statistics.update_encoded(batch)
+
     def resolve_beta(
         self,
         given: float | None,

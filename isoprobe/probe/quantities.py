@@ -12,6 +12,7 @@ from isoprobe.contracts import Batch
 from isoprobe.derivatives.exact import METHODS, Pullback, exact_pullback, finite_difference_pullback
 from isoprobe.derivatives.memory import Plan, plan
 from isoprobe.derivatives.metric_tensor import OutputMetric, output_metric, require_tensor
+from isoprobe.derivatives.quicker import quickest_route
 from isoprobe.derivatives.routes import Route, choose_route, named_route
 from isoprobe.derivatives.sampled import COLUMN_LIMIT, COLUMNS, random_pullback
 from isoprobe.errors import CheckpointError, MetricError, OptionError, PluginError
@@ -47,7 +48,9 @@ QUANTITIES: dict[str, str] = {
     "distortion_fixed_checked_map": "parts of distortion_fixed_checked by input, likewise",
     "distortion_transform_map": "parts of distortion_transform by input, likewise",
     "distortion_draws": "D(x, Dec(z)) at random z of the posterior, (B, 2 pairs)",
-    "stationarity": "E_eps[sigma_j eps_j dD/dz_j], (B, n): beta (1 - sigma_j^2) at an optimum",
+    "stationarity": "E_eps[sigma_j eps_j dD/dz_j], with the Gram as control where it is at hand, "
+    "(B, n): beta (1 - sigma_j^2) at an optimum",
+    "noise_gradient": "E_eps[sigma_k eps_k dD/dz_j], (B, n, n), k first, likewise",
     "gradient": "E_eps dD(x, Dec(z))/dz_j, (B, n)",
     "draws": "the draws z of the posterior, (B, 2 pairs, n)",
     "draw_gradients": "dD(x, Dec(z))/dz_j at those draws, (B, 2 pairs, n)",
@@ -66,7 +69,7 @@ _FIXED_CHECKED = frozenset({"distortion_fixed_checked", "distortion_fixed_checke
 #: what needs no decoding of the posterior mean
 _AWAY = _FIXED | {"mean", "std", "kl", "distortion_self"}
 _AVERAGES = frozenset({"distortion", "distortion_pairs", "distortion_coding"})
-_GRADIENTS = frozenset({"stationarity", "draw_gradients", "gradient"})
+_GRADIENTS = frozenset({"stationarity", "noise_gradient", "draw_gradients", "gradient"})
 _DRAWS = _GRADIENTS | {"distortion_draws", "draws"}
 #: parts by input may miss their sum by this share of their size, in float32
 _ROUNDING = 1e-4
@@ -139,24 +142,27 @@ class Probe:
         self.metric = metric
         self._at_mean: Tensor | None = None
         self.view: OutputMetric = output_metric(metric, vae.anywhere())
+        self.route = self._route()
         self.plan: Plan = plan(
             vae,
             self.view.decode,
             self.options.memory,
             self.options.batch_size,
             gram=bool(self.needs & {"gram", "euclidean_gram"}),
+            route=self.route,
         )
-        self.route = self._route()
 
     def _route(self) -> Route | None:
         """How the decoder is differentiated; None where only its values are used."""
         if not self.needs & _TENSOR or self.options.pullback == "finite-difference":
             return None
-        if self.options.route is not None:
-            return named_route(self.options.route)
         drawn = torch.randn(2, self.vae.latent_size, generator=torch.Generator().manual_seed(0))
         trial = drawn.to(self.vae.device, self.vae.dtype)
         try:
+            if self.options.pullback == "exact" and self.vae.conditional is None:
+                return quickest_route(self.view, trial, self.options.route)
+            if self.options.route is not None:
+                return named_route(self.options.route)
             return choose_route(self.view.decode, trial)
         except CheckpointError as error:
             layer = first_bad_layer(self.vae.module, self.view.decode, trial)
@@ -249,6 +255,21 @@ class Probe:
     ) -> None:
         if self.options.checked:
             require_finite(quantities, index, self.vae, self.view.decode, z)
+
+    def encoded(
+        self,
+        index: np.ndarray,
+        x: Tensor,
+        labels: np.ndarray | None = None,
+        vae: VAE | None = None,
+    ) -> Batch:
+        """Take a batch, as :meth:`__call__` does, through the encoder alone.
+
+        Returns:
+            The batch with ``mean``, ``std`` and ``kl``.
+        """
+        condition = self._bind(x, vae)
+        return Batch(index, x, self._posterior(index, x), labels, condition=condition)
 
     def _posterior(self, index: np.ndarray, x: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -371,55 +392,99 @@ class Probe:
         n, pairs = mean.shape[1], self.options.pairs
         drawn = normal(self.options.seed, "posterior", index, pairs * n)
         noise = torch.as_tensor(drawn, dtype=mean.dtype, device=mean.device).reshape(-1, pairs, n)
-        shifts = torch.stack((std[:, None] * noise, -std[:, None] * noise), dim=2)
-        shifts = shifts.reshape(-1, 2 * pairs, n)
+        shifts = std[:, None] * noise
+        draws = torch.stack((mean[:, None] + shifts, mean[:, None] - shifts), dim=2)
+        draws = draws.reshape(-1, 2 * pairs, n)
         x_check = quantities["x_check"]
         # With the decomposed objective sigma acts on D(x_check, x_hat), so that is differentiated.
-        reference = x_check if self.vae.facts.decomposed else x
-        other = x if self.vae.facts.decomposed else None
+        reference, other = (x_check, x) if self.vae.facts.decomposed else (x, None)
         averaged = bool(self.needs & _AVERAGES) and self.options.expectation == GAUSSIAN
-        total = torch.zeros_like(mean)
-        values, others, gradients = [], [], []
-        for shift in shifts.unbind(1):
-            value, second, gradient = self._at(mean + shift, reference, other, averaged=averaged)
-            values.append(value)
-            others += [] if second is None else [second]
-            if gradient is not None:
-                total += shift * gradient
-                gradients.append(gradient)
-        quantities["distortion_draws"] = torch.stack(values, dim=1)
-        if gradients:
-            quantities["stationarity"] = total / (2 * pairs)
-        if "gradient" in self.needs:
-            quantities["gradient"] = sum(gradients[1:], gradients[0]) / len(gradients)
+        starts = range(0, len(draws), self.plan.walk)
+        blocks = (slice(start, start + self.plan.walk) for start in starts)
+        parts = [
+            self._walk(at, draws[at], reference[at], other, averaged=averaged) for at in blocks
+        ]
+        values, others, gradients = (torch.cat(each) for each in zip(*parts, strict=True))
+        quantities["distortion_draws"] = values
+        if self.needs & _GRADIENTS:
+            self._answers(shifts, gradients, quantities)
         if "draws" in self.needs:
-            quantities["draws"] = mean[:, None] + shifts
+            quantities["draws"] = draws
         if "draw_gradients" in self.needs:
-            quantities["draw_gradients"] = torch.stack(gradients, dim=1)
+            quantities["draw_gradients"] = gradients
         if averaged:
-            both = (quantities["distortion_draws"], torch.stack(others, dim=1))
-            whole, coding = reversed(both) if self.vae.facts.decomposed else both
-            self._average(whole, coding, std[:, None] * noise, quantities)
+            whole, coding = (others, values) if self.vae.facts.decomposed else (values, others)
+            self._average(whole, coding, shifts, quantities)
 
-    def _at(
-        self, z: Tensor, reference: Tensor, other: Tensor | None, *, averaged: bool
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Distortions of a draw from a reference and from other (or Dec(mu)), the first's slope."""
-        second = gradient = None
-        with torch.set_grad_enabled(bool(self.needs & _GRADIENTS)):
-            z = z.requires_grad_(bool(self.needs & _GRADIENTS))
-            output = self.view.decode(z)
-            value = self.view.distortion(reference, output)
-            if self.needs & _GRADIENTS:
-                (gradient,) = torch.autograd.grad(value.sum(), z)
-        if averaged:
+    def _walk(
+        self,
+        at: slice,
+        draws: Tensor,
+        reference: Tensor,
+        other: Tensor | None,
+        *,
+        averaged: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Distortions of draws from a reference, and from others or Dec(mu); the first's gradients.
+
+        Args:
+            at: places of these rows in the batch.
+            draws: ``(B, K, n)``.
+            reference: of these rows.
+            other: of the whole batch; None for Dec(mu).
+            averaged: whether the second distortion is needed.
+
+        Returns:
+            ``(B, K)``, ``(B, K)`` and ``(B, K, n)``; zeros for what is not needed.
+        """
+        graded, view = bool(self.needs & _GRADIENTS), self.view.rows(at)
+        values, others = [], []
+        gradients = torch.zeros_like(draws)
+        for k in range(draws.shape[1]):
+            with torch.set_grad_enabled(graded):
+                z = draws[:, k].clone().requires_grad_(graded)
+                output = view.decode(z)
+                value = view.distortion(reference, output)
+                if graded:
+                    (gradients[:, k],) = torch.autograd.grad(value.sum(), z)
+            values.append(value.detach())
             with torch.no_grad():
-                found = output.detach()
-                if other is not None:
-                    second = self.view.distortion(other, found)
-                elif self._at_mean is not None:
-                    second = self.view.apart(self._at_mean, found)
-        return value.detach(), second, gradient
+                second = values[-1]
+                if averaged and other is not None:
+                    second = view.distortion(other[at], output.detach())
+                elif averaged and self._at_mean is not None:
+                    second = view.apart(self._at_mean[at], output.detach())
+            others.append(second)
+        return torch.stack(values, dim=1), torch.stack(others, dim=1), gradients
+
+    def _answers(self, shifts: Tensor, gradients: Tensor, quantities: dict[str, Tensor]) -> None:
+        """Mean products of draws and gradients.
+
+        Args:
+            shifts: draws from the posterior less its mean, each taken with both signs,
+                ``(B, pairs, n)``.
+            gradients: at these, ``(B, 2 pairs, n)``.
+            quantities: takes what is needed.
+        """
+        above, below = gradients[:, 0::2], gradients[:, 1::2]
+        turned = 0.5 * (above - below)  # the mean of u dD/dz over a pair is u times this
+        std, gram = quantities["std"], self._control("gram", quantities)
+        control = self._control("pullback", quantities) if gram is None else gram
+        quantities["stationarity"] = (shifts * turned).mean(1)
+        if control is not None:
+            quantities["stationarity"] -= formulas.surplus_of_answers(shifts, std, control)
+        if "noise_gradient" in self.needs:
+            quantities["noise_gradient"] = shifts.mT @ turned / shifts.shape[1]
+            if gram is not None:
+                surplus = formulas.surplus_of_products(shifts, std, gram)
+                quantities["noise_gradient"] -= surplus
+        if "gradient" in self.needs:
+            quantities["gradient"] = gradients.mean(1)
+
+    def _control(self, name: str, quantities: dict[str, Tensor]) -> Tensor | None:
+        """The Gram or its diagonal, where it is known well enough to take noise away."""
+        # an estimate of the pullback would bring more noise than it takes away
+        return None if self.options.pullback == "probe" else quantities.get(name)
 
     def _average(
         self, whole: Tensor, coding: Tensor, shifts: Tensor, quantities: dict[str, Tensor]
@@ -435,14 +500,15 @@ class Probe:
 
     def _surplus(self, shifts: Tensor, quantities: dict[str, Tensor]) -> Tensor | float:
         """What draws ``(B, pairs, n)`` add beyond their mean, to second order; 0 where unknown."""
-        std = quantities["std"]
-        if "gram" in quantities:
-            whole: Tensor = formulas.surplus_of_gram(shifts, std, quantities["gram"])
+        std, gram = quantities["std"], self._control("gram", quantities)
+        if gram is not None:
+            whole: Tensor = formulas.surplus_of_gram(shifts, std, gram)
             return whole
-        if "pullback" in quantities and self.options.pullback != "probe":
-            part: Tensor = formulas.surplus_of_diagonal(shifts, std, quantities["pullback"])
+        diagonal = self._control("pullback", quantities)
+        if diagonal is not None:
+            part: Tensor = formulas.surplus_of_diagonal(shifts, std, diagonal)
             return part
-        return 0.0  # an estimate of the pullback would bring more noise than it takes away
+        return 0.0
 
 
 def parts_by_input(view: OutputMetric, x: Tensor, output: Tensor) -> Tensor:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 class PassStatistics:
     """What a pass knows of its samples: mean, spread and standard error of each quantity.
 
+    What rests on the encoder alone (from ``mean`` to ``entropy``, ``rate`` and ``scales``) may be
+    of more rows than the rest.
+
     Attributes:
         mean: mu_j, ``(n,)``.
         kl: KL_j, ``(n,)``, nats.
@@ -76,6 +79,18 @@ class PassStatistics:
 
     def update(self, batch: Batch) -> None:
         """Take in a batch; the pullback's statistics where it has one."""
+        self.update_encoded(batch)
+        std = batch.array("std")
+        self.stationarity.update(batch.array("stationarity"))
+        if "pullback" in batch.quantities:
+            pullback = batch.array("pullback")
+            self.response.update(decoder_response(std, pullback))
+            self.pullback.update(pullback)
+        self.beta.take(batch)
+        self._losses(batch)
+
+    def update_encoded(self, batch: Batch) -> None:
+        """Take in what the encoder says of a batch."""
         mean, std, kl = batch.array("mean"), batch.array("std"), batch.array("kl")
         self.mean.update(mean)
         self.kl.update(kl)
@@ -83,19 +98,12 @@ class PassStatistics:
         self.inverse_variance.update(std**-2)
         self.second_moment.update(second_moment(mean, std))
         self.entropy.update(entropy_rate(std))
-        self.stationarity.update(batch.array("stationarity"))
-        if "pullback" in batch.quantities:
-            pullback = batch.array("pullback")
-            self.response.update(decoder_response(std, pullback))
-            self.pullback.update(pullback)
-        self.beta.take(batch)
+        self.rate.update(kl.sum(axis=1))
         self.scales.update(mean, std)
-        self._losses(batch)
 
     def _losses(self, batch: Batch) -> None:
         own = batch.array("distortion_self")
         whole, moved = batch.array("distortion"), batch.array("distortion_transform")
-        self.rate.update(batch.array("kl").sum(axis=1))
         self.distortion.update(whole)
         self.distortion_self.update(own)
         self.distortion_transform.update(moved)

@@ -16,7 +16,7 @@ import torch
 from isoprobe.derivatives.exact import exact_pullback
 from isoprobe.derivatives.memory import plan
 from isoprobe.derivatives.metric_tensor import output_metric, require_tensor
-from isoprobe.derivatives.routes import choose_route
+from isoprobe.derivatives.quicker import quickest_route
 from isoprobe.progress import bar
 from isoprobe.statistics.draws import normal
 from isoprobe.statistics.moments import Moments
@@ -122,7 +122,7 @@ def spectrum(
             index = np.arange(start, min(start + sizes.batch, samples))
             drawn = torch.as_tensor(normal(seed, "prior", index, n))
             z = drawn.to(vae.device, vae.dtype)
-            route = route or choose_route(view.decode, z[:2])
+            route = route or quickest_route(view, z[:2])
             pulled = exact_pullback(
                 view, z, gram=paired, chunk=sizes.chunk, block=sizes.block, route=route
             )

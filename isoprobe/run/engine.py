@@ -80,6 +80,7 @@ class Run:
         recover_beta: take the recovered beta although one is declared.
         progress: show a bar on stderr.
         against: a second set to be measured.
+        kept: the inputs that were last sampled, by number and number of samples of the run.
         training_share: share of the rows that the checkpoint was trained on; None if not known.
     """
 
@@ -95,6 +96,7 @@ class Run:
     progress: bool = False
     training_share: float | None = None
     against: Second | None = None
+    kept: dict[tuple[int, int], tuple[VAE, Tensor]] = field(default_factory=dict, repr=False)
 
     # ------------------------------------------------------------------ gathering
 
@@ -180,7 +182,11 @@ class Run:
         return active_latents(self.vae, self.metric, self._spread(PILOT), self.options.seed)
 
     def _bound(self, count: int) -> tuple[VAE, Tensor]:
-        return joined(list(self._spread(count)))
+        key = (count, self.data.samples)
+        if key not in self.kept:  # several analyses try something on the same few rows
+            self.kept.clear()
+            self.kept[key] = joined(list(self._spread(count)))
+        return self.kept[key]
 
     def _rows(self, positions: np.ndarray) -> Tensor:
         """Inputs at positions of the run, in their order."""
@@ -204,8 +210,8 @@ class Run:
 
     # ------------------------------------------------------------------ concluding
 
-    def resolve(self, gathered: Gathered) -> Context:
-        """Choose beta, and let every analysis give its results."""
+    def resolve(self, gathered: Gathered, only: Sequence[str] | None = None) -> Context:
+        """Choose beta, and let every analysis give its results, or some alone."""
         beta = gathered.overview.resolve_beta(
             self.given_beta,
             self.declared_beta,
@@ -215,6 +221,8 @@ class Run:
         statistics = gathered.overview.statistics
         results: dict[str, Mapping[str, Variable]] = {}
         for step in gathered.steps:
+            if only is not None and step.name not in only:
+                continue
             context = Context(gathered.setup, beta, statistics, dict(results))
             results[step.name] = step.result(context)
         return Context(gathered.setup, beta, statistics, results)
@@ -283,6 +291,7 @@ class Pass:
     Args:
         run: what is to be done.
         settled: batch size, route and memory that hold for every shard; found here when None.
+        active: what the pilot found, where it need not fly again.
 
     Attributes:
         active: dimensions that the pilot found active.
@@ -290,9 +299,14 @@ class Pass:
         notes: what the probe has to say of how it works.
     """
 
-    def __init__(self, run: Run, settled: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        settled: Mapping[str, Any] | None = None,
+        active: np.ndarray | None = None,
+    ) -> None:
         self.run = run
-        self.active = run.pilot()
+        self.active = run.pilot() if active is None else active
         self.steps = run.started(run.setup(self.active))
         self._fresh = copy.deepcopy(_state(self.steps))
         given = settled or {}
@@ -350,6 +364,55 @@ class Pass:
         writer.finish(record, _state(self.steps))
         return True
 
+    def encode(
+        self,
+        writer: ShardWriter,
+        data: Prepared,
+        record: Mapping[str, Any],
+        advance: Callable[[int], object],
+        over: Callable[[], bool],
+    ) -> bool:
+        """Make a shard of rows that go through the encoder alone; arguments as for :meth:`make`.
+
+        Args:
+            writer: of the shard.
+            data: the rows, by position.
+            record: what it is to say of itself.
+            advance: takes how many more rows are done.
+            over: asked before each batch whether the shard is not needed any more.
+
+        Returns:
+            Whether it was made.
+        """
+        restore(self.steps, copy.deepcopy(self._fresh))
+        steps, vae = seeing_encoded(self.steps), self.run.vae
+        for start in range(writer.rows.start, writer.rows.stop, self.batch):
+            if over():
+                return False
+            stop = min(start + self.batch, writer.rows.stop)
+            told, x, labels = data.rows(start, stop, vae)
+            batch = self._probe.encoded(np.arange(start, stop), x, labels, told)
+            for step in steps:
+                step.update_encoded(batch)
+            writer.append(stop - start, {})
+            advance(stop - start)
+        writer.finish(record, _state(steps))
+        return True
+
+    def merge_encoded(self, steps: Sequence[Analysis], shards: Sequence[Shard]) -> None:
+        """Take shards of :meth:`encode` into analyses that have seen the samples.
+
+        Args:
+            steps: take them in.
+            shards: in the order of their rows.
+        """
+        into, others = seeing_encoded(steps), seeing_encoded(self.steps)
+        for shard in shards:
+            with readable(shard.path):
+                restore(others, shard.state())
+            for step, other in zip(into, others, strict=True):
+                step.merge(other)
+
     def feed(self, start: int, stop: int) -> dict[str, Variable]:
         """Feed samples start to stop to the analyses; return the columns that they give."""
         began = time.perf_counter()
@@ -385,6 +448,11 @@ class Pass:
         )
         if note is not None:
             say(note)
+
+
+def seeing_encoded(steps: Sequence[Analysis]) -> list[Analysis]:
+    """Return the analyses that see rows of which the encoder alone speaks."""
+    return [s for s in steps if type(s).update_encoded is not Analysis.update_encoded]
 
 
 def spread(data: Prepared, count: int, vae: VAE) -> Iterator[tuple[VAE, Tensor]]:

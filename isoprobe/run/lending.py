@@ -9,6 +9,7 @@ second set of weights.
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -83,7 +84,8 @@ def lent(module: nn.Module | None) -> Iterator[None]:
         for device in {"cpu", *(["cuda"] if torch.cuda.is_available() else [])}:
             stack.enter_context(torch.autocast(device, enabled=False))
         if module is not None:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if "torch._dynamo" in sys.modules:  # seconds to import, and nothing compiled without it
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
             stack.enter_context(_kept(module))
             module.eval().requires_grad_(requires_grad=False)
         yield

@@ -21,17 +21,34 @@ from isoprobe.results.shard import Shard
 from isoprobe.results.working import Visited, Working, plain
 from isoprobe.results.writer import ResultWriter
 from isoprobe.run.cluster import absolute, require_seen
-from isoprobe.run.engine import Pass
-from isoprobe.run.enough import Enough, largest_error
+from isoprobe.run.engine import Gathered, Pass
+from isoprobe.run.enough import (
+    DECIDING,
+    DEFAULT_LIMIT,
+    Enough,
+    Largest,
+    encoded_too,
+    largest_error,
+    largest_rate_error,
+)
 from isoprobe.run.opening import opened, processor_threads
 from isoprobe.run.settings import Settings, remember, remembered
-from isoprobe.run.shards import Part, ShardFolder, found_in, in_order, recorded, require_same
+from isoprobe.run.shards import (
+    Part,
+    ShardFolder,
+    found_in,
+    in_order,
+    recorded,
+    require_same,
+    sweep,
+)
 from isoprobe.show.result import Result
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from isoprobe.contracts import VAE, Dataset
+    from isoprobe.contracts import VAE, Context, Dataset
+    from isoprobe.data.batches import Prepared
     from isoprobe.run.cluster import Cluster
     from isoprobe.run.processes import Process
     from isoprobe.run.settle import Job
@@ -75,7 +92,7 @@ def run_shards(
     with opened(model, data, asked) as subject, processor_threads(asked.threads):
         rows = len(subject.dataset)
         enough = Enough.asked(asked.samples, asked.tolerance, rows)
-        count = enough.first if enough else _number(asked)
+        count = enough.first(subject.least(asked)) if enough else _number(asked)
         job = subject.job(asked, count, progress=progress)
         if process is not None or cluster is not None:
             job.run.require_mergeable()
@@ -90,24 +107,25 @@ def run_shards(
             together=process is not None,
         ) as working:
             work = _Work(working, identity, remember(model, data, asked), progress=progress)
+            passing: Pass | None = None
             with suppress(_EndedError):
                 while True:
                     if cluster is None:
-                        passing = work.complete(job, process)
+                        passing = work.complete(job, process, earlier=passing)
                     else:
                         passing = work.complete_on(
-                            cluster, job, Asked(model, data, asked, count, enough)
+                            cluster, job, Asked(model, data, asked, count, enough), passing
                         )
                     with work.shards(job, passing) as made:
                         gathered = job.run.fold(made, passing.active, passing.notes, passing.steps)
-                        context = job.run.resolve(gathered)
-                        if enough is not None:
-                            largest = largest_error(context.results, passing.active, context.beta)
-                            count = enough.after(job.run.data.samples, largest)
-                            if count > job.run.data.samples:
-                                job = subject.job(asked, count, progress=progress)
+                        if enough is None:
+                            context = job.run.resolve(gathered)
+                        else:
+                            count, found = work.until(enough, job, passing, gathered, process)
+                            if found is None:
+                                job = subject.longer(job, asked, count, progress=progress)
                                 continue
-                            job.notes.append(enough.told(count, largest))
+                            context = found
                         if last:
                             return None
                         attrs = {**job.labels(command, out), **_shown(work.folder.settled)}
@@ -139,7 +157,8 @@ def analyze_shard(
         resume: no shard that is there is made again, whether this is given or not.
         progress: show a bar on stderr.
         command: the command line that asks for this.
-        settings: the other arguments of :func:`isoprobe.analyze`, the same for every share.
+        settings: the other arguments of :func:`isoprobe.analyze`, the same for every share; 10,000
+            samples where no number is given.
 
     Returns:
         The working folder.
@@ -149,10 +168,11 @@ def analyze_shard(
         ResultError: if the folder holds another run, or is being written.
     """
     del command
-    asked = Settings(**settings)
+    asked = Settings(**{"samples": DEFAULT_LIMIT, **settings})
     if asked.samples == "auto":
         raise OptionError(
-            "--samples auto needs every sample, and a share has some; give a number of samples"
+            "--samples auto needs every sample, and a share has some; give a number of samples, as "
+            "in --samples 10000"
         )
     with opened(model, data, asked) as subject, processor_threads(asked.threads):
         Enough.asked(asked.samples, asked.tolerance, len(subject.dataset))
@@ -193,7 +213,7 @@ def merge(
     Returns:
         The result; the working folder of ``out`` is removed, shards elsewhere are left alone.
     """
-    asked = Settings(**settings)
+    asked = Settings(**{"samples": DEFAULT_LIMIT, **settings})
     with ExitStack() as stack:
         paths = found_in([Path(path) for path in shards])
         ordered = in_order([stack.enter_context(Shard.open(path)) for path in paths])
@@ -354,13 +374,25 @@ class _Work:
         self._request = request
         self._progress = progress
 
-    def complete(self, job: Job, process: Process | None = None, part: Part | None = None) -> Pass:
+    def complete(
+        self,
+        job: Job,
+        process: Process | None = None,
+        part: Part | None = None,
+        earlier: Pass | None = None,
+    ) -> Pass:
         """Make the shards that are missing: all, or those of a part alone.
+
+        Args:
+            job: whose shards.
+            process: place among several.
+            part: of the shards; all when None.
+            earlier: pass of a shorter run of the same.
 
         Returns:
             The pass that made them, or would have.
         """
-        passing = self._settle(job)
+        passing = self._settle(job, earlier)
         wanted = job.run.ranges(passing.batch)
         if part is not None:
             wanted = part.of(wanted)
@@ -373,13 +405,15 @@ class _Work:
                 self._make(job, passing, rows, advance)
         return passing
 
-    def complete_on(self, cluster: Cluster, job: Job, asked: Asked) -> Pass:
+    def complete_on(
+        self, cluster: Cluster, job: Job, asked: Asked, earlier: Pass | None = None
+    ) -> Pass:
         """Have a cluster make the shards that are missing.
 
         Returns:
             The pass that would have made them here.
         """
-        passing = self._settle(job)
+        passing = self._settle(job, earlier)
         with self._missing(job, job.run.ranges(passing.batch)) as (missing, advance):
             task = ShardWork(
                 asked.fixed(job.run.vae.device.type, self.folder.settled),
@@ -408,6 +442,82 @@ class _Work:
             "request": self._request,
         }
 
+    def until(
+        self,
+        enough: Enough,
+        job: Job,
+        passing: Pass,
+        gathered: Gathered,
+        process: Process | None,
+    ) -> tuple[int, Context | None]:
+        """Look whether samples are enough; where they are, encode more rows and conclude.
+
+        Args:
+            enough: what is.
+            job: whose samples are all there; takes notes of why they are enough.
+            passing: of that job.
+            gathered: what they hold.
+            process: place among several.
+
+        Returns:
+            How many samples to take, and what was concluded; None where that is more than there
+            are.
+        """
+        samples = job.run.data.samples
+        found = job.run.resolve(gathered, DECIDING)
+        largest = largest_error(found.results, passing.active, found.beta)
+        wanted = enough.after(samples, largest)
+        if wanted > samples:
+            return wanted, None
+        encoded, rate = self._encode(job, passing, gathered, enough, process)
+        context = job.run.resolve(gathered)
+        wanted = enough.decided(samples, context.results)
+        if wanted > samples:
+            return wanted, None
+        job.notes.append(enough.told(samples, largest))
+        if rate is not None:
+            job.notes.append(encoded_too(encoded, rate))
+            job.attrs["encoded"] = encoded
+        return samples, context
+
+    def _encode(
+        self,
+        job: Job,
+        passing: Pass,
+        gathered: Gathered,
+        enough: Enough,
+        process: Process | None,
+    ) -> tuple[int, Largest | None]:
+        """Let the analyses see more rows, through the encoder alone, until rates are known.
+
+        Args:
+            job: whose samples are all there.
+            passing: of that job.
+            gathered: takes the rows in.
+            enough: says how many.
+            process: place among several.
+
+        Returns:
+            How many were encoded in all, and the largest error of a rate; None where these are no
+            more than the samples.
+        """
+        start, largest = job.run.data.samples, None
+        stop = enough.encoded(start)
+        while stop > start:
+            data = replace(job.run.data, samples=stop, beyond=start)
+            ranges = sweep(start, stop, passing.batch)
+            wanted = ranges if process is None else process.part.first(ranges)
+            missing = self.folder.missing(wanted, data.order)
+            with bar(stop - start, 0, "encoding", shown=self._progress) as advance:
+                for rows in missing:
+                    self._make(job, passing, rows, advance, data)
+            with self._unless_ended(), self.folder.opened(ranges, data.order) as shards:
+                passing.merge_encoded(gathered.steps, shards)
+            overview = job.run.resolve(gathered, ("overview",)).results["overview"]
+            largest = largest_rate_error(overview, passing.active)
+            start, stop = stop, enough.encoded(stop, largest)
+        return start, largest
+
     @contextmanager
     def shards(self, job: Job, passing: Pass) -> Iterator[list[Shard]]:
         """All shards of the run, open, in order.
@@ -419,18 +529,28 @@ class _Work:
         with self._unless_ended(), self.folder.opened(ranges, job.run.data.order) as shards:
             yield shards
 
-    def _settle(self, job: Job) -> Pass:
+    def _settle(self, job: Job, earlier: Pass | None) -> Pass:
         """A pass with the batch size, the route and the threads that hold for the whole run."""
         held = self.working.settled()
-        passing = Pass(job.run, held)
+        # of runs that go on in the spread order, the pilot sees the same rows
+        known = None if earlier is None or job.run.data.order.whole else earlier.active
+        passing = Pass(job.run, held, known)
         if held is None:
             held = self.working.settle(passing.settled)
         torch.set_num_threads(held["threads"])
         self.folder.settled = held
-        return passing if held == passing.settled else Pass(job.run, held)
+        return passing if held == passing.settled else Pass(job.run, held, passing.active)
 
-    def _make(self, job: Job, passing: Pass, rows: range, advance: Callable[[int], object]) -> None:
-        order = job.run.data.order
+    def _make(
+        self,
+        job: Job,
+        passing: Pass,
+        rows: range,
+        advance: Callable[[int], object],
+        encoded: Prepared | None = None,
+    ) -> None:
+        """Make a shard; of rows that go through the encoder alone where they are given."""
+        order = (encoded or job.run.data).order
         path = self.folder.path(rows, order)
 
         def over() -> bool:  # somebody else has made it, or the whole result, meanwhile
@@ -441,7 +561,11 @@ class _Work:
             return
         with self._unless_ended():
             with self.folder.writer(rows, order, job.run.vae.latent_size) as writer:
-                passing.make(writer, self.folder.record(self._more(job, passing)), advance, over)
+                record = self.folder.record(self._more(job, passing))
+                if encoded is None:
+                    passing.make(writer, record, advance, over)
+                else:
+                    passing.encode(writer, encoded, record, advance, over)
             if not self.working.folder.exists():
                 raise _EndedError
 
@@ -475,7 +599,9 @@ def _number(asked: Settings) -> int | None:
 
 def _asked(enough: Enough | None) -> dict[str, Any]:
     """What tells a run of as many samples as are enough from one that was asked for by number."""
-    return {} if enough is None else {"samples": "auto", "tolerance": enough.tolerance}
+    if enough is None:
+        return {}
+    return {"samples": "auto", "tolerance": enough.tolerance, "limit": enough.limit}
 
 
 def _shown(settled: Mapping[str, Any]) -> dict[str, Any]:

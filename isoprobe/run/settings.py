@@ -158,11 +158,12 @@ class Settings(Opening):
         plain=tuple[str, ...],
     )
     samples: int | Literal["auto"] | None = setting(
-        10_000,
-        "Samples to use, spread evenly over the data; auto takes as many as --tolerance needs.",
+        "auto",
+        "Samples to use, spread evenly over the data; auto takes as many as --tolerance needs, and "
+        "encodes more.",
         metavar="all|auto|N",
         parse="all_auto_or_count",
-        typed="10000",
+        typed="auto",
     )
     against: str | None = setting(
         None,
@@ -172,7 +173,7 @@ class Settings(Opening):
     tolerance: float | None = setting(
         None,
         "Relative standard error that is enough for --samples auto: of beta, distortion, KL and "
-        "norm of each used latent. [default: 0.01]",
+        "norm of each used latent. [default: 0.02, and 10,000 samples at most]",
         metavar="T",
     )
     pullback: str = setting(

@@ -154,6 +154,34 @@ class Subject:
             more["training_share"] = training
         return Job(run, {**attrs, **more}, notes, identity)
 
+    def longer(self, job: Job, settings: Settings, samples: int, *, progress: bool = False) -> Job:
+        """Settle the same for more samples, without trying the model again.
+
+        Args:
+            job: for fewer samples.
+            settings: as asked.
+            samples: how many to take now.
+            progress: show a bar on stderr.
+
+        Returns:
+            The job.
+        """
+        if samples >= len(self.dataset) or settings.against is not None:
+            return self.job(settings, samples, progress=progress)
+        data = replace(job.run.data, samples=samples)
+        told = {"samples": samples}
+        return Job(
+            replace(job.run, data=data),
+            {**job.attrs, **told},
+            list(job.notes),
+            {**job.identity, **told},
+        )
+
+    def least(self, settings: Settings) -> int:
+        """Return how many samples the analyses that are asked for begin with."""
+        steps = _analyses(self.registry, settings.analyses)
+        return max((step.least_samples for step in steps), default=0)
+
     def _second(self, settings: Settings, samples: int | None, metric: Metric) -> Second | None:
         """The set that the data is compared with, where one is named."""
         spec = settings.against

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isoprobe.data.order import Order, stages
+from isoprobe.data.order import Order, Rest, stages
 from isoprobe.errors import OptionError, PluginError, ResultError
 from isoprobe.results.shard import SUFFIX, Shard, ShardWriter
 from isoprobe.results.working import Visited, Working, difference, explained, plain
@@ -43,10 +43,7 @@ def planned(samples: int, batch: int) -> list[range]:
     """
     ranges = []
     for stage in stages(samples):
-        length = max(-(-_full(stage) // _PIECES), _LEAST)
-        step = -(-length // batch) * batch
-        starts = range(stage.start, stage.stop, step)
-        ranges += [range(start, min(start + step, stage.stop)) for start in starts]
+        ranges += _pieces(stage, _full(stage), batch)
     return ranges
 
 
@@ -62,6 +59,24 @@ def even(rows: int, batch: int) -> list[range]:
     length = min(max(-(-rows // _EVEN), _LEAST), _MOST)
     step = -(-length // batch) * batch
     return [range(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+def sweep(start: int, stop: int, batch: int) -> list[range]:
+    """Return the positions of each shard of samples that are taken in one sweep.
+
+    Args:
+        start: of the first.
+        stop: past the last.
+        batch: samples at once.
+    """
+    return _pieces(range(start, stop), stop - start, batch)
+
+
+def _pieces(stage: range, full: int, batch: int) -> list[range]:
+    length = max(-(-full // _PIECES), _LEAST)
+    step = -(-length // batch) * batch
+    starts = range(stage.start, stage.stop, step)
+    return [range(start, min(start + step, stage.stop)) for start in starts]
 
 
 def _full(stage: range) -> int:
@@ -131,21 +146,20 @@ class ShardFolder:
         self.place = working
         self._good: set[Path] = set()
 
-    def path(self, rows: range, order: Order) -> Path:
+    def path(self, rows: range, order: Order | Rest) -> Path:
         """Return where a shard lies."""
-        kind = "rows" if order.whole else "spread"
-        return self.place.folder / f"{kind}-{rows.start}-{rows.stop}{SUFFIX}"
+        return self.place.folder / f"{order.name}-{rows.start}-{rows.stop}{SUFFIX}"
 
     def record(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return what a shard says of itself."""
         return {"identity": self.identity, "settled": self.settled, **(more or {})}
 
-    def missing(self, ranges: Sequence[range], order: Order) -> list[range]:
+    def missing(self, ranges: Sequence[range], order: Order | Rest) -> list[range]:
         """Return the shards that are not there, are damaged, or are another run's."""
         return [rows for rows in ranges if not self._is_good(self.path(rows, order))]
 
     @contextmanager
-    def writer(self, rows: range, order: Order, latent: int) -> Iterator[ShardWriter]:
+    def writer(self, rows: range, order: Order | Rest, latent: int) -> Iterator[ShardWriter]:
         """Write a shard.
 
         Yields:
@@ -162,7 +176,7 @@ class ShardFolder:
                 self._good.add(path)
 
     @contextmanager
-    def opened(self, ranges: Sequence[range], order: Order) -> Iterator[list[Shard]]:
+    def opened(self, ranges: Sequence[range], order: Order | Rest) -> Iterator[list[Shard]]:
         """Open shards.
 
         Yields:

@@ -69,6 +69,41 @@ def stationary_norm(response: Real, beta: float) -> Real:
     return norm_of(response, beta)
 
 
+@stated("Stationarity (beyond)")
+def surplus_of_products(shifts: Any, std: Any, gram: Any) -> Any:
+    """What draws add to u_k dD/dz_j by chance, to second order: 2 u_k (J'GJ u)_j less its mean.
+
+    Taken away from the mean of u_k dD/dz_j over the same draws, it takes noise away and nothing
+    else.
+
+    Args:
+        shifts: u, draws from N(0, diag sigma^2), ``(B, draws, n)``.
+        std: sigma, ``(B, n)``.
+        gram: J'GJ, ``(B, n, n)``.
+
+    Returns:
+        Mean over the draws, ``(B, n, n)``, k first, of mean 0.
+    """
+    return 2 * (shifts.mT @ (shifts @ gram) / shifts.shape[1] - (std**2)[:, :, None] * gram)
+
+
+@stated("Stationarity (beyond)")
+def surplus_of_answers(shifts: Any, std: Any, gram: Any) -> Any:
+    """The same for j = k alone: 2 u_j (J'GJ u)_j - 2 sigma_j^2 g_jj.
+
+    Args:
+        shifts: u, ``(B, draws, n)``.
+        std: sigma, ``(B, n)``.
+        gram: J'GJ, ``(B, n, n)``; or its diagonal, ``(B, n)``, which takes away less.
+
+    Returns:
+        Mean over the draws, ``(B, n)``, of mean 0.
+    """
+    if gram.ndim == std.ndim:
+        return 2 * ((shifts**2).mean(1) - std**2) * gram
+    return 2 * ((shifts * (shifts @ gram)).mean(1) - std**2 * gram.diagonal(0, -2, -1))
+
+
 @stated("Isometry", "Eq. 23")
 def isometry_norm(std: Real, pullback_diagonal: Real, beta: float) -> Real:
     """Squared norm of the implicit isometric basis vectors.

@@ -16,6 +16,7 @@ from isoprobe.contracts import VAE, Beta, Variable
 from isoprobe.data import order
 from isoprobe.errors import OptionError, ResultError
 from isoprobe.results.reader import Result
+from isoprobe.run import enough, merging
 from isoprobe.run.engine import Pass, Run
 from isoprobe.run.enough import largest_error, more
 from isoprobe.run.merging import analyze_shard
@@ -59,8 +60,7 @@ def errors(result: Result) -> float:
     overview, isometry = result["overview"], result["isometry"]
     active = overview["active"].values
     shares = [overview["distortion_se"].values / overview["distortion_mean"].values]
-    for group, name in ((overview, "kl"), (isometry, "norm")):
-        shares += list((group[f"{name}_se"].values / group[f"{name}_mean"].values)[active])
+    shares += list((isometry["norm_se"].values / isometry["norm_mean"].values)[active])
     low, high = result.attrs["beta_ci95"]
     shares.append((high - low) / 2 / student.ppf(0.975, 63) / result.attrs["beta_recovered"])
     return float(max(shares))
@@ -106,6 +106,17 @@ def same(found: Result, expected: Result) -> None:
             np.testing.assert_array_equal(found[group][name].values, variable.values, name)
 
 
+def same_decoded(found: Result, expected: Result) -> None:
+    """What the decoder was asked for, to the last bit; rates may rest on more rows."""
+    for name, variable in expected["isometry"].items():
+        np.testing.assert_array_equal(found["isometry"][name].values, variable.values, name)
+    for name, column in expected.columns().items():
+        np.testing.assert_array_equal(found.columns()[name].values, column.values, name)
+    for name, variable in expected["overview"].items():
+        if name.startswith("distortion"):
+            np.testing.assert_array_equal(found["overview"][name].values, variable.values, name)
+
+
 @pytest.mark.parametrize("tolerance", [0.15, 0.05])
 def test_it_stops_at_the_first_number_tried_that_is_enough(
     tried: list[int], tolerance: float
@@ -116,14 +127,13 @@ def test_it_stops_at_the_first_number_tried_that_is_enough(
         assert errors(result) <= tolerance
         assert why(result).startswith(f"{counts[-1]:,} samples used: the standard errors looked at")
         assert why(result).endswith(
-            "looked at: beta, distortion, KL of each used latent (3 of 3) and norm of each used "
-            "latent (3 of 3)"
+            "looked at: beta, distortion and norm of each used latent (3 of 3)"
         )
         for count in counts[:-1]:
             with run(samples=count) as fewer:
                 assert errors(fewer) > tolerance
         with run(samples=counts[-1]) as plain:
-            same(result, plain)
+            same_decoded(result, plain)
     assert (len(counts) > 1) == (tolerance == 0.05)
 
 
@@ -185,7 +195,77 @@ def test_it_goes_on_where_it_was_killed(
     with run(**settings, resume=True) as result:
         assert probed == []  # every shard was there
         with run(samples=result.attrs["samples"], batch_size=50) as plain:
-            same(result, plain)
+            same_decoded(result, plain)
+
+
+def test_what_the_encoder_says_rests_on_all_rows(probed: list[range]) -> None:
+    """Beyond the samples through the encoder alone: the means of a run over every row."""
+    with run(samples="auto", tolerance=0.15) as result:
+        assert result.attrs["samples"] < result.attrs["encoded"] == len(ROWS)
+        assert {i for rows in probed for i in rows} == set(range(result.attrs["samples"]))
+        assert any(note.startswith("900 rows encoded") for note in result.attrs["notes"])
+        found = {
+            ("overview", "kl_mean"),
+            ("overview", "rate_se"),
+            ("overview", "second_moment_mean"),
+            ("overview", "inverse_variance_sd"),
+            ("importance", "exact"),
+            ("importance", "exact_se"),
+            ("importance", "idle_share"),
+        }
+        with run(samples=None) as whole:
+            for group, name in found:
+                expected = whole[group][name].values
+                np.testing.assert_allclose(result[group][name].values, expected, rtol=1e-9)
+        # a residual compares norm and variance of the same samples
+        norm, residual = (result["isometry"][f"{n}_mean"].values for n in ("norm", "residual"))
+        variance = (result.columns()["std"].values ** 2).mean(0)
+        np.testing.assert_allclose(residual, norm + variance - 1, atol=1e-6)
+
+
+def test_more_rows_are_encoded_where_rates_need_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = enough.Enough(0.02, 50_000, 10_000)
+    assert [asked.encoded(count) for count in (1000, 20_000, 60_000)] == [10_000, 20_000, 50_000]
+    for error, wanted in ((0.02, 10_000), (0.03, 30_000), (0.1, 50_000)):
+        assert asked.encoded(10_000, enough.Largest("the KL of latent 0", error)) == wanted
+    monkeypatch.setattr(enough, "DEFAULT_LIMIT", 200)
+    errors_of_rates = iter([0.2, 0.01])
+    monkeypatch.setattr(
+        merging,
+        "largest_rate_error",
+        lambda *_: enough.Largest("the KL of latent 0", next(errors_of_rates)),
+    )
+    with run(samples="auto", tolerance=0.1) as result, run(samples=None) as whole:
+        assert (result.attrs["samples"], result.attrs["encoded"]) == (100, 900)
+        kl = whole["overview"]["kl_mean"].values
+        np.testing.assert_allclose(result["overview"]["kl_mean"].values, kl, rtol=1e-9)
+
+
+def test_the_default_takes_no_more_than_its_limit(
+    tried: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enough, "DEFAULT_LIMIT", 300)
+    monkeypatch.setattr(enough, "TOLERANCE", 1e-4)
+    with analyze(model(), ROWS, **SETTINGS) as result:
+        assert result.attrs["samples"] == tried[-1] == 300
+        assert why(result).startswith("300 samples used: not every standard error")
+
+
+def test_an_undecided_verdict_takes_samples_that_decide_it() -> None:
+    judged = {
+        "level": Variable((), np.array("undecided"), ""),
+        "answer": Variable(("condition",), np.array(["holds", "cannot tell", "cannot tell"]), ""),
+        "size": Variable(("condition",), np.array([0.0, 0.1, 0.19]), ""),
+        "error": Variable(("condition",), np.array([0.01, 0.15, 0.2]), ""),
+        "tolerance": Variable(("condition",), np.array([0.1, 0.2, 0.2]), ""),
+    }
+    asked = enough.Enough(0.02, 10**6, 10_000)
+    # 1.5 times the room there is needs 2.25 times the samples; the other is out of reach
+    assert asked.decided(1000, {"diagnosis": judged}) == 3000
+    assert asked.decided(8000, {"diagnosis": judged}) == 8000
+    sound = {**judged, "level": Variable((), np.array("sound"), "")}
+    assert asked.decided(1000, {"diagnosis": sound}) == 1000
+    assert asked.decided(1000, {}) == 1000
 
 
 def test_what_does_not_go_together(tmp_path: Path) -> None:
@@ -223,7 +303,7 @@ def test_the_largest_error_is_named_and_idle_latents_do_not_count() -> None:
     active = np.array([True, True, False])
     found = largest_error({"overview": overview, "isometry": isometry}, active, Beta(1.0, "user"))
     assert (found.what, found.error) == ("the norm of latent 0", pytest.approx(0.1))
-    found = largest_error({"overview": overview}, active, Beta(1.0, "user"))
+    found = enough.largest_rate_error(overview, active)
     assert (found.what, found.error) == ("the KL of latent 1", pytest.approx(0.05))
     found = largest_error({"overview": overview}, np.zeros(3, dtype=bool), Beta(1.0, "user"))
     assert (found.what, found.error) == ("the distortion", pytest.approx(0.005))
@@ -231,9 +311,7 @@ def test_the_largest_error_is_named_and_idle_latents_do_not_count() -> None:
     beta = Beta(1.0, "user", recovered=2.0, ci95=(2.0 - 1.998341, 2.0 + 1.998341))
     found = largest_error({"overview": overview, "isometry": isometry}, active, beta)
     assert (found.what, found.error) == ("the recovered beta", pytest.approx(0.5, rel=1e-4))
-    assert found.looked_at == (
-        "beta, distortion, KL of each used latent (2 of 3) and norm of each used latent (2 of 3)"
-    )
+    assert found.looked_at == "beta, distortion and norm of each used latent (2 of 3)"
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -168,6 +168,9 @@ class Oracle:
             z = self.mu + shift
             slope = (self.decode(z) - self.x) / SIGMA2
             total += shift * np.einsum("bij,bi->bj", self.jacobian(z), slope)
+            # less what the draw is longer than usual along each latent, to second order
+            total -= 2 * shift * np.einsum("bjk,bk->bj", self.gram, shift)
+            total += 2 * self.s**2 * self.g
         return total / (2 * PAIRS)
 
     # -------------------------------------------------------------- the map z -> y

@@ -48,7 +48,9 @@ def test_everything_holds_at_the_optimum(optimum) -> None:
         off = np.abs(optimum[name] - truth)
         assert (off <= 4 * optimum[f"{name}_se"] + 1e-9).all(), name
         assert off.max() < 0.06, name
-    assert optimum["beta"] == pytest.approx(BETA, abs=3 * float(optimum["beta_se"]))
+    # nothing is left to chance where the decoder is linear: the Gram tells all that draws add
+    assert optimum["beta"] == pytest.approx(BETA, rel=1e-6)
+    assert optimum["beta_se"] < 1e-6
 
 
 def test_own_samples_come_back_shrunk_by_the_posterior(optimum) -> None:

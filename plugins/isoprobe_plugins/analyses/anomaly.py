@@ -94,6 +94,7 @@ class Anomaly(Analysis):
     name = "anomaly"
     summary = "additive scores L_x, thresholds, conformal reference, quality (Section 5.3)"
     needs = frozenset({"mean", "std", "distortion_fixed"})
+    least_samples = 10_000
 
     def __init__(
         self,

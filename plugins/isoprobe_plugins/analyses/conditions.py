@@ -94,7 +94,7 @@ class Conditions(Analysis):
         }
         if self.pairs is not None:
             self.accumulators["pairs"] = self.pairs
-            self.needs = self.needs | {"draws", "draw_gradients"}
+            self.needs = self.needs | {"noise_gradient"}
         if setup.metric.smooth:
             self.needs = self.needs | {"pullback"}
             if setup.pullback == "exact" and n <= PAIRS_LIMIT:
@@ -126,10 +126,9 @@ class Conditions(Analysis):
         )
         self.losses.update(batch.index, np.stack(losses, axis=1))
         if self.pairs is not None:
-            draws, gradients = batch.array("draws"), batch.array("draw_gradients")
-            outer = np.einsum("bdk,bdj->bkj", draws, gradients) / draws.shape[1]
-            still = mean[:, :, None] * columns["slope"][:, None, :]
-            self.pairs.update(batch.index, np.stack([outer, outer - still], axis=1))
+            moved = batch.array("noise_gradient")
+            still = mean[:, :, None] * gradient[:, None, :]
+            self.pairs.update(batch.index, np.stack([still + moved, moved], axis=1))
         if "gram" in batch.quantities:
             values = isometry_eigenvalues(batch["gram"], batch["std"], 1.0)
             self.eigenvalues.update(values.cpu().numpy())
@@ -270,7 +269,7 @@ class Conditions(Analysis):
 
         if not self.eigenvalues.count:
             return {}
-        expected = np.sort(1 - context.statistics.variance.mean)[::-1]
+        expected = np.sort(1 - context.statistics.beta.variance())[::-1]
         text = (
             "eigenvalues of (2/beta) S^(1/2) J'GJ S^(1/2), mean by rank; 1 - sigma^2 if isometric"
         )

@@ -48,6 +48,10 @@ class Importance(Analysis):
         """Take in a batch."""
         self.idle.update(formulas.idle(batch.array("std")).astype(float))
 
+    def update_encoded(self, batch: Batch) -> None:
+        """Take in more rows: all that is kept here rests on the encoder."""
+        self.update(batch)
+
     def result(self, context: Context) -> Mapping[str, Variable]:
         """Variances, shares, rates and states by latent, and the order of importance."""
         import numpy as np

@@ -150,7 +150,7 @@ class Isometry(Analysis):
                 **source,
             ),
             "stationary_residual_mean": latent(
-                formulas.residual(norm, context.statistics.variance.mean),
+                formulas.residual(norm, context.statistics.beta.variance()),
                 "norm by stationarity + sigma^2 - 1",
                 **cite(formulas.residual),
             ),
@@ -192,7 +192,7 @@ class Isometry(Analysis):
                 **source,
             ),
             "residual_mean": latent(
-                formulas.residual(norm, statistics.variance.mean),
+                formulas.residual(norm, statistics.beta.variance()),
                 "norm + sigma^2 - 1, zero at an optimum",
                 show="column",
                 label="residual",
