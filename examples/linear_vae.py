@@ -44,7 +44,7 @@ def main() -> None:
         rough = importance["rough"].values[ACTIVE]
         np.testing.assert_allclose(rough, EIGENVALUES[ACTIVE], rtol=1e-6)
         low, high = result.attrs["beta_ci95"]
-        assert low < BETA < high
+        assert low - 1e-6 < BETA < high + 1e-6  # a linear decoder leaves nothing but rounding
         gaussian = torch.distributions.MultivariateNormal(
             torch.zeros(5, dtype=torch.float64), torch.as_tensor(covariance)
         )
