@@ -137,7 +137,7 @@ def test_sizes_follow_what_is_pushed() -> None:
     vae = VAE(decode, None, (4096,), (5,), module=decode)
     route = quickest_route(view(decode), torch.randn(2, 5))
     long, short = (plan(vae, decode, 1 << 24, route=way) for way in (None, route))
-    assert short.block > 8 * long.block
+    assert short.block > 4 * long.block
     narrow = mlp(64, 16, 4)
     vae = VAE(narrow, None, (4,), (64,), module=narrow)
     rows = quickest_route(view(narrow), torch.randn(2, 64))

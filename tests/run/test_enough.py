@@ -88,13 +88,13 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def probed(monkeypatch: pytest.MonkeyPatch) -> list[range]:
     """Positions of the samples that went through the probe."""
     seen: list[range] = []
-    original = Pass._columns
+    original = Pass.feed
 
     def columns(self: Pass, start: int, stop: int) -> Any:
         seen.append(range(start, stop))
         return original(self, start, stop)
 
-    monkeypatch.setattr(Pass, "_columns", columns)
+    monkeypatch.setattr(Pass, "feed", columns)
     return seen
 
 
