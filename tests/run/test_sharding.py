@@ -380,7 +380,7 @@ def test_shards_must_agree_on_the_active_latents(tmp_path: Path) -> None:
 def killed_after(count: int, patch: pytest.MonkeyPatch, work: Callable[[], object]) -> None:
     """Stop a run in the middle of a shard, after some batches."""
     seen = 0
-    original = Pass._columns
+    original = Pass.feed
 
     def columns(self: Pass, start: int, stop: int) -> Any:
         nonlocal seen
@@ -390,14 +390,14 @@ def killed_after(count: int, patch: pytest.MonkeyPatch, work: Callable[[], objec
         return original(self, start, stop)
 
     with patch.context() as inner, pytest.raises(KeyboardInterrupt):
-        inner.setattr(Pass, "_columns", columns)
+        inner.setattr(Pass, "feed", columns)
         work()
 
 
 def batches(patch: pytest.MonkeyPatch, work: Callable[[], Result]) -> tuple[Result, int]:
     """The result of a run, and how many batches it took."""
     seen = 0
-    original = Pass._columns
+    original = Pass.feed
 
     def columns(self: Pass, start: int, stop: int) -> Any:
         nonlocal seen
@@ -405,7 +405,7 @@ def batches(patch: pytest.MonkeyPatch, work: Callable[[], Result]) -> tuple[Resu
         return original(self, start, stop)
 
     with patch.context() as inner:
-        inner.setattr(Pass, "_columns", columns)
+        inner.setattr(Pass, "feed", columns)
         return work(), seen
 
 
@@ -500,14 +500,14 @@ def test_a_process_whose_folder_is_taken_away_has_nothing_left_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "r.h5"
-    original = Pass._columns
+    original = Pass.feed
 
     def columns(self: Pass, start: int, stop: int) -> Any:
         if start > 100:
             shutil.rmtree(out.with_name("r.h5.partial"), ignore_errors=True)
         return original(self, start, stop)
 
-    monkeypatch.setattr(Pass, "_columns", columns)
+    monkeypatch.setattr(Pass, "feed", columns)
     assert together(1, 2, out, analyses=("isometry",)) is None
     assert list(tmp_path.iterdir()) == []
 
@@ -517,7 +517,7 @@ def test_a_shard_that_another_process_made_meanwhile_is_given_up(
 ) -> None:
     out, other = tmp_path / "r.h5", tmp_path / "other.h5"
     assert together(1, 2, other) is None
-    original, seen = Pass._columns, []
+    original, seen = Pass.feed, []
 
     def columns(self: Pass, start: int, stop: int) -> Any:
         seen.append(start)
@@ -525,7 +525,7 @@ def test_a_shard_that_another_process_made_meanwhile_is_given_up(
             shutil.copy(path, out.with_name("r.h5.partial") / path.name)
         return original(self, start, stop)
 
-    monkeypatch.setattr(Pass, "_columns", columns)
+    monkeypatch.setattr(Pass, "feed", columns)
     result = together(0, 2, out)
     assert seen == [0]  # one batch, after which all was there
     assert result is not None
