@@ -179,7 +179,7 @@ class Subject:
 
     def least(self, settings: Settings) -> int:
         """Return how many samples the analyses that are asked for begin with."""
-        steps = _analyses(self.registry, settings.analyses)
+        steps = _analyses(self.registry, with_defaults(settings.analyses))
         return max((step.least_samples for step in steps), default=0)
 
     def _second(self, settings: Settings, samples: int | None, metric: Metric) -> Second | None:
