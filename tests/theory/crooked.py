@@ -144,11 +144,14 @@ class Oracle:
 
     def fixed(self, mu: np.ndarray, s: np.ndarray, part: dict[str, np.ndarray]) -> np.ndarray:
         """E_z D over draws that are the same for every row: orthogonal columns of length 1."""
+        return np.mean([self.d(self.x, end) for end in self.ends(mu, s, part)], 0)
+
+    def ends(self, mu: np.ndarray, s: np.ndarray, part: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """What every row decodes to at those draws."""
         drawn = normal(0, "scores", np.arange(8), N)
         values, vectors = np.linalg.eigh(drawn.T @ drawn / 8)
         straight = drawn @ vectors @ np.diag(values**-0.5) @ vectors.T
-        ends = [self.decode(mu + sign * s * e, part) for e in straight for sign in (1, -1)]
-        return np.mean([self.d(self.x, end) for end in ends], 0)
+        return [self.decode(mu + sign * s * e, part) for e in straight for sign in (1, -1)]
 
     @cached_property
     def gram(self) -> np.ndarray:
@@ -473,6 +476,19 @@ class Oracle:
         yield "rule", np.array(["quantile", "contamination"])
         yield "share", np.array([1 - QUANTILE, CONTAMINATION])
         yield "prevalence", marks.mean()
+        ends = self.ends(self.mu, self.s, self.part)
+        by_input = np.mean([(self.x - end) ** 2 for end in ends], 0) / (2 * SIGMA2)
+        by_input += np.log(2 * np.pi * SIGMA2) / 2
+        usual = {
+            "mean": self.mu,
+            "kl": self.kl,
+            "whole": self.fixed(self.mu, self.s, self.part),
+            "input": self.x,
+            "distortion": by_input,
+        }
+        for name, values in usual.items():
+            yield f"usual_{name}_mean", values[~marks].mean(0)
+            yield f"usual_{name}_sd", values[~marks].std(0, ddof=1)
         twin = self.untrained[0] + BETA * self.untrained[1]
         for prefix, score in (("", self.score), ("untrained_", twin)):
             normal_rows, every = np.sort(score[~marks]), np.sort(score)

@@ -53,7 +53,10 @@ WORDS = {
     )
 }  # fmt: skip
 #: groups that tests of their own hold against closed forms, on and off the optimum
-ELSEWHERE = ("conditions/",)  # tests/theory/test_conditions.py
+ELSEWHERE = (
+    "conditions/",  # tests/theory/test_conditions.py
+    "anomaly/by_score",  # tests/run/test_other_scores.py
+)
 
 
 @pytest.fixture(scope="module")
