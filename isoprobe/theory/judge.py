@@ -1182,7 +1182,7 @@ def _meaning(e: Evidence, level: Level, conditions: list[Condition]) -> str:
         return f"None of {n} latents is used."
     if level is Level.NOT_SOUND:
         return f"{said}. What was found comes before any reading of importance or density."
-    sizes = f"{_residual_size(e)} in each"
+    sizes = f"{_residual_size(e)} in each{_bend(e)}"
     if level is Level.UNDECIDED:
         open_ = [c for c in conditions if c.answer is Answer.CANNOT_TELL]
         needed = max(c.needed for c in open_)
@@ -1199,7 +1199,29 @@ def _residual_size(e: Evidence) -> str:
         return "no beta can be read off sigma"
     worst = int(np.argmax(size))
     half = 2 * float(e.residual.se[e.used][worst])
-    return f"norm + sigma^2 = 1 holds to within {size[worst]:.0%} (+-{half:.0%})"
+    return (
+        f"norm + sigma^2 = 1, the norm by stationarity, holds to within {size[worst]:.0%} "
+        f"(+-{half:.0%})"
+    )
+
+
+def _bend(e: Evidence) -> str:
+    """What the decoder's derivative at mu gives instead, where it differs by more than errors."""
+    if e.beta is None or e.beta_pullback is None:
+        return ""
+    value, error = (float(np.ravel(part)[0]) for part in (e.beta.value, e.beta.se))
+    other, spread = (
+        float(np.ravel(part)[0]) for part in (e.beta_pullback.value, e.beta_pullback.se)
+    )
+    apart = other / value - 1
+    half = 2 * float(np.hypot(error, spread)) / value
+    if not abs(apart) > max(half, 0.02):
+        return ""
+    side = "below" if apart < 0 else "above"
+    return (
+        f"; by the decoder's derivative at mu norms are {abs(apart):.0%} (+-{half:.0%}) {side} "
+        "that, as the decoder bends within sigma"
+    )
 
 
 def _isometry(e: Evidence) -> str:

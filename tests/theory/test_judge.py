@@ -169,6 +169,15 @@ def test_isometry_is_said_of_eigenvalues_alone() -> None:
     assert "2.50 to 0.10" in mixed
 
 
+def test_two_norms_that_differ_are_both_said() -> None:
+    """The table shows norms by the derivative at mu, the judge those by stationarity."""
+    assert "derivative at mu" not in judge(sound(beta_pullback=Measured.of(1.01, 0.005))).meaning
+    assert "derivative at mu" not in judge(sound(beta_pullback=Measured.of(0.85, 0.1))).meaning
+    bent = judge(sound(beta_pullback=Measured.of(0.85, 0.005)))
+    assert bent.level is Level.SOUND
+    assert "by the decoder's derivative at mu norms are 15% (+-1%) below that" in bent.meaning
+
+
 def test_structure_silences_beta() -> None:
     assert codes(sound(declared=10.0, distortion=Measured.of(60.0, 0.5))) == ["reconstruction"]
 
