@@ -59,7 +59,7 @@ def linear() -> None:
     eigenvalues = np.linalg.eigvalsh(covariance.numpy())[::-1]
     left_out = eigenvalues[LATENTS:].sum()  # no latent stands for these: lost at every beta
     first = linear_vae(covariance, LOW_BETA, LATENTS, mean)
-    with isoprobe.analyze(first, x, analyses=["rate-distortion"]) as result:
+    with isoprobe.analyze(first, x, analyses=["rate-distortion"], samples=None) as result:
         rows = [row for row in predictions(result) if row[0] > LOW_BETA and row[1] > 0]
 
     checked = []
@@ -69,7 +69,9 @@ def linear() -> None:
         used = networks.decoder.state_dict()["out.weight"].norm(dim=0) > 0
         assert dimensions == int(used.sum()) == int((eigenvalues > beta / 2).sum())
         again = linear_vae(covariance, beta, LATENTS, mean)
-        with isoprobe.analyze(again, x, analyses=["isometry", "rate-distortion"]) as result:
+        with isoprobe.analyze(
+            again, x, analyses=["isometry", "rate-distortion"], samples=None
+        ) as result:
             found = result["rate-distortion"]
             overview = result["overview"]
             assert dimensions == int((overview["kl_mean"].values > 1e-9).sum())

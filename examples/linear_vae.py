@@ -34,7 +34,9 @@ def main() -> None:
         networks, manifest = linear_networks(torch.as_tensor(covariance), BETA, latent_size=5)
         write_checkpoint(path, networks.encoder, networks.decoder, manifest)
         # The file knows its metric and beta; only the data are given.
-        result = isoprobe.analyze(path, x, analyses=["isometry", "importance", "density"])
+        result = isoprobe.analyze(
+            path, x, analyses=["isometry", "importance", "density"], samples=None
+        )
 
     with result:
         isometry, importance = result["isometry"], result["importance"]

@@ -111,7 +111,7 @@ def plan(
     chunk = min(rows, n)
     block = rows // n
     if route is not None and route.by_rows:  # all columns come at once, whatever the block
-        chunk, block = n, min(walk, budget // 2 // (n * length))
+        chunk, block = n, min(walk, budget // 2 // (_COPIES * n * length))
     if gram:
         kept = 2 * n * length + 3 * n * n
         block = min(block, budget // 2 // kept)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -108,19 +109,47 @@ def _basis(z: Tensor, chunk: int) -> Iterator[Tensor]:
         yield rows
 
 
+class _Precision:
+    """Precision of a card's float32, a setting of the whole process, lent to several threads."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.before = Lock(), 0, [""]
+
+    @staticmethod
+    def parts() -> tuple[Any, ...]:
+        """Where torch keeps it."""
+        cudnn: Any = torch.backends.cudnn  # its parts are unknown to type checkers
+        return cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul
+
+    def take(self) -> None:
+        """Keep every digit from here on; the first to take it notes what was set."""
+        with self.lock:
+            if not self.users:
+                self.before = [part.fp32_precision for part in self.parts()]
+                for part in self.parts():
+                    part.fp32_precision = "ieee"
+            self.users += 1
+
+    def give_back(self) -> None:
+        """The last to give it back sets what was set."""
+        with self.lock:
+            self.users -= 1
+            if not self.users:
+                for part, precision in zip(self.parts(), self.before, strict=True):
+                    part.fp32_precision = precision
+
+
+_PRECISION = _Precision()
+
+
 @contextmanager
 def _without_tf32() -> Iterator[None]:
     # a card's matrix units round float32 to 10 bits; for convolutions torch lets them unless told
-    cudnn: Any = torch.backends.cudnn  # its parts are unknown to type checkers
-    parts: tuple[Any, ...] = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)
-    before = [part.fp32_precision for part in parts]
+    _PRECISION.take()
     try:
-        for part in parts:
-            part.fp32_precision = "ieee"
         yield
     finally:
-        for part, precision in zip(parts, before, strict=True):
-            part.fp32_precision = precision
+        _PRECISION.give_back()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -373,7 +374,7 @@ def test_the_summary_prints_the_untrained_row_beside_the_trained_one() -> None:
     for name, prefix in (("trained", ""), ("untrained", "untrained_")):
         assert found[name]["auroc"] == float(group[f"{prefix}auroc"])
         assert found[name]["f1"] == list(group[f"{prefix}f1"])
-        (line,) = [row for row in text.splitlines() if row.strip().startswith(f"{name}, by cont")]
+        (line,) = re.findall(rf"\b{name}, by contamination((?: [\d.]+)+)", " ".join(text.split()))
         figures = [float(word) for word in line.split()[-5:]]
         values = [found[name][key][1] for key in ("f1", "precision", "recall")]
         values += [found[name][key] for key in ("auroc", "average_precision")]

@@ -183,12 +183,22 @@ def test_pictures_go_there_and_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sheet[0, ::96], [0, 85, 170, 255])
 
 
+def test_rows_that_are_no_pictures_make_no_film(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    toy = DIGITS.with_name("toy_mix.safetensors")
+    arguments = ["--data", "toy/mix:seed=0,samples=50", "--from", "0", "--to", "5", "-o", "w.gif"]
+    assert main(["walk", str(toy), *arguments]) == 1
+    assert "are no pictures" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--from", "0", "--to", "5000", "-o", "w.npy"], "there is no row 5000"),
         (["--from", "0", "--to", "5", "-o", "w.jpg"], "ending in .png, .gif, .npy"),
-        (["--from", "0", "--to", "5", "-o", "w.gif"], "are no pictures"),
         (["--from", "0", "--to", "5", "-o", "w.npy", "--beta", "-1"], "positive number"),
     ],
 )

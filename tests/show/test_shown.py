@@ -304,7 +304,8 @@ def test_terminal_json_page_and_comparison_speak_with_one_voice(
         compared = compare([result])
         model = compared.models[0]
         assert f"{model.name}: {headline}. " in compared.to_text()
-        assert f"{model.name}: {headline}.</strong>" in report.compared_page([result], compared)
+        page = report.compared_page([result], compared)
+        assert f'{model.name} <span class="badge">{headline}</span>' in page
         for text in (read(to_text(result)), model.verdict, to_json(result)["verdict"]["meaning"]):
             assert judged.meaning in text
 

@@ -97,6 +97,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "decoder": [{"op": "linear", "width": 64}, {"op": "reshape", "shape": [1, 8, 8]}],
         "output": "sigmoid",
     },
+    "skip": {"input_shape": [2, 3], "widths": [5], "latent_size": 2},
     "gdn": {
         "input_shape": [1, 16, 16],
         "latent_size": 2,
@@ -123,6 +124,13 @@ def test_architecture(name: str) -> None:
 def array_file(folder: Path) -> str:
     np.save(folder / "x.npy", np.random.default_rng(0).random((20, 6)))
     return str(folder / "x.npy")
+
+
+def array_parts(folder: Path) -> str:
+    rows = np.random.default_rng(0).random((20, 6))
+    for name, part in (("a", rows[:8]), ("b", rows[8:])):
+        np.save(folder / f"{name}.npy", part)
+    return str(folder / "*.npy")
 
 
 def archive_file(folder: Path) -> str:
@@ -159,6 +167,7 @@ DATA_CASES = {
     "hdf5": ("arrays", hdf5_file),
     "csv": ("tables", table_file),
     "images": ("images", image_folder),
+    "parts": ("parts", array_parts),
     "prior": ("prior", lambda _: "prior"),
     "toy": ("toy", lambda _: "toy/mix:seed=3,samples=100"),
 }
@@ -446,7 +455,8 @@ def tutorial(shared: Path) -> Case:
 
 def joint(shared: Path) -> Case:
     """On samples of its own: its discrete latent is held at one digit."""
-    return Case(shared / "checkpoints" / "Schlumberger+joint-vae" / "trained_models" / "mnist")
+    folder = shared / "checkpoints" / "Schlumberger+joint-vae" / "trained_models" / "mnist"
+    return Case(folder, {"code": "3"})
 
 
 def declared(shared: Path, path: str, declaration: str) -> Case:

@@ -147,7 +147,7 @@ def test_celeba_weights_on_another_crop_are_told_so(shared: Path) -> None:
     result = isoprobe.analyze(
         shared / "checkpoints" / "YannDubs+disentangling-vae" / "VAE_celeba",
         f"{shared}/data/celeba64_subset.zip",
-        samples=300,
+        samples=1000,
         analyses=["diagnosis"],
     )
     assert str(result["diagnosis"]["level"].values) != "sound"

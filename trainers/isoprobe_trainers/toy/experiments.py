@@ -43,7 +43,7 @@ CONDITIONS = {
 QUANTITIES = (
     *("active", "norm_mean", "norm_sd", "residual", "pullback_mean", "pullback_sd"),
     *("inverse_variance", "inverse_variance_ratio", "rough", "exact", "beta_recovered"),
-    *("transform_loss", "coding_loss", "r_prior", "r_posterior", "r_objective"),
+    *("transform_loss", "coding_loss", "loss_ratio", "r_prior", "r_posterior", "r_objective"),
     *("r_scaled_posterior", "r_scaled_objective"),
 )
 #: rows analysed of each model: all of them for the tables, fewer for each of the 90

@@ -53,7 +53,7 @@ class TutorialMlp(Adapter):
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Read the weights as the tutorial uses them."""
         settings = construct(TutorialOptions, options, f"adapter '{self.name}'")
-        state = read_state(source)
+        state = _holding(_TUTORIAL, source, self.name)
         return load_declared(
             _tutorial(state, settings.beta),
             _with_notes(state, "ReLU, sigmoid output and summed BCE, as in the tutorial"),
@@ -131,7 +131,7 @@ class JointVae(Adapter):
         weights = _weights(source)
         if weights is None:
             raise CheckpointError(f"{source.path} is {source.description}, not joint-vae's weights")
-        state = read_state(weights)
+        state = _holding(_JOINT, weights, self.name)
         sizes = _discrete(state)
         code = None if settings.code is None else _read_code(settings.code, sizes)
         note = (
@@ -158,6 +158,18 @@ class JointVae(Adapter):
             },
             "condition": "each row's most probable discrete code; --option code=K holds one",
         }
+
+
+def _holding(names: frozenset[str], source: Source, adapter: str) -> State:
+    """Read weights that hold an adapter's layers, which it was named for, maybe wrongly."""
+    state = read_state(source)
+    missing = sorted(names - state.tensors.keys())
+    if missing:
+        raise CheckpointError(
+            f"{source.path} has no tensor '{missing[0]}', which adapter '{adapter}' reads; leave "
+            "--adapter out"
+        )
+    return state
 
 
 def _weights(source: Source) -> Source | None:
