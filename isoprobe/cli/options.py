@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -78,6 +79,29 @@ def _option(field: Field[Any], shown: Mapping[str, str]) -> Callable[[Command], 
 adapter, adapter_options, trust, device, memory = (
     from_settings(Opening, name) for name in ("adapter", "options", "trust", "device", "memory")
 )
+model = click.argument("model", type=click.Path(path_type=Path))
+
+
+def against_reference(rows: str) -> Callable[[Command], Command]:
+    """Give a command a model, new rows and the result that they are compared with.
+
+    Args:
+        rows: help of ``--data``.
+
+    Returns:
+        A decorator.
+    """
+    data = click.option("--data", metavar="SPEC", required=True, help=rows)
+    reference = click.option(
+        "--reference",
+        type=click.Path(path_type=Path),
+        metavar="F.h5",
+        required=True,
+        help="Result of analyze --analysis anomaly on rows the model was not trained on.",
+    )
+    return lambda command: model(data(reference(command)))
+
+
 own_class = click.option(
     "--class",
     "own_class",

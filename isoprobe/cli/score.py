@@ -48,15 +48,7 @@ ORDER = (
         "--cluster local:4",
     ),
 )
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--data", metavar="SPEC", required=True, help="The new rows, as for analyze.")
-@click.option(
-    "--reference",
-    type=click.Path(path_type=Path),
-    metavar="F.h5",
-    required=True,
-    help="Result of analyze --analysis anomaly on rows the model was not trained on.",
-)
+@shared.against_reference("The new rows, as for analyze.")
 @click.option(
     "--out",
     metavar="FILE|FOLDER/",

@@ -14,6 +14,7 @@ from isoprobe.contracts import VAE, Conditional, Facts, Posterior
 from isoprobe.errors import CheckpointError, DataError, IsoprobeError, OptionError
 from isoprobe.registry.lookup import installed
 from isoprobe.results.reader import Result
+from isoprobe.run.drift import drift
 from isoprobe.show.report import page
 from isoprobe_plugins.architectures.layers import Layers
 from isoprobe_plugins.architectures.linear import linear_vae
@@ -198,6 +199,14 @@ def test_scores_take_each_row_at_its_condition(files: Path, whole: Result) -> No
     np.testing.assert_allclose(found["score"], alone["score"], rtol=1e-9)
     score = whole.samples(names=["score"])["score"]
     np.testing.assert_allclose(found["score"], score[found["row"]], rtol=1e-9)
+
+
+def test_drift_tells_each_row_its_condition(files: Path, whole: Result) -> None:
+    """Rows told another class than their own are seen to have moved, those told theirs are not."""
+    model, x, y = by_class(), str(files / "x.npy"), rows()[1]
+    right = drift(model, x, files / "whole.h5", condition=y)
+    wrong = drift(model, x, files / "whole.h5", condition=(y + 1) % 3)
+    assert [found.document()["alarm"] for found in (right, wrong)] == [False, True]
 
 
 def test_codes_are_those_of_each_rows_condition(files: Path, whole: Result) -> None:

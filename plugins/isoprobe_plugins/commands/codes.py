@@ -37,7 +37,6 @@ ORDER = (
 #: draws of a sheet side by side
 _ACROSS = 8
 
-_model = click.argument("model", type=click.Path(path_type=Path))
 _overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 _metric = click.option(
     "--metric", metavar="NAME[:k=v,...]", help="Distortion. [default: the checkpoint's own]"
@@ -63,7 +62,7 @@ def _out(help_: str) -> Callable[[shared.Command], shared.Command]:
         "isoprobe encode model.safetensors --data new.csv --reference result.h5 -o codes.csv",
     ),
 )
-@_model
+@shared.model
 @click.option("--data", metavar="SPEC", help="Rows, as for analyze. [default: the checkpoint's]")
 @_out("A .parquet, .csv, .npz or .h5 file.")
 @_overwrite
@@ -109,7 +108,7 @@ def encode(
         "isoprobe decode model.safetensors codes.npz:mean -o decoded.h5",
     ),
 )
-@_model
+@shared.model
 @click.argument("codes")
 @_out("A .npy, .npz or .h5 file.")
 @_overwrite
@@ -155,7 +154,7 @@ def decode(
         "isoprobe sample model.safetensors --count 10000 --seed 1 -o draws.npz",
     ),
 )
-@_model
+@shared.model
 @_out("A .png sheet, or .npy, .npz (with z) or .h5 (with z).")
 @_overwrite
 @click.option(
@@ -208,7 +207,7 @@ def sample(
         "isoprobe walk VAE_mnist/ --data mnist.npz:x_train --resize 32 --from 0 --to 1 -o w.npy",
     ),
 )
-@_model
+@shared.model
 @click.option("--data", metavar="SPEC", help="Rows, as for analyze. [default: the checkpoint's]")
 @click.option(
     "--from", "start", type=click.IntRange(min=0), required=True, help="Row to start from."

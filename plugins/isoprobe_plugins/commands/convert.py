@@ -104,7 +104,7 @@ def converted(
         "isoprobe convert model.safetensors small.safetensors --latents used --data images.npy",
     ),
 )
-@click.argument("model", type=click.Path(path_type=Path))
+@shared.model
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
 @shared.adapter
 @shared.adapter_options

@@ -14,7 +14,17 @@ from isoprobe.hookspecs import hookimpl
 from isoprobe.run.settings import ScoreSettings
 
 ORDER = (
-    *("adapter", "options", "trust", "allow_random", "samples", "batch_size", "resize", "scale"),
+    *(
+        "adapter",
+        "options",
+        "trust",
+        "allow_random",
+        "samples",
+        "batch_size",
+        "resize",
+        "scale",
+        "condition",
+    ),
     *("device", "dtype", "memory", "threads"),
 )
 
@@ -27,15 +37,7 @@ ORDER = (
         "--block 500 --plot drift.svg",
     ),
 )
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--data", metavar="SPEC", required=True, help="The new rows, as they came.")
-@click.option(
-    "--reference",
-    type=click.Path(path_type=Path),
-    metavar="F.h5",
-    required=True,
-    help="Result of analyze --analysis anomaly on rows the model was not trained on.",
-)
+@shared.against_reference("The new rows, as they came.")
 @click.option(
     "--block",
     type=click.IntRange(min=30),

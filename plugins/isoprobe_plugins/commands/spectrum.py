@@ -31,7 +31,7 @@ _BAR = 12
         "isoprobe spectrum vae.pth --metric bce --beta 1 --json | jq .latents[0]",
     ),
 )
-@click.argument("model", type=click.Path(path_type=Path))
+@shared.model
 @click.option("--metric", metavar="SPEC", help="Training loss. [default: the checkpoint's own]")
 @click.option(
     "--beta",
