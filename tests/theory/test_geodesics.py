@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -111,6 +115,29 @@ def test_a_swiss_roll() -> None:
     expected = ((arc(t[1]) - arc(t[0])) ** 2 + (height[1] - height[0]) ** 2).sqrt()
     found = solved(surface(roll), bent(ends[0], ends[1], 0.3))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)
+
+
+def saddle(z: Tensor) -> Tensor:
+    """A surface that no closed form covers, ``(..., 2)`` to ``(..., 3)``."""
+    u, v = z[..., 0], z[..., 1]
+    return torch.stack([u, v, 0.5 * torch.sin(2 * u) * v], dim=-1)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("geomstats") is None, reason="geomstats is not here")
+def test_a_second_opinion_where_no_closed_form_is() -> None:
+    """geomstats shoots along the geodesic equation; we lower an energy: the same lengths."""
+    a, b = random_pairs(3, 2, 0.8)
+    found = solved(surface(saddle), straight(a, b))
+    told = subprocess.run(
+        [sys.executable, "-m", "tests.theory.second_opinion"],
+        input=json.dumps(torch.stack([a, b], dim=1).tolist()),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    expected = torch.tensor(json.loads(told.stdout), dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)
+    assert (found > 1.01 * (a - b).norm(dim=1)).all()  # the surface is not a plane
 
 
 def test_a_metric_that_is_euclidean_nowhere() -> None:
