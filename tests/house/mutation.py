@@ -44,7 +44,7 @@ TESTS = {
     "isoprobe/theory/pooling.py": ["tests/theory/test_conditions.py"],
     "isoprobe/statistics/jackknife.py": ["tests/theory/test_conditions.py"],
     "isoprobe/statistics/quantiles.py": ["tests/theory/test_conditions.py"],
-    "isoprobe/theory/judge.py": [
+    "isoprobe/theory/judge/": [
         "tests/theory/test_judge.py",
         "tests/theory/test_diagnosis.py",
     ],

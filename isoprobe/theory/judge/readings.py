@@ -1,0 +1,103 @@
+"""Tell whether another reading of the posterior head fits where the one in hand does not."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from isoprobe.theory.judge.answers import Answer, Condition, Finding, failing, weigh
+from isoprobe.theory.judge.evidence import AS_READ, Evidence, Reading
+from isoprobe.theory.judge.words import moment_words, residual_words
+from isoprobe.theory.tolerances import TOLERANCES
+
+
+def fitting_reading(e: Evidence) -> Reading | None:
+    """Find another reading of the posterior that fits where the one in hand does not.
+
+    Args:
+        e: the evidence, with trials.
+
+    Returns:
+        The best one; None where none is clearly better.
+    """
+    ours = next((t for t in e.trials if t.name == AS_READ), None)
+    best: Reading | None = None
+    for trial in e.trials:
+        if trial.name == AS_READ or trial.misfit > TOLERANCES["reading"].value:
+            continue
+        if e.baseline is not None and trial.distortion > 0.98 * e.baseline:
+            continue
+        if ours is not None and trial.distortion > 1.05 * ours.distortion:
+            continue
+        better = ours is None or trial.misfit < TOLERANCES["reading_ratio"].value * ours.misfit
+        if better and _closer(e, trial, best):
+            best = trial
+    return best
+
+
+def declaring_reading(e: Evidence) -> tuple[Reading, float] | None:
+    """A reading that fits as well as the one in hand and shows the declared beta, and that beta."""
+    ours = next((t for t in e.trials if t.name == AS_READ), None)
+    if ours is None or e.declared is None or e.beta is None:
+        return None
+    found: list[tuple[float, Reading, float]] = []
+    for trial in e.trials:
+        # both were tried on the same few rows, so that their ratio is known better than either
+        beta = float(e.beta.value[0]) * trial.beta / ours.beta
+        off = abs(float(np.log(beta / e.declared)))
+        fits = trial.misfit < ours.misfit and trial.distortion <= 1.05 * ours.distortion
+        if trial.name != AS_READ and fits and off <= TOLERANCES["beta"].value:
+            found.append((off, trial, beta))
+    if not found:
+        return None
+    _, reading, beta = min(found, key=lambda f: f[0])
+    return reading, beta
+
+
+def _closer(e: Evidence, trial: Reading, best: Reading | None) -> bool:
+    """Whether a reading is to be preferred to the best so far."""
+    if best is None:
+        return True
+
+    def cost(reading: Reading) -> float:
+        known = 0.0 if e.declared is None else abs(float(np.log(reading.beta / e.declared)))
+        return reading.misfit + known
+
+    return cost(trial) < cost(best)
+
+
+def misread(e: Evidence, reading: Reading, reasons: list[str]) -> Finding:
+    """Say that the posterior head is misread, and which reading fits."""
+    ours = next((t for t in e.trials if t.name == AS_READ), None)
+    first = (
+        "; ".join(reasons) if reasons else "the posterior as read fits neither decoder nor prior"
+    )
+    then = f"misfit {reading.misfit:.2g}" + (f" for {ours.misfit:.2g}" if ours else "")
+    shown = f"beta {reading.beta:.3g}"
+    if e.declared is not None:
+        shown += f", {e.declared:.3g} declared"
+    causes: tuple[str, ...] = ("scale-head",)
+    advice = "the posterior head is misread: declare its form (--option head=..., or the adapter's)"
+    if e.fixed_scale:
+        causes = ("scale-head", "fixed-scale")
+        first += ", and sigma is the same for every row"
+        advice = f"either {advice}; or sigma was fixed in training"
+    return Finding(
+        "scale-head", causes, f"{first}; it fits if {reading.name} ({then}; {shown})", advice
+    )
+
+
+def head(e: Evidence) -> tuple[list[Condition], list[Finding]]:
+    """Another reading of the head, where anything that rests on the head fails."""
+    reading = fitting_reading(e)
+    if reading is None:
+        return [], []
+    words: list[str] = []
+    for name in ("residual", "second", "centre"):
+        if name != "residual" and (e.spatial or e.own_draws):
+            continue
+        measured = e.deviation(name)
+        if weigh(name, measured, e.degrees(), samples=e.samples).answer is Answer.FAILS:
+            mask = np.zeros_like(e.used)
+            mask[e.used] = failing(name, measured, e.degrees())
+            words.append(residual_words(e, mask) if name == "residual" else moment_words(e))
+    return [], [misread(e, reading, words[:1])] if words else []
