@@ -55,6 +55,8 @@ FIGURES = ("beta", *PRINTED, DENSITY)
 _DRAWN = 64
 #: relative error that looking sigma up in a table leaves
 TABLED = 1e-5
+#: what that is relative to where the truth may be 0 (norm + sigma^2 - 1)
+SCALE = {"residual": 1.0}
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def held(trial: Trial) -> dict[str, list[bool]]:
     if beta.ci95 is not None:
         found["beta"] = (np.array(beta.ci95[0]), np.array(beta.ci95[1]))
     held_by = {
-        figure: np.ravel(_holds(low, high, truth[figure])).tolist()
+        figure: np.ravel(_holds(low, high, truth[figure], SCALE.get(figure, 0.0))).tolist()
         for figure, (low, high) in found.items()
     }
     exact = models()[trial.model].expected_distortion(rows[:_DRAWN])
@@ -170,10 +172,10 @@ def held(trial: Trial) -> dict[str, list[bool]]:
     return {**held_by, DENSITY: _holds(value - half, value + half, exact).tolist()}
 
 
-def _holds(low: np.ndarray, high: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def _holds(low: np.ndarray, high: np.ndarray, truth: np.ndarray, scale: float = 0.0) -> np.ndarray:
     """Whether intervals hold the truth; where there is no noise and the value is right, nothing."""
     low, high, truth = np.atleast_1d(low), np.atleast_1d(high), np.atleast_1d(truth)
-    slack = TABLED * np.abs(truth)
+    slack = TABLED * np.maximum(np.abs(truth), scale)
     held: np.ndarray = (low - slack <= truth) & (truth <= high + slack)
     exact = held & (high - low <= 2 * slack)
     return held[~exact]

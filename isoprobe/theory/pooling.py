@@ -52,6 +52,25 @@ def latent_weights(each: Estimate, weights: np.ndarray) -> np.ndarray:
     return counted
 
 
+def pooled_sums(above: np.ndarray, below: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum over latents; those whose ratio disagrees with the others' count less.
+
+    Args:
+        above: block sums by latent, ``(BLOCKS, k)``.
+        below: the same of the denominator.
+
+    Returns:
+        Both block sums over latents, ``(BLOCKS,)``: what a figure that takes the pooled ratio
+        needs to have an error.
+    """
+    each = jackknife(lambda a, b: a / b, above, below)
+    finite = np.isfinite(each.value)
+    weights = np.where(finite, np.abs(below.sum(axis=0)), 0.0)
+    safe = Estimate(np.where(finite, each.value, 0.0), each.se, each.low, each.high)
+    counted = latent_weights(safe, weights)
+    return above @ counted, below @ counted
+
+
 @stated("Stationarity (beyond)")
 def pooled_ratio(above: np.ndarray, below: np.ndarray) -> Estimate | None:
     """Ratio of sums over samples and latents; latents that disagree with the others count less.
@@ -67,10 +86,5 @@ def pooled_ratio(above: np.ndarray, below: np.ndarray) -> Estimate | None:
     """
     if above.shape[1] == 0 or not below.any():
         return None
-    each = jackknife(lambda a, b: a / b, above, below)
-    finite = np.isfinite(each.value)
-    weights = np.where(finite, np.abs(below.sum(axis=0)), 0.0)
-    safe = Estimate(np.where(finite, each.value, 0.0), each.se, each.low, each.high)
-    counted = latent_weights(safe, weights)
-    pooled = jackknife(lambda a, b: a / b, above @ counted, below @ counted)
+    pooled = jackknife(lambda a, b: a / b, *pooled_sums(above, below))
     return pooled if np.isfinite(pooled.value) else None

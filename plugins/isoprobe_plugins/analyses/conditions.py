@@ -22,7 +22,7 @@ from isoprobe.theory.conditions import (
 )
 from isoprobe.theory.formulas import excess, kl_divergence, objective, residual
 from isoprobe.theory.judge import used_latents
-from isoprobe.theory.pooling import pooled_ratio
+from isoprobe.theory.pooling import pooled_ratio, pooled_sums
 from isoprobe.theory.stated import cite
 from isoprobe_plugins.analyses.variables import latent, scalar
 
@@ -145,6 +145,10 @@ class Conditions(Analysis):
         room, stationary = sums.column(ROOM), sums.column(STATIONARY)
         mean, square = self._column("mean"), self._column("square")
         count = np.broadcast_to(self.sums.counts[:, None] * 1.0, mean.shape)
+        # beta is estimated on the same samples: what it divides has an error only together with it
+        above, below = (part[:, None] for part in pooled_sums(stationary[:, used], room[:, used]))
+        if not beta > 0:
+            below = below * np.nan
         gain = jackknife(lambda t, c: gain_error(t, c, beta), *self._both("answer", "curvature"))
         shift = jackknife(lambda t, c: gain_error(t, c, beta), *self._both("slope", "sharp"))
         return {
@@ -153,13 +157,15 @@ class Conditions(Analysis):
             ),
             **_with_error(
                 "answer",
-                jackknife(lambda c, s: s / c / beta, count, stationary),
+                jackknife(lambda c, s, a, b: s * b / a / c, count, stationary, above, below),
                 residual,
                 "norm by stationarity, at the recovered beta",
             ),
             **_with_error(
                 "residual",
-                jackknife(lambda c, s, r: (s / beta - r) / c, count, stationary, room),
+                jackknife(
+                    lambda c, s, r, a, b: (s * b / a - r) / c, count, stationary, room, above, below
+                ),
                 residual,
                 "norm by stationarity + sigma_j^2 - 1, at the recovered beta",
             ),
