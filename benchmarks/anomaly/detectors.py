@@ -31,8 +31,7 @@ def others(train: np.ndarray, seed: int) -> Callable[[np.ndarray], Scores]:
     from isoprobe.registry.lookup import installed
     from isoprobe.theory.scores import SCORES, Mahalanobis, score_of, weighted_loss
     from isoprobe.theory.weighted import log_weights
-    from isoprobe_trainers.table.fit import fit
-    from isoprobe_trainers.table.train import as_vae
+    from isoprobe_trainers.table.train import as_vae, fit
 
     trained = fit(_cells(train), seed, "rows")
     beta = trained.beta
@@ -72,11 +71,10 @@ def untrained(train: np.ndarray, seed: int) -> Callable[[np.ndarray], Scores]:
     from isoprobe.registry.lookup import installed
     from isoprobe_plugins.architectures.skip import Skip
     from isoprobe_trainers.table.columns import learn_recipe
-    from isoprobe_trainers.table.fit import WIDTHS
-    from isoprobe_trainers.table.train import as_vae
+    from isoprobe_trainers.table.train import SIZES, as_vae
 
     recipe = learn_recipe(_cells(train), "rows")
-    config = {"input_shape": [recipe.size], "widths": list(WIDTHS), "latent_size": 8}
+    config = {"input_shape": [recipe.size], "widths": list(SIZES.widths), "latent_size": 8}
     torch.manual_seed(seed)
     vae = as_vae(Skip().build(config), 1.0, {})
     objective = Objective(vae, installed().metric("sse"))

@@ -37,8 +37,7 @@ def rows(count: int, seed: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def vae() -> VAE:
     """The linear VAE of these columns: one latent, noise 0.7."""
-    from isoprobe_trainers.table.fit import started
-    from isoprobe_trainers.table.train import as_vae
+    from isoprobe_trainers.table.train import as_vae, started
 
     direction = np.full((COLUMNS, 1), 1 / np.sqrt(COLUMNS))
     linear = LinearVae(np.zeros(COLUMNS), direction, np.array([3.7]), 0.7)
@@ -123,8 +122,7 @@ def test_blocks_follow_time_and_out_of_order_is_refused(vae: VAE, reference: Pat
 def test_the_command_says_it_and_draws_it(
     tmp_path: Path, vae: VAE, reference: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from isoprobe_trainers.table.fit import fit
-    from isoprobe_trainers.table.train import write
+    from isoprobe_trainers.table.train import fit, write
 
     cells = {name: rows(300, 1)[:, place] for place, name in enumerate(NAMES)}
     trained = fit(cells)

@@ -18,15 +18,15 @@ from isoprobe.errors import CheckpointError, OptionError
 from isoprobe.probe.objective import Objective, parts
 from isoprobe.registry.lookup import installed
 from isoprobe_trainers.anomaly import distinct
-from isoprobe_trainers.anomaly import ensemble as anomaly_ensemble
 from isoprobe_trainers.anomaly import train as anomaly
-from isoprobe_trainers.anomaly.ensemble import AnomalyEnsemble, LeakyMLP
 from isoprobe_trainers.anomaly.recipes import RECIPES, Recipe, recipe_of
 from isoprobe_trainers.anomaly.tables import Split, Table
+from isoprobe_trainers.anomaly.train import TRANSFORMS, AnomalyEnsemble
+from isoprobe_trainers.common.batched import LeakyMLP
 from isoprobe_trainers.common.training import generator
 
 CPU = torch.device("cpu")
-TINY = Recipe("thyroid", (6, 4), 2, "leaky_relu", "l2", 60.0, 30.0, 10, 0.1)
+TINY = Recipe("thyroid", (6, 4), 2, "leaky_relu", "l2", 60.0, 30.0, 10, 0.1, batch=16)
 
 
 def table(seed=0, rows=90, inputs=5):
@@ -42,8 +42,7 @@ def halves(count=90, train=40):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Batches of 16 rows, and tables made here in place of files; members differ in their rows."""
-    monkeypatch.setattr(anomaly_ensemble, "BATCH", 16)
+    """Tables made here in place of files; members differ in their rows."""
     monkeypatch.setattr(anomaly, "load", lambda name, seed: table(seed))
     monkeypatch.setattr(anomaly, "split", lambda table, seed: halves(train=40 - 3 * seed))
 
@@ -98,7 +97,7 @@ def test_losses_are_those_of_the_paper_written_out():
 
 def test_an_exact_reconstruction_has_a_finite_gradient_under_the_norm():
     difference = torch.zeros(2, 3, 4, requires_grad=True)
-    anomaly_ensemble.TRANSFORMS["l2"](difference).sum().backward()
+    TRANSFORMS["l2"](difference).sum().backward()
     assert torch.equal(difference.grad, torch.zeros(2, 3, 4))
 
 
@@ -242,7 +241,6 @@ def test_a_killed_training_resumes_to_the_same_weights(
     monkeypatch.setattr(anomaly, "load", lambda name, seed: repeating(seed))
     recipe = replace(TINY, epochs=20, merge=merge)
     whole = anomaly.train(recipe, [0, 1], tmp_path / "whole", CPU)
-    monkeypatch.setattr(anomaly, "SAVE_EVERY", 0.0)
     run_epoch, epochs = AnomalyEnsemble.run_epoch, []
 
     def killed(self, epoch):
@@ -254,7 +252,7 @@ def test_a_killed_training_resumes_to_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(AnomalyEnsemble, "run_epoch", killed)
         with pytest.raises(KeyboardInterrupt):
-            anomaly.train(recipe, [0, 1], tmp_path / "parts", CPU)
+            anomaly.train(recipe, [0, 1], tmp_path / "parts", CPU, save_every=-1.0)
     parts = anomaly.train(recipe, [0, 1], tmp_path / "parts", CPU, resume=True)
     for path, other in zip(whole, parts, strict=True):
         weights = load_file(other)
@@ -270,15 +268,14 @@ def test_a_disk_that_fills_up_is_one_clear_line_and_nothing_is_lost(
     """Nothing can grow beyond two kilobytes: less than a resume file needs, or a checkpoint."""
     recipe = replace(TINY, epochs=20)
     (expected,) = anomaly.train(recipe, [0], tmp_path / "whole", CPU)
-    monkeypatch.setattr(anomaly, "SAVE_EVERY", 0.0)
     out = tmp_path / "parts"
     with monkeypatch.context() as patch:
         patch.setattr(anomaly, "_keep", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            anomaly.train(recipe, [0], out, CPU)
+            anomaly.train(recipe, [0], out, CPU, save_every=-1.0)
     before = (out / "thyroid_resume.pt").read_bytes()
     with capped(2000), pytest.raises(CheckpointError, match="cannot write|could not write") as full:
-        anomaly.train(recipe, [0], out, CPU, resume=True)
+        anomaly.train(recipe, [0], out, CPU, resume=True, save_every=-1.0)
     assert "\n" not in str(full.value)
     assert (out / "thyroid_resume.pt").read_bytes() == before
     assert not [p for p in out.rglob("*") if "partial" in p.name]
@@ -295,11 +292,10 @@ def test_a_resume_file_of_another_training_is_refused(small, tmp_path, monkeypat
     monkeypatch.setattr(
         AnomalyEnsemble, "held_out_objective", lambda self: [float("nan")] * len(self.rows)
     )
-    monkeypatch.setattr(anomaly, "SAVE_EVERY", 0.0)
     recipe = replace(TINY, epochs=20)
     with pytest.raises(CheckpointError, match="no longer finite after 2 epochs"):
-        anomaly.train(recipe, [0], tmp_path, CPU)
-    with pytest.raises(CheckpointError, match="other seeds or another schedule"):
+        anomaly.train(recipe, [0], tmp_path, CPU, save_every=-1.0)
+    with pytest.raises(CheckpointError, match="belongs to another training"):
         anomaly.train(TINY, [0], tmp_path, CPU, resume=True)
 
 

@@ -18,13 +18,9 @@ from isoprobe.registry.lookup import installed
 from isoprobe.run.opening import open_data
 from isoprobe.testing.data_sources import check_data_source
 from isoprobe_trainers.common import files
-from isoprobe_trainers.common.training import JsonLog
-from isoprobe_trainers.images import mnist
-from isoprobe_trainers.images import train as iterations
-from isoprobe_trainers.images.mnist import PAPER, digits_run
+from isoprobe_trainers.common.training import JsonLog, load_state, save_state
 from isoprobe_trainers.images.mnist_source import DigitsDataset, DigitsSource
-from isoprobe_trainers.images.train import train
-from isoprobe_trainers.images.trainer import Run, Trainer
+from isoprobe_trainers.images.train import PAPER, Run, Trainer, digits_run, train
 
 CPU = torch.device("cpu")
 DENSE = {
@@ -135,7 +131,6 @@ def test_a_killed_training_resumes_to_the_same_weights_and_log(
     tmp_path, monkeypatch, run, data, stop_after
 ):
     whole = train(run, rows(data), 30, tmp_path / "whole", CPU)
-    monkeypatch.setattr(iterations, "SAVE_EVERY", 0.0)
     advance, steps = Trainer.advance, []
 
     def killed(self):
@@ -147,7 +142,7 @@ def test_a_killed_training_resumes_to_the_same_weights_and_log(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "advance", killed)
         with pytest.raises(KeyboardInterrupt):
-            train(run, rows(data), 30, tmp_path / "parts", CPU)
+            train(run, rows(data), 30, tmp_path / "parts", CPU, save_every=0.0)
     parts = train(run, rows(data), 30, tmp_path / "parts", CPU, resume=True)
     weights = load_file(parts)
     assert all(torch.equal(t, weights[name]) for name, t in load_file(whole).items())
@@ -157,19 +152,26 @@ def test_a_killed_training_resumes_to_the_same_weights_and_log(
     assert [p.name for p in (tmp_path / "parts").iterdir() if "resume" in p.name] == []
 
 
-def test_a_disk_that_fills_up_is_one_clear_line_and_nothing_is_lost(tmp_path, monkeypatch, capped):
+def interrupted(out, run=BCE, after=3):
+    """Train until some steps are taken, a resume file written after each."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        advance = Trainer.advance
+        patch.setattr(Trainer, "advance", lambda t: advance(t) if t.done < after else interrupt())
+        train(run, rows(VALUES), 30, out, CPU, save_every=-1.0)
+    return out / f"{run.name}_resume.pt"
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_a_disk_that_fills_up_is_one_clear_line_and_nothing_is_lost(tmp_path, capped):
     """Nothing can grow beyond two kilobytes: less than a resume file needs, or a checkpoint."""
-    whole = train(BCE, rows(VALUES), 30, tmp_path / "whole", CPU)
-    monkeypatch.setattr(iterations, "SAVE_EVERY", 0.0)
-    trainer, out = Trainer(BCE, rows(VALUES), 30, CPU), tmp_path / "parts"
-    for _ in range(3):
-        trainer.advance()
-    out.mkdir()
-    resume_file = out / "bce_resume.pt"
-    iterations.save_state(resume_file, trainer.state(1.0))
+    whole, out = train(BCE, rows(VALUES), 30, tmp_path / "whole", CPU), tmp_path / "parts"
+    resume_file = interrupted(out)
     before = resume_file.read_bytes()
     with capped(2000), pytest.raises(CheckpointError, match="cannot write") as full:
-        train(BCE, rows(VALUES), 30, out, CPU, resume=True)
+        train(BCE, rows(VALUES), 30, out, CPU, resume=True, save_every=0.0)
     assert "\n" not in str(full.value)
     assert resume_file.read_bytes() == before
     weights = load_file(train(BCE, rows(VALUES), 30, out, CPU, resume=True))
@@ -215,12 +217,11 @@ def test_what_cannot_be_is_refused(tmp_path):
         train(BCE, rows(VALUES * torch.nan), 30, tmp_path / "nan", CPU)
 
 
-def test_a_resume_file_of_another_training_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(iterations, "SAVE_EVERY", 0.0)
-    trainer = Trainer(BCE, rows(VALUES), 30, CPU)
-    state = trainer.state(1.0)
-    state["run"]["seed"] = 5
-    iterations.save_state(tmp_path / "bce_resume.pt", state)
+def test_a_resume_file_of_another_training_is_refused(tmp_path):
+    resume_file = interrupted(tmp_path)
+    state = load_state(resume_file)
+    state["identity"]["seed"] = 5
+    save_state(resume_file, state)
     with pytest.raises(CheckpointError, match="another training"):
         train(BCE, rows(VALUES), 30, tmp_path, CPU, resume=True)
 
@@ -245,13 +246,12 @@ def digits(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
     made = DigitsDataset("mnist/train", images, np.arange(20, dtype=np.uint8) % 10)
     monkeypatch.setattr(DigitsSource, "open", lambda self, spec, vae=None: made)
-    monkeypatch.setattr(mnist, "BATCH", 8)
-    monkeypatch.setattr(mnist, "WIDTHS", (16,))
     return images
 
 
 def test_the_command_trains_and_the_checkpoint_is_analysed_on_its_own_data(digits, tmp_path):
     arguments = ["train", "mnist", "--iterations", "3", "--latents", "2", "--lam", "784"]
+    arguments += ["--batch-size", "8", "--width", "16"]
     done = CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path), "--device", "cpu"])
     assert done.exit_code == 0, done.output
     path = tmp_path / "mnist_lam784_n2_seed0.safetensors"

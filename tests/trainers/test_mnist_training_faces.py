@@ -16,7 +16,7 @@ from isoprobe.errors import DataError, OptionError
 from isoprobe.registry.lookup import installed
 from isoprobe.run.opening import open_data
 from isoprobe_trainers.common import files
-from isoprobe_trainers.images.celeba import faces_run
+from isoprobe_trainers.images.train import faces_run
 
 
 def jpeg(size, seed):

@@ -5,27 +5,27 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 from scipy.stats import spearmanr
 
-from isoprobe.cli.group import cli
 from isoprobe.contracts import Dataset, Variable
 from isoprobe.errors import CheckpointError
 from isoprobe.registry.lookup import installed
+from isoprobe_trainers.commands.reproduce import Settings
 from isoprobe_trainers.common.records import Record
-from isoprobe_trainers.images import experiments as latent_experiments
-from isoprobe_trainers.images import mnist
 from isoprobe_trainers.images.celeba_source import FacesSource
 from isoprobe_trainers.images.experiments import (
     PRINTED,
     WALKED,
     Latents,
+    Sizes,
     provide,
     report,
+    reproduce,
     runs_of,
 )
 from isoprobe_trainers.images.mnist_source import DigitsDataset, DigitsSource
+from isoprobe_trainers.images.train import digits_run
 from isoprobe_trainers.images.walks import Walks, walks_of
 from isoprobe_trainers.images.walks import report as report_walks
 
@@ -75,18 +75,26 @@ def digits(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
     made = DigitsDataset("mnist/train", images, np.zeros(40, dtype=np.uint8))
     monkeypatch.setattr(DigitsSource, "open", lambda self, spec, vae=None: made)
-    monkeypatch.setattr(mnist, "BATCH", 8)
-    monkeypatch.setattr(mnist, "WIDTHS", (16,))
-    monkeypatch.setattr(mnist, "PAPER", ((3, 784.0), (2, 784.0)))
-    monkeypatch.setattr(latent_experiments, "PAPER", ((3, 784.0), (2, 784.0)))
-    monkeypatch.setattr(latent_experiments, "QUICK_DIGITS", 4)
 
 
-def test_the_command_trains_analyses_and_reuses(digits, tmp_path):
-    arguments = ["reproduce", "fig28", "--quick", "--device", "cpu", "--out", str(tmp_path)]
-    arguments += ["--records", str(tmp_path / "kept")]
-    done = CliRunner().invoke(cli, arguments)
-    assert done.exit_code == 0, done.output
+SMALL = Sizes(
+    digits=((3, 784.0), (2, 784.0)), batch=8, widths=(16,), channels=2, dense=(8,),
+    quick_digits=4, quick_faces=1, quick_batch=4,
+)  # fmt: skip
+
+
+def quickly(name, out, capsys):
+    """Reproduce a figure at small sizes; return what is printed."""
+    settings = Settings(
+        quick=True, out=out, seeds=1, device="cpu", compile_step=False, records=out / "kept"
+    )
+    reproduce([name], settings, SMALL)
+    settings.attempts.conclude()
+    return capsys.readouterr().out
+
+
+def test_a_figure_is_trained_analysed_and_reused(digits, tmp_path, capsys):
+    printed = quickly("fig28", tmp_path, capsys)
     kept = msgspec.json.decode(
         (tmp_path / "kept" / "mnist_lam784_n3_seed0.json").read_bytes(), type=Record
     )
@@ -94,18 +102,17 @@ def test_the_command_trains_analyses_and_reuses(digits, tmp_path):
         "MNIST, 3 latents", "cpu", "4 of 50,000 iterations"
     )  # fmt: skip
     assert kept.values["inverse_variance"] == sorted(kept.values["inverse_variance"], reverse=True)
-    assert done.stdout.count("4 iterations; mean norm of the used latents") == 2
+    assert printed.count("4 iterations; mean norm of the used latents") == 2
     name = "mnist_lam784_n3_seed0"
     images = tmp_path / "quick" / "images"
     paths = [images / f"{name}.safetensors", images / f"{name}_norms500.h5"]
     drawn = tmp_path / "quick" / "figures" / f"fig28_{name}.svg"
-    assert f"figure: {drawn}; result: {paths[1]}" in done.stdout
+    assert f"figure: {drawn}; result: {paths[1]}" in printed
     text = drawn.read_text()
     assert "prior" in text
     assert "norm" in text
     written = [path.stat().st_mtime_ns for path in paths]
-    again = CliRunner().invoke(cli, arguments)
-    assert again.stdout == done.stdout
+    assert quickly("fig28", tmp_path, capsys) == printed
     assert [path.stat().st_mtime_ns for path in paths] == written
 
 
@@ -159,22 +166,15 @@ def test_the_rank_correlation_is_that_of_scipy():
     assert walks.rank_correlation == pytest.approx(spearmanr(change, inverse).statistic)
 
 
-def test_walks_are_drawn_from_a_small_model(monkeypatch, tmp_path):
+def test_walks_are_drawn_from_a_small_model(monkeypatch, tmp_path, capsys):
     """Figure 6 from training to picture, with faces and network made small."""
     noise = np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3), dtype=np.uint8)
     made = ArrayFaces(noise)
     monkeypatch.setattr(FacesSource, "open", lambda self, spec, vae=None: made)
-    small = latent_experiments.faces_run(32, decomposed=True, channels=2, iterations=1, batch=4)
-    small.config.update(encoder_widths=[8], decoder_widths=[8])
-    monkeypatch.setattr(latent_experiments, "faces_run", lambda *a, **k: small)
-    monkeypatch.setattr(latent_experiments, "QUICK_FACES", 1)
-    monkeypatch.setattr(latent_experiments, "QUICK_BATCH", 4)
-    arguments = ["reproduce", "fig6", "--quick", "--device", "cpu", "--out", str(tmp_path)]
-    done = CliRunner().invoke(cli, arguments)
-    assert done.exit_code == 0, done.output
-    assert "rank correlation of the change with E[sigma^-2] over 32 latents" in done.stdout
+    printed = quickly("fig6", tmp_path, capsys)
+    assert "rank correlation of the change with E[sigma^-2] over 32 latents" in printed
     (drawn,) = (tmp_path / "quick" / "figures").iterdir()
-    assert drawn.name == f"fig6_{small.name}.png"
+    assert drawn.name == "fig6_celeba64_decomposed_n32_c2_seed0.png"
     with Image.open(drawn) as picture:
         assert min(picture.size) > 500
 
@@ -198,8 +198,8 @@ class ArrayFaces(Dataset):
 
 
 def test_a_checkpoint_of_another_schedule_is_not_passed_off(digits, tmp_path):
-    run = runs_of("fig28", quick=True)[0]
+    run = runs_of("fig28", quick=True, sizes=SMALL)[0]
     provide(run, tmp_path, "cpu")
-    longer = latent_experiments.digits_run("mnist", 3, 784.0, iterations=9)
+    longer = digits_run("mnist", 3, 784.0, iterations=9, batch=8, widths=(16,))
     with pytest.raises(CheckpointError, match="another schedule"):
         provide(longer, tmp_path, "cpu")

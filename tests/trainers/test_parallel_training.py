@@ -35,12 +35,12 @@ from tests.trainers.test_parallel_training import RUN
 out, stop, resume = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume"
 advance = iterations.Trainer.advance
 def stopping(self):
-    if self.step == stop:
+    if self.done == stop:
         raise SystemExit(3)
     return advance(self)
 iterations.Trainer.advance = stopping
-iterations.SAVE_EVERY = 0.0
-iterations.train(RUN, lambda c: PICTURES[c], 30, out, torch.device("cpu"), resume=resume)
+rows = lambda chosen: PICTURES[chosen]
+iterations.train(RUN, rows, 30, out, torch.device("cpu"), resume=resume, save_every=0.0)
 """
 
 

@@ -10,25 +10,21 @@ import pytest
 import torch
 
 import isoprobe
-from isoprobe_trainers.anomaly import recorded
 from isoprobe_trainers.anomaly.dagmm import Mixture
-from isoprobe_trainers.anomaly.ensemble import AnomalyEnsemble
 from isoprobe_trainers.anomaly.radogaga_recorded import RadogagaEnsemble
 from isoprobe_trainers.anomaly.recipes import Recipe
-from isoprobe_trainers.anomaly.recorded import RecordedEnsemble
+from isoprobe_trainers.anomaly.recorded import Batches, CardEpochs, fixed
 from isoprobe_trainers.anomaly.scores import scores
 from isoprobe_trainers.anomaly.tables import Split, Table
-from isoprobe_trainers.anomaly.train import kept_path, train
+from isoprobe_trainers.anomaly.train import AnomalyEnsemble, kept_path, train
 from isoprobe_trainers.common.graphs import adam, set_rate, together
 from isoprobe_trainers.common.training import Schedule
 from isoprobe_trainers.images.courses import milestones, point
-from isoprobe_trainers.images.recorded import RecordedTrainer
-from isoprobe_trainers.images.trainer import Trainer
+from isoprobe_trainers.images.train import Trainer
 from isoprobe_trainers.toy.data import generate
-from isoprobe_trainers.toy.group import Group
 from isoprobe_trainers.toy.members import Member
-from isoprobe_trainers.toy.recorded import RecordedGroup
 from isoprobe_trainers.toy.source import parse
+from isoprobe_trainers.toy.train import Group
 from tests.trainers.test_mnist_training import BCE, PICTURES, SSIM, VALUES, rows
 
 CPU = torch.device("cpu")
@@ -41,7 +37,7 @@ def weights(module):
 
 
 def finished(trainer):
-    while trainer.step < trainer.run.iterations:
+    while trainer.done < trainer.run.iterations:
         trainer.advance()
     return weights(trainer.module)
 
@@ -52,7 +48,7 @@ def finished(trainer):
 @pytest.mark.parametrize(("run", "data"), [(FALLING, VALUES), (DECOMPOSED, PICTURES)])
 def test_an_epoch_at_a_time_ends_in_the_plain_trainers_weights(run, data):
     plain = Trainer(run, rows(data), 30, CPU)
-    fast = RecordedTrainer(run, rows(data), 30, CPU)
+    fast = Trainer(run, rows(data), 30, CPU, record=True)
     for expected, found in zip(finished(plain), finished(fast), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
@@ -60,7 +56,7 @@ def test_an_epoch_at_a_time_ends_in_the_plain_trainers_weights(run, data):
 def test_parts_are_means_over_the_steps_taken():
     plain = Trainer(FALLING, rows(VALUES), 30, CPU)
     each = [plain.advance() for _ in range(7)]
-    found = RecordedTrainer(FALLING, rows(VALUES), 30, CPU).advance()
+    found = Trainer(FALLING, rows(VALUES), 30, CPU, record=True).advance()
     for name, value in found.items():
         assert value == pytest.approx(np.mean([parts[name] for parts in each]), rel=1e-5)
 
@@ -70,15 +66,15 @@ def test_a_training_goes_on_from_the_plain_trainers_state():
     begun = Trainer(FALLING, rows(VALUES), 30, CPU)
     for _ in range(9):  # in the middle of an epoch
         begun.advance()
-    fast = RecordedTrainer(FALLING, rows(VALUES), 30, CPU)
-    fast.restore(deepcopy(begun.state(0.0)))
+    fast = Trainer(FALLING, rows(VALUES), 30, CPU, record=True)
+    fast.restore(deepcopy(begun.state()))
     for plain, found in zip(finished(expected), finished(fast), strict=True):
         torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-6)
 
 
 def test_a_course_is_the_public_analysis_and_changes_nothing():
     run = replace(BCE, iterations=7, dataset="none")
-    trainer = RecordedTrainer(run, rows(VALUES), 30, CPU)
+    trainer = Trainer(run, rows(VALUES), 30, CPU, record=True)
     trainer.advance()
     before = weights(trainer.module)
     found = point(trainer, VALUES.numpy())
@@ -101,7 +97,7 @@ def test_a_recorded_group_trains_the_plain_groups_members():
     members = [Member("toy/mix:seed=0,samples=260", "sse", 100.0, seed) for seed in (0, 1)]
     data = {m.data: torch.from_numpy(generate(parse(m.data)).x) for m in members}
     schedule = Schedule(epochs=3, batch=64, lr=1e-3, decay=0.5)
-    plain, fast = Group(members, data, schedule), RecordedGroup(members, data, schedule)
+    plain, fast = (Group(members, data, schedule, record=record) for record in (False, True))
     for epoch in range(3):
         torch.testing.assert_close(fast.run_epoch(epoch), plain.run_epoch(epoch))
     for expected, found in zip(plain.parameters(), fast.parameters(), strict=True):
@@ -123,25 +119,29 @@ def halves(count=90, train=40):
     return Split(order[:train], order[train : train + 5], order[train + 5 :])
 
 
-def made(kind, recipe=TINY):
+def made(kind, recipe=TINY, **options):
     tables = [table(0), table(1)]
-    return kind(recipe, [0, 1], tables, [halves(), halves(train=33)], CPU)
+    return kind(recipe, [0, 1], tables, [halves(), halves(train=33)], CPU, **options)
 
 
-@pytest.fixture
-def small(monkeypatch):
+def drawn_ahead():
     """Batches of 16 rows, drawn for two epochs at once."""
-    monkeypatch.setattr(recorded, "BATCH", 16)
-    monkeypatch.setattr(recorded, "_AHEAD", 6)
+    ensemble = made(AnomalyEnsemble, record=True)
+    batches = Batches(ensemble.train, fixed([40, 33], 16), ahead=6)
+    noise = [(TINY.latents, torch.Tensor.normal_)]
+    ensemble.card = CardEpochs(
+        ensemble.step, ensemble.optimizer, ensemble.rows, batches, [0, 1], noise
+    )
+    return ensemble
 
 
-def test_every_row_is_taken_once_an_epoch(small):
-    ensemble = made(RecordedEnsemble)
-    batches = ensemble.batches
+def test_every_row_is_taken_once_an_epoch():
+    ensemble = drawn_ahead()
+    batches, draws = ensemble.card.batches, ensemble.card.draws
     assert (batches.steps, batches.epochs) == (3, 2)
     orders = []
     for _ in range(5):
-        batches.begin(lambda: None, ensemble.draws)
+        batches.begin(lambda: None, draws)
         taken = [[], []]
         for _ in range(batches.steps):
             chosen, share = batches.next()
@@ -156,7 +156,7 @@ def test_every_row_is_taken_once_an_epoch(small):
 
 
 def test_without_noise_a_batch_of_all_rows_gives_the_plain_step():
-    plain, fast = made(AnomalyEnsemble), made(RecordedEnsemble)
+    plain, fast = made(AnomalyEnsemble), made(AnomalyEnsemble, record=True)
     for ensemble in (plain, fast):
         with torch.no_grad():
             ensemble.encoder.biases[-1][..., TINY.latents :] = -60
@@ -166,8 +166,8 @@ def test_without_noise_a_batch_of_all_rows_gives_the_plain_step():
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_resumed_among_epochs_drawn_ahead_it_ends_in_the_same_weights(small):
-    whole, begun, resumed = (made(RecordedEnsemble) for _ in range(3))
+def test_resumed_among_epochs_drawn_ahead_it_ends_in_the_same_weights():
+    whole, begun, resumed = (drawn_ahead() for _ in range(3))
     for epoch in range(3):
         begun.run_epoch(epoch)
     resumed.restore(deepcopy(begun.state()))
@@ -183,9 +183,10 @@ def test_resumed_among_epochs_drawn_ahead_it_ends_in_the_same_weights(small):
 def test_radogaga_together_has_the_losses_of_each_alone(transform):
     recipe = replace(TINY, transform=transform)
     ensemble = made(RadogagaEnsemble, recipe)
-    ensemble.batches.begin(lambda: None, ensemble.draws)
-    chosen, share = ensemble.batches.next()
-    x = ensemble.pool.take(chosen)
+    card = ensemble.card
+    card.batches.begin(lambda: None, card.draws)
+    chosen, share = card.batches.next()
+    x = card.pool.take(chosen)
     shape = (*chosen.shape, recipe.latents)
     # half of what dropout keeps is what the network gives outside of training
     found = ensemble.loss(x, share, torch.zeros(shape), torch.full((*chosen.shape, 10), 0.5))
@@ -248,7 +249,7 @@ def test_a_recording_takes_the_largest_divisor_up_to_48_steps():
 
 
 def test_a_rate_is_written_into_the_tensor_the_step_reads():
-    optimizer = adam([torch.nn.Parameter(torch.zeros(1))], 0.5, CPU)
+    optimizer = adam([torch.nn.Parameter(torch.zeros(1))], 0.5, CPU, record=True)
     held = optimizer.param_groups[0]["lr"]
     set_rate(optimizer, 0.25)
     assert optimizer.param_groups[0]["lr"] is held

@@ -15,7 +15,7 @@ import isoprobe
 from isoprobe.cli import main
 from isoprobe.errors import DataError
 from isoprobe.theory.detection import auroc
-from isoprobe_trainers.table import fit as fitting
+from isoprobe_trainers.table import train as fitting
 from isoprobe_trainers.table.columns import learn_recipe
 from isoprobe_trainers.table.linear import fit_linear
 

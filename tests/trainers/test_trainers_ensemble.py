@@ -18,13 +18,12 @@ from isoprobe.errors import CheckpointError, IsoprobeError, OptionError
 from isoprobe.registry.lookup import installed
 from isoprobe_trainers.common.batched import BatchedMLP
 from isoprobe_trainers.common.training import Clock, Schedule, generator, load_state, pick_device
-from isoprobe_trainers.toy import bench, ensemble
+from isoprobe_trainers.toy import bench
 from isoprobe_trainers.toy import train as toy
 from isoprobe_trainers.toy.data import generate
-from isoprobe_trainers.toy.ensemble import Ensemble
 from isoprobe_trainers.toy.members import Member
-from isoprobe_trainers.toy.objectives import OBJECTIVES, Radogaga
 from isoprobe_trainers.toy.source import parse
+from isoprobe_trainers.toy.train import OBJECTIVES, Ensemble, Radogaga
 
 CPU = torch.device("cpu")
 DATA = "toy/mix:seed=0,samples=260"
@@ -173,7 +172,11 @@ def test_members_differ_where_only_the_seed_does():
 def test_each_row_is_seen_once_an_epoch_in_an_order_of_its_own():
     members = [Member(DATA, seed=0), Member(OTHER, seed=1)]
     whole = Ensemble(members, Schedule(1, 130), CPU).groups
-    rows = torch.cat([g.rows[g._shuffled()] for g in whole])
+    taken = []
+    for group in whole:
+        group.steps.take = lambda chosen, noise, g=group: taken.append(g.rows[chosen[:2]]) or noise
+        group.run_epoch(0)
+    rows = torch.cat([seen.movedim(0, 1).flatten(1, 2) for seen in taken])
     for member, seen in zip(members, rows, strict=True):
         x = torch.from_numpy(generate(parse(member.data)).x)
         order = seen[:, 0].argsort()
@@ -185,10 +188,10 @@ def test_each_row_is_seen_once_an_epoch_in_an_order_of_its_own():
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 90])
 def test_groups_split_members_evenly_among_workers(workers, count):
     members = [Member(DATA, seed=s) for s in range(count)]
-    groups = list(ensemble._partition(members, workers, CPU))
+    groups = list(toy._partition(members, workers, CPU))
     assert [m for g in groups for m in g] == members
     sizes = [len(g) for g in groups]
-    assert max(sizes) <= ensemble.CPU_GROUP
+    assert max(sizes) <= toy.CPU_GROUP
     assert max(sizes) - min(sizes) <= 1
     assert len(groups) % workers == 0 or len(groups) == count
 
@@ -201,7 +204,7 @@ def weights_of(paths):
 
 
 def interrupted(monkeypatch, at, error=KeyboardInterrupt):
-    """Make the training save at every epoch, and stop as a kill would at the beginning of one."""
+    """Make a training stop as a kill would at the beginning of an epoch."""
     run_epoch = Ensemble.run_epoch
 
     def run(self, epoch):
@@ -209,7 +212,6 @@ def interrupted(monkeypatch, at, error=KeyboardInterrupt):
             raise error
         return run_epoch(self, epoch)
 
-    monkeypatch.setattr(toy, "SAVE_EVERY", -1.0)
     monkeypatch.setattr(Ensemble, "run_epoch", run)
 
 
@@ -219,8 +221,8 @@ def test_a_killed_training_resumes_to_the_same_bits(tmp_path, monkeypatch, at):
     straight = toy.train(MEMBERS, schedule, tmp_path / "straight", CPU)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupted(patch, at)
-        toy.train(MEMBERS, schedule, tmp_path / "killed", CPU)
-    assert load_state(tmp_path / "killed" / toy.RESUME_FILE)["epoch"] == at
+        toy.train(MEMBERS, schedule, tmp_path / "killed", CPU, save_every=-1.0)
+    assert load_state(tmp_path / "killed" / toy.RESUME_FILE)["done"] == at
     resumed = toy.train(MEMBERS, schedule, tmp_path / "killed", CPU, resume=True)
     for ours, theirs in zip(weights_of(resumed), weights_of(straight), strict=True):
         assert ours.keys() == theirs.keys()
@@ -238,16 +240,14 @@ def test_a_training_resumes_in_other_groups_than_it_was_saved_in(tmp_path, monke
     straight = toy.train(MEMBERS, SHORT, tmp_path / "straight", CPU)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupted(patch, 2)
-        toy.train(MEMBERS, SHORT, tmp_path / "killed", CPU)
-    monkeypatch.setattr(ensemble, "CPU_GROUP", 1)
-    resumed = toy.train(MEMBERS, SHORT, tmp_path / "killed", CPU, resume=True)
+        toy.train(MEMBERS, SHORT, tmp_path / "killed", CPU, save_every=-1.0)
+    resumed = toy.train(MEMBERS, SHORT, tmp_path / "killed", CPU, resume=True, most=1)
     for ours, theirs in zip(weights_of(resumed), weights_of(straight), strict=True):
         for name in ours:
             torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-5)
 
 
 def test_a_training_killed_among_its_checkpoints_resumes(tmp_path, monkeypatch):
-    monkeypatch.setattr(toy, "SAVE_EVERY", -1.0)
     export, written = toy._export, []
 
     def fail_at_second(group, index, path, record):
@@ -258,7 +258,7 @@ def test_a_training_killed_among_its_checkpoints_resumes(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(toy, "_export", fail_at_second)
-        toy.train(MEMBERS[:2], SHORT, tmp_path, CPU)
+        toy.train(MEMBERS[:2], SHORT, tmp_path, CPU, save_every=-1.0)
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
     paths = toy.train(MEMBERS[:2], SHORT, tmp_path, CPU, resume=True)
     assert all(path.exists() for path in paths)
@@ -283,7 +283,7 @@ def test_divergence_is_named(tmp_path):
 def test_a_resume_file_of_another_training_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupted(patch, 1)
-        toy.train(MEMBERS[:1], SHORT, tmp_path, CPU)
+        toy.train(MEMBERS[:1], SHORT, tmp_path, CPU, save_every=-1.0)
     with pytest.raises(CheckpointError, match="other models or another schedule"):
         toy.train(MEMBERS[:1], replace(SHORT, lr=2e-3), tmp_path, CPU, resume=True)
     (tmp_path / toy.RESUME_FILE).write_bytes(b"nonsense")
@@ -422,9 +422,9 @@ def test_time_spent_before_an_interruption_counts():
     assert 50 <= spent["cpu_seconds"] < 110
 
 
-def test_the_benchmark_counts_model_steps(monkeypatch):
-    monkeypatch.setattr(bench, "SIZES", (1, 2))
-    printed = CliRunner().invoke(bench.main, ["--steps", "1", "--device", "cpu"])
+def test_the_benchmark_counts_model_steps():
+    sizes = ["--size", "1", "--size", "2"]
+    printed = CliRunner().invoke(bench.main, ["--steps", "1", "--device", "cpu", *sizes])
     rows = [line.split("|")[1:-1] for line in printed.stdout.splitlines()[3:]]
     assert [[int(cell) for cell in row[:2]] for row in rows] == [
         [1, 128],

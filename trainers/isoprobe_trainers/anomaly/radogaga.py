@@ -16,8 +16,7 @@ from tqdm import tqdm
 
 from isoprobe_trainers.anomaly.dagmm import SETTINGS, Mixture, batches, estimation_network, numbered
 from isoprobe_trainers.anomaly.distinct import by_row, shared
-from isoprobe_trainers.anomaly.ensemble import TRANSFORMS
-from isoprobe_trainers.anomaly.recipes import BATCH
+from isoprobe_trainers.anomaly.train import TRANSFORMS
 from isoprobe_trainers.common.training import generator
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def scores(table: Table, halves: Split, seed: int, recipe: Recipe) -> np.ndarray
         for epoch in tqdm(range(recipe.epochs), "RaDOGAGA", disable=None, leave=False):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.schedule.rate(epoch)
-            for chosen in batches(len(train), BATCH, order):
+            for chosen in batches(len(train), recipe.batch, order):
                 different, share = shared(train[chosen], merge=recipe.merge)
                 optimizer.zero_grad(set_to_none=True)
                 torch.autograd.backward(model.loss(rows[different], share))

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from isoprobe_trainers.anomaly.dagmm import SETTINGS, Mixture, numbered
-from isoprobe_trainers.anomaly.ensemble import NETWORKS, TRANSFORMS
 from isoprobe_trainers.anomaly.radogaga import WEIGHT_STREAM, Radogaga, judged
-from isoprobe_trainers.anomaly.recipes import BATCH
-from isoprobe_trainers.anomaly.recorded import Batches, Pool, Steps, draws_of
-from isoprobe_trainers.common.batched import BatchedMLP
+from isoprobe_trainers.anomaly.recorded import Batches, CardEpochs
+from isoprobe_trainers.anomaly.train import TRANSFORMS
+from isoprobe_trainers.common.batched import NETWORKS, BatchedMLP
 from isoprobe_trainers.common.graphs import adam
 from isoprobe_trainers.common.training import generator
 
@@ -53,9 +52,8 @@ class RadogagaEnsemble:
         self.recipe, self.device = recipe, device
         self.parts = [numbered(t, s) for t, s in zip(tables, splits, strict=True)]
         held = {id(t): torch.from_numpy(t.distinct).to(device) for t in tables}
-        self.pool = Pool([held[id(t)] for t in tables])
         train = [rows.to(device) for _, rows, _ in self.parts]
-        self.batches = Batches(train, _equal(list(map(len, train)), BATCH))
+        batches = Batches(train, _equal(list(map(len, train)), recipe.batch))
         inputs, n = tables[0].x.shape[1], recipe.latents
         widths = (inputs, *recipe.widths, n)
         drawn = [generator(seed, WEIGHT_STREAM) for seed in seeds]
@@ -65,12 +63,10 @@ class RadogagaEnsemble:
         self.decoder = kind(widths[::-1], drawn, device)
         self.estimator = BatchedMLP((n, _HIDDEN, components), drawn, device)
         self.scale = recipe.scale(inputs)
-        self.optimizer = adam(self.parameters(), recipe.rate, device)
-        self.draws = draws_of(seeds, device)
-        shape = self.batches.shape
-        self.noise = torch.zeros(*shape, n, device=device)
-        self.kept = torch.zeros(*shape, _HIDDEN, device=device)
-        self._steps = Steps(self._one, self.optimizer, self.batches)
+        self.optimizer = adam(self.parameters(), recipe.rate, device, record=True)
+        drawn_for = [(n, _normal), (_HIDDEN, _kept)]
+        rows = [held[id(t)] for t in tables]
+        self.card = CardEpochs(self.step, self.optimizer, rows, batches, seeds, drawn_for)
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         """Every trained tensor, each with the member as its first axis."""
@@ -83,11 +79,13 @@ class RadogagaEnsemble:
         Args:
             epoch: counted from 0, for the learning rate.
         """
-        self._steps.epoch(self.recipe.schedule.rate(epoch), self._draw, self.draws)
+        self.card.epoch(self.recipe.schedule.rate(epoch))
 
-    def _draw(self) -> None:
-        self.noise.normal_(generator=self.draws)
-        self.kept.bernoulli_(0.5, generator=self.draws)
+    def step(self, x: Tensor, share: Tensor, noise: Tensor, kept: Tensor) -> None:
+        """Take one step of Adam on rows, as :meth:`loss` takes them."""
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(self.loss(x, share, noise, kept).sum())
+        self.optimizer.step()
 
     def loss(self, x: Tensor, share: Tensor, noise: Tensor, kept: Tensor) -> Tensor:
         """Objectives of the members' batches.
@@ -137,11 +135,14 @@ class RadogagaEnsemble:
         hidden = torch.baddbmm(b_in, z, w_in.mT).tanh() * (2 * kept)
         return torch.baddbmm(b_out, hidden, w_out.mT).softmax(-1)
 
-    def _one(self) -> None:
-        chosen, share, noise, kept = self.batches.next(self.noise, self.kept)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(self.loss(self.pool.take(chosen), share, noise, kept).sum())
-        self.optimizer.step()
+
+def _normal(noise: Tensor, *, generator: torch.Generator) -> Tensor:
+    return noise.normal_(generator=generator)
+
+
+def _kept(mask: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Draw what dropout keeps: half of the hidden units."""
+    return mask.bernoulli_(0.5, generator=generator)
 
 
 def train_together(

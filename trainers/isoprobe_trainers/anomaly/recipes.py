@@ -8,7 +8,6 @@ from typing import Any
 from isoprobe.errors import OptionError, nearest
 from isoprobe_trainers.common.training import Schedule
 
-BATCH = 1024
 #: models are kept this many times during a training (H.2)
 KEPT = 10
 
@@ -32,6 +31,7 @@ class Recipe:
         cosine: let the rate fall to 0 along a half cosine, epoch by epoch.
         merge: compute equal rows of a batch once, weighted by their number; they share their draw
             of z, which leaves the gradient's expectation as it is.
+        batch: rows of a step.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Recipe:
     rate: float = 1e-4
     cosine: bool = False
     merge: bool = False
+    batch: int = 1024
 
     def __post_init__(self) -> None:
         if self.epochs < KEPT:
@@ -58,7 +59,7 @@ class Recipe:
     @property
     def schedule(self) -> Schedule:
         """How long and how fast to train."""
-        return Schedule(self.epochs, BATCH, self.rate, self.cosine)
+        return Schedule(self.epochs, self.batch, self.rate, self.cosine)
 
     def at(self, fraction: float) -> Recipe:
         """Return the recipe with a fraction of its epochs.
@@ -75,8 +76,10 @@ class Recipe:
         return 1.0 if self.reduction == "sum" else 1 / inputs
 
     def record(self) -> dict[str, Any]:
-        """The recipe as plain values."""
-        return {**asdict(self), "widths": list(self.widths)}
+        """The recipe as plain values; the batch stands beside it in records."""
+        values = {**asdict(self), "widths": list(self.widths)}
+        del values["batch"]
+        return values
 
 
 #: fraction of the epochs that :func:`short` keeps

@@ -1,4 +1,4 @@
-"""Train the models of one anomaly table on a card, an epoch's steps being one recorded step.
+"""Go through the epochs of an anomaly table on a card, their steps being one recorded step.
 
 Rows are taken one by one, equal ones too, and each has a draw of its own, as the paper's loss has
 it. Order and noise are drawn on the card, for all members from one stream, so that a member's
@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from isoprobe_trainers.anomaly.ensemble import AnomalyEnsemble
-from isoprobe_trainers.anomaly.recipes import BATCH
-from isoprobe_trainers.common.graphs import adam, load_adam, recorded, set_rate, together
+from isoprobe_trainers.common.graphs import recorded, set_rate, together
 from isoprobe_trainers.common.training import generator
 
 if TYPE_CHECKING:
@@ -21,12 +19,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from isoprobe_trainers.anomaly.recipes import Recipe
-    from isoprobe_trainers.anomaly.tables import Split, Table
-
 _DRAWS = 30
 #: steps drawn ahead at least
-_AHEAD = 64
+AHEAD = 64
 
 
 class Batches:
@@ -36,6 +31,7 @@ class Batches:
         rows: numbers of each member's rows, ``(N_e,)``.
         starts: for each member where each step of an epoch begins among its rows, and where the
             last ends.
+        ahead: steps drawn ahead at least.
 
     Attributes:
         steps: of an epoch.
@@ -44,10 +40,12 @@ class Batches:
             fewer rows than others.
     """
 
-    def __init__(self, rows: Sequence[Tensor], starts: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, rows: Sequence[Tensor], starts: Sequence[Sequence[int]], ahead: int = AHEAD
+    ) -> None:
         device = rows[0].device
         self.steps = len(starts[0]) - 1
-        self.epochs = -(-_AHEAD // self.steps)
+        self.epochs = -(-ahead // self.steps)
         bounds = torch.tensor(starts, device=device)
         sizes = bounds.diff(dim=1)
         place = torch.arange(int(sizes.max()), device=device)
@@ -138,109 +136,79 @@ class Pool:
         return self._rows.index_select(0, flat).view(*chosen.shape, -1)
 
 
-class Steps:
-    """Steps of an epoch, recorded when the first one is taken.
+class CardEpochs:
+    """Epochs whose rows, order and draws lie on the card, their steps being one recorded step.
 
     Args:
-        one: takes a step.
+        step: takes a step on rows ``(E, B, m)``, their shares ``(E, B)`` and what is drawn.
         optimizer: what it steps with.
-        batches: of the epoch.
-    """
-
-    def __init__(
-        self, one: Callable[[], None], optimizer: torch.optim.Optimizer, batches: Batches
-    ) -> None:
-        self._one, self._optimizer, self._batches = one, optimizer, batches
-        self._together = together(batches.steps)
-        self._take: Callable[[], None] | None = None
-
-    def epoch(self, rate: float, draw: Callable[[], None], draws: torch.Generator) -> None:
-        """Train once on every row of every member, the last batch being what is left over.
-
-        Args:
-            rate: learning rate of the epoch.
-            draw: fills the tensors that the steps read beside the batches.
-            draws: stream of the orders.
-        """
-        set_rate(self._optimizer, rate)
-        self._batches.begin(draw, draws)
-        if self._take is None:
-            touched = [self._batches.place]
-            self._take = recorded(self._one, self._optimizer, touched, self._together)
-        for _ in range(self._batches.steps // self._together):
-            self._take()
-
-    def forget(self) -> None:
-        """Record anew at the next step, as after the optimizer's tensors were replaced."""
-        self._take = None
-
-
-class RecordedEnsemble(AnomalyEnsemble):
-    """Models of one recipe, as :class:`AnomalyEnsemble` has them.
-
-    Args:
-        recipe: network and losses; equal rows are not merged.
-        seeds: one for each member.
-        tables: the data of each member, one object where it is the same.
-        splits: of each member.
-        device: where to train.
+        rows: different rows of each member, ``(D, m)``, one object where it is the same.
+        batches: of an epoch.
+        seeds: of the members; the first one's stream is that of all draws.
+        drawn: width of each tensor that is drawn for every row, and what fills it in place.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
+        step: Callable[..., None],
+        optimizer: torch.optim.Adam,
+        rows: Sequence[Tensor],
+        batches: Batches,
         seeds: Sequence[int],
-        tables: Sequence[Table],
-        splits: Sequence[Split],
-        device: torch.device,
+        drawn: Sequence[tuple[int, Callable[..., Tensor]]],
     ) -> None:
-        super().__init__(recipe, seeds, tables, splits, device)
-        self.optimizer = adam(self.parameters(), recipe.rate, device)
-        self.batches = Batches(self.train, _fixed(list(map(len, self.train)), BATCH))
-        self.pool = Pool(self.rows)
-        self.draws = draws_of(seeds, device)
-        self.noise_of = torch.zeros(*self.batches.shape, recipe.latents, device=device)
-        self._steps = Steps(self._one, self.optimizer, self.batches)
+        self.batches, self.pool = batches, Pool(rows)
+        device = rows[0].device
+        first = generator(seeds[0], _DRAWS).initial_seed()
+        self.draws = torch.Generator(device).manual_seed(first)
+        self._fills = [fill for _, fill in drawn]
+        self._drawn = [torch.zeros(*batches.shape, width, device=device) for width, _ in drawn]
+        self._step, self._optimizer = step, optimizer
+        self._together = together(batches.steps)
+        self._take: Callable[[], None] | None = None
 
-    def run_epoch(self, epoch: int) -> None:
+    def epoch(self, rate: float) -> None:
         """Train once on every row of every member, the last batch being what is left over.
 
         Args:
-            epoch: counted from 0, for the learning rate.
+            rate: learning rate of the epoch.
         """
-        self._steps.epoch(self.recipe.schedule.rate(epoch), self._draw, self.draws)
-
-    def _draw(self) -> None:
-        self.noise_of.normal_(generator=self.draws)
+        set_rate(self._optimizer, rate)
+        self.batches.begin(self._draw, self.draws)
+        if self._take is None:
+            touched = [self.batches.place]
+            self._take = recorded(self._one, self._optimizer, touched, self._together)
+        for _ in range(self.batches.steps // self._together):
+            self._take()
 
     def _one(self) -> None:
-        chosen, share, noise = self.batches.next(self.noise_of)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses = self.losses(self.pool.take(chosen), [noise])
-        torch.autograd.backward((losses.total * share).sum())
-        self.optimizer.step()
+        chosen, share, *drawn = self.batches.next(*self._drawn)
+        self._step(self.pool.take(chosen), share, *drawn)
+
+    def _draw(self) -> None:
+        for held, fill in zip(self._drawn, self._fills, strict=True):
+            fill(held, generator=self.draws)
 
     def state(self) -> dict[str, Any]:
         """What is needed to go on."""
-        return {**super().state(), "batches": self.batches.state(self.draws)}
+        return self.batches.state(self.draws)
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
-        for parameter, saved in zip(self.parameters(), state["weights"], strict=True):
-            parameter.data.copy_(saved)
-        load_adam(self.optimizer, state["adam"], self.device)
-        self.batches.restore(state["batches"], self._draw, self.draws)
-        self._steps.forget()
+        """Go on from a saved state; record anew, as the optimizer's tensors were replaced."""
+        self.batches.restore(state, self._draw, self.draws)
+        self._take = None
 
 
-def draws_of(seeds: Sequence[int], device: torch.device) -> torch.Generator:
-    """Return the stream of an ensemble's random numbers, on the card itself."""
-    first = generator(seeds[0], _DRAWS).initial_seed()
-    return torch.Generator(device).manual_seed(first)
+def fixed(counts: Sequence[int], batch: int) -> list[list[int]]:
+    """Cut rows into batches of one size, the last of each member being what is left over.
 
+    Args:
+        counts: rows of each member.
+        batch: rows of a step.
 
-def _fixed(counts: Sequence[int], batch: int) -> list[list[int]]:
-    """Batches of one size, the last of each member being what is left over."""
+    Returns:
+        For each member where each step begins, and where the last ends.
+    """
     steps = -(-max(counts) // batch)
     return [[min(step * batch, count) for step in range(steps + 1)] for count in counts]
 

@@ -13,8 +13,8 @@ import torch
 import isoprobe
 from isoprobe.probe.untrained import swapped, untrained
 from isoprobe.theory.formulas import kl_divergence
-from isoprobe_trainers.anomaly.ensemble import TRANSFORMS
 from isoprobe_trainers.anomaly.quality import Quality, quality
+from isoprobe_trainers.anomaly.train import TRANSFORMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

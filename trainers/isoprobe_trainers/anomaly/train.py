@@ -1,5 +1,10 @@
 """Train the anomaly detectors of Section 5.3: 20 seeds of a data set as one ensemble (Appendix H).
 
+From top to bottom: the loss with its parts, an ensemble with its data, networks and step of Adam,
+the training, its checkpoints. The settings of each data set are Table 5, in
+:mod:`isoprobe_trainers.anomaly.recipes`; tables and splits come from
+:mod:`isoprobe_trainers.anomaly.tables`.
+
 A model is kept at every tenth of the schedule. Of the ten that one is taken whose objective is
 least on normal rows held out of the training half; the test rows are never looked at.
 """
@@ -8,49 +13,244 @@ from __future__ import annotations
 
 import math
 import shutil
-import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from isoprobe.checkpoints.native import FORMAT_VERSION, Manifest, Objective, write_checkpoint
+from isoprobe.checkpoints.native import Objective
 from isoprobe.errors import CheckpointError, OptionError
-from isoprobe_plugins.architectures.mlp import Mlp
-from isoprobe_trainers.anomaly.ensemble import AnomalyEnsemble
-from isoprobe_trainers.anomaly.recipes import BATCH, KEPT
-from isoprobe_trainers.anomaly.recorded import RecordedEnsemble
+from isoprobe.theory.formulas import kl_divergence
+from isoprobe_trainers.anomaly.distinct import shared
+from isoprobe_trainers.anomaly.recipes import KEPT
+from isoprobe_trainers.anomaly.recorded import Batches, CardEpochs, fixed
 from isoprobe_trainers.anomaly.source import data_spec
 from isoprobe_trainers.anomaly.tables import load, split
-from isoprobe_trainers.common.training import JsonLog, load_state, save_state, versions, whole
+from isoprobe_trainers.common.batched import NETWORKS
+from isoprobe_trainers.common.export import write_mlp
+from isoprobe_trainers.common.graphs import adam, load_adam, set_rate
+from isoprobe_trainers.common.loop import SAVE_EVERY, Loop
+from isoprobe_trainers.common.training import JsonLog, generator, versions, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import torch
-    from torch import Tensor, nn
+    from isoprobe_trainers.anomaly.recipes import Recipe
+    from isoprobe_trainers.anomaly.tables import Split, Table
 
-from isoprobe_trainers.anomaly.recipes import Recipe
-
-#: seconds between resume files
-SAVE_EVERY = 30.0
 RULE = "least objective on held-out normal rows among the models kept at each tenth"
+_WEIGHTS, _ORDER, _NOISE = range(3)
+
+# --------------------------------------------------------------------------- the loss
+#
+# L_x / beta = lambda1 D_t(x, x_check) + lambda2 SSE(x_check, x_hat) + KL, where x_check = Dec(mu)
+# and x_hat = Dec(z): the decomposed loss of Section 5.3, beta = 1 / lambda2.
 
 
-@dataclass
-class _Progress:
-    """Where a training stands.
+def _norm(difference: Tensor) -> Tensor:
+    """L2 norm over the last axis; its subgradient at 0 is 0."""
+    norm: Tensor = torch.linalg.vector_norm(difference, dim=-1)
+    return norm
+
+
+def _square(difference: Tensor) -> Tensor:
+    return difference.square().sum(-1)
+
+
+#: the transform loss D_t of a difference
+TRANSFORMS: Mapping[str, Callable[[Tensor], Tensor]] = {"l2": _norm, "sse": _square}
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Parts of the objective of single rows, ``(E, B)`` each, weighted so that they add up.
 
     Attributes:
-        epoch: epochs done.
-        seconds: spent on them.
-        held_out: objective on held-out rows by seed, at each tenth so far.
+        transform: lambda1 D_t(x, x_check).
+        coding: lambda2 SSE(x_check, x_hat).
+        kl: sum_j KL_j in nats.
     """
 
-    epoch: int
-    seconds: float
-    held_out: list[list[float]]
+    transform: Tensor
+    coding: Tensor
+    kl: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """L_x / beta, ``(E, B)``."""
+        return self.transform + self.coding + self.kl
+
+
+# --------------------------------------------------------------------------- data, networks, step
+
+
+class AnomalyEnsemble:
+    """Models of one recipe, each with its own rows, order, noise and weights.
+
+    Args:
+        recipe: network and losses.
+        seeds: one for each member.
+        tables: the data of each member, one object where it is the same.
+        splits: of each member.
+        device: where to train.
+        record: keep rows, order and noise on the card and replay one recorded step; on a card when
+            None. Equal rows are then not merged.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        seeds: Sequence[int],
+        tables: Sequence[Table],
+        splits: Sequence[Split],
+        device: torch.device,
+        *,
+        record: bool | None = None,
+    ) -> None:
+        self.recipe, self.device = recipe, device
+        # members with the same table share one tensor, which has each different row once
+        tensors = {id(t): torch.from_numpy(t.distinct).to(device) for t in tables}
+        self.rows = [tensors[id(t)] for t in tables]
+        halves = list(zip(tables, splits, strict=True))
+        self.train = [torch.from_numpy(t.groups[s.train]).to(device) for t, s in halves]
+        self.held_out = [torch.from_numpy(t.groups[s.held_out]).to(device) for t, s in halves]
+        inputs, n = tables[0].x.shape[1], recipe.latents
+        drawn = [generator(seed, _WEIGHTS) for seed in seeds]
+        kind = NETWORKS[recipe.activation]
+        self.encoder = kind((inputs, *recipe.widths, 2 * n), drawn, device)
+        self.decoder = kind((n, *reversed(recipe.widths), inputs), drawn, device)
+        self.order = [generator(seed, _ORDER) for seed in seeds]
+        self.noise = [generator(seed, _NOISE) for seed in seeds]
+        record = device.type == "cuda" if record is None else record
+        self.optimizer = adam(self.parameters(), recipe.rate, device, record=record)
+        self.scale = recipe.scale(inputs)
+        self.card: CardEpochs | None = None
+        if record:
+            batches = Batches(self.train, fixed(list(map(len, self.train)), recipe.batch))
+            noise = (n, Tensor.normal_)
+            self.card = CardEpochs(self.step, self.optimizer, self.rows, batches, seeds, [noise])
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Every trained tensor, each with the member as its first axis."""
+        yield from self.encoder.parameters()
+        yield from self.decoder.parameters()
+
+    def run_epoch(self, epoch: int) -> None:
+        """Train once on every row of every member, the last batch being what is left over.
+
+        Args:
+            epoch: counted from 0, for the learning rate.
+        """
+        rate = self.recipe.schedule.rate(epoch)
+        if self.card is not None:
+            self.card.epoch(rate)
+            return
+        set_rate(self.optimizer, rate)
+        orders = [
+            rows[torch.randperm(len(rows), generator=g).to(self.device)]
+            for rows, g in zip(self.train, self.order, strict=True)
+        ]
+        batch = self.recipe.batch
+        for start in range(0, max(map(len, orders)), batch):
+            self.step(*self._batch([order[start : start + batch] for order in orders]))
+
+    def step(self, x: Tensor, share: Tensor, noise: Tensor) -> None:
+        """Take one step of Adam.
+
+        Args:
+            x: rows of every member, ``(E, B, m)``.
+            share: weight of each in the mean over its batch, ``(E, B)``.
+            noise: standard normal draws, ``(E, B, n)``.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        # summed over members, whose gradients are independent of one another
+        torch.autograd.backward((self.losses(x, [noise]).total * share).sum())
+        self.optimizer.step()
+
+    def _batch(self, chosen: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs ``(E, B, m)``, their shares ``(E, B)``, and noise ``(E, B, n)`` drawn for each."""
+        parts = [shared(rows, merge=self.recipe.merge) for rows in chosen]
+        draws = [
+            torch.randn(len(rows), self.recipe.latents, generator=g).to(self.device)
+            for (rows, _), g in zip(parts, self.noise, strict=True)
+        ]
+        return (
+            self._gathered([rows for rows, _ in parts]),
+            filled([s for _, s in parts]),
+            filled(draws),
+        )
+
+    def _gathered(self, chosen: Sequence[Tensor]) -> Tensor:
+        return filled([x.index_select(0, c) for x, c in zip(self.rows, chosen, strict=True)])
+
+    def losses(self, x: Tensor, draws: Sequence[Tensor]) -> Losses:
+        """Parts of the objective, the coding loss averaged over draws.
+
+        Args:
+            x: inputs, ``(E, B, m)``.
+            draws: noise in units of sigma, each of a shape that ``(E, B, n)`` broadcasts with.
+
+        Returns:
+            The parts, ``(E, B)`` each.
+        """
+        mean, log_variance = self.encoder(x).chunk(2, -1)
+        std = (0.5 * log_variance).exp()
+        kl = kl_divergence(mean, std, log_variance).sum(-1)
+        latents = torch.cat([mean, *(mean + std * draw for draw in draws)], 1)
+        x_check, *x_hats = self.decoder(latents).split(x.shape[1], 1)
+        coding = sum((x_check - x_hat).square().sum(-1) for x_hat in x_hats) / len(draws)
+        transform = TRANSFORMS[self.recipe.transform](x - x_check)
+        lambda1, lambda2 = self.recipe.lambda1 * self.scale, self.recipe.lambda2 * self.scale
+        return Losses(lambda1 * transform, lambda2 * coding, kl)
+
+    @torch.no_grad()
+    def held_out_objective(self) -> list[float]:
+        """Mean of L_x / beta over the rows held out, at mu + sigma and mu - sigma (A.6)."""
+        ones = torch.ones(1, device=self.device)
+        batch = self.recipe.batch
+        rows, shares = zip(*map(shared, self.held_out), strict=True)
+        means = torch.zeros(len(rows), dtype=torch.float64, device=self.device)
+        for start in range(0, max(map(len, rows)), batch):
+            x = self._gathered([r[start : start + batch] for r in rows])
+            share = filled([s[start : start + batch] for s in shares])
+            means += (self.losses(x, [ones, -ones]).total.double() * share).sum(1)
+        found: list[float] = means.tolist()
+        return found
+
+    # ----------------------------------------------------------------- saving and restoring
+
+    def state(self) -> dict[str, Any]:
+        """What is needed to go on."""
+        tensors = list(self.parameters())
+        return {
+            "weights": [p.detach().cpu().clone() for p in tensors],
+            "adam": self.optimizer.state_dict(),
+            "order": [g.get_state() for g in self.order],
+            "noise": [g.get_state() for g in self.noise],
+            "card": None if self.card is None else self.card.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+        for parameter, saved in zip(self.parameters(), state["weights"], strict=True):
+            parameter.data.copy_(saved)
+        load_adam(self.optimizer, state["adam"], self.device)
+        if self.card is not None:
+            self.card.restore(state["card"])
+        for generators, saved in ((self.order, state["order"]), (self.noise, state["noise"])):
+            for own, value in zip(generators, saved, strict=True):
+                own.set_state(value)
+
+
+def filled(parts: Sequence[Tensor]) -> Tensor:
+    """Stack tensors ``(B_e, ...)`` along a new first axis, zeros filling up the shorter."""
+    return pad_sequence(list(parts), batch_first=True)
+
+
+# --------------------------------------------------------------------------- the training
 
 
 def checkpoint_path(out: Path, name: str, seed: int) -> Path:
@@ -71,6 +271,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    save_every: float = SAVE_EVERY,
 ) -> list[Path]:
     """Train one model for each seed, which also chooses the split, and write native checkpoints.
 
@@ -84,6 +285,7 @@ def train(
         device: where to train.
         resume: go on from the resume file, if there is one.
         overwrite: replace existing checkpoints.
+        save_every: seconds between resume files.
 
     Returns:
         The checkpoints taken, in the order of the seeds.
@@ -96,28 +298,36 @@ def train(
     if len(set(seeds)) < len(seeds):
         raise OptionError("a seed is given twice; give each once")
     paths = [checkpoint_path(out, recipe.name, seed) for seed in seeds]
-    resume_file = out / f"{recipe.name}_resume.pt"
-    resume = resume and resume_file.exists()
-    existing = [p for p in paths if p.exists()]
-    if existing and not (overwrite or resume):
-        raise CheckpointError(f"{existing[0]} exists already; choose another folder or overwrite")
+    identity = {"recipe": recipe.record(), "batch": recipe.batch, "seeds": list(seeds)}
+    loop = Loop(
+        recipe.name, recipe.epochs, "epoch", identity, paths, out / f"{recipe.name}_resume.pt",
+        resume=resume, overwrite=overwrite, save_every=save_every,
+    )  # fmt: skip
     tables = [load(recipe.name, seed) for seed in seeds]
     splits = [split(t, seed) for t, seed in zip(tables, seeds, strict=True)]
     (out / "tenths").mkdir(parents=True, exist_ok=True)
-    ensemble = _kind(device)(recipe, seeds, tables, splits, device)
-    progress = _restored(ensemble, recipe, seeds, resume_file, resume=resume)
-    log = JsonLog(out / f"{recipe.name}_log.jsonl", progress.epoch + 1)
-    _run(ensemble, recipe, seeds, progress, log, resume_file)
+    ensemble = AnomalyEnsemble(recipe, seeds, tables, splits, device)
+    #: objective on held-out rows by seed, at each tenth so far
+    held_out: list[list[float]] = []
+    if loop.saved is not None:
+        ensemble.restore(loop.saved["ensemble"])
+        held_out = loop.saved["held_out"]
+    log = JsonLog(out / f"{recipe.name}_log.jsonl", loop.done + 1)
+    for epoch in loop:
+        ensemble.run_epoch(epoch)
+        tenth = epoch + 1 == round(recipe.epochs * (len(held_out) + 1) / KEPT)
+        if tenth:
+            number = len(held_out) + 1
+            found = _keep(ensemble, seeds, out, number, epoch + 1, loop.spent()["seconds"])
+            log.write([{"epoch": epoch + 1, "seed": s, "held_out": v} for s, v in found.items()])
+            held_out.append(list(found.values()))
+        loop.passed(1, lambda: {"ensemble": ensemble.state(), "held_out": held_out}, save=tenth)
     for index, seed in enumerate(seeds):
-        taken = best_tenth([tenth[index] for tenth in progress.held_out])
+        taken = best_tenth([tenth[index] for tenth in held_out])
         with whole(checkpoint_path(out, recipe.name, seed)) as partial:
             shutil.copyfile(kept_path(out, recipe.name, seed, taken), partial)
-    resume_file.unlink(missing_ok=True)
+    loop.finish()
     return paths
-
-
-def _kind(device: torch.device) -> type[AnomalyEnsemble]:
-    return AnomalyEnsemble if device.type != "cuda" else RecordedEnsemble
 
 
 def best_tenth(objectives: Sequence[float]) -> int:
@@ -125,105 +335,42 @@ def best_tenth(objectives: Sequence[float]) -> int:
     return min(range(len(objectives)), key=objectives.__getitem__) + 1
 
 
-def _run(
-    ensemble: AnomalyEnsemble,
-    recipe: Recipe,
-    seeds: Sequence[int],
-    progress: _Progress,
-    log: JsonLog,
-    resume_file: Path,
-) -> None:
-    begun, started = progress.seconds, time.monotonic()
-    saved = started
-    bar = tqdm(total=recipe.epochs, initial=progress.epoch, desc=recipe.name, disable=None)
-    while progress.epoch < recipe.epochs:
-        ensemble.run_epoch(progress.epoch)
-        progress.epoch += 1
-        bar.update()
-        tenth = len(progress.held_out) + 1
-        if progress.epoch == round(recipe.epochs * tenth / KEPT):
-            progress.seconds = begun + time.monotonic() - started
-            _keep(ensemble, recipe, seeds, progress, log, resume_file.parent)
-        elif time.monotonic() - saved <= SAVE_EVERY:
-            continue
-        progress.seconds = begun + time.monotonic() - started
-        save_state(resume_file, _state(ensemble, recipe, seeds, progress))
-        saved = time.monotonic()
-    bar.close()
-
-
 def _keep(
     ensemble: AnomalyEnsemble,
-    recipe: Recipe,
     seeds: Sequence[int],
-    progress: _Progress,
-    log: JsonLog,
     out: Path,
-) -> None:
-    """Measure the models on the rows held out, and write a checkpoint of each."""
+    tenth: int,
+    epochs: int,
+    spent: float,
+) -> dict[int, float]:
+    """Write a checkpoint of each model; return the objectives on rows held out, by seed."""
+    recipe = ensemble.recipe
     objectives = ensemble.held_out_objective()
     if not all(math.isfinite(value) for value in objectives):
         raise CheckpointError(
-            f"{recipe.name}: the objective is no longer finite after {progress.epoch} epochs; "
+            f"{recipe.name}: the objective is no longer finite after {epochs} epochs; "
             "train with smaller lambdas"
         )
-    progress.held_out.append(objectives)
-    tenth = len(progress.held_out)
     for index, (seed, value) in enumerate(zip(seeds, objectives, strict=True)):
-        record = _record(ensemble, recipe, seed, progress)
+        record = _record(ensemble, seed, epochs, spent)
         record["held_out_objective"] = value
         _export(ensemble, index, kept_path(out, recipe.name, seed, tenth), record)
-    log.write(
-        [
-            {"epoch": progress.epoch, "seed": seed, "held_out": value}
-            for seed, value in zip(seeds, objectives, strict=True)
-        ]
-    )
-
-
-# --------------------------------------------------------------------------- resume
-
-
-def _identity(recipe: Recipe, seeds: Sequence[int]) -> dict[str, Any]:
-    return {"recipe": recipe.record(), "seeds": list(seeds)}
-
-
-def _state(
-    ensemble: AnomalyEnsemble, recipe: Recipe, seeds: Sequence[int], progress: _Progress
-) -> dict[str, Any]:
-    return {**_identity(recipe, seeds), **vars(progress), "state": ensemble.state()}
-
-
-def _restored(
-    ensemble: AnomalyEnsemble, recipe: Recipe, seeds: Sequence[int], path: Path, *, resume: bool
-) -> _Progress:
-    if not resume:
-        return _Progress(0, 0.0, [])
-    state = load_state(path)
-    if {k: state.get(k) for k in ("recipe", "seeds")} != _identity(recipe, seeds):
-        raise CheckpointError(
-            f"{path} belongs to a training of other seeds or another schedule; give the same "
-            "options as then, or remove it"
-        )
-    ensemble.restore(state["state"])
-    return _Progress(int(state["epoch"]), float(state["seconds"]), list(state["held_out"]))
+    return dict(zip(seeds, objectives, strict=True))
 
 
 # --------------------------------------------------------------------------- checkpoints
 
 
-def _record(
-    ensemble: AnomalyEnsemble, recipe: Recipe, seed: int, progress: _Progress
-) -> dict[str, Any]:
+def _record(ensemble: AnomalyEnsemble, seed: int, epochs: int, seconds: float) -> dict[str, Any]:
     return {
         "trainer": "anomaly",
-        "recipe": recipe.record(),
-        "epoch": progress.epoch,
-        "batch": BATCH,
+        "recipe": ensemble.recipe.record(),
+        "epoch": epochs,
+        "batch": ensemble.recipe.batch,
         "rule": RULE,
         "seed": seed,
         "device": str(ensemble.device),
-        "seconds": round(progress.seconds, 1),
+        "seconds": seconds,
         "trained_together": len(ensemble.rows),
         "versions": versions(),
     }
@@ -260,30 +407,14 @@ def _export(ensemble: AnomalyEnsemble, index: int, path: Path, record: Mapping[s
         "activation": recipe.activation,
         "output": "linear",
     }
-    networks = Mlp().build(config)
     *trunk, (weight, bias) = ensemble.encoder.member(index)
-    heads = {"mean": (weight[:n], bias[:n]), "scale": (weight[n:], bias[n:])}
-    _fill(networks.encoder, trunk, heads)
-    *trunk, last = ensemble.decoder.member(index)
-    _fill(networks.decoder, trunk, {"out": last})
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        architecture=Mlp.name,
-        config=config,
-        latent_size=n,
+    write_mlp(
+        path,
+        config,
+        trunk,
+        {"mean": (weight[:n], bias[:n]), "scale": (weight[n:], bias[n:])},
+        ensemble.decoder.member(index),
         objective=objective_of(recipe, inputs),
         dataset=data_spec(recipe.name, int(record["seed"]), "train"),
-        training=dict(record),
+        training=record,
     )
-    write_checkpoint(path, networks.encoder, networks.decoder, manifest, overwrite=True)
-
-
-Layer = tuple["Tensor", "Tensor"]
-
-
-def _fill(module: nn.Module, trunk: Sequence[Layer], named: Mapping[str, Layer]) -> None:
-    # a trunk is linear, activation, linear, activation ...
-    layers = {f"trunk.{2 * i}": layer for i, layer in enumerate(trunk)} | dict(named)
-    state = {f"{name}.weight": weight.cpu() for name, (weight, _) in layers.items()}
-    state |= {f"{name}.bias": bias.cpu() for name, (_, bias) in layers.items()}
-    module.load_state_dict(state)

@@ -66,7 +66,7 @@ def celeba(
     The folder of data files holds the official img_align_celeba and list_eval_partition.txt, or the
     archive celeba64_subset.zip.
     """
-    from isoprobe_trainers.images.celeba import faces_run, train_faces
+    from isoprobe_trainers.images.train import faces, faces_run, train
 
     run = faces_run(
         int(latents),
@@ -78,4 +78,5 @@ def celeba(
         seed=seed,
     )
     run = replace(run, rate=lr, decay=decay)
-    place.say(train_faces(run, place.out, place.device, samples=samples, **place.files))
+    rows, count = faces(run, place.device, samples)
+    place.say(train(run, rows, count, place.out, place.device, **place.files))

@@ -37,6 +37,15 @@ if TYPE_CHECKING:
     show_default=True,
     help="Weight of the cross entropy averaged over pixels; beta = 784 / lam.",
 )
+@click.option(
+    "--width",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1024, 1024),
+    show_default=True,
+    help="Units of a hidden layer, one option each.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True)
 @click.option("--iterations", type=click.IntRange(min=1), default=50_000, show_default=True)
 @options.rate
 @options.decay
@@ -47,6 +56,8 @@ def mnist(
     data: str,
     latents: int,
     lam: float,
+    width: tuple[int, ...],
+    batch_size: int,
     iterations: int,
     lr: float,
     decay: float,
@@ -55,9 +66,11 @@ def mnist(
 ) -> None:
     """Train a dense VAE on images of 28 x 28 pixels; prints the path of the checkpoint."""
     from isoprobe.errors import OptionError
-    from isoprobe_trainers.images.mnist import digits_run, train_digits
+    from isoprobe_trainers.images.train import digits, digits_run, train
 
     if not lam > 0:
         raise OptionError(f"--lam must be a positive number; found {lam:g}")
-    run = replace(digits_run(data, latents, lam, iterations, seed), rate=lr, decay=decay)
-    place.say(train_digits(run, place.out, place.device, **place.files))
+    run = digits_run(data, latents, lam, iterations, seed, batch=batch_size, widths=width)
+    run = replace(run, rate=lr, decay=decay)
+    rows, count = digits(run, place.device)
+    place.say(train(run, rows, count, place.out, place.device, **place.files))

@@ -1,4 +1,4 @@
-"""Many small tanh networks of one shape as batched matrices, with a hand-written backward pass.
+"""Compute many small networks of one shape as batched matrices; tanh has a backward pass by hand.
 
 Every tensor has the member as its first axis, and no operation mixes members, so that a member of
 an ensemble computes what it would compute alone. The backward pass is written out because, at these
@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+#: slope of leaky ReLU: torch's own, which the paper does not state
+_SLOPE = 0.01
 _TWO_LOG2_E = 2 / math.log(2)
 #: inputs of a layer up to which its weight gradient is quicker transposed (CPU)
 _NARROW = 8
@@ -59,6 +62,20 @@ class BatchedMLP(nn.Module):
             (w[index].detach().clone(), b[index, 0].detach().clone())
             for w, b in zip(self.weights, self.biases, strict=True)
         ]
+
+
+class LeakyMLP(BatchedMLP):
+    """The same networks with leaky ReLU between linear layers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply member e to ``x[e]``: ``(E, B, widths[0]) -> (E, B, widths[-1])``."""
+        *hidden, (weight, bias) = zip(self.weights, self.biases, strict=True)
+        for w, b in hidden:
+            x = leaky_relu(torch.baddbmm(b, x, w.mT), _SLOPE, inplace=True)
+        return torch.baddbmm(bias, x, weight.mT)
+
+
+NETWORKS: Mapping[str, type[BatchedMLP]] = {"tanh": BatchedMLP, "leaky_relu": LeakyMLP}
 
 
 def _uniform_layer(inputs: int, outputs: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -44,35 +44,42 @@ def alone(*, tf32: bool = False) -> Iterator[None]:
             torch.backends.cudnn.allow_tf32 = before
 
 
-def adam(parameters: Iterable[Tensor], rate: float, device: torch.device) -> torch.optim.Adam:
-    """Return Adam whose rate is a tensor, which a recorded step reads anew every time.
+def adam(
+    parameters: Iterable[Tensor], rate: float, device: torch.device, *, record: bool
+) -> torch.optim.Adam:
+    """Return Adam; its rate is a tensor where a recorded step is to read it anew every time.
 
     Args:
         parameters: to train.
         rate: at the start; :func:`set_rate` changes it.
         device: where they are.
+        record: whether its steps are to be recorded.
 
     Returns:
         The optimiser.
     """
-    held = torch.tensor(rate, device=device)
-    return torch.optim.Adam(list(parameters), lr=held, fused=True, capturable=device.type == "cuda")
+    kind = device.type
+    return torch.optim.Adam(
+        list(parameters),
+        lr=torch.tensor(rate, device=device) if record else rate,
+        fused=kind in {"cpu", "cuda"},
+        capturable=record and kind == "cuda",
+    )
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float | Tensor) -> None:
-    """Write the rate of every group into its tensor."""
+    """Set the rate of every group, in its tensor where it has one."""
     for group in optimizer.param_groups:
-        if isinstance(rate, float):
-            if group.get("written") != rate:
-                group["lr"].fill_(rate)
-                group["written"] = rate
-        else:
+        if not isinstance(group["lr"], torch.Tensor):
+            group["lr"] = rate
+        elif isinstance(rate, torch.Tensor):
             group["lr"].copy_(rate)
+        elif group.get("written") != rate:
+            group["lr"].fill_(rate)
+            group["written"] = rate
 
 
-def load_adam(
-    optimizer: torch.optim.Optimizer, state: dict[str, Any], device: torch.device
-) -> None:
+def load_adam(optimizer: torch.optim.Adam, state: dict[str, Any], device: torch.device) -> None:
     """Load a state of Adam saved on any device, with a rate of any kind.
 
     Args:
@@ -80,10 +87,100 @@ def load_adam(
         state: of an Adam with the same parameters.
         device: where they are.
     """
+    record = isinstance(optimizer.param_groups[0]["lr"], torch.Tensor)
     optimizer.load_state_dict(state)
     for group in optimizer.param_groups:
-        rate = torch.as_tensor(group["lr"], dtype=torch.float32)
-        group.update(lr=rate.to(device), capturable=device.type == "cuda")
+        rate = torch.as_tensor(group["lr"], dtype=torch.float32).to(device)
+        group.update(
+            lr=rate if record else float(group["lr"]),
+            capturable=record and device.type == "cuda",
+        )
+        group.pop("written", None)
+
+
+class Steps:
+    """Take the steps of an epoch one by one, or on a card as replays of one recorded step.
+
+    Args:
+        step: one step of training: gradients set to None, a backward pass, the optimiser's step;
+            takes its inputs and returns parts of the loss, detached.
+        optimizer: from :func:`adam`.
+        parts: zeros of the shape of what a step returns.
+        count: steps of an epoch.
+        record: whether to record; off a card a recording calls the step as it stands.
+    """
+
+    def __init__(
+        self,
+        step: Callable[..., Tensor],
+        optimizer: torch.optim.Optimizer,
+        parts: Tensor,
+        count: int,
+        *,
+        record: bool,
+    ) -> None:
+        self.record, self._step, self._optimizer, self._count = record, step, optimizer, count
+        self._total = torch.zeros_like(parts)
+        self._place = torch.zeros(1, dtype=torch.int64, device=parts.device)
+        self._held: list[Tensor] = []
+        self._replays: dict[int, Callable[[], None]] = {}
+
+    def take(self, *inputs: Sequence[Any] | Tensor) -> Tensor:
+        """Take as many steps as the inputs are long, at most an epoch's.
+
+        Args:
+            inputs: of each step, ``(steps, ...)``.
+
+        Returns:
+            The parts, added up over the steps.
+        """
+        if not self.record:
+            total = torch.zeros_like(self._total)
+            for each in zip(*inputs, strict=True):
+                total += self._step(*each)
+            return total
+        steps = self._hold(inputs)
+        many = together(self._count)
+        for size, times in ((many, steps // many), (1, steps % many)):
+            for _ in range(times):
+                self._replay(size)()
+        return self._total
+
+    def forget(self) -> None:
+        """Record anew at the next step, as after the optimiser's tensors were replaced."""
+        self._replays = {}
+
+    def _hold(self, inputs: Sequence[Any]) -> int:
+        """Put inputs where the recorded step reads them; return for how many steps they are."""
+        given = [_stacked(each) for each in inputs]
+        if not self._held:
+            device = self._total.device
+            self._held = [
+                torch.zeros(self._count, *each.shape[1:], dtype=each.dtype, device=device)
+                for each in given
+            ]
+        for held, each in zip(self._held, given, strict=True):
+            held[: len(each)].copy_(each)
+        self._place.zero_()
+        self._total.zero_()
+        return len(given[0])
+
+    def _replay(self, size: int) -> Callable[[], None]:
+        if size not in self._replays:
+            touched = [self._place, self._total]
+            self._replays[size] = recorded(self._one, self._optimizer, touched, size)
+        return self._replays[size]
+
+    def _one(self) -> None:
+        self._total += self._step(*(held.index_select(0, self._place)[0] for held in self._held))
+        self._place.add_(1).remainder_(self._count)
+
+
+def _stacked(each: Sequence[Any] | Tensor) -> Tensor:
+    if isinstance(each, torch.Tensor):
+        return each
+    whole = isinstance(each[0], torch.Tensor)
+    return torch.stack(list(each)) if whole else torch.tensor(each)
 
 
 def together(steps: int) -> int:

@@ -7,7 +7,7 @@ own rows of both, so that any number of them trains the same model, up to the or
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -51,28 +51,26 @@ class Team:
         """Return this process' rows of a batch, ``(B, ...) -> (B / count, ...)``."""
         return batch[self.rank :: self.count]
 
-    def average(
-        self, parameters: Sequence[nn.Parameter], parts: Mapping[str, Tensor]
-    ) -> dict[str, float]:
+    def average(self, parameters: Sequence[nn.Parameter], parts: Tensor) -> Tensor:
         """Replace gradients by their means over the processes, in place.
 
         Args:
             parameters: with gradients.
-            parts: scalars to average as well.
+            parts: values to average as well, ``(P,)``.
 
         Returns:
-            The means of the scalars.
+            The means of the values.
         """
-        values = torch.stack([value.detach() for value in parts.values()])
-        if self.count > 1:
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            flat = torch.cat([values, *(g.flatten() for g in gradients)])
-            distributed.all_reduce(flat)
-            flat /= self.count
-            values, *means = torch.split(flat, [len(values), *(g.numel() for g in gradients)])
-            for gradient, mean in zip(gradients, means, strict=True):
-                gradient.copy_(mean.view_as(gradient))
-        return dict(zip(parts, values.tolist(), strict=True))
+        if self.count == 1:
+            return parts
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([parts, *(g.flatten() for g in gradients)])
+        distributed.all_reduce(flat)
+        flat /= self.count
+        values, *means = torch.split(flat, [len(parts), *(g.numel() for g in gradients)])
+        for gradient, mean in zip(gradients, means, strict=True):
+            gradient.copy_(mean.view_as(gradient))
+        return values
 
 
 @contextmanager

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from isoprobe_trainers.images.trainer import Trainer
+    from isoprobe_trainers.images.train import Trainer
 
 
 def milestones(iterations: int, per_epoch: int, points: int) -> list[int]:
@@ -59,7 +59,7 @@ def point(trainer: Trainer, images: np.ndarray) -> dict[str, float]:
             beta = float(result.attrs["beta_recovered"])
             rate = float(result["overview"]["kl_mean"].values.sum())
     return {
-        "step": trainer.step,
+        "step": trainer.done,
         "used": int(used.sum()),
         "norm": _mean(found.norm[used]),
         "residual": _mean(found.residual[used]),

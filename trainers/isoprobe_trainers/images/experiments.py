@@ -16,29 +16,29 @@ from isoprobe_trainers.common.records import Record, origin, rounded, write
 from isoprobe_trainers.common.tables import render
 from isoprobe_trainers.common.training import pick_device, trained
 from isoprobe_trainers.images import figures as latent_figures
-from isoprobe_trainers.images.celeba import ITERATIONS as FACES_ITERATIONS
-from isoprobe_trainers.images.celeba import faces_run, train_faces
-from isoprobe_trainers.images.mnist import ITERATIONS as DIGITS_ITERATIONS
-from isoprobe_trainers.images.mnist import PAPER, digits_run, train_digits
+from isoprobe_trainers.images.train import (
+    DIGITS_ITERATIONS,
+    FACES_ITERATIONS,
+    PAPER,
+    digits,
+    digits_run,
+    faces,
+    faces_run,
+    train,
+)
 from isoprobe_trainers.images.walks import GROUPS, walks_of
 from isoprobe_trainers.images.walks import report as report_walks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from isoprobe.results.reader import Result
     from isoprobe_trainers.commands.reproduce import Settings
-    from isoprobe_trainers.images.trainer import Run
+    from isoprobe_trainers.images.train import Run
 
-#: iterations of the quick schedules, and the last share of them at a falling rate
-QUICK_DIGITS, QUICK_FACES, QUICK_DECAY = 5_000, 3_000, 0.3
-#: with a quarter of the batch the paper's rate never leaves the mean face
-QUICK_BATCH, QUICK_RATE = 16, 3e-4
-#: images analysed; each costs as many decoder passes as there are latents
-SAMPLES, QUICK_SAMPLES = 2_000, 500
 #: processor seconds of an iteration: MNIST's, and CelebA's for each image of its batch
 DIGITS_SECONDS, FACE_SECONDS = 0.085, 0.018
 #: names of these experiments in records
@@ -60,6 +60,42 @@ WALKED: dict[str, tuple[tuple[bool, ...], Sequence[int]]] = {
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """Sizes of models and schedules.
+
+    Attributes:
+        digits: latents and lambda of the two models of Figure 28.
+        widths: hidden layers of these.
+        batch: rows of their steps.
+        channels: of the convolutions for faces.
+        dense: widths of their dense layers; None for the paper's.
+        samples: images analysed; each costs as many decoder passes as there are latents.
+        quick_digits: iterations of the quick schedule for digits.
+        quick_faces: the same for faces.
+        quick_decay: last share of these at a falling rate.
+        quick_batch: rows of a quick step for faces.
+        quick_rate: with a quarter of the batch the paper's rate never leaves the mean face.
+        quick_samples: images analysed in quick runs.
+    """
+
+    digits: Sequence[tuple[int, float]] = PAPER
+    widths: Sequence[int] = (1024, 1024)
+    batch: int = 256
+    channels: int = 64
+    dense: Sequence[int] | None = None
+    samples: int = 2_000
+    quick_digits: int = 5_000
+    quick_faces: int = 3_000
+    quick_decay: float = 0.3
+    quick_batch: int = 16
+    quick_rate: float = 3e-4
+    quick_samples: int = 500
+
+
+SIZES = Sizes()
+
+
+@dataclass(frozen=True)
 class Latents:
     """What a figure shows, by latent in descending order of E[sigma^-2].
 
@@ -76,45 +112,53 @@ class Latents:
     active: NDArray[np.bool_]
 
 
-def runs_of(figure: str, *, quick: bool) -> list[Run]:
+def runs_of(figure: str, *, quick: bool, sizes: Sizes = SIZES) -> list[Run]:
     """Trainings that a figure needs.
 
     Args:
         figure: key of :data:`PRINTED` or :data:`WALKED`.
         quick: shortened, and for CelebA with a smaller batch and rate.
+        sizes: of models and schedules.
 
     Returns:
         The trainings, in the order of the figure's panels.
     """
     if figure == "fig28":
-        runs = [digits_run("mnist", n, lam) for n, lam in PAPER]
-        iterations = QUICK_DIGITS
+        runs = [
+            digits_run("mnist", n, lam, batch=sizes.batch, widths=sizes.widths)
+            for n, lam in sizes.digits
+        ]
+        iterations = sizes.quick_digits
     else:
         latents = 256 if figure == "fig27" else 32
         panels = {"fig4": (False,), "fig5": (True,), "fig27": (False, True)}
         losses = panels[figure] if figure in panels else WALKED[figure][0]
-        runs = [faces_run(latents, decomposed=split) for split in losses]
-        iterations = QUICK_FACES
+        runs = [
+            faces_run(latents, decomposed=split, channels=sizes.channels, dense=sizes.dense)
+            for split in losses
+        ]
+        iterations = sizes.quick_faces
         if quick:
-            runs = [replace(run, batch=QUICK_BATCH, rate=QUICK_RATE) for run in runs]
+            runs = [replace(run, batch=sizes.quick_batch, rate=sizes.quick_rate) for run in runs]
     if not quick:
         return runs
-    return [replace(run, iterations=iterations, decay=QUICK_DECAY) for run in runs]
+    return [replace(run, iterations=iterations, decay=sizes.quick_decay) for run in runs]
 
 
-def reproduce(names: Sequence[str], settings: Settings) -> None:
+def reproduce(names: Sequence[str], settings: Settings, sizes: Sizes = SIZES) -> None:
     """Train or reuse the models of figures, analyse them, draw, and print beside the paper.
 
     Args:
         names: keys of :data:`PRINTED` or :data:`WALKED`.
         settings: schedule, folder, device and the folder of data files.
+        sizes: of models and schedules.
     """
     use_root(settings.data_root)
     for name in names:
         with settings.attempts.item(name):
             click.echo(f"## {name}: {'walks along' if name in WALKED else 'norms of'} latents\n")
-            for panel, run in enumerate(runs_of(name, quick=settings.quick)):
-                click.echo(_panel(name, panel, run, settings) + "\n")
+            for panel, run in enumerate(runs_of(name, quick=settings.quick, sizes=sizes)):
+                click.echo(_panel(name, panel, run, settings, sizes) + "\n")
 
 
 def work(names: Sequence[str], settings: Settings) -> list[Work]:
@@ -143,11 +187,11 @@ def _cost(run: Run) -> float:
     return DIGITS_SECONDS if run.architecture == "mlp" else FACE_SECONDS * run.batch
 
 
-def _panel(name: str, panel: int, run: Run, settings: Settings) -> str:
+def _panel(name: str, panel: int, run: Run, settings: Settings, sizes: Sizes) -> str:
     """Return the text of one model of a figure, the figure being drawn."""
     folder = settings.folder / "images"
     checkpoint = provide(run, folder, settings.device)
-    samples = QUICK_SAMPLES if settings.quick else SAMPLES
+    samples = sizes.quick_samples if settings.quick else sizes.samples
     walked = name in WALKED
     path = folder / f"{run.name}_{'walks' if walked else 'norms'}{samples}.h5"
     shown = f"traversal:latents={run.config['latent_size']}" if walked else "isometry"
@@ -226,8 +270,9 @@ def provide(run: Run, folder: Path, device: str) -> Path:
     schedule = {"iterations": run.iterations, "batch": run.batch, "lr": run.rate}
     if trained(path, **schedule, decay=run.decay):
         return path
-    start: Callable[..., Path] = train_digits if run.architecture == "mlp" else train_faces
-    return start(run, folder, pick_device(device), resume=True)
+    place = pick_device(device)
+    rows, count = digits(run, place) if run.architecture == "mlp" else faces(run, place)
+    return train(run, rows, count, folder, place, resume=True)
 
 
 def measure(result: Result) -> Latents:

@@ -6,8 +6,8 @@ from isoprobe_trainers.anomaly.experiments import EXPERIMENT as TABLE
 from isoprobe_trainers.common.plan import span
 from isoprobe_trainers.common.records import Record, of, records
 from isoprobe_trainers.common.tables import render
-from isoprobe_trainers.images.celeba import ITERATIONS
 from isoprobe_trainers.images.experiments import DIGITS, FACES
+from isoprobe_trainers.images.train import FACES_ITERATIONS
 from isoprobe_trainers.page import anomaly, images, toy
 from isoprobe_trainers.toy.experiments import EXPERIMENT as TOY
 
@@ -117,9 +117,9 @@ def _missing() -> str:
     one = max(known, key=lambda r: (r.iterations or 0) / (r.seconds or 1))
     speed = (one.iterations or 0) / (one.seconds or 1)
     # four times the pixels, four times the arithmetic of a convolution
-    hours = span(4 * ITERATIONS / speed)
+    hours = span(4 * FACES_ITERATIONS / speed)
     return (
-        f"CelebA at 64 x 64 for {ITERATIONS:,} iterations needs a card: at the speed of the "
+        f"CelebA at 64 x 64 for {FACES_ITERATIONS:,} iterations needs a card: at the speed of the "
         f"32 x 32 model here ({speed:.0f} iterations a second on {one.device}, beside {one.beside} "
         f"other trainings), with four times the arithmetic, {hours} each model. What has no record "
         "is on the pages of the shorter schedules."

@@ -13,8 +13,7 @@ from isoprobe.registry.lookup import installed
 from isoprobe.run.decisions import StepUp
 from isoprobe.theory.detection import conformal_p_values
 from isoprobe_plugins.architectures.skip import Skip
-from isoprobe_trainers.table.fit import fit
-from isoprobe_trainers.table.train import METRIC, as_vae, write
+from isoprobe_trainers.table.train import METRIC, as_vae, fit, write
 
 try:
     from sklearn.base import BaseEstimator

@@ -13,10 +13,9 @@ import torch
 
 from isoprobe_trainers.common.tables import render
 from isoprobe_trainers.common.training import Schedule, pick_device
-from isoprobe_trainers.toy.ensemble import Ensemble
 from isoprobe_trainers.toy.members import Member
+from isoprobe_trainers.toy.train import Ensemble
 
-SIZES = (1, 2, 5, 15, 90)
 _DATA = "toy/mix:seed=0,samples={}"
 
 
@@ -43,14 +42,23 @@ def throughput(members: int, batch: int, steps: int, device: torch.device) -> fl
 
 @click.command()
 @click.option("--device", default="auto", show_default=True)
+@click.option(
+    "--size",
+    "sizes",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1, 2, 5, 15, 90),
+    show_default=True,
+    help="Models of an ensemble; the first size is what others are compared with.",
+)
 @click.option("--steps", type=click.IntRange(min=1), default=60, show_default=True)
-def main(device: str, steps: int) -> None:
+def main(device: str, sizes: tuple[int, ...], steps: int) -> None:
     """Print the throughput of ensembles beside that of a model alone."""
     place = pick_device(device)
     rows = []
     for batch in (128, 256):
-        rates = [throughput(size, batch, steps, place) for size in SIZES]
-        for size, rate in zip(SIZES, rates, strict=True):
+        rates = [throughput(size, batch, steps, place) for size in sizes]
+        for size, rate in zip(sizes, rates, strict=True):
             rows.append([f"{size}", f"{batch}", f"{rate:.0f}", f"{rate / rates[0]:.2f}"])
     click.echo(f"{place}, {torch.get_num_threads()} threads, float32, {steps} steps")
     click.echo(render(["models", "batch", "model-steps/s", "to one by one"], rows))
