@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isoprobe.statistics.moments import BlockSums, Estimate, ratio
+from isoprobe.statistics.jackknife import jackknife
+from isoprobe.statistics.moments import BlockSums, Estimate
 from isoprobe.theory.formulas import decoder_response, unused_variance
 from isoprobe.theory.pooling import pooled_ratio
 
@@ -51,7 +52,7 @@ class BetaSums(BlockSums):
 
     def by_latent(self, column: int) -> Estimate:
         """Beta recovered from each latent alone, ``(n,)``; by stationarity or by the response."""
-        return ratio(self.column(column), self.column(ROOM))
+        return jackknife(lambda above, below: above / below, self.column(column), self.column(ROOM))
 
     def pooled(self, column: int, active: np.ndarray) -> Estimate | None:
         """Beta recovered from all active latents, those that disagree counting less; or None."""

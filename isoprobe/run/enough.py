@@ -20,7 +20,8 @@ import numpy as np
 
 from isoprobe.data.order import round_numbers
 from isoprobe.errors import OptionError
-from isoprobe.statistics.moments import BLOCKS, student_t95
+from isoprobe.statistics.moments import BLOCKS
+from isoprobe.statistics.quantiles import student_t95
 from isoprobe.theory.judge import Answer, Level
 
 if TYPE_CHECKING:

@@ -37,6 +37,11 @@ def student_quantile(p: float, degrees: int) -> float:
     return value
 
 
+def student_t95(degrees: int) -> float:
+    """Two-sided 95 % quantile of Student's t."""
+    return student_quantile(0.975, degrees)
+
+
 def corrected(count: int, degrees: int, level: float = 0.05) -> float:
     """Half width of intervals of which all hold at once, in standard errors (Bonferroni).
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from isoprobe.statistics.moments import Estimate, student_t95
+from isoprobe.statistics.moments import Estimate
+from isoprobe.statistics.quantiles import student_t95
 from isoprobe.theory.stated import stated
 
 

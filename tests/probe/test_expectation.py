@@ -15,7 +15,7 @@ from isoprobe.errors import OptionError
 from isoprobe.probe.fixed import PAIRS, TWO_POINT, fixed_noise
 from isoprobe.probe.quantities import Probe, ProbeOptions
 from isoprobe.registry.lookup import installed
-from isoprobe.statistics.moments import student_t95
+from isoprobe.statistics.quantiles import student_t95
 from isoprobe_plugins.architectures.linear import linear_vae
 from tests.oracles import small_vae
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy.optimize import brentq
 from scipy.special import logsumexp
-from scipy.stats import genpareto
+from scipy.stats import genpareto, skew
 from scipy.stats import norm as gaussian
 from scipy.stats import t as student
 from sklearn import metrics as sklearn
@@ -285,8 +285,8 @@ class Oracle:
         yield "pullback_sd", self.g.std(0, ddof=1)
         yield "inverse_variance_expected", 1 + 2 * self.g.mean(0) / BETA
         for name, values in (("beta_pullback", response), ("beta_recovered", stationary)):
-            value, half = self.ratio(values, 1 - self.s**2)
-            for suffix, number in (("", value), ("_low", value - half), ("_high", value + half)):
+            found = self.ratio(values, 1 - self.s**2)
+            for suffix, number in zip(("", "_low", "_high"), found, strict=True):
                 yield name + suffix, np.where(ACTIVE, number, np.nan)
         length = np.sqrt(self.g)
         cosine = np.abs(self.gram / length[:, :, None] / length[:, None, :]).mean(0)
@@ -299,12 +299,20 @@ class Oracle:
         diagonal = np.log(self.g[:, ACTIVE]).sum(1)
         yield "hadamard_gap", ((diagonal - np.log(np.linalg.det(inner))) / 2).mean()
 
-    def ratio(self, over: np.ndarray, under: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ratio of means over samples, and half of the interval by leaving blocks out."""
+    def ratio(self, over: np.ndarray, under: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Ratio of means over samples, and the ends of its interval by leaving blocks out."""
+        value, error, a = *self.error(over, under), skew(-self.without(over, under)) / 8
+        ends = [student.ppf(level, 63) for level in (0.975, 0.025)]
+        return value, *(value - error * 3 / a * (np.cbrt(1 + a * (t - a / 6)) - 1) for t in ends)
+
+    def error(self, over: np.ndarray, under: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ratio of means over samples, and its standard error."""
+        return over.mean(0) / under.mean(0), np.sqrt(63 * self.without(over, under).var(0))
+
+    def without(self, over: np.ndarray, under: np.ndarray) -> np.ndarray:
+        """The ratio without each block."""
         blocks = [self.index % 64 != b for b in range(64)]
-        without = np.array([over[b].sum(0) / under[b].sum(0) for b in blocks])
-        error = np.sqrt(63 / 64 * ((without - without.mean(0)) ** 2).sum(0))
-        return over.mean(0) / under.mean(0), student.ppf(0.975, 63) * error
+        return np.array([over[b].sum(0) / under[b].sum(0) for b in blocks])
 
     def importance(self) -> Iterator[tuple[str, object]]:
         inverse = 1 / self.s**2

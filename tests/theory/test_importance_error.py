@@ -12,7 +12,7 @@ import torch
 import isoprobe
 from isoprobe.contracts import Posterior
 from isoprobe.show.summary import to_json, to_text
-from isoprobe.statistics.moments import student_t95
+from isoprobe.statistics.quantiles import student_t95
 from isoprobe.theory.formulas import determined
 from isoprobe.theory.isometric import ScaleTable
 from isoprobe_plugins.architectures.linear import linear_vae
