@@ -12,7 +12,6 @@ import click
 from click.core import ParameterSource
 
 from isoprobe.cli import options as shared
-from isoprobe.cli.examples import examples
 from isoprobe.cli.group import COMMAND_LINE
 from isoprobe.contracts import DEFAULT_ANALYSES
 from isoprobe.errors import OptionError, ResultError
@@ -41,22 +40,20 @@ ORDER = (
 )
 
 
-@click.command(
-    short_help="Analyse the latent space of a checkpoint.",
-    epilog=examples(
-        "isoprobe analyze model.safetensors",
-        "isoprobe analyze model.safetensors --data images.npy --metric bce --out result.h5",
-        "isoprobe analyze model.safetensors --report report.html",
-        "isoprobe analyze model.safetensors --samples auto --tolerance 0.02 --pullback probe",
-        "isoprobe analyze model.safetensors --data test.npy --against train.npy",
-        "isoprobe analyze folder/ --data mnist.npz:x_train --resize 32 --json | jq .beta",
-        "isoprobe analyze vae.pt --class net.py:VAE --data images.npy --metric bce",
-        "isoprobe analyze w.pt --adapter factory --option target=models.py:build --metric sse",
-        "torchrun --nproc-per-node=4 -m isoprobe analyze model.safetensors --out result.h5",
-        "isoprobe analyze model.safetensors --out result.h5 --shard 2/4",
-        "isoprobe analyze model.safetensors --out result.h5 --cluster tcp://host:8786",
-        "isoprobe analyze run/*.pt --data x.npy --metric sse --out sweep/ --report sweep.html",
-    ),
+@shared.command(
+    "Analyse the latent space of a checkpoint.",
+    "isoprobe analyze model.safetensors",
+    "isoprobe analyze model.safetensors --data images.npy --metric bce --out result.h5",
+    "isoprobe analyze model.safetensors --report report.html",
+    "isoprobe analyze model.safetensors --samples auto --tolerance 0.02 --pullback probe",
+    "isoprobe analyze model.safetensors --data test.npy --against train.npy",
+    "isoprobe analyze folder/ --data mnist.npz:x_train --resize 32 --json | jq .beta",
+    "isoprobe analyze vae.pt --class net.py:VAE --data images.npy --metric bce",
+    "isoprobe analyze w.pt --adapter factory --option target=models.py:build --metric sse",
+    "torchrun --nproc-per-node=4 -m isoprobe analyze model.safetensors --out result.h5",
+    "isoprobe analyze model.safetensors --out result.h5 --shard 2/4",
+    "isoprobe analyze model.safetensors --out result.h5 --cluster tcp://host:8786",
+    "isoprobe analyze run/*.pt --data x.npy --metric sse --out sweep/ --report sweep.html",
 )
 @click.argument("model", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option(
@@ -72,19 +69,14 @@ ORDER = (
     metavar="F.h5|FOLDER/",
     help="Keep the whole result here; those of several checkpoints in a folder.",
 )
-@click.option(
-    "--report",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="F.html",
-    help="Write the report of the result here.",
-)
+@shared.written("--report", metavar="F.html", help="Write the report of the result here.")
 @click.option(
     "--shard",
     metavar="K/N",
     help="Do the K-th of N shares of the samples; 'isoprobe merge' puts the shards together.",
 )
 @shared.cluster
-@click.option("--overwrite", is_flag=True, help="Replace an existing result and report.")
+@shared.overwriting("result and report")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 @click.option(
     "--fail-on",

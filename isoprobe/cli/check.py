@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from isoprobe.cli import options as shared
 from isoprobe.cli import types
-from isoprobe.cli.examples import examples
 from isoprobe.errors import OptionError, PluginError, nearest
 from isoprobe.registry.lookup import installed
 from isoprobe.registry.specs import parse_options, parse_spec
@@ -19,16 +19,14 @@ if TYPE_CHECKING:
     from isoprobe.testing import Law
 
 
-@click.command(
-    short_help="Hold a plugin to the laws of its kind.",
-    epilog=examples(
-        "isoprobe check metric.bce",
-        "isoprobe check metric.ssim --shape 1x16x16",
-        "isoprobe check analysis.isometry --json",
-        "isoprobe check adapter.native --model model.safetensors",
-        "isoprobe check data-source.arrays --data images.npy",
-        'isoprobe check architecture.linear --config \'{"input_shape": [6], "latent_size": 2}\'',
-    ),
+@shared.command(
+    "Hold a plugin to the laws of its kind.",
+    "isoprobe check metric.bce",
+    "isoprobe check metric.ssim --shape 1x16x16",
+    "isoprobe check analysis.isometry --json",
+    "isoprobe check adapter.native --model model.safetensors",
+    "isoprobe check data-source.arrays --data images.npy",
+    'isoprobe check architecture.linear --config \'{"input_shape": [6], "latent_size": 2}\'',
 )
 @click.argument("plugin", metavar="KIND.NAME[:k=v,...]")
 @click.option(

@@ -8,26 +8,19 @@ from pathlib import Path
 
 import click
 
-from isoprobe.cli.examples import examples
+from isoprobe.cli import options as shared
 
 
-@click.command(
-    short_help="Compare several results, latents matched by what they do.",
-    epilog=examples(
-        "isoprobe compare a.h5 b.h5",
-        "isoprobe compare beta1.h5 beta4.h5 --html compare.html",
-        "isoprobe compare a.h5 b.h5 c.h5 --json | jq .matchings",
-        "isoprobe compare sweep/ --html sweep.html",
-    ),
+@shared.command(
+    "Compare several results, latents matched by what they do.",
+    "isoprobe compare a.h5 b.h5",
+    "isoprobe compare beta1.h5 beta4.h5 --html compare.html",
+    "isoprobe compare a.h5 b.h5 c.h5 --json | jq .matchings",
+    "isoprobe compare sweep/ --html sweep.html",
 )
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--html",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="F.html",
-    help="Write a page as well.",
-)
-@click.option("--overwrite", is_flag=True, help="Replace an existing page.")
+@shared.written("--html", metavar="F.html", help="Write a page as well.")
+@shared.overwriting("page")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of tables.")
 def compare(
     *, results: tuple[Path, ...], html: Path | None, overwrite: bool, as_json: bool
@@ -68,7 +61,6 @@ def compare(
 
 def _training(place: Path, html: Path | None, *, overwrite: bool, as_json: bool) -> None:
     """Show a folder of results, or the log of a monitor, as one training."""
-    from isoprobe.cli import options as shared
     from isoprobe.show.trend import trend_of
 
     trend = trend_of(place)

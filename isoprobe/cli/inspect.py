@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from isoprobe.cli.examples import examples
+from isoprobe.cli import options as shared
 from isoprobe.errors import CheckpointError
 from isoprobe.registry.looking import look
 
@@ -24,11 +24,10 @@ WANTED = {
 }
 
 
-@click.command(
-    epilog=examples(
-        "isoprobe inspect model.safetensors", "isoprobe inspect folder/ --json | jq .declared"
-    ),
-    short_help="Tell what a checkpoint is, without loading it.",
+@shared.command(
+    "Tell what a checkpoint is, without loading it.",
+    "isoprobe inspect model.safetensors",
+    "isoprobe inspect folder/ --json | jq .declared",
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(

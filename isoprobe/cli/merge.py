@@ -8,18 +8,15 @@ from typing import Any
 import click
 
 from isoprobe.cli import options as shared
-from isoprobe.cli.examples import examples
 from isoprobe.cli.group import COMMAND_LINE
 from isoprobe.run.settings import Settings
 
 
-@click.command(
-    short_help="Put the shards of a job array together.",
-    epilog=examples(
-        "isoprobe merge result.h5",
-        "isoprobe merge result.h5 here/ there/ --model /new/place/model.safetensors",
-        "isoprobe merge result.h5 --adapter factory --option target=models.py:build",
-    ),
+@shared.command(
+    "Put the shards of a job array together.",
+    "isoprobe merge result.h5",
+    "isoprobe merge result.h5 here/ there/ --model /new/place/model.safetensors",
+    "isoprobe merge result.h5 --adapter factory --option target=models.py:build",
 )
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("shards", nargs=-1, type=click.Path(path_type=Path))
@@ -31,7 +28,7 @@ from isoprobe.run.settings import Settings
 )
 @click.option("--data", metavar="SPEC", help="The data, where it has moved.")
 @shared.from_settings(Settings, "adapter", "options", "trust", "device")
-@click.option("--overwrite", is_flag=True, help="Replace an existing result.")
+@shared.overwriting("result")
 @shared.as_json
 def merge(
     *,

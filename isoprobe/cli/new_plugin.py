@@ -6,17 +6,15 @@ from pathlib import Path
 
 import click
 
-from isoprobe.cli.examples import examples
+from isoprobe.cli import options as shared
 from isoprobe.scaffold import KINDS, create
 
 
-@click.command(
-    short_help="Write a plugin project that installs and passes its tests.",
-    epilog=examples(
-        "isoprobe new-plugin metric log-cosh",
-        "isoprobe new-plugin adapter my-format --into plugins/",
-        "cd isoprobe-log-cosh && pip install -e '.[test]' && pytest",
-    ),
+@shared.command(
+    "Write a plugin project that installs and passes its tests.",
+    "isoprobe new-plugin metric log-cosh",
+    "isoprobe new-plugin adapter my-format --into plugins/",
+    "cd isoprobe-log-cosh && pip install -e '.[test]' && pytest",
 )
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("name")

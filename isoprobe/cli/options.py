@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from isoprobe.cli import types
+from isoprobe.cli.examples import examples
 from isoprobe.run.settings import Opening, form
 
 if TYPE_CHECKING:
@@ -20,6 +21,39 @@ if TYPE_CHECKING:
     from isoprobe.show.trend import Trend
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def command(short: str, *shown: str, **more: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """Return a decorator that makes a command.
+
+    Args:
+        short: what it does, in the list of commands.
+        shown: examples at the end of its help, as they are typed.
+        more: as :func:`click.command` takes it.
+    """
+    return click.command(short_help=short, epilog=examples(*shown), **more)
+
+
+def written(
+    *names: str, metavar: str, help: str, folder: bool = False, required: bool = False
+) -> Callable[[Command], Command]:
+    """Return a decorator that adds an option with a file, or a folder, that is written."""
+    place = click.Path(path_type=Path, dir_okay=folder, file_okay=not folder)
+    return click.option(*names, type=place, metavar=metavar, help=help, required=required)
+
+
+def count(
+    *names: str, least: int = 1, show_default: bool = True, **more: Any
+) -> Callable[[Command], Command]:
+    """Return a decorator that adds an option with a whole number from ``least`` on."""
+    shown = show_default and more.get("default") is not None
+    return click.option(*names, type=click.IntRange(min=least), show_default=shown, **more)
+
+
+def overwriting(what: str = "file", *, several: bool = False) -> Callable[[Command], Command]:
+    """Return a decorator that adds ``--overwrite``."""
+    which = f"existing {what}" if several else f"an existing {what}"
+    return click.option("--overwrite", is_flag=True, help=f"Replace {which}.")
 
 
 class WithFunction(click.Command):

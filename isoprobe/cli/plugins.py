@@ -9,17 +9,16 @@ from itertools import groupby
 
 import click
 
-from isoprobe.cli.examples import examples
+from isoprobe.cli import options as shared
 from isoprobe.cli.group import COMMANDS
 from isoprobe.registry.discovery import PluginWarning
 from isoprobe.registry.lookup import Listing, installed
 
 
-@click.command(
-    epilog=examples(
-        "isoprobe plugins", "isoprobe plugins --json | jq '.[] | select(.kind == \"metric\").name'"
-    ),
-    short_help="List every plugin by kind, distribution and version.",
+@shared.command(
+    "List every plugin by kind, distribution and version.",
+    "isoprobe plugins",
+    "isoprobe plugins --json | jq '.[] | select(.kind == \"metric\").name'",
 )
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def plugins(*, as_json: bool) -> None:

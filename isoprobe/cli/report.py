@@ -6,36 +6,25 @@ from pathlib import Path
 
 import click
 
+from isoprobe.cli import options as shared
 from isoprobe.cli import types
-from isoprobe.cli.examples import examples
 from isoprobe.errors import ResultError
 
 FORMATS = ("svg", "png", "pdf")
 
 
-@click.command(
-    short_help="Write a result as an HTML page, or its figures.",
-    epilog=examples(
-        "isoprobe report result.h5",
-        "isoprobe report result.h5 -o report.html --overwrite",
-        "isoprobe report result.h5 --figures figures/ --format pdf",
-        "isoprobe report result.h5 --figures figures/ --figure scree --figure norms",
-        "isoprobe report result.h5 --latents latents.tex",
-    ),
+@shared.command(
+    "Write a result as an HTML page, or its figures.",
+    "isoprobe report result.h5",
+    "isoprobe report result.h5 -o report.html --overwrite",
+    "isoprobe report result.h5 --figures figures/ --format pdf",
+    "isoprobe report result.h5 --figures figures/ --figure scree --figure norms",
+    "isoprobe report result.h5 --latents latents.tex",
 )
 @click.argument("result", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="F.html",
-    help="The page. [default: beside the result]",
-)
-@click.option(
-    "--figures",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    help="Write figures here instead of a page.",
+@shared.written("-o", "--out", metavar="F.html", help="The page. [default: beside the result]")
+@shared.written(
+    "--figures", folder=True, metavar="FOLDER", help="Write figures here instead of a page."
 )
 @click.option(
     "--figure", "names", metavar="NAME", multiple=True, help="Only this figure; repeatable."
@@ -48,11 +37,8 @@ FORMATS = ("svg", "png", "pdf")
     show_default=True,
     help="Of the figures.",
 )
-@click.option(
-    "--latents",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Write the latents as .csv, .md or .tex instead of a page.",
+@shared.written(
+    "--latents", metavar="FILE", help="Write the latents as .csv, .md or .tex instead of a page."
 )
 @click.option(
     "--image-shape",
@@ -60,7 +46,7 @@ FORMATS = ("svg", "png", "pdf")
     callback=types.image_shape,
     help="Draw flat inputs as pictures of this shape, as 28x28 or 3x32x32; 1xN draws curves.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+@shared.overwriting()
 def report(
     *,
     result: Path,

@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from isoprobe.cli import options as shared
-from isoprobe.cli.examples import examples
 from isoprobe.errors import OptionError
 from isoprobe.run.settings import ScoreSettings
 
@@ -36,17 +35,15 @@ ORDER = (
 )
 
 
-@click.command(
-    short_help="Score new rows as anomalies against a result.",
-    epilog=examples(
-        "isoprobe analyze model.safetensors --data normal.npy --analysis anomaly --out normal.h5",
-        "isoprobe score model.safetensors --data new.csv --reference normal.h5 > scores.csv",
-        "isoprobe score model.safetensors --data new.npy --reference normal.h5 --out s.parquet",
-        "isoprobe score m.safetensors --data 'new.csv:id=patient;keep=site' --reference r.h5 "
-        "--by site --fdr 0.05 --top 10 --summary s.json",
-        "isoprobe score model.safetensors --data rows/ --reference normal.h5 --out scores/ "
-        "--cluster local:4",
-    ),
+@shared.command(
+    "Score new rows as anomalies against a result.",
+    "isoprobe analyze model.safetensors --data normal.npy --analysis anomaly --out normal.h5",
+    "isoprobe score model.safetensors --data new.csv --reference normal.h5 > scores.csv",
+    "isoprobe score model.safetensors --data new.npy --reference normal.h5 --out s.parquet",
+    "isoprobe score m.safetensors --data 'new.csv:id=patient;keep=site' --reference r.h5 "
+    "--by site --fdr 0.05 --top 10 --summary s.json",
+    "isoprobe score model.safetensors --data rows/ --reference normal.h5 --out scores/ "
+    "--cluster local:4",
 )
 @shared.against_reference("The new rows, as for analyze.")
 @click.option(
@@ -55,18 +52,16 @@ ORDER = (
     help="Write a .csv, .parquet or .h5 file, or, with a / at its end, a folder of Parquet parts. "
     "[default: CSV to stdout]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
-@click.option(
+@shared.overwriting()
+@shared.count(
     "--top",
-    type=click.IntRange(min=0),
     default=0,
-    show_default=True,
     metavar="N",
     help="Say on stderr which inputs and latents made the N highest rows odd.",
+    least=0,
 )
-@click.option(
+@shared.written(
     "--summary",
-    type=click.Path(path_type=Path, dir_okay=False),
     metavar="F.json",
     help="Write counts, groups and the highest rows with all their parts as JSON.",
 )
@@ -76,9 +71,9 @@ ORDER = (
     help="Masks of images, not 0 where a pixel is odd: pixel AUROC and overlap by region. Needs "
     "--map.",
 )
-@click.option(
+@shared.written(
     "--pictures",
-    type=click.Path(path_type=Path, file_okay=False),
+    folder=True,
     metavar="FOLDER",
     help="Draw the --top rows beside where they are odd.",
 )

@@ -13,10 +13,10 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 from isoprobe.errors import FileError
+from isoprobe.files.closing import Closing
 from isoprobe.files.meter import Meter
 
 DIRECTORY_LIMIT = 16 << 20
@@ -40,7 +40,7 @@ ZIP_ERRORS = (
 )
 
 
-class Archive:
+class Archive(Closing):
     """A zip archive, open for reading; a context manager.
 
     Args:
@@ -121,15 +121,8 @@ class Archive:
         """Close the file."""
         self._zip.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
+        """Close, whatever ends the block."""
         self.close()
 
     def _info(self, name: str) -> zipfile.ZipInfo:

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from isoprobe.errors import CheckpointError, IsoprobeError, OptionError
+from isoprobe.files.closing import Closing
 from isoprobe.monitor.budget import Budget
 from isoprobe.monitor.log import AUTO, JsonLines, LiveTable, log_path, record_of
 from isoprobe.monitor.subject import Trained, Weights
@@ -60,7 +60,7 @@ class Alarm:
     text: str
 
 
-class Monitor:
+class Monitor(Closing):
     """Measures a model in training at some steps, with the probe and the formulas of an analysis.
 
     The first measurement is made at once, so that a mistake shows before the training; then one
@@ -242,15 +242,8 @@ class Monitor:
         self._end(training, between)
         return self.points[-1] if self.points and self.points[-1].step == self.at else None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
+        """Close, whatever ends the block."""
         self.close(measured=error is None)
 
     # ------------------------------------------------------------------ shown

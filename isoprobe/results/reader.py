@@ -7,10 +7,10 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from isoprobe.errors import IsoprobeError, ResultError, nearest
+from isoprobe.files.closing import Closing
 from isoprobe.files.hdf5 import Hdf5File
 from isoprobe.results import netcdf
 from isoprobe.results.shard import is_shard
@@ -93,7 +93,7 @@ class Group(Mapping[str, "Variable"]):
         return f"<{self._group.name.strip('/')}: {', '.join(self._names)}>"
 
 
-class Result:
+class Result(Closing):
     """A complete result file, open for reading.
 
     ``result["isometry"]["norm_mean"].values`` reads one array; :meth:`samples` reads rows. It is
@@ -243,15 +243,8 @@ class Result:
         if self._temporary is not None:
             self._temporary.cleanup()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
+        """Close, whatever ends the block."""
         self.close()
 
     def __repr__(self) -> str:

@@ -19,12 +19,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
-from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, NoReturn, Self
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from isoprobe.errors import PluginError, ResultError
+from isoprobe.files.closing import Closing
 from isoprobe.results.columns import Column
 from isoprobe.results.netcdf import check_group
 
@@ -42,7 +42,7 @@ _LAST = struct.Struct("<QIQ")
 _ODD = (OSError, LookupError, ValueError, TypeError, AttributeError, MemoryError, struct.error)
 
 
-class ShardWriter:
+class ShardWriter(Closing):
     """Takes the batches of a shard in the order of their rows.
 
     Use it as a context manager: what was not finished is removed.
@@ -135,20 +135,13 @@ class ShardWriter:
         self._file.write(data)
         return [values.dtype.str, list(values.shape), start, zlib.crc32(data)]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
+        """Close, whatever ends the block."""
         self._file.close()
         self._temporary.unlink(missing_ok=True)
 
 
-class Shard:
+class Shard(Closing):
     """A shard, open for reading.
 
     Attributes:
@@ -247,15 +240,8 @@ class Shard:
         """Close the file."""
         self._file.close()
 
-    def __enter__(self) -> Shard:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
+        """Close, whatever ends the block."""
         self.close()
 
     def _index(self) -> Any:

@@ -14,17 +14,17 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from isoprobe.errors import IsoprobeError, ResultError
+from isoprobe.files.closing import Closing
 from isoprobe.results.shard import SUFFIX, UNFINISHED, Shard
 from isoprobe.results.whole import LOCK, check_place, hold_folder
 
 RUN, SETTLED = "run.json", "settled.json"
 
 
-class Working:
+class Working(Closing):
     """A working folder, held until it is closed.
 
     Attributes:
@@ -179,15 +179,8 @@ class Working:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
+        """Close, whatever ends the block."""
         # a mistake in the input will not go away by resuming; a full disk or Ctrl-C will
         mistake = isinstance(error, IsoprobeError) and not isinstance(error, ResultError)
         self.close(keep=self.keeps or (self.begun and not mistake))

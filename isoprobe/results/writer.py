@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.errors import PluginError
+from isoprobe.files.closing import Closing
 from isoprobe.files.hdf5 import create
 from isoprobe.results import netcdf
 from isoprobe.results.columns import Column
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SAMPLES = "samples"
 
 
-class ResultWriter:
+class ResultWriter(Closing):
     """Takes rows in, and hands a complete result file back at the end.
 
     Until then it lies in the working folder ``<name>.partial`` beside the target; an older file of
@@ -181,20 +181,13 @@ class ResultWriter:
         finally:
             self._assembled.unlink(missing_ok=True)
 
-    def __enter__(self) -> ResultWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
+        """Close, whatever ends the block."""
         try:
             with explained(self.path):
                 self._discard()
         finally:
-            self._working.__exit__(kind, error, trace)
+            self._working.leave(error)
 
 
 def _pointing(groups: list[str]) -> str:

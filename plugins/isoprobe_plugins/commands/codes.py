@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isoprobe.cli import options as shared
-from isoprobe.cli.examples import examples
 from isoprobe.hookspecs import hookimpl
 from isoprobe.run.settings import CodeSettings
 
@@ -37,30 +36,21 @@ ORDER = (
 #: draws of a sheet side by side
 _ACROSS = 8
 
-_overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+_overwrite = shared.overwriting()
 _metric = click.option(
     "--metric", metavar="NAME[:k=v,...]", help="Distortion. [default: the checkpoint's own]"
 )
 
 
 def _out(help_: str) -> Callable[[shared.Command], shared.Command]:
-    return click.option(
-        "-o",
-        "--out",
-        type=click.Path(path_type=Path, dir_okay=False),
-        metavar="FILE",
-        required=True,
-        help=help_,
-    )
+    return shared.written("-o", "--out", metavar="FILE", required=True, help=help_)
 
 
-@click.command(
-    short_help="Write mu, sigma, y and KL of every row.",
-    epilog=examples(
-        "isoprobe encode model.safetensors --data images.npy -o codes.parquet",
-        "isoprobe encode VAE_mnist/ --data mnist.npz:x_train,y_train --resize 32 -o codes.npz",
-        "isoprobe encode model.safetensors --data new.csv --reference result.h5 -o codes.csv",
-    ),
+@shared.command(
+    "Write mu, sigma, y and KL of every row.",
+    "isoprobe encode model.safetensors --data images.npy -o codes.parquet",
+    "isoprobe encode VAE_mnist/ --data mnist.npz:x_train,y_train --resize 32 -o codes.npz",
+    "isoprobe encode model.safetensors --data new.csv --reference result.h5 -o codes.csv",
 )
 @shared.model
 @click.option("--data", metavar="SPEC", help="Rows, as for analyze. [default: the checkpoint's]")
@@ -101,12 +91,10 @@ def encode(
         click.echo(f"{encoding.rows:,} rows encoded: {out}", err=True)
 
 
-@click.command(
-    short_help="Decode latents from a file.",
-    epilog=examples(
-        "isoprobe decode model.safetensors codes.parquet -o decoded.npy",
-        "isoprobe decode model.safetensors codes.npz:mean -o decoded.h5",
-    ),
+@shared.command(
+    "Decode latents from a file.",
+    "isoprobe decode model.safetensors codes.parquet -o decoded.npy",
+    "isoprobe decode model.safetensors codes.npz:mean -o decoded.h5",
 )
 @shared.model
 @click.argument("codes")
@@ -147,20 +135,16 @@ def decode(
         click.echo(f"{len(rows):,} rows decoded: {out}", err=True)
 
 
-@click.command(
-    short_help="Draw from the prior and decode.",
-    epilog=examples(
-        "isoprobe sample model.safetensors -o draws.png",
-        "isoprobe sample model.safetensors --count 10000 --seed 1 -o draws.npz",
-    ),
+@shared.command(
+    "Draw from the prior and decode.",
+    "isoprobe sample model.safetensors -o draws.png",
+    "isoprobe sample model.safetensors --count 10000 --seed 1 -o draws.npz",
 )
 @shared.model
 @_out("A .png sheet, or .npy, .npz (with z) or .h5 (with z).")
 @_overwrite
-@click.option(
-    "--count", type=click.IntRange(min=1), default=64, show_default=True, help="How many draws."
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of z.")
+@shared.count("--count", default=64, help="How many draws.")
+@shared.count("--seed", default=0, help="Of z.", least=0)
 @shared.adapter
 @shared.adapter_options
 @shared.trust
@@ -199,20 +183,16 @@ def sample(
     click.echo(f"{count:,} draws: {out}", err=True)
 
 
-@click.command(
-    short_help="Walk from one row to another by the shortest path.",
-    epilog=examples(
-        "isoprobe walk model.safetensors --data images.npy --from 3 --to 8 -o walk.gif",
-        "isoprobe walk model.safetensors --data images.npy --from 3 --to 8 --path z -o walk.png",
-        "isoprobe walk VAE_mnist/ --data mnist.npz:x_train --resize 32 --from 0 --to 1 -o w.npy",
-    ),
+@shared.command(
+    "Walk from one row to another by the shortest path.",
+    "isoprobe walk model.safetensors --data images.npy --from 3 --to 8 -o walk.gif",
+    "isoprobe walk model.safetensors --data images.npy --from 3 --to 8 --path z -o walk.png",
+    "isoprobe walk VAE_mnist/ --data mnist.npz:x_train --resize 32 --from 0 --to 1 -o w.npy",
 )
 @shared.model
 @click.option("--data", metavar="SPEC", help="Rows, as for analyze. [default: the checkpoint's]")
-@click.option(
-    "--from", "start", type=click.IntRange(min=0), required=True, help="Row to start from."
-)
-@click.option("--to", "end", type=click.IntRange(min=0), required=True, help="Row to go to.")
+@shared.count("--from", "start", required=True, help="Row to start from.", least=0)
+@shared.count("--to", "end", required=True, help="Row to go to.", least=0)
 @_out("A .png strip, a .gif that goes there and back, or an .npy array.")
 @_overwrite
 @click.option(
@@ -222,9 +202,7 @@ def sample(
     show_default=True,
     help="The shortest path, or a straight line in y or z.",
 )
-@click.option(
-    "--steps", type=click.IntRange(min=2), default=11, show_default=True, help="Points, with ends."
-)
+@shared.count("--steps", default=11, help="Points, with ends.", least=2)
 @_metric
 @shared.from_settings(
     CodeSettings, *(name for name in ORDER if name not in {"samples", "batch_size"})

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isoprobe.cli import options as shared
-from isoprobe.cli.examples import examples
 from isoprobe.hookspecs import hookimpl
 from isoprobe.run.settings import CodeSettings
 
@@ -93,16 +92,14 @@ def converted(
     return Converted(out, vae.latent_size, says)
 
 
-@click.command(
+@shared.command(
+    "Write a checkpoint in the native, self-describing form.",
+    "isoprobe convert VAE_mnist/ vae_mnist.safetensors",
+    "isoprobe convert vae.pth vae.safetensors --option declaration=vae.toml",
+    "isoprobe convert model.keras model.safetensors --metric bce --beta 1.05",
+    "isoprobe convert model.safetensors small.safetensors --latents used --data images.npy",
     cls=shared.WithFunction,
     function=converted,
-    short_help="Write a checkpoint in the native, self-describing form.",
-    epilog=examples(
-        "isoprobe convert VAE_mnist/ vae_mnist.safetensors",
-        "isoprobe convert vae.pth vae.safetensors --option declaration=vae.toml",
-        "isoprobe convert model.keras model.safetensors --metric bce --beta 1.05",
-        "isoprobe convert model.safetensors small.safetensors --latents used --data images.npy",
-    ),
 )
 @shared.model
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
@@ -119,7 +116,7 @@ def converted(
 )
 @click.option("--data", metavar="SPEC", help="Rows for --latents used. [default: the checkpoint's]")
 @shared.from_settings(CodeSettings, "resize", "scale")
-@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+@shared.overwriting()
 def convert(
     *,
     model: Path,

@@ -7,16 +7,16 @@ from pathlib import Path
 import click
 
 from isoprobe.cli import options as shared
-from isoprobe.cli.examples import examples
 from isoprobe.hookspecs import hookimpl
 
 FOLDER = Path(__file__).resolve().parents[1] / "demo"
 MODEL, IMAGES = FOLDER / "model.safetensors", FOLDER / "images.npz"
 
 
-@click.command(
-    short_help="A first look: analyse a model that comes with isoprobe.",
-    epilog=examples("isoprobe demo", "isoprobe demo --report first.html --overwrite"),
+@shared.command(
+    "A first look: analyse a model that comes with isoprobe.",
+    "isoprobe demo",
+    "isoprobe demo --report first.html --overwrite",
 )
 @click.option(
     "--report",
@@ -26,7 +26,7 @@ MODEL, IMAGES = FOLDER / "model.safetensors", FOLDER / "images.npz"
     show_default=True,
     help="Write the report here.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing report.")
+@shared.overwriting("report")
 @shared.as_json
 def demo(*, report: Path, overwrite: bool, as_json: bool) -> None:
     """Analyse a small VAE of clothes (Fashion-MNIST) and write its report.

@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from isoprobe.cli import options as shared
-from isoprobe.cli.examples import examples
 from isoprobe.hookspecs import hookimpl
 from isoprobe.run.settings import ScoreSettings
 
@@ -29,21 +28,14 @@ ORDER = (
 )
 
 
-@click.command(
-    short_help="Whether new rows are still those of a reference, and what moved.",
-    epilog=examples(
-        "isoprobe drift m.safetensors --data new.csv --reference normal.h5",
-        "isoprobe drift m.safetensors --data 'new.csv:keep=day' --reference normal.h5 --time day "
-        "--block 500 --plot drift.svg",
-    ),
+@shared.command(
+    "Whether new rows are still those of a reference, and what moved.",
+    "isoprobe drift m.safetensors --data new.csv --reference normal.h5",
+    "isoprobe drift m.safetensors --data 'new.csv:keep=day' --reference normal.h5 --time day "
+    "--block 500 --plot drift.svg",
 )
 @shared.against_reference("The new rows, as they came.")
-@click.option(
-    "--block",
-    type=click.IntRange(min=30),
-    metavar="N",
-    help="Rows compared at once. [default: all]",
-)
+@shared.count("--block", metavar="N", help="Rows compared at once. [default: all]", least=30)
 @click.option(
     "--time", metavar="COLUMN", help="Column that says when, as --data F.csv:keep=COLUMN."
 )
@@ -54,13 +46,12 @@ ORDER = (
     show_default=True,
     help="Chance at most of an alarm in the whole run if nothing drifted.",
 )
-@click.option(
+@shared.written(
     "--plot",
-    type=click.Path(path_type=Path, dir_okay=False),
     metavar="F.svg",
     help="Draw p-values and what moved most, by block: .svg, .png or .pdf.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing plot.")
+@shared.overwriting("plot")
 @shared.own_class
 @shared.class_arguments
 @shared.from_settings(ScoreSettings, *ORDER)

@@ -11,7 +11,6 @@ import click
 
 from isoprobe.cli import options as shared
 from isoprobe.cli import types
-from isoprobe.cli.examples import examples
 from isoprobe.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -23,13 +22,11 @@ MISSING = "norms, residuals, recovered beta, densities, anomaly scores and the d
 _BAR = 12
 
 
-@click.command(
-    short_help="What a decoder alone tells: importances without data.",
-    epilog=examples(
-        "isoprobe spectrum decoder.onnx --metric sse",
-        "isoprobe spectrum model.safetensors --samples 200",
-        "isoprobe spectrum vae.pth --metric bce --beta 1 --json | jq .latents[0]",
-    ),
+@shared.command(
+    "What a decoder alone tells: importances without data.",
+    "isoprobe spectrum decoder.onnx --metric sse",
+    "isoprobe spectrum model.safetensors --samples 200",
+    "isoprobe spectrum vae.pth --metric bce --beta 1 --json | jq .latents[0]",
 )
 @shared.model
 @click.option("--metric", metavar="SPEC", help="Training loss. [default: the checkpoint's own]")
@@ -41,9 +38,7 @@ _BAR = 12
 @shared.adapter
 @shared.adapter_options
 @shared.trust
-@click.option(
-    "--samples", type=click.IntRange(min=1), default=1000, show_default=True, help="Of the prior."
-)
+@shared.count("--samples", default=1000, help="Of the prior.")
 @shared.memory
 @shared.device
 @click.option("--seed", type=types.SEED, default=0, show_default=True, help="Of z.")

@@ -6,31 +6,25 @@ from typing import TYPE_CHECKING
 
 import click
 
-from isoprobe.cli.examples import examples
+from isoprobe.cli import options as shared
 from isoprobe_trainers.commands import options
 
 if TYPE_CHECKING:
     from isoprobe_trainers.commands.options import Place
 
 
-@click.command(
-    short_help="The anomaly detectors of Section 5.3.",
-    epilog=examples(
-        "isoprobe train anomaly thyroid --data-root data --quick --seeds 5",
-        "isoprobe train anomaly kddcup99 --resume     20 seeds, the full schedule",
-    ),
+@shared.command(
+    "The anomaly detectors of Section 5.3.",
+    "isoprobe train anomaly thyroid --data-root data --quick --seeds 5",
+    "isoprobe train anomaly kddcup99 --resume     20 seeds, the full schedule",
 )
 @click.argument(
     "name",
     metavar="DATASET",
     type=click.Choice(options.TABLES),
 )
-@click.option(
-    "--seeds",
-    type=click.IntRange(min=1),
-    default=20,
-    show_default=True,
-    help="How many models, from seed 0 on; each has a split of its own.",
+@shared.count(
+    "--seeds", default=20, help="How many models, from seed 0 on; each has a split of its own."
 )
 @click.option("--quick", is_flag=True, help="The part of the schedule that takes minutes.")
 @click.option("--fraction", type=float, help="Of the epochs of the paper's schedule. [default: 1]")

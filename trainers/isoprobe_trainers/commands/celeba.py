@@ -7,22 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from isoprobe.cli.examples import examples
+from isoprobe.cli import options as shared
 from isoprobe_trainers.commands import options
 
 if TYPE_CHECKING:
     from isoprobe_trainers.commands.options import Place
 
 
-@click.command(
-    short_help="The convolutional VAEs of Section 5.2, on CelebA.",
-    epilog=examples(
-        "isoprobe train celeba --data-root data --device cuda",
-        "isoprobe train celeba --decomposed --latents 256 --resume",
-        "torchrun --nproc-per-node=4 -m isoprobe train celeba --data-root data",
-        "isoprobe train celeba --size 32 --batch-size 32 --iterations 20000 --decay 0.3",
-        "isoprobe train celeba --batch-size 16 --lr 3e-4 --iterations 3000     a small trial",
-    ),
+@shared.command(
+    "The convolutional VAEs of Section 5.2, on CelebA.",
+    "isoprobe train celeba --data-root data --device cuda",
+    "isoprobe train celeba --decomposed --latents 256 --resume",
+    "torchrun --nproc-per-node=4 -m isoprobe train celeba --data-root data",
+    "isoprobe train celeba --size 32 --batch-size 32 --iterations 20000 --decay 0.3",
+    "isoprobe train celeba --batch-size 16 --lr 3e-4 --iterations 3000     a small trial",
 )
 @click.option(
     "--latents",
@@ -39,10 +37,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="Side of the images; 32 takes means over 2 x 2 pixels.",
 )
-@click.option("--channels", type=click.IntRange(min=1), default=64, show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
-@click.option("--iterations", type=click.IntRange(min=1), default=300_000, show_default=True)
-@click.option("--samples", type=click.IntRange(min=1), help="Images to train on. [default: all]")
+@shared.count("--channels", default=64)
+@shared.count("--batch-size", default=64)
+@shared.count("--iterations", default=300_000)
+@shared.count("--samples", help="Images to train on. [default: all]")
 @options.rate
 @options.decay
 @options.seed

@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from isoprobe.cli.examples import examples
+from isoprobe.cli import options as shared
 from isoprobe_trainers.commands import options
 
 if TYPE_CHECKING:
     from isoprobe_trainers.commands.options import Place
 
 
-@click.command(
-    short_help="The VAEs of Appendix F, on MNIST or Fashion-MNIST.",
-    epilog=examples(
-        "isoprobe train mnist --data-root data",
-        "isoprobe train mnist --latents 64 --lam 10000 --resume",
-        "isoprobe train mnist --data fashion-mnist --iterations 5000 --device cuda",
-    ),
+@shared.command(
+    "The VAEs of Appendix F, on MNIST or Fashion-MNIST.",
+    "isoprobe train mnist --data-root data",
+    "isoprobe train mnist --latents 64 --lam 10000 --resume",
+    "isoprobe train mnist --data fashion-mnist --iterations 5000 --device cuda",
 )
 @click.option(
     "--data",
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Which images; 50,000 are trained on.",
 )
-@click.option("--latents", type=click.IntRange(min=1), default=32, show_default=True)
+@shared.count("--latents", default=32)
 @click.option(
     "--lam",
     type=float,
@@ -37,16 +35,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Weight of the cross entropy averaged over pixels; beta = 784 / lam.",
 )
-@click.option(
-    "--width",
-    type=click.IntRange(min=1),
-    multiple=True,
-    default=(1024, 1024),
-    show_default=True,
-    help="Units of a hidden layer, one option each.",
+@shared.count(
+    "--width", multiple=True, default=(1024, 1024), help="Units of a hidden layer, one option each."
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True)
-@click.option("--iterations", type=click.IntRange(min=1), default=50_000, show_default=True)
+@shared.count("--batch-size", default=256)
+@shared.count("--iterations", default=50_000)
 @options.rate
 @options.decay
 @options.seed

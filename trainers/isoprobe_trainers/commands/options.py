@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isoprobe.cli import options, types
+from isoprobe.cli import options as shared
 from isoprobe.errors import OptionError
 from isoprobe.run.processes import Process
 
@@ -53,7 +54,7 @@ data_root = click.option(
 _resume = click.option(
     "--resume", is_flag=True, help="Go on where an interrupted training stopped."
 )
-_overwrite = click.option("--overwrite", is_flag=True, help="Replace existing checkpoints.")
+_overwrite = shared.overwriting("checkpoints", several=True)
 
 
 def out(default: str, what: str) -> Callable[[Command], Command]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from isoprobe.cli import options as core_options
+from isoprobe.cli import options as shared
 from isoprobe.cli.examples import examples
 from isoprobe.hookspecs import hookimpl
 from isoprobe_trainers.commands import options
@@ -126,12 +127,8 @@ def _listing() -> str:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", callback=_names)
 @click.option("--quick", is_flag=True, help="A schedule that reaches the same figures in minutes.")
 @options.out("runs/reproduce", "checkpoints, results and figures; what is there is used again")
-@click.option(
-    "--seeds",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="Models of each condition in the tables; the ablation has one.",
+@shared.count(
+    "--seeds", default=3, help="Models of each condition in the tables; the ablation has one."
 )
 @click.option(
     "--data",
@@ -149,9 +146,9 @@ def _listing() -> str:
 )
 @core_options.device
 @options.compile_step
-@click.option(
+@shared.written(
     "--records",
-    type=click.Path(path_type=Path, file_okay=False),
+    folder=True,
     metavar="FOLDER",
     help="Write what was measured of each model there, as the page of finished trainings reads it.",
 )

@@ -6,19 +6,17 @@ from pathlib import Path
 
 import click
 
-from isoprobe.cli.examples import examples
+from isoprobe.cli import options as shared
 from isoprobe_trainers.commands import options
 
 
-@click.command(
-    short_help="A VAE of a table of your own, for scores.",
-    epilog=examples(
-        "isoprobe train table data.csv",
-        "isoprobe train table 'data.csv:label=odd;id=patient' --normal 0 --out runs/ward",
-        "isoprobe analyze runs/table/data.safetensors --data runs/table/data.reference.csv "
-        "--analysis anomaly --out reference.h5",
-        "isoprobe score runs/table/data.safetensors --data new.csv --reference reference.h5",
-    ),
+@shared.command(
+    "A VAE of a table of your own, for scores.",
+    "isoprobe train table data.csv",
+    "isoprobe train table 'data.csv:label=odd;id=patient' --normal 0 --out runs/ward",
+    "isoprobe analyze runs/table/data.safetensors --data runs/table/data.reference.csv "
+    "--analysis anomaly --out reference.h5",
+    "isoprobe score runs/table/data.safetensors --data new.csv --reference reference.h5",
 )
 @click.argument("data", metavar="FILE[:columns=A,B;label=C;id=D]")
 @click.option(
@@ -38,7 +36,7 @@ from isoprobe_trainers.commands import options
 )
 @options.seed
 @options.out("runs/table", "the checkpoint and the rows left out")
-@click.option("--overwrite", is_flag=True, help="Replace existing files.")
+@shared.overwriting("files", several=True)
 def table(
     *, data: str, normal: str, reference: float, seed: int, out: Path, overwrite: bool
 ) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from isoprobe.cli import options as shared
 from isoprobe.cli.examples import examples
 from isoprobe.hookspecs import hookimpl
 from isoprobe_trainers.commands import options
@@ -59,14 +60,7 @@ def train() -> None:
     show_default=True,
     help="Weight of the distortion beside the KL; beta = 1 / lam.",
 )
-@click.option(
-    "--latents",
-    type=click.IntRange(min=1),
-    multiple=True,
-    default=(3,),
-    show_default=True,
-    help="Latent size n.",
-)
+@shared.count("--latents", multiple=True, default=(3,), help="Latent size n.")
 @click.option(
     "--objective",
     type=click.Choice(["plain", "decomposed", "radogaga"]),
@@ -75,17 +69,10 @@ def train() -> None:
     show_default=True,
     help="E D(x, x_hat); D(x, x_check) + E D(x_check, x_hat); or constant noise, learned prior.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    multiple=True,
-    default=(0,),
-    show_default=True,
-    help="Of weights, order and noise.",
-)
+@shared.count("--seed", multiple=True, default=(0,), help="Of weights, order and noise.", least=0)
 @click.option("--quick", is_flag=True, help="120 epochs of batch 256, the rate on a half cosine.")
-@click.option("--epochs", type=click.IntRange(min=1), help="[default: 500; 120 with --quick]")
-@click.option("--batch-size", type=click.IntRange(min=1), help="[default: 128; 256 with --quick]")
+@shared.count("--epochs", help="[default: 500; 120 with --quick]")
+@shared.count("--batch-size", help="[default: 128; 256 with --quick]")
 @click.option(
     "--decay",
     type=click.FloatRange(0, 1),
