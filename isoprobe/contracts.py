@@ -410,7 +410,17 @@ class Architecture(abc.ABC):
 
     @abc.abstractmethod
     def build(self, config: Mapping[str, Any]) -> Networks:
-        """Build the untrained networks; raise CheckpointError for a wrong configuration."""
+        """Build the untrained networks.
+
+        Args:
+            config: fields of the architecture's own configuration.
+
+        Returns:
+            Encoder ``(B, *input_shape) -> (mean, std)`` and decoder ``(B, n) -> x_hat``.
+
+        Raises:
+            CheckpointError: for a wrong configuration, naming the field.
+        """
 
 
 @dataclass(frozen=True)

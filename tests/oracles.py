@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import hessian, jacrev
 
 from isoprobe.contracts import VAE, Facts, Metric, Posterior
+from isoprobe.theory.detection import conformal_p_values
 
 
 def dense_jacobian(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
@@ -80,3 +82,15 @@ def small_vae(
         module=networks,
         facts=Facts(**facts),  # type: ignore[arg-type]
     )
+
+
+def false_alarms(
+    scores: np.ndarray, alpha: float, generator: np.random.Generator
+) -> tuple[float, float]:
+    """Share of rows flagged at alpha, and its error, over 200 splits into reference and new."""
+    half, rates = len(scores) // 2, []
+    for _ in range(200):
+        mixed = generator.permutation(scores)
+        p_values = conformal_p_values(mixed[half:], np.sort(mixed[:half]))
+        rates.append((p_values <= alpha).mean())
+    return float(np.mean(rates)), float(np.std(rates, ddof=1) / np.sqrt(len(rates)))

@@ -15,23 +15,10 @@ from isoprobe.run.settings import ScoreSettings
 
 #: of the options that settings give
 ORDER = (
-    *(
-        "score",
-        "alpha",
-        "fdr",
-        "by",
-        "trim",
-        "contamination",
-        "by_latent",
-        "by_input",
-        "metric",
-        "adapter",
-        "options",
-        "trust",
-    ),
-    *("allow_random", "samples", "batch_size", "resize", "scale", "condition"),
-    *("device", "dtype"),
-    *("memory", "threads"),
+    *("score", "alpha", "fdr", "by", "trim", "contamination", "by_latent", "by_input", "metric"),
+    *shared.LOADING,
+    *shared.ROWS,
+    *shared.MACHINE,
 )
 
 

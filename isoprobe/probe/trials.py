@@ -283,12 +283,29 @@ def _trial(
         return None
     answer, variance = total.double().mean(0), std.double().square().mean(0)
     used = mean.double().var(0) > 0.01
-    room = (1 - variance)[used]
+    fitted = fitted_beta(answer, 1 - variance, used)
+    if fitted is None:
+        return None
+    beta, off = fitted
+    moment = ((mean.double().square().mean(0) + variance)[used] - 1).abs().mean()
+    return Reading(name, float(distortion.double().mean()), off, float(moment), beta)
+
+
+def fitted_beta(answer: Tensor, room: Tensor, used: Tensor) -> tuple[float, float] | None:
+    """Fit one beta to all latents: E[sigma_j eps_j dD/dz_j] = beta (1 - E sigma_j^2) at an optimum.
+
+    Args:
+        answer: left side, ``(n,)``.
+        room: 1 - E sigma_j^2, ``(n,)``.
+        used: latents that are fitted, ``(n,)`` bool.
+
+    Returns:
+        Beta, and the mean departure from it relative to the room; None where beta is not positive.
+    """
+    answer, room = answer[used], room[used]
     if not bool(used.any()) or not bool(answer.isfinite().all()) or not float(room.sum()) > 0:
         return None
-    beta = float(answer[used].sum() / room.sum())
+    beta = float(answer.sum() / room.sum())
     if not beta > 0:
         return None
-    off = (answer[used] / beta - room).abs().sum() / room.abs().sum()
-    moment = ((mean.double().square().mean(0) + variance)[used] - 1).abs().mean()
-    return Reading(name, float(distortion.double().mean()), float(off), float(moment), beta)
+    return beta, float((answer / beta - room).abs().sum() / room.abs().sum())

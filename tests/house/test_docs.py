@@ -14,6 +14,7 @@ import pytest
 
 from isoprobe.cli.group import COMMANDS
 from isoprobe.show import plots
+from tests.house.test_inventory import found
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = ["index", "quickstart", "reading-a-report", "theory", "result-file", "api"]
@@ -93,15 +94,7 @@ def test_the_page_of_commands_has_them_all():
 def test_modules_and_functions_named_in_the_pages_exist(page):
     text = (DOCS / f"{page}.md").read_text("utf-8")
     for name in set(re.findall(r"`(isoprobe(?:_plugins)?(?:\.\w+)+)`", text)):
-        parts = name.split(".")
-        for cut in range(len(parts), 0, -1):
-            try:
-                found = importlib.import_module(".".join(parts[:cut]))
-            except ModuleNotFoundError:
-                continue
-            for part in parts[cut:]:
-                found = getattr(found, part)
-            break
+        assert found(name)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sphinx") is None, reason="needs the docs extra")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tests.sampled import Sampled
+
 BETA = 0.02
 SIZE, LATENTS = 8, 4
 
@@ -17,7 +19,7 @@ def rows(count: int = 512) -> Tensor:
     return factors @ turn[:, :2].T
 
 
-class Toy(nn.Module):
+class Toy(Sampled):
     """A VAE with norms of the batch, dropout and counters."""
 
     def __init__(self, width: int = 16) -> None:
@@ -34,10 +36,6 @@ class Toy(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         return self.out(z)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mu, logvar = self.encode(x)
-        return self.decode(mu + torch.randn_like(mu) * (0.5 * logvar).exp()), mu, logvar
 
 
 def loss(answer: tuple[Tensor, Tensor, Tensor], x: Tensor, beta: float = BETA) -> Tensor:

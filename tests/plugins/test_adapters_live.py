@@ -75,23 +75,26 @@ class Logits(Body):
         return self.values(z)
 
 
+class Around(nn.Module):
+    """A model whose decoder's output becomes something else."""
+
+    def __init__(self, inner, change):
+        super().__init__()
+        self.inner, self.change = inner, change
+
+    def encode(self, x):
+        return self.inner.encode(x)
+
+    def decode(self, z):
+        return self.change(self.inner.decode(z))
+
+
 def test_logits_are_read_as_logits_and_give_the_distortion_of_their_probabilities():
     x = rows()
     model = trained(Logits(), x)
     found = analysed(model, x)
 
-    class Probabilities(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = model
-
-        def encode(self, x):
-            return self.inner.encode(x)
-
-        def decode(self, z):
-            return torch.sigmoid(self.inner.decode(z))
-
-    same = analysed(Probabilities(), x)
+    same = analysed(Around(model, torch.sigmoid), x)
     assert found["distortion"] == pytest.approx(same["distortion"], rel=1e-4)
     assert found["beta"] == pytest.approx(same["beta"], rel=1e-3)
     assert "logits" in found["notes"]
@@ -101,19 +104,8 @@ def test_values_outside_a_metrics_domain_that_are_no_logits_are_refused_never_cl
     x = rows()
     model = trained(Logits(), x)
 
-    class Elsewhere(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = model
-
-        def encode(self, x):
-            return self.inner.encode(x)
-
-        def decode(self, z):
-            return 4 - 3 * torch.sigmoid(self.inner.decode(z))
-
     with pytest.raises(isoprobe.IsoprobeError, match="mean input"):
-        analysed(Elsewhere(), x)
+        analysed(Around(model, lambda u: 4 - 3 * torch.sigmoid(u)), x)
 
 
 def test_a_vae_whose_decoder_leaves_the_metrics_domain_is_refused_too():

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 import isoprobe
 from isoprobe.run import lending
 from isoprobe.run.lending import lent
+from tests.sampled import Sampled
 
 
-class Model(nn.Module):
+class Model(Sampled):
     """A VAE with everything that a run might change: norms, dropout, frozen parts, a cache."""
 
     def __init__(self) -> None:
@@ -35,10 +36,6 @@ class Model(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         return self.decoder(z)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mu, logvar = self.encode(x)
-        return self.decode(mu + torch.randn_like(mu) * (0.5 * logvar).exp()), mu, logvar
 
 
 ROWS = torch.randn(64, 6, generator=torch.Generator().manual_seed(1))

@@ -28,8 +28,7 @@ from isoprobe.errors import (
 from isoprobe.probe.fixed import PAIRS, fixed_noise
 from isoprobe.results.reader import Result
 from isoprobe.run.scoring import open_scoring
-from isoprobe.theory.detection import conformal_p_values
-from tests.oracles import small_vae
+from tests.oracles import false_alarms, small_vae
 
 if TYPE_CHECKING:
     from isoprobe.contracts import VAE, Posterior
@@ -130,13 +129,8 @@ def test_p_values_and_flags_follow_from_the_reference(tmp_path: Path, vae: VAE) 
 def test_false_alarms_of_a_model_over_random_splits(tmp_path: Path, vae: VAE, alpha: float) -> None:
     """Rows nobody trained on, split 200 times into reference and new: at most alpha + 2 SE."""
     score = isoprobe.score(vae, rows(1200, seed=5), reference(tmp_path, vae))["score"]
-    generator, rates = np.random.default_rng(0), []
-    for _ in range(200):
-        mixed = generator.permutation(score)
-        p_values = conformal_p_values(mixed[600:], np.sort(mixed[:600]))
-        rates.append((p_values <= alpha).mean())
-    error = np.std(rates, ddof=1) / np.sqrt(len(rates))
-    assert np.mean(rates) <= alpha + 2 * error
+    rate, error = false_alarms(score, alpha, np.random.default_rng(0))
+    assert rate <= alpha + 2 * error
 
 
 def test_a_batch_costs_one_encoding_and_a_decoding_a_draw(tmp_path: Path, vae: VAE) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
-from isoprobe_plugins.analyses.rows import checked_rows, posterior
+from isoprobe_plugins.analyses.rows import OverRows, posterior
 from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _MATRIX = ("factor", "latent")
 _CURVE = ("factor", "probe")
 
 
-class Information(Analysis):
+class Information(OverRows):
     """I(v_k; z_j), the gap of each factor, modularity, and a linear probe by the best k latents.
 
     Gap and modularity need two factors or more: one label says nothing of disentanglement.
@@ -33,11 +33,6 @@ class Information(Analysis):
 
     name = "information"
     summary = "which latents carry the labels or factors, in bits, and how well they are read off"
-    needs = frozenset({"mean", "std"})
-
-    def __init__(self, rows: int = 10_000) -> None:
-        super().__init__()
-        self.rows = checked_rows(rows, self.name)
 
     @classmethod
     def figures(cls) -> Sequence[Figure]:

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
-from isoprobe_plugins.analyses.rows import checked_rows, posterior
+from isoprobe_plugins.analyses.rows import OverRows, posterior
 from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Figure
+    from isoprobe.contracts import Analysis, Batch, Context, Figure, Variable
     from isoprobe.theory.kl_parts import KLParts, LatentParts
 
 
-class KLPartsAnalysis(Analysis):
+class KLPartsAnalysis(OverRows):
     """KL_j = I(x; z_j) + KL(q_j || p), and E KL = I(x; z) + TC + sum_j KL(q_j || p).
 
     Args:
@@ -27,11 +26,6 @@ class KLPartsAnalysis(Analysis):
 
     name = "kl-parts"
     summary = "the KL term in parts: information about x, total correlation, distance from p(z)"
-    needs = frozenset({"mean", "std"})
-
-    def __init__(self, rows: int = 10_000) -> None:
-        super().__init__()
-        self.rows = checked_rows(rows, self.name)
 
     @classmethod
     def figures(cls) -> Sequence[Figure]:

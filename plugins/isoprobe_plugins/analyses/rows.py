@@ -8,12 +8,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from isoprobe.contracts import Analysis
 from isoprobe.errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
+
+
+class OverRows(Analysis):
+    """An analysis of some rows, which are compared with one another when all have come.
+
+    Args:
+        rows: rows used, spread over the data.
+    """
+
+    needs = frozenset({"mean", "std"})
+
+    def __init__(self, rows: int = 10_000) -> None:
+        super().__init__()
+        self.rows = checked_rows(rows, self.name)
 
 
 def checked_rows(rows: int, analysis: str) -> int:

@@ -45,17 +45,7 @@ class GdnConvolutional(Architecture):
     summary = "convolutions with generalised divisive normalisation (Appendix C.2)"
 
     def build(self, config: Mapping[str, Any]) -> Networks:
-        """Build the untrained networks.
-
-        Args:
-            config: fields of :class:`GdnConfig`.
-
-        Returns:
-            Encoder ``(B, C, H, W) -> (mean, std)`` and decoder ``(B, n) -> x_hat``.
-
-        Raises:
-            CheckpointError: when image and kernels do not fit each other.
-        """
+        """Build the untrained networks from fields of :class:`GdnConfig`; kernels fit the image."""
         from isoprobe_plugins.architectures.convolutional_layers import GdnDecoder, GdnEncoder
 
         c = read_config(config, GdnConfig, self.name)

@@ -102,17 +102,7 @@ class Layers(Architecture):
     summary = "chains of dense, convolution, normalisation and activation layers"
 
     def build(self, config: Mapping[str, Any]) -> Networks:
-        """Build the untrained networks.
-
-        Args:
-            config: fields of :class:`LayersConfig`.
-
-        Returns:
-            Encoder ``(B, *input_shape) -> (mean, std)`` and decoder ``(B, n) -> x_hat``.
-
-        Raises:
-            CheckpointError: naming the field or the step that does not fit.
-        """
+        """Build the untrained networks from fields of :class:`LayersConfig`."""
         return build_layers(read_config(config, LayersConfig, self.name))
 
 

@@ -44,14 +44,7 @@ class Linear(Architecture):
     summary = "affine encoder mean, constant deviations, affine decoder"
 
     def build(self, config: Mapping[str, Any]) -> Networks:
-        """Build the untrained networks.
-
-        Args:
-            config: fields of :class:`LinearConfig`.
-
-        Returns:
-            Encoder ``(B, *input_shape) -> (mean, std)`` and decoder ``(B, n) -> x_hat``.
-        """
+        """Build the untrained networks from fields of :class:`LinearConfig`."""
         from isoprobe_plugins.architectures.affine import AffineEncoder
         from isoprobe_plugins.architectures.dense import DenseDecoder
 

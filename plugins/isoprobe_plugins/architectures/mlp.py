@@ -48,14 +48,7 @@ class Mlp(Architecture):
     summary = "dense encoder with mean and scale heads, dense decoder"
 
     def build(self, config: Mapping[str, Any]) -> Networks:
-        """Build the untrained networks.
-
-        Args:
-            config: fields of :class:`MlpConfig`.
-
-        Returns:
-            Encoder ``(B, *input_shape) -> (mean, std)`` and decoder ``(B, n) -> x_hat``.
-        """
+        """Build the untrained networks from fields of :class:`MlpConfig`."""
         from isoprobe_plugins.architectures.dense import (
             DenseDecoder,
             DenseEncoder,

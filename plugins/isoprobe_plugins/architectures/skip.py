@@ -33,14 +33,7 @@ class Skip(Architecture):
     summary = "dense layers with tanh beside a linear map, in encoder and decoder"
 
     def build(self, config: Mapping[str, Any]) -> Networks:
-        """Build the untrained networks.
-
-        Args:
-            config: fields of :class:`SkipConfig`.
-
-        Returns:
-            Encoder ``(B, *input_shape) -> (mean, std)`` and decoder ``(B, n) -> x_hat``.
-        """
+        """Build the untrained networks from fields of :class:`SkipConfig`."""
         from isoprobe_plugins.architectures.skip_layers import SkipDecoder, SkipEncoder
 
         c = read_config(config, SkipConfig, self.name)

@@ -18,21 +18,7 @@ if TYPE_CHECKING:
 TABLES = (".parquet", ".csv", ".npz", ".h5")
 ARRAYS = (".npy", ".npz", ".h5")
 #: of the options that settings give
-ORDER = (
-    *(
-        "beta",
-        "adapter",
-        "options",
-        "trust",
-        "allow_random",
-        "samples",
-        "batch_size",
-        "resize",
-        "scale",
-        "condition",
-    ),
-    *("device", "dtype", "memory", "threads"),
-)
+ORDER = ("beta", *shared.LOADING, *shared.ROWS, *shared.MACHINE)
 #: draws of a sheet side by side
 _ACROSS = 8
 

@@ -12,20 +12,7 @@ from isoprobe.cli import options as shared
 from isoprobe.hookspecs import hookimpl
 from isoprobe.run.settings import ScoreSettings
 
-ORDER = (
-    *(
-        "adapter",
-        "options",
-        "trust",
-        "allow_random",
-        "samples",
-        "batch_size",
-        "resize",
-        "scale",
-        "condition",
-    ),
-    *("device", "dtype", "memory", "threads"),
-)
+ORDER = (*shared.LOADING, *shared.ROWS, *shared.MACHINE)
 
 
 @shared.command(

@@ -67,6 +67,12 @@ class Roles:
         parts += [f"keep={','.join(self.kept)}"] if self.kept else []
         return ";".join(parts) or None
 
+    @property
+    def part(self) -> str:
+        """What tells this reading of a file from others, beside its bytes."""
+        only = self.columns is None and not self.kept
+        return (self.label if only else self.spec) or ""
+
     def places(self, names: Sequence[str], count: int, where: str) -> Places:
         """Find the columns.
 

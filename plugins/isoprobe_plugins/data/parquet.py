@@ -81,9 +81,7 @@ class ParquetDataset(Dataset):
 
     def fingerprint(self) -> str:
         """Hash of sampled blocks of the file, see :func:`isoprobe.data.files.fingerprint`."""
-        roles = self._roles
-        only = roles.columns is None and not roles.kept
-        return fingerprint(self._path, (roles.label if only else roles.spec) or "")
+        return fingerprint(self._path, self._roles.part)
 
     def close(self) -> None:
         """Close the file."""

@@ -15,6 +15,8 @@ from isoprobe.errors import MetricError, OptionError
 from isoprobe.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 #: MS-SSIM halves the image four times before its last window
@@ -56,6 +58,17 @@ class _Similarity(Metric):
         self.k1 = k1
         self.k2 = k2
         self.data_range = data_range
+
+    def _compared(self, index: Callable[..., Tensor], x: Tensor, x_hat: Tensor) -> Tensor:
+        """An index of the package, of each sample, at these options."""
+        return index(
+            x,
+            x_hat,
+            data_range=self.data_range,
+            size_average=False,
+            win=self._window_weights(x),
+            K=(self.k1, self.k2),
+        )
 
     @property
     @abc.abstractmethod
@@ -124,15 +137,7 @@ class Ssim(_Similarity):
     def _similarity(self, x: Tensor, x_hat: Tensor) -> Tensor:
         from pytorch_msssim import ssim
 
-        similarity: Tensor = ssim(
-            x,
-            x_hat,
-            data_range=self.data_range,
-            size_average=False,
-            win=self._window_weights(x),
-            K=(self.k1, self.k2),
-        )
-        return similarity
+        return self._compared(ssim, x, x_hat)
 
 
 class MultiScaleSsim(_Similarity):
@@ -156,15 +161,7 @@ class MultiScaleSsim(_Similarity):
     def _product(self, x: Tensor, x_hat: Tensor) -> Tensor:
         from pytorch_msssim import ms_ssim
 
-        similarity: Tensor = ms_ssim(
-            x,
-            x_hat,
-            data_range=self.data_range,
-            size_average=False,
-            win=self._window_weights(x),
-            K=(self.k1, self.k2),
-        )
-        return similarity
+        return self._compared(ms_ssim, x, x_hat)
 
 
 @hookimpl

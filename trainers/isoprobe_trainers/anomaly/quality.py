@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import isoprobe
 from isoprobe.errors import ResultError
 from isoprobe.theory.detection import auroc, average_precision, detect, upper_threshold
 from isoprobe_trainers.anomaly.source import data_spec
+from isoprobe_trainers.common.paper import printed
 from isoprobe_trainers.common.training import whole
 
 if TYPE_CHECKING:
@@ -59,16 +59,10 @@ class CitedRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     f1: tuple[float, float | None]
 
 
-class _Numbers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    paper: str
-    rows: tuple[CitedRow, ...]
-
-
 @lru_cache(maxsize=1)
 def cited_rows() -> tuple[CitedRow, ...]:
     """Every row of Table 6, which holds those of Table 3."""
-    text = files("isoprobe_trainers").joinpath("anomaly_numbers.json").read_bytes()
-    return msgspec.json.decode(text, type=_Numbers).rows
+    return printed("anomaly_numbers.json", CitedRow)
 
 
 def quality(scores: np.ndarray, anomalous: np.ndarray, contamination: float) -> Quality:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+Row = TypeVar("Row", bound=msgspec.Struct)
 
 
 class PaperRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,16 +60,29 @@ class PaperRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-class _Numbers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Numbers(msgspec.Struct, Generic[Row], frozen=True, forbid_unknown_fields=True):
     paper: str
-    rows: tuple[PaperRow, ...]
+    rows: tuple[Row, ...]
+
+
+def printed(file: str, row: type[Row]) -> tuple[Row, ...]:
+    """Read numbers that the paper prints.
+
+    Args:
+        file: of this package.
+        row: what each of its rows is.
+
+    Returns:
+        The rows.
+    """
+    data = files("isoprobe_trainers").joinpath(file).read_bytes()
+    return msgspec.json.decode(data, type=_Numbers[row]).rows  # type: ignore[valid-type]
 
 
 @lru_cache(maxsize=1)
 def paper_rows() -> tuple[PaperRow, ...]:
     """Every number this package compares with."""
-    text = files("isoprobe_trainers").joinpath("paper_numbers.json").read_bytes()
-    return msgspec.json.decode(text, type=_Numbers).rows
+    return printed("paper_numbers.json", PaperRow)
 
 
 def rows_of(place: str) -> list[PaperRow]:

@@ -58,6 +58,15 @@ class Densities:
         return float(np.corrcoef(np.exp(self.exact), shifted)[0, 1])
 
 
+def _correlation(estimate: str, doc: str) -> property:
+    """A property: the correlation R of an estimated density with the exact one."""
+
+    def found(self: Measurement) -> float:
+        return self.densities.correlation(estimate)
+
+    return property(found, doc=doc)
+
+
 @dataclass(frozen=True)
 class Measurement:
     """A model's row in the tables; latents in the paper's order.
@@ -107,30 +116,11 @@ class Measurement:
         """Transform loss over coding loss (Lemma 3)."""
         return self.transform_loss / self.coding_loss
 
-    @property
-    def r_prior(self) -> float:
-        """R of p(mu)."""
-        return self.densities.correlation("prior")
-
-    @property
-    def r_posterior(self) -> float:
-        """R of p(mu) prod sigma."""
-        return self.densities.correlation("posterior")
-
-    @property
-    def r_objective(self) -> float:
-        """R of exp(-L_x / beta)."""
-        return self.densities.correlation("objective")
-
-    @property
-    def r_scaled_posterior(self) -> float:
-        """R of a_x^(n/2) p(mu) prod sigma."""
-        return self.densities.correlation("scaled_posterior")
-
-    @property
-    def r_scaled_objective(self) -> float:
-        """R of a_x^(n/2) exp(-L_x / beta)."""
-        return self.densities.correlation("scaled_objective")
+    r_prior = _correlation("prior", "R of p(mu).")
+    r_posterior = _correlation("posterior", "R of p(mu) prod sigma.")
+    r_objective = _correlation("objective", "R of exp(-L_x / beta).")
+    r_scaled_posterior = _correlation("scaled_posterior", "R of a_x^(n/2) p(mu) prod sigma.")
+    r_scaled_objective = _correlation("scaled_objective", "R of a_x^(n/2) exp(-L_x / beta).")
 
     def values(self, quantity: str) -> list[float]:
         """A quantity by latent, or the single number it is."""

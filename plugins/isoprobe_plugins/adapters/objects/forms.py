@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from isoprobe.errors import IsoprobeError
+from isoprobe.probe.trials import fitted_beta
 from isoprobe.statistics.draws import normal
 from isoprobe_plugins.heads import HEADS, split_head, to_std
 
@@ -164,18 +165,16 @@ def misfit(view: OutputMetric, x: Tensor, mean: Tensor, std: Tensor, seed: int =
     each, wanted = total.double(), 1 - std.double().square()
     answer, variance = each.mean(0), 1 - wanted.mean(0)
     used = mean.double().var(0) > 0.05
-    room = (1 - variance)[used]
-    if not bool(used.any()) or not bool(answer.isfinite().all()) or not float(room.sum()) > 0:
+    room = 1 - variance
+    fitted = fitted_beta(answer, room, used)
+    if fitted is None:
         return None
-    beta = float(answer[used].sum() / room.sum())
-    if not beta > 0:
-        return None
-    off = float((answer[used] / beta - room).abs().sum() / room.abs().sum())
+    beta, off = fitted
     # the network sets sigma at each x: what is left is no function of sigma either
     shade = std.double().log()
     shade = (shade - shade.mean(0)) / shade.std(0).clamp_min(1e-6)
     tilt = ((each / beta - wanted) * shade).mean(0)[used]
-    off += float(tilt.abs().sum() / room.abs().sum())
+    off += float(tilt.abs().sum() / room[used].abs().sum())
     # mu has a prior of its own: E[mu^2 + sigma^2] = 1 at an optimum of the encoder's scale
     moment = mean.double().square().mean(0)[used] + variance[used]
     return off + 0.5 * float((moment - 1).abs().mean())
