@@ -8,7 +8,6 @@ a data set that does not lie in its own file, row for row, is refused.
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Iterator
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from isoprobe.errors import FileError
+from isoprobe.files.heaps import check_heaps, check_packed
 from isoprobe.files.meter import OBJECT, Meter
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryErr
 #: bytes of one chunk, which is unpacked whole
 CHUNK_LIMIT = 256 << 20
 _DEPTH = 32
-#: how a heap of objects of any length begins
-_HEAP = b"GCOL\x01\0\0\0"
 
 
 class Hdf5File:
@@ -187,6 +185,8 @@ class Hdf5File:
         try:
             if data.dtype.kind == "O":
                 self._check_heaps()
+                if data.chunks is not None:
+                    check_packed(data, self.meter)
                 return self._texts(data, chosen)
             if rows is None:
                 self.meter.check(data.nbytes, str(data.name))
@@ -231,9 +231,10 @@ class Hdf5File:
     # ------------------------------------------------------------------ checks
 
     def _check(self, data: h5py.Dataset) -> None:
-        """Refuse a data set that does not lie in the file."""
+        """Refuse a data set that does not lie in the file, or whose type numpy has nothing for."""
         if data.external or data.is_virtual:
             raise FileError(f"{self.path}: {data.name} does not lie in the file; it is not read")
+        _ = data.dtype, data.shape  # each fails here, where whoever asks expects it
 
     def check_whole(self, data: h5py.Dataset) -> None:
         """Refuse a data set of which rows were never written, or that is out of proportion.
@@ -241,6 +242,12 @@ class Hdf5File:
         Raises:
             FileError: naming it.
         """
+        try:
+            self._check_whole(data)
+        except HDF5_ERRORS as error:
+            raise self._damaged(data.name, error) from error
+
+    def _check_whole(self, data: h5py.Dataset) -> None:
         self._check(data)
         if data.shape is None or 0 in data.shape:
             return
@@ -276,44 +283,21 @@ class Hdf5File:
         return count
 
     def _check_heaps(self) -> None:
-        """Walk the heaps on which texts of any length lie: HDF5 goes round in a damaged one."""
+        """Check, once, the heaps on which texts of any length lie."""
         if self._heaps:
             return
         self._heaps = True
         if self._stream is not None:
             place = self._stream.tell()
             self._stream.seek(0)
-            check_heaps(self._stream.read(), self.path)
+            check_heaps(self._stream.read(), self.meter, self.file.userblock_size)
             self._stream.seek(place)
         else:
             with self.path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as held:
-                check_heaps(held, self.path)
+                check_heaps(held, self.meter, self.file.userblock_size)
 
     def _damaged(self, place: object, error: BaseException) -> FileError:
         return FileError(f"{self.path}: {place} is damaged ({_line(error)}); fetch it again")
-
-
-def check_heaps(data: bytes | mmap, path: Path) -> None:
-    """Refuse a file whose global heaps hold an object without a length, or beyond their end.
-
-    Args:
-        data: the file's bytes.
-        path: the file, for the error.
-
-    Raises:
-        FileError: for such a heap.
-    """
-    start = data.find(_HEAP)
-    while start >= 0:
-        (size,) = struct.unpack("<Q", data[start + 8 : start + 16].ljust(8, b"\0"))
-        end, place = min(start + size, len(data)), start + 16
-        while place + 16 <= end:
-            number, _, length = struct.unpack("<HH4xQ", data[place : place + 16])
-            step = length if number == 0 else 16 + length + -length % 8
-            if step < 16 or place + step > end:
-                raise FileError(f"{path}: its heap of texts is damaged; fetch it again")
-            place += step
-        start = data.find(_HEAP, start + 8)
 
 
 def create(path: Path) -> h5py.File:

@@ -12,6 +12,7 @@ import struct
 import time
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,6 +131,9 @@ APPLIES = {
     "unwritten rows": ("rows.h5", "model.h5", "result.h5", "model.keras"),
     "large chunk": ("rows.h5", "result.h5"),
     "name no text": ("rows.h5", "result.h5"),
+    "length of a text": ("model.h5",),
+    "length behind a filter": ("result.h5",),
+    "type without a like": ("rows.h5", "model.h5", "result.h5"),
     "forged length": (
         "zip.pt", "legacy.pt", "native.safetensors", "rows.npy", "rows.npz", "rows.parquet",
         "part.parquet",
@@ -139,6 +143,7 @@ APPLIES = {
     "integers": ("zip.pt", "native.safetensors"),
     "eight bits": ("zip.pt", "native.safetensors"),
     "empty lines": ("rows.csv.gz",),
+    "nothing but blank": ("rows.csv.gz",),
     "endless line": ("rows.csv.gz",),
     "dotted keys": ("model.toml",),
     "nesting": ("model.toml", "native.safetensors", "zip.pt"),
@@ -789,6 +794,46 @@ def _(path, reader):
     hdf5(path, reader, harm)
 
 
+@case("length of a text", "model.h5")
+def _(path, reader):
+    """The model's description says that it has 1 GiB."""
+    hdf5(path, reader, lambda file, place: file.__setitem__(place, np.ones((2, 1), "f4")))
+    with h5py.File(path) as file:
+        length = len(file.attrs["model_config"])
+    blob = path.read_bytes()
+    record = struct.pack("<IQ", length, blob.index(b"GCOL"))
+    assert blob.count(record) == 1
+    path.write_bytes(blob.replace(record, struct.pack("<I", 1 << 30) + record[4:]))
+
+
+@case("length behind a filter", "result.h5")
+def _(path, reader):
+    def harm(file, place):
+        kind = h5py.string_dtype()
+        data = file.create_dataset(place, (64,), kind, chunks=(64,), compression="gzip")
+        data[:] = ["text"] * 64
+        mask, raw = data.id.read_direct_chunk((0,))
+        records = np.frombuffer(bytearray(zlib.decompress(raw)), "<u4").reshape(64, 4).copy()
+        records[:, 0] = 1 << 30
+        data.id.write_direct_chunk((0,), zlib.compress(records.tobytes()), mask)
+
+    hdf5(path, reader, harm)
+
+
+@case("type without a like", "rows.h5", "model.h5", "result.h5")
+def _(path, reader):
+    def harm(file, place):
+        kind = h5py.h5t.IEEE_F32LE.copy()
+        kind.set_fields(31, 16, 15, 0, 16)
+        kind.set_precision(32)
+        space = h5py.h5s.create_simple((40, 12))
+        plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        h5py.h5d.create(file.id, place.encode(), kind, space, plan)
+
+    hdf5(path, reader, harm)
+
+
 @case("copies", "result.h5")
 def _(path, reader):
     def harm(file, place):
@@ -852,6 +897,11 @@ def _(path, reader):
         for _ in range(300):
             stream.write(b"\n" * (1 << 20))
         stream.write(b"1,2\n")
+
+
+@case("nothing but blank", "rows.csv.gz")
+def _(path, reader):
+    path.write_bytes(gzip.compress(b"\r\n \n\n"))
 
 
 @case("endless line", "rows.csv.gz")

@@ -44,6 +44,9 @@ class ParquetDataset(Dataset):
         self.notes = (f"{len(self._columns)} columns read as numbers",)
         metadata = self._file.metadata
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        if any(size < 0 for size in sizes):
+            self.close()
+            raise DataError(f"{path} is damaged: a group of it has {min(sizes)} rows")
         self._starts = np.cumsum([0, *sizes])
         self._group: tuple[int, Any] = (-1, None)
 
@@ -96,6 +99,8 @@ class ParquetDataset(Dataset):
         self._columns = [schema.names[i] for i in places.inputs]
         self.carried = tuple(schema.names[i] for i in places.kept)
         self.raw = places.raw
+        chosen = {*places.inputs, *places.kept, places.label} - {None}
+        self._read = [name for place, name in enumerate(schema.names) if place in chosen]
         if len(set(schema.names)) < len(schema.names):
             raise DataError(f"{self._path} has two columns of one name; rename one")
         for name in self._columns:
@@ -109,6 +114,8 @@ class ParquetDataset(Dataset):
 
     def _tables(self, indices: np.ndarray) -> list[Any]:
         """Chosen rows of each row group that holds some, in order."""
+        if len(indices) and int(indices[-1]) >= len(self):
+            raise DataError(f"{self._path} has {len(self):,} rows, and none at {indices[-1]}")
         groups = np.searchsorted(self._starts, indices, side="right") - 1
         return [
             self._rows_of(int(group), indices[groups == group] - self._starts[group])
@@ -129,18 +136,19 @@ class ParquetDataset(Dataset):
 
             self._check_group(group)
             try:
-                self._group = (group, self._file.read_row_group(group, use_threads=False))
+                table = self._file.read_row_group(group, self._read, use_threads=False)
+                self._group = (group, table)
             except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
                 raise DataError(f"{self._path} is damaged ({_line(error)})") from error
         return self._group[1]
 
     def _check_group(self, group: int) -> None:
         """Refuse a row group that unpacks to more than the file's size allows."""
+        # of the group alone: pyarrow ends the process when it is asked for a damaged column
         found = self._file.metadata.row_group(group)
-        unpacked = sum(found.column(i).total_uncompressed_size for i in range(found.num_columns))
         rows = found.num_rows * found.num_columns * 8  # a value said once may stand for a million
         meter = Meter(self._path, self._path.stat().st_size)
-        meter.check(max(unpacked, rows), f"its group of {found.num_rows} rows")
+        meter.check(max(found.total_byte_size, rows), f"its group of {found.num_rows} rows")
 
 
 def _open(path: Path) -> Any:

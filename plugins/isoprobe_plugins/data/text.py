@@ -46,6 +46,9 @@ class TextDataset(Dataset):
         self._names: list[str] = []
         self._label_is_number = True
         self._lines = Lines(path, self._visit)
+        if not len(self._lines):
+            self.close()
+            raise DataError(f"{path} has blank lines alone; expected a table")
         self.shape = (len(self._columns),)
         self.columns = tuple(self._names[i] for i in self._columns) if self._header else ()
         self.carried = tuple(self._names[i] if self._header else str(i) for i in self._kept)
