@@ -143,6 +143,35 @@ class Conditional:
         return c
 
 
+class Prior(abc.ABC):
+    """A prior p(z) other than N(0, I), by its density.
+
+    Attributes:
+        words: what it is, such as ``mixture of 5 Gaussians``.
+    """
+
+    words: str = "a prior of its own"
+
+    @abc.abstractmethod
+    def log_parts(self, z: Tensor) -> Tensor:
+        """Log p(z_j | z_1 .. z_(j-1)), ``(B, n) -> (B, n)``; their sum is log p(z)."""
+
+    @abc.abstractmethod
+    def draw(self, noise: Tensor, choice: Tensor) -> Tensor:
+        """Turn noise of N(0, I), ``(B, n)``, and numbers of [0, 1), ``(B,)``, into draws of it."""
+
+    def log_density(self, z: Tensor, used: Tensor | None = None) -> Tensor:
+        """Log p(z), ``(B, n) -> (B,)``; of the latents ``used (n,)`` alone where that is given."""
+        parts = self.log_parts(z)
+        kept = parts if used is None else parts[:, used]
+        density: Tensor = kept.sum(1)
+        return density
+
+    def curvature(self, z: Tensor) -> Tensor:
+        """Guess the second derivatives of -log p(z), ``(B, n)``; it steadies means over draws."""
+        return z.new_ones(z.shape)
+
+
 @dataclass
 class VAE:
     """A pretrained model, as every analysis sees it.
@@ -167,6 +196,7 @@ class VAE:
             ``decode`` gives the mean, where the decoder gives some.
         likelihood: name of that likelihood, a metric.
         given: conditions of the rows in hand, ``(B, k)``, of a model bound by :meth:`on`.
+        prior: p(z) where it is not N(0, I).
     """
 
     decode: Callable[[Tensor], Tensor]
@@ -185,6 +215,7 @@ class VAE:
     given: Tensor | None = None
     decode_parameters: Callable[[Tensor], Tensor] | None = None
     likelihood: str = ""
+    prior: Prior | None = None
 
     def __post_init__(self) -> None:
         if self.given is None and self.module is not None and self.adapter not in BORROWED:
@@ -436,6 +467,9 @@ class Networks:
             classes each column numbers, 0 for a real number.
         words: what c is.
         infer: ``x -> c``, where the networks find it themselves.
+        prior: logs of shares ``(K,)``, means and deviations ``(K, n)`` of the Gaussians that the
+            prior is a mixture of, where it is not N(0, I).
+        prior_words: what it is.
     """
 
     encoder: nn.Module
@@ -445,6 +479,8 @@ class Networks:
     classes: tuple[int, ...] = ()
     words: str = "condition"
     infer: Callable[[Tensor], Tensor] | None = None
+    prior: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None
+    prior_words: str = ""
 
 
 # --------------------------------------------------------------------------- the metric
@@ -823,6 +859,8 @@ class Analysis(abc.ABC):
     after: ClassVar[tuple[str, ...]] = ()
     #: samples that ``--samples auto`` begins with, for what is said of single rows
     least_samples: int = 0
+    #: why nothing is said under a prior other than N(0, I); empty where something is
+    standard_prior: ClassVar[str] = ""
 
     @classmethod
     def figures(cls) -> Sequence[Figure]:

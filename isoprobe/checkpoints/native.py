@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from isoprobe.checkpoints.source import FileKind, Source
 from isoprobe.contracts import VAE, Conditional, Facts, Networks, Posterior
 from isoprobe.errors import CheckpointError
 from isoprobe.results.whole import check_place, replacing
+from isoprobe.theory.prior import MixturePrior
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -354,19 +356,35 @@ def vae_from_networks(networks: Networks, facts: Facts, **fields: Any) -> VAE:
         **fields: further fields of :class:`~isoprobe.contracts.VAE`, such as ``name``.
 
     Returns:
-        The model, in eval mode; its encode gives means and deviations flattened to ``(B, n)``.
+        The model, in eval mode; its encode gives means and deviations flattened to ``(B, n)``. A
+        prior of one Gaussian is made N(0, I) by the unit of its latents, which changes nothing.
     """
     from torch import nn
 
-    def encode(x: Tensor, *c: Tensor) -> Posterior:
-        mean, std = networks.encoder(x, *c)
-        return Posterior(mean.flatten(1), std.flatten(1))
+    given = networks.prior
+    gaussian = given if given is not None and len(given()[0]) == 1 else None
 
-    logits = getattr(networks.decoder, "logits", None)
-    decode = _unflattened(networks.decoder, networks.latent_shape)
-    decode_logits = None if logits is None else _unflattened(logits, networks.latent_shape)
-    theta = getattr(networks.decoder, "parameters_of", None)
-    decode_parameters = None if theta is None else _unflattened(theta, networks.latent_shape)
+    def encode(x: Tensor, *c: Tensor) -> Posterior:
+        mean, std = (part.flatten(1) for part in networks.encoder(x, *c))
+        if gaussian is not None:
+            _, centres, widths = (part.to(mean) for part in gaussian())
+            mean, std = (mean - centres) / widths, std / widths
+        return Posterior(mean, std)
+
+    def decoded(network: Any) -> Any:
+        if network is None:
+            return None
+        whole = _unflattened(network, networks.latent_shape)
+        return whole if gaussian is None else _in_units(whole, gaussian)
+
+    decode = decoded(networks.decoder)
+    decode_logits = decoded(getattr(networks.decoder, "logits", None))
+    decode_parameters = decoded(getattr(networks.decoder, "parameters_of", None))
+    if gaussian is not None:
+        said = "the prior is one Gaussian: latents are in its units, in which it is N(0, I)"
+        facts = replace(facts, assumptions=(*facts.assumptions, said))
+    elif given is not None:
+        fields["prior"] = MixturePrior(given, networks.prior_words)
     fields |= {
         "likelihood": getattr(networks.decoder, "likelihood", ""),
         "input_shape": networks.input_shape,
@@ -392,6 +410,17 @@ def vae_from_networks(networks: Networks, facts: Facts, **fields: Any) -> VAE:
         decode_parameters=decode_parameters,
         **fields,
     )
+
+
+def _in_units(decode: Any, gaussian: Any) -> Any:
+    """Give the decoder latents z = mean + width * w of a Gaussian prior for w of N(0, I)."""
+
+    def wrapped(w: Tensor, *c: Tensor) -> Tensor:
+        _, centres, widths = (part.to(w) for part in gaussian())
+        result: Tensor = decode(centres[0] + widths[0] * w, *c)
+        return result
+
+    return wrapped
 
 
 def _unflattened(decode: Any, latent_shape: tuple[int, ...]) -> Any:

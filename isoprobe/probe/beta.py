@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from isoprobe.probe.prior import answer_called_for
 from isoprobe.statistics.jackknife import jackknife
 from isoprobe.statistics.moments import BlockSums, Estimate
 from isoprobe.theory.formulas import decoder_response, unused_variance
@@ -14,7 +15,8 @@ from isoprobe.theory.pooling import pooled_ratio
 if TYPE_CHECKING:
     from isoprobe.contracts import Batch
 
-#: columns: 1 - sigma^2; E[sigma eps dD/dz]; 2 sigma^2 g_jj (zero without a pullback)
+#: columns: 1 - sigma^2, or 1 - P under another prior; E[sigma eps dD/dz]; 2 sigma^2 g_jj (zero
+#: without a pullback)
 ROOM, STATIONARY, RESPONSE = range(3)
 
 
@@ -35,7 +37,7 @@ class BetaSums(BlockSums):
         if "pullback" in batch.quantities:
             pulled = decoder_response(std, batch.array("pullback"))
         columns = (
-            unused_variance(std**2),
+            unused_variance(answer_called_for(batch)),
             batch.array("stationarity"),
             pulled,
         )
@@ -47,7 +49,7 @@ class BetaSums(BlockSums):
         return sums
 
     def variance(self) -> np.ndarray:
-        """E[sigma_j^2] over the samples that the other columns are of, ``(n,)``."""
+        """E[sigma_j^2], P_j under another prior, over the other columns' samples, ``(n,)``."""
         return 1 - self.mean()[:, ROOM]
 
     def by_latent(self, column: int) -> Estimate:

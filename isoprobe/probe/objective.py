@@ -15,15 +15,16 @@ import numpy as np
 import torch
 
 from isoprobe.errors import CheckpointError
-from isoprobe.probe.fixed import GAUSSIAN
+from isoprobe.probe.fixed import GAUSSIAN, fixed_noise
 from isoprobe.probe.quantities import Probe, ProbeOptions, distortion_by_input
 from isoprobe.theory.detection import tie_tolerance
 from isoprobe.theory.formulas import kl_divergence, objective, weighted_rate
+from isoprobe.theory.prior import prior_terms
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from isoprobe.contracts import VAE, Batch, Metric
+    from isoprobe.contracts import VAE, Batch, Metric, Prior
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Terms:
         distortion: E_z D(x, x_hat), or E_z D(x_check, x_hat) when decomposed, ``(B,)``.
         transform: w D_t(x, x_check), ``(B,)``; None when not decomposed.
         by_input: both distortions by input, ``(B, *input_shape)``; None when not asked for.
+        prior: p(z) where it is not N(0, I).
     """
 
     mean: Tensor
@@ -43,6 +45,12 @@ class Terms:
     distortion: Tensor
     transform: Tensor | None = None
     by_input: Tensor | None = None
+    prior: Prior | None = None
+
+    @property
+    def rates(self) -> np.ndarray:
+        """KL_j in nats, ``(B, n)`` float64; see :func:`rates`."""
+        return rates(self.mean, self.std, self.prior)
 
 
 @dataclass(frozen=True)
@@ -153,7 +161,11 @@ def terms_of(batch: Batch, vae: VAE, transform_metric: Metric | None) -> Terms:
     mean, std, found = batch["mean"], batch["std"], batch.quantities
     if not vae.facts.decomposed:
         return Terms(
-            mean, std, batch["distortion_fixed"], by_input=found.get("distortion_fixed_map")
+            mean,
+            std,
+            batch["distortion_fixed"],
+            by_input=found.get("distortion_fixed_map"),
+            prior=vae.prior,
         )
     weight, moved = transform_weight(vae), found.get("distortion_transform_map")
     transform = batch["distortion_transform"]
@@ -164,7 +176,8 @@ def terms_of(batch: Batch, vae: VAE, transform_metric: Metric | None) -> Terms:
     by_input = found.get("distortion_fixed_checked_map")
     if by_input is not None and moved is not None:
         by_input = by_input + weight * moved
-    return Terms(mean, std, batch["distortion_fixed_checked"], weight * transform, by_input)
+    coded = batch["distortion_fixed_checked"]
+    return Terms(mean, std, coded, weight * transform, by_input, vae.prior)
 
 
 def transform_weight(vae: VAE) -> float:
@@ -187,14 +200,30 @@ def parts(terms: Terms, beta: float) -> Parts:
     return Parts(
         distortion.double().cpu().numpy(),
         None if transform is None else transform.double().cpu().numpy(),
-        weighted_rate(rates(terms.mean, terms.std), beta),
+        weighted_rate(terms.rates, beta),
     )
 
 
-def rates(mean: Tensor | np.ndarray, std: Tensor | np.ndarray) -> np.ndarray:
-    """KL_j in nats of posteriors ``(B, n)``, in double precision whatever theirs (Eq. 2)."""
-    found: np.ndarray = kl_divergence(_double(mean), _double(std)).numpy()
-    return found
+def rates(
+    mean: Tensor | np.ndarray, std: Tensor | np.ndarray, prior: Prior | None = None
+) -> np.ndarray:
+    """KL_j of posteriors, in double precision whatever theirs (Eq. 2).
+
+    Args:
+        mean: mu, ``(B, n)``.
+        std: sigma, ``(B, n)``.
+        prior: p(z) where it is not N(0, I); means over it are taken at the same draws in every
+            row, and a latent's part is given those before it.
+
+    Returns:
+        ``(B, n)`` in nats.
+    """
+    centre, width = _double(mean), _double(std)
+    if prior is None:
+        found: np.ndarray = kl_divergence(centre, width).numpy()
+        return found
+    own: np.ndarray = prior_terms(prior, centre, width, fixed_noise(centre.shape[1])).kl.numpy()
+    return own
 
 
 def _double(values: Tensor | np.ndarray) -> Tensor:

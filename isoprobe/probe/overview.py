@@ -13,6 +13,7 @@ from isoprobe.probe.beta import RESPONSE, STATIONARY
 from isoprobe.probe.shared import PassStatistics
 from isoprobe.theory.formulas import excess, expected_distortion, kl_divergence, rate, second_moment
 from isoprobe.theory.judge import used_latents
+from isoprobe.theory.prior import prior_moment, prior_terms
 from isoprobe.theory.stated import Source, cite
 
 if TYPE_CHECKING:
@@ -141,7 +142,8 @@ class Overview(Analysis):
                 **cite(used_latents),
             ),
         }
-        for name, quantity in _LATENTS.items():
+        latents = _LATENTS if self.setup.vae.prior is None else _LATENTS | _OWN_PRIOR
+        for name, quantity in latents.items():
             moments: Moments = getattr(self.statistics, quantity.of)
             variables |= _spread(name, ("latent",), moments, quantity)
         for name, quantity in _LOSSES.items():
@@ -220,6 +222,13 @@ _LATENTS = {
     "second_moment": _Quantity(
         "mu^2 + sigma^2, 1 at an optimum", cite(second_moment), of="second_moment"
     ),
+}
+
+#: the same where the prior is not N(0, I), and what is asked beside it
+_OWN_PRIOR = {
+    "kl": _Quantity("KL_j given the latents before j", cite(prior_terms), "nat", of="kl"),
+    "second_moment": _Quantity("z_j s_j, 1 at an optimum", cite(prior_moment), of="second_moment"),
+    "prior_slope": _Quantity("s_j = d(-log p(z))/dz_j", cite(prior_terms), of="slope"),
 }
 
 

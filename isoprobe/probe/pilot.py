@@ -10,9 +10,10 @@ import torch
 
 from isoprobe.contracts import ACTIVE_NATS
 from isoprobe.errors import IsoprobeError
+from isoprobe.probe.objective import rates
+from isoprobe.probe.prior import answer_called_for
 from isoprobe.probe.quantities import Probe, ProbeOptions
 from isoprobe.probe.told import encoded, joined
-from isoprobe.theory.formulas import kl_divergence
 from isoprobe.theory.judge import Measured, used_latents
 
 if TYPE_CHECKING:
@@ -41,14 +42,14 @@ def active_latents(
     if vae.encode is None:
         return np.zeros(vae.latent_size, dtype=bool)
     first: list[tuple[VAE, Tensor]] = []
-    means, rates = [], []
+    means, nats = [], []
     for told, x in inputs:
         with torch.no_grad():
             posterior = encoded(told, x)
-            rate = kl_divergence(posterior.mean, posterior.std)
+            rate = torch.as_tensor(rates(posterior.mean, posterior.std, vae.prior))
         if bool(rate.isfinite().all()):  # else the probe names sample and latent
             means.append(posterior.mean.double().cpu().numpy())
-            rates.append(rate.double().cpu().numpy())
+            nats.append(rate.double().cpu().numpy())
         if sum(len(part) for _, part in first) < ANSWERED:
             first.append((told, x))
     if not means:
@@ -58,7 +59,7 @@ def active_latents(
     if moving.all():
         return moving
     if not moving.any():  # where nothing moves, whatever has a rate at all is looked at
-        idle: np.ndarray = np.concatenate(rates).mean(axis=0) > ACTIVE_NATS
+        idle: np.ndarray = np.concatenate(nats).mean(axis=0) > ACTIVE_NATS
         return idle
     told, x = joined(first)
     answer = _answer(told.rows(slice(ANSWERED)), metric, x[:ANSWERED], moving, seed)
@@ -78,7 +79,7 @@ def _answer(vae: VAE, metric: Metric, x: Tensor, moving: np.ndarray, seed: int) 
         batch = probe(np.arange(len(x)), x, vae=vae)
     except IsoprobeError:  # the run itself says what is wrong
         return None
-    stationary, room = batch.array("stationarity"), 1 - batch.array("std") ** 2
+    stationary, room = batch.array("stationarity"), 1 - answer_called_for(batch)
     beta = stationary[:, moving].sum() / room[:, moving].sum()
     if not beta > 0:
         return None

@@ -18,6 +18,7 @@ from isoprobe.derivatives.sampled import COLUMN_LIMIT, COLUMNS, random_pullback
 from isoprobe.errors import CheckpointError, MetricError, OptionError, PluginError
 from isoprobe.probe.finite import first_bad_layer, require_finite
 from isoprobe.probe.fixed import EXPECTATIONS, GAUSSIAN, fixed_noise
+from isoprobe.probe.prior import terms_by_row
 from isoprobe.statistics.draws import normal
 from isoprobe.theory import formulas
 from isoprobe.theory.likelihood import Likelihood
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
 QUANTITIES: dict[str, str] = {
     "mean": "mu(x), (B, n)",
     "std": "sigma(x), (B, n)",
-    "kl": "KL_j in nats, (B, n) (Eq. 2)",
+    "kl": "KL_j in nats, (B, n) (Eq. 2); under another prior by draws, each latent given those "
+    "before it",
+    "prior_slope": "E[s_j], s_j = d(-log p(z))/dz_j, (B, n), where the prior is not N(0, I)",
+    "prior_answer": "P_j = E[sigma_j eps_j s_j], (B, n), likewise",
     "x_check": "Dec(mu), (B, *input_shape)",
     "distortion_self": "D(x, x), (B,): zero except for BCE and its like",
     "distortion_transform": "D(x, x_check), (B,) (Lemma 1)",
@@ -67,7 +71,7 @@ _TENSOR = _SAMPLED | {"pullback", "gram", "euclidean_gram"}
 _FIXED = frozenset({"distortion_fixed", "distortion_fixed_map", "distortion_fixed_draws"})
 _FIXED_CHECKED = frozenset({"distortion_fixed_checked", "distortion_fixed_checked_map"})
 #: what needs no decoding of the posterior mean
-_AWAY = _FIXED | {"mean", "std", "kl", "distortion_self"}
+_AWAY = _FIXED | {"mean", "std", "kl", "distortion_self", "prior_slope", "prior_answer"}
 _AVERAGES = frozenset({"distortion", "distortion_pairs", "distortion_coding"})
 _GRADIENTS = frozenset({"stationarity", "noise_gradient", "draw_gradients", "gradient"})
 _DRAWS = _GRADIENTS | {"distortion_draws", "draws"}
@@ -287,7 +291,12 @@ class Probe:
                     f"{'' if name == 'mean' else ', positive'} number. "
                     "The scale head may be read in the wrong form."
                 )
-        return {"mean": mean, "std": std, "kl": formulas.kl_divergence(mean, std)}
+        found = {"mean": mean, "std": std}
+        if self.vae.prior is None:
+            return {**found, "kl": formulas.kl_divergence(mean, std)}
+        terms = terms_by_row(self.vae.prior, mean, std, index, self.options.seed)
+        asked = {"kl": terms.kl, "prior_slope": terms.slope, "prior_answer": terms.answer}
+        return found | asked
 
     def _pull_back(self, index: np.ndarray, quantities: dict[str, Tensor]) -> Tensor | None:
         """Decoder output at mu; the pullback comes with it where it is needed."""

@@ -6,9 +6,11 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from isoprobe.probe.beta import BetaSums
+from isoprobe.probe.prior import answer_called_for, slope_called_for
 from isoprobe.statistics.moments import Moments
-from isoprobe.theory.formulas import decoder_response, entropy_rate, excess, second_moment
+from isoprobe.theory.formulas import decoder_response, entropy_rate, excess
 from isoprobe.theory.isometric import ScaleTable
+from isoprobe.theory.prior import prior_moment
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Batch
@@ -27,7 +29,8 @@ class PassStatistics:
         kl: KL_j, ``(n,)``, nats.
         variance: sigma_j^2, ``(n,)``.
         inverse_variance: sigma_j^-2, ``(n,)``.
-        second_moment: mu_j^2 + sigma_j^2, ``(n,)``.
+        second_moment: mu_j^2 + sigma_j^2, ``(n,)``; E[z_j s_j] under another prior.
+        slope: mu_j, ``(n,)``; E[s_j] under another prior.
         entropy: -log sigma_j, ``(n,)``, nats.
         stationarity: E[sigma_j eps_j dD/dz_j] over draws, ``(n,)``, units of the metric.
         response: 2 sigma_j^2 g_jj, ``(n,)``, units of the metric; empty without a pullback.
@@ -48,6 +51,7 @@ class PassStatistics:
     variance: Moments
     inverse_variance: Moments
     second_moment: Moments
+    slope: Moments
     entropy: Moments
     stationarity: Moments
     response: Moments
@@ -96,7 +100,9 @@ class PassStatistics:
         self.kl.update(kl)
         self.variance.update(std**2)
         self.inverse_variance.update(std**-2)
-        self.second_moment.update(second_moment(mean, std))
+        slope = slope_called_for(batch)
+        self.slope.update(slope)
+        self.second_moment.update(prior_moment(mean, slope, answer_called_for(batch)))
         self.entropy.update(entropy_rate(std))
         self.rate.update(kl.sum(axis=1))
         self.scales.update(mean, std)

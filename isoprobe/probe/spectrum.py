@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from isoprobe.derivatives.exact import exact_pullback
 from isoprobe.derivatives.memory import plan
 from isoprobe.derivatives.metric_tensor import output_metric, require_tensor
 from isoprobe.derivatives.quicker import quickest_route
+from isoprobe.probe.prior import from_prior
 from isoprobe.progress import bar
-from isoprobe.statistics.draws import normal
 from isoprobe.statistics.moments import Moments
 from isoprobe.theory.formulas import (
     cosines,
@@ -29,6 +28,8 @@ from isoprobe.theory.formulas import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from isoprobe.contracts import VAE, Metric
     from isoprobe.derivatives.routes import Route
 
@@ -120,8 +121,7 @@ def spectrum(
     with bar(samples, 0, "decoding", shown=progress) as advance:
         for start in range(0, samples, sizes.batch):
             index = np.arange(start, min(start + sizes.batch, samples))
-            drawn = torch.as_tensor(normal(seed, "prior", index, n))
-            z = drawn.to(vae.device, vae.dtype)
+            z = from_prior(vae, seed, "prior", index)
             route = route or quickest_route(view, z[:2])
             pulled = exact_pullback(
                 view, z, gram=paired, chunk=sizes.chunk, block=sizes.block, route=route

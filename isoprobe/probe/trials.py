@@ -59,11 +59,12 @@ def own_samples(vae: VAE, seed: int = 0) -> OwnSamples | None:
         seed: of the draws.
 
     Returns:
-        The slopes; None for a model without an encoder, with very many latents, or whose encoder
-        gives no numbers for its own samples.
+        The slopes; None for a model without an encoder, with very many latents or a prior of its
+        own, or whose encoder gives no numbers for its own samples.
     """
     n = vae.latent_size
-    if vae.encode is None or vae.conditional is not None or n > PAIRED_LIMIT:
+    told = vae.conditional is not None or vae.prior is not None
+    if vae.encode is None or told or n > PAIRED_LIMIT:
         return None
     count = max(DRAWS, 4 * n)
     z = normal(seed, "round trip", np.arange(count), n)
@@ -248,9 +249,10 @@ def try_readings(vae: VAE, metric: Metric, x: Tensor, seed: int = 0) -> list[Rea
         seed: of the posterior draws.
 
     Returns:
-        A trial for each reading that gives finite numbers.
+        A trial for each reading that gives finite numbers; none under a prior of the model's own,
+        to whose moments readings are held.
     """
-    if vae.encode is None:
+    if vae.encode is None or vae.prior is not None:
         return []
     with torch.no_grad():
         posterior: Posterior = vae.encode(x)

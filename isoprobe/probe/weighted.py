@@ -57,7 +57,11 @@ def weighted_draws(
             for k in range(draws)
         ]
         posteriors = (mean.double().cpu().numpy(), std.double().cpu().numpy())
-        found.append(log_weights(np.stack(distortions, axis=1), noise, *posteriors, beta))
+        own = None
+        if vae.prior is not None:
+            z = torch.as_tensor(posteriors[0][:, None] + posteriors[1][:, None] * noise)
+            own = vae.prior.log_density(z.flatten(0, 1)).reshape(z.shape[:2]).numpy()
+        found.append(log_weights(np.stack(distortions, axis=1), noise, *posteriors, beta, own))
     weights = np.concatenate(found)
     if not np.isfinite(weights).all():
         row = int(np.argmin(np.isfinite(weights).all(axis=1)))

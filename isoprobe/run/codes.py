@@ -15,13 +15,13 @@ from isoprobe.contracts import VAE
 from isoprobe.data.batches import prepare
 from isoprobe.derivatives.memory import decoder_width
 from isoprobe.errors import CheckpointError, DataError, OptionError, ResultError
+from isoprobe.probe.objective import rates
 from isoprobe.probe.told import encoded
 from isoprobe.registry.lookup import installed
 from isoprobe.results.reader import Result, readable
 from isoprobe.run.opening import conditioned, load, open_data, opened, place, processor_threads
 from isoprobe.run.scoring import check_model, gathered
 from isoprobe.run.settings import CodeSettings
-from isoprobe.theory.formulas import kl_divergence
 from isoprobe.theory.isometric import IsometricMap, ScaleTable, read_map
 
 if TYPE_CHECKING:
@@ -58,12 +58,12 @@ class Encoding:
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         for start, posterior, labels in posteriors(self.vae, self.data, self.batch):
             mean, std = (part.cpu().numpy() for part in (posterior.mean, posterior.std))
-            kl = kl_divergence(posterior.mean, posterior.std).double().sum(dim=1)
+            kl = rates(posterior.mean, posterior.std, self.vae.prior).sum(axis=1)
             columns = {"row": self.data.indices(start, start + len(mean)), "mean": mean, "std": std}
             if self.isometric is not None:
                 y = self.isometric.to_isometric(mean.astype(np.float64))
                 columns["y"] = y.astype(mean.dtype)
-            columns["kl"] = kl.cpu().numpy()
+            columns["kl"] = kl
             if labels is not None:
                 columns["label"] = labels
             yield columns
@@ -333,7 +333,7 @@ def decode(
 def drawn(
     vae: VAE, count: int, seed: int, memory: int = 1 << 30
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Draw from the prior N(0, I) and decode.
+    """Draw from the prior, N(0, I) or the model's own, and decode.
 
     Args:
         vae: the model.
@@ -349,10 +349,13 @@ def drawn(
     """
     if count < 1:
         raise OptionError(f"--count is at least 1; found {count}")
-    generator = np.random.default_rng(seed)
+    generator, chooser = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     batch = planned_batch(vae, memory)
     for start in range(0, count, batch):
         z = generator.standard_normal((min(batch, count - start), vae.latent_size))
+        if vae.prior is not None:
+            choice = torch.as_tensor(chooser.random(len(z)))
+            z = vae.prior.draw(torch.as_tensor(z), choice).numpy()
         yield {"z": z, "x": _decode(vae, torch.as_tensor(z))}
 
 

@@ -17,7 +17,7 @@ from isoprobe.data.groups import group_keys, grouping
 from isoprobe.derivatives.memory import decoder_width
 from isoprobe.errors import CheckpointError, MetricError, OptionError, ResultError, nearest
 from isoprobe.probe.fixed import TWO_POINT
-from isoprobe.probe.objective import Objective, parts, rates, terms_of
+from isoprobe.probe.objective import Objective, parts, terms_of
 from isoprobe.probe.shared import PassStatistics
 from isoprobe.registry.lookup import installed
 from isoprobe.results.reader import Result, readable
@@ -442,7 +442,7 @@ class Scores:
             "p_value": self.reference.pool.p_values(score, tolerance, None),
             "whole": distortion[: len(x)],
             "latent": terms.mean[: len(x)].double().cpu().numpy(),
-            "rate": rates(terms.mean, terms.std)[: len(x)],
+            "rate": terms.rates[: len(x)],
             "input": x.flatten(1).double().cpu().numpy(),
         }
         if terms.by_input is not None:

@@ -112,7 +112,7 @@ class Subject:
         vae = tried(vae, metric, prepared, settings, notes)
         notes += [*vae.facts.assumptions, *prepared.notes]
         wanted = with_defaults(settings.analyses)
-        steps = _analyses(registry, wanted)
+        steps = _judged(_analyses(registry, wanted), vae, notes)
         probing = ProbeOptions(
             pullback=settings.pullback,
             pairs=settings.pairs,
@@ -421,6 +421,24 @@ def _analyses(registry: Registry, wanted: Sequence[str | Analysis]) -> list[Anal
     return list(ordered.values())
 
 
+def _judged(steps: list[Analysis], vae: VAE, notes: list[str]) -> list[Analysis]:
+    """Leave out, with the reason, what says nothing under a prior of the model's own."""
+    if vae.prior is None:
+        return steps
+    kept = [step for step in steps if not step.standard_prior]
+    notes.append(
+        f"the prior is {vae.prior.words}: rates are means over draws, a latent's given those "
+        "before it; norm by stationarity + P_j = 1 with P_j = E[sigma_j eps_j s_j] is exact, what "
+        "rests on the pullback or on sigma alone holds to second order"
+    )
+    notes += [
+        f"{step.name} not judged: {step.standard_prior}, and the prior is {vae.prior.words}"
+        for step in steps
+        if step.standard_prior
+    ]
+    return kept
+
+
 def model_attributes(vae: VAE) -> dict[str, Any]:
     """Return what tells a model from another, as results record it."""
     return {
@@ -430,6 +448,7 @@ def model_attributes(vae: VAE) -> dict[str, Any]:
         "latent_shape": list(vae.latent_shape),
         "condition": vae.condition,
         "decomposed": bool(vae.facts.decomposed),
+        **({} if vae.prior is None else {"prior": vae.prior.words}),
     }
 
 

@@ -108,6 +108,11 @@ def interpolate(
                 f"{vae.name} does not say its {'metric' if chosen is None else 'beta'}, which give "
                 "distances their unit; give --metric and --beta"
             )
+        if vae.prior is not None:
+            raise OptionError(
+                f"distances hold beta / 2 times the curvature of N(0, I), and the prior of "
+                f"{vae.name} is {vae.prior.words}; walks along it are not judged"
+            )
         if vae.conditional is not None:
             raise OptionError(
                 f"{vae.name} is told {vae.conditional.wanted} of each sample, and a walk has one "

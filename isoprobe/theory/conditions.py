@@ -31,18 +31,19 @@ _HEADING = "Conditions beyond sigma (beyond)"
 
 
 @stated(_HEADING)
-def sharpness(mean: Real, std: Real) -> Real:
-    """Curvature of E D in a latent's gain, over beta: E[z_j^2] (1 / sigma_j^2 - 1).
+def sharpness(mean: Real, std: Real, called_for: Real) -> Real:
+    """Curvature of E D in a latent's gain, over beta: E[z_j^2] (1 - P_j) / sigma_j^2.
 
     Args:
         mean: mu, ``(..., n)``.
         std: sigma, ``(..., n)``.
+        called_for: P_j, sigma_j^2 under N(0, I), ``(..., n)``.
 
     Returns:
         ``(..., n)``, dimensionless; 0 where the posterior is as wide as the prior.
     """
     variance = std**2
-    curvature: Real = (mean**2 + variance) * (1 / variance - 1)
+    curvature: Real = (mean**2 + variance) * (1 - called_for) / variance
     return curvature
 
 

@@ -52,19 +52,22 @@ def log_density_by_loss(distortion: Array, rate: Array, beta: float, active: int
 
 
 @stated("Density", "Eq. 19, 52")
-def log_density_by_sigmas(mean: Array, std: Array, beta: float) -> Array:
+def log_density_by_sigmas(
+    mean: Array, std: Array, beta: float, prior: Array | None = None
+) -> Array:
     """Log p(y) from the prior and the deviations (Eq. 19, 52).
 
     Args:
         mean: mu of active latents, ``(B, n)``.
         std: sigma of active latents, ``(B, n)``.
         beta: KL weight.
+        prior: log p(mu), ``(B,)``, where it is not N(0, I).
 
     Returns:
         ``(B,)`` in nats, relative to the metric's volume.
     """
     shrunk = library(std).log(std).sum(-1) - mean.shape[-1] / 2 * math.log(beta / 2)
-    density: Array = log_prior(mean) + shrunk
+    density: Array = (log_prior(mean) if prior is None else prior) + shrunk
     return density
 
 

@@ -22,7 +22,12 @@ _PRIOR = 10
 
 @stated("Density")
 def log_weights(
-    distortion: np.ndarray, noise: np.ndarray, mean: np.ndarray, std: np.ndarray, beta: float
+    distortion: np.ndarray,
+    noise: np.ndarray,
+    mean: np.ndarray,
+    std: np.ndarray,
+    beta: float,
+    log_prior: np.ndarray | None = None,
 ) -> np.ndarray:
     """Log of exp(-D/beta) p(z) / q(z) at draws z = mu + sigma noise, less the constant of D.
 
@@ -32,12 +37,15 @@ def log_weights(
         mean: mu, ``(N, n)``.
         std: sigma, ``(N, n)``.
         beta: KL weight.
+        log_prior: log p(z), ``(N, K)``, where it is not N(0, I).
 
     Returns:
         ``(N, K)`` in nats; their mean over draws is the ELBO.
     """
     z = mean[:, None] + std[:, None] * noise
     ratio = 0.5 * (noise**2 - z**2).sum(axis=2) + np.log(std).sum(axis=1)[:, None]
+    if log_prior is not None:
+        ratio += log_prior + 0.5 * (z**2 + np.log(2 * np.pi)).sum(axis=2)
     weights: np.ndarray = ratio - distortion / beta
     return weights
 

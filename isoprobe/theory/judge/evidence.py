@@ -114,6 +114,8 @@ class Evidence:
         trials: readings of the posterior tried on the same rows, where they were asked for; the
             one in hand is named ``as read``.
         objective: words for an objective that is known to be no beta-VAE's, else empty.
+        prior: what the prior is where it is not N(0, I), else empty: ``variance`` is then P_j,
+            ``second`` E[z_j s_j] and ``centre`` E[s_j], s_j = d(-log p(z))/dz_j.
     """
 
     samples: int
@@ -149,6 +151,12 @@ class Evidence:
     code_fit: np.ndarray | None = None
     trials: tuple[Reading, ...] = ()
     objective: str = ""
+    prior: str = ""
+
+    @property
+    def width(self) -> str:
+        """Name of ``variance``."""
+        return "P" if self.prior else "sigma^2"
 
     def degrees(self) -> int:
         """Degrees of freedom of the standard errors."""

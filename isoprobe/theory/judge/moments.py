@@ -24,8 +24,9 @@ def moments(e: Evidence) -> tuple[list[Condition], list[Finding]]:
     ]
     if all(c.answer is not Answer.FAILS for c in conditions):
         return conditions, []
-    alike = _alike(e)
-    if alike:
+    if e.prior:
+        return conditions, [_prior_unfilled(e)]
+    if _alike(e):
         return conditions, [_other_prior(e)]
     return conditions, [
         Finding(
@@ -38,6 +39,19 @@ def moments(e: Evidence) -> tuple[list[Condition], list[Finding]]:
             "converged",
         )
     ]
+
+
+def _prior_unfilled(e: Evidence) -> Finding:
+    """The codes do not lie as a prior of the model's own has them."""
+    return Finding(
+        "data",
+        ("data", "prior", "training"),
+        f"{moment_words(e)}, while {residual_size(e)}: these inputs do not fill the prior, "
+        f"{e.prior}, as the training's did",
+        "give the training's data with its preprocessing (set, part, crop, scale, noise); if "
+        "these are they, the prior is read in another form than it was trained in, or training "
+        "had not converged",
+    )
 
 
 def _alike(e: Evidence) -> bool:

@@ -86,7 +86,7 @@ def _odd(e: Evidence, mask: np.ndarray) -> Finding:
     return Finding(
         "encoder-mismatched",
         ("mismatch", "sigma", "own-beta"),
-        f"{residual_words(e, mask)}: either sigma of latents {which} (sigma^2 "
+        f"{residual_words(e, mask)}: either sigma of latents {which} ({e.width} "
         f"{listed(e.variance[mask])}) does not fit the decoder, or these latents were trained "
         "with a weight of their own; the others agree on beta",
         "compare the scale head of these latents with the original; their 1/sigma^2 says nothing "

@@ -167,7 +167,7 @@ def _collapsed(e: Evidence) -> Finding:
     causes = ("collapsed", "scale-head", "data")
     told = "the encoder gives the same answer whatever it sees"
     if idle:
-        told += f", yet not the prior (sigma^2 {listed(e.variance)})"
+        told += f", yet not the prior ({e.width} {listed(e.variance)})"
     return Finding(
         "collapsed",
         (*causes, "objective", "idle") if idle else causes,

@@ -185,7 +185,7 @@ def _few_broken(e: Evidence, broken: np.ndarray, reasons: list[str]) -> Finding:
             ("decoder-dead", "mismatch"),
             f"{before}the decoder does not answer to latents {which} (norm "
             f"{listed(e.answer.value[chosen])}), though the encoder fills them "
-            f"(sigma^2 {listed(e.variance[chosen])})",
+            f"({e.width} {listed(e.variance[chosen])})",
             "their decoder weights are lost or zeroed: compare the decoder's first layer with the "
             "original",
             tuple(int(i) for i in np.flatnonzero(chosen)),

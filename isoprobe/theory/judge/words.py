@@ -34,7 +34,7 @@ def residual_words(e: Evidence, mask: np.ndarray) -> str:
     """Say where among some latents norm + sigma^2 is the furthest from 1."""
     worst = int(np.argmax(np.abs(np.where(mask, e.residual.value, 0))))
     return (
-        f"norm + sigma^2 - 1 is off in {int(mask.sum())} of {int(e.used.sum())} used latents, by "
+        f"norm + {e.width} - 1 is off in {int(mask.sum())} of {int(e.used.sum())} used latents, by "
         f"{e.residual.value[worst]:+.2g} (+-{2 * e.residual.se[worst]:.1g}) in latent {worst}"
     )
 
@@ -44,9 +44,10 @@ def moment_words(e: Evidence) -> str:
     second, centre = e.second.value[e.used], e.centre.value[e.used]
     two, zero = int(np.argmax(np.abs(second - 1))), int(np.argmax(np.abs(centre)))
     numbers = np.flatnonzero(e.used)
+    squares, mean = ("E[z s]", "E[s]") if e.prior else ("E[mu^2 + sigma^2]", "E[mu]")
     return (
-        f"E[mu^2 + sigma^2] is {second.min():.2f} to {second.max():.2f} (1 at an optimum; latent "
-        f"{numbers[two]}: +-{2 * e.second.se[numbers[two]]:.1g}), E[mu] up to "
+        f"{squares} is {second.min():.2f} to {second.max():.2f} (1 at an optimum; latent "
+        f"{numbers[two]}: +-{2 * e.second.se[numbers[two]]:.1g}), {mean} up to "
         f"{np.abs(centre).max():.2f} from 0 (latent {numbers[zero]})"
     )
 
@@ -78,7 +79,7 @@ def residual_size(e: Evidence) -> str:
     worst = int(np.argmax(size))
     half = 2 * float(e.residual.se[e.used][worst])
     return (
-        f"norm + sigma^2 = 1, the norm by stationarity, holds to within {size[worst]:.0%} "
+        f"norm + {e.width} = 1, the norm by stationarity, holds to within {size[worst]:.0%} "
         f"(+-{half:.0%})"
     )
 

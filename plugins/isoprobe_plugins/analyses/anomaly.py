@@ -156,12 +156,10 @@ class Anomaly(Analysis):
         """Take in what inputs, latents and their parts of the score are in these rows."""
         import numpy as np
 
-        from isoprobe.probe.objective import rates
-
         whole = _array(terms.distortion)
         if terms.transform is not None:
             whole = whole + _array(terms.transform)
-        found = {"mean": _array(terms.mean), "kl": rates(terms.mean, terms.std), "whole": whole}
+        found = {"mean": _array(terms.mean), "kl": terms.rates, "whole": whole}
         if self.by_input and terms.by_input is not None:
             found |= {"input": _array(batch.x), "distortion": _array(terms.by_input)}
         odd = np.zeros(len(batch.index), dtype=bool) if marks is None else marks
@@ -248,7 +246,6 @@ class Anomaly(Analysis):
             ) from error
 
     def _untrained_parts(self, batch: Batch) -> dict[str, Variable]:
-        from isoprobe.probe.objective import rates
         from isoprobe.probe.untrained import swapped
 
         module = self.setup.vae.module
@@ -267,7 +264,7 @@ class Anomaly(Analysis):
                 **cite(formulas.objective),
             ),
             "untrained_rate": sample(
-                formulas.rate(rates(terms.mean, terms.std)),
+                formulas.rate(terms.rates),
                 "KL, parameters drawn anew",
                 units="nat",
                 **cite(formulas.rate),
@@ -284,7 +281,7 @@ class Anomaly(Analysis):
         parts = Parts(
             chunk["score_distortion"],
             chunk["score_transform"] if self.decomposed else None,
-            formulas.weighted_rate(rates(chunk["mean"], chunk["std"]), beta),
+            formulas.weighted_rate(rates(chunk["mean"], chunk["std"], self.setup.vae.prior), beta),
         )
         source = cite(formulas.objective)
         columns = {

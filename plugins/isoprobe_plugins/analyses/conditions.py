@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
 from isoprobe.probe.beta import RESPONSE, ROOM, STATIONARY
+from isoprobe.probe.prior import answer_called_for
 from isoprobe.statistics.jackknife import jackknife
 from isoprobe.statistics.moments import BlockSums, Moments
 from isoprobe.statistics.peaks import Peaks
@@ -105,14 +106,15 @@ class Conditions(Analysis):
         import numpy as np
 
         mean, std = batch.array("mean"), batch.array("std")
+        called_for = answer_called_for(batch)
         gradient, stationary = batch.array("gradient"), batch.array("stationarity")
         columns = {
             "mean": mean,
             "square": mean**2,
             "slope": gradient,
             "answer": mean * gradient + stationary,
-            "sharp": std**-2 - 1,
-            "curvature": sharpness(mean, std),
+            "sharp": (1 - called_for) / std**2,
+            "curvature": sharpness(mean, std, called_for),
         }
         self.sums.update(batch.index, np.stack([columns[name] for name in _COLUMNS], axis=2))
         self.scale.update(np.log(std))
@@ -251,13 +253,21 @@ class Conditions(Analysis):
         if self.pairs is None or self.channels:
             return {}
         found = context.statistics
-        second, variances = found.second_moment.mean, found.variance.mean
-        sharp = self._column("sharp").sum(axis=0) / max(int(self.sums.counts.sum()), 1)
+        count = max(int(self.sums.counts.sum()), 1)
+        variances = found.variance.mean
+        second = self._column("square").sum(axis=0) / count + variances
+        sharp = self._column("sharp").sum(axis=0) / count
         outers, noise = self.pairs.sums[:, 0], self.pairs.sums[:, 1]
         counts = np.broadcast_to(self.sums.counts[:, None, None] * 1.0, outers.shape)
         outer = jackknife(lambda o, c: o / c, outers, counts)
         turned = jackknife(lambda o, c: turning(o / c, variances, beta), noise, counts)
         errors = np.abs(mixing(outer.se, second, sharp, beta))
+        turns = {
+            "turn": _pairs(turned.value, "turn of a pair of latents, as a cosine", turning),
+            "turn_se": _pairs(turned.se, "standard error of turn", turning),
+        }
+        if self.setup.vae.prior is not None:  # turning both sides changes what the prior says
+            turns = {}
         return {
             "mixing": _pairs(
                 mixing(outer.value, second, sharp, beta),
@@ -265,16 +275,15 @@ class Conditions(Analysis):
                 mixing,
             ),
             "mixing_se": _pairs(errors, "standard error of mixing", mixing),
-            "turn": _pairs(turned.value, "turn of a pair of latents, as a cosine", turning),
-            "turn_se": _pairs(turned.se, "standard error of turn", turning),
+            **turns,
         }
 
     def _by_rank(self, context: Context, beta: float) -> dict[str, Variable]:
         """Eigenvalues beside what they are where the embedding is isometric."""
         import numpy as np
 
-        if not self.eigenvalues.count:
-            return {}
+        if not self.eigenvalues.count or self.setup.vae.prior is not None:
+            return {}  # to second order they mix the prior's curvature in
         expected = np.sort(1 - context.statistics.beta.variance())[::-1]
         text = (
             "eigenvalues of (2/beta) S^(1/2) J'GJ S^(1/2), mean by rank; 1 - sigma^2 if isometric"

@@ -145,10 +145,11 @@ class Density(Analysis):
         # D(x, x) is no distance: the expansion behind Eq. 19 is about what D adds to it.
         excess = formulas.excess(whole, chunk["distortion_self"].astype(float))
         by_loss = formulas.log_density_by_loss(excess, rate, beta, int(active.sum()))
-        by_sigmas = formulas.log_density_by_sigmas(mean, std, beta)
+        own = self._log_prior(chunk["mean"])
+        by_sigmas = formulas.log_density_by_sigmas(mean, std, beta, own)
         columns = {
             "log_density_prior": sample(
-                formulas.log_prior(mean),
+                formulas.log_prior(mean) if own is None else own,
                 "log p(mu), the prior alone",
                 units="nat",
                 **cite(formulas.log_prior),
@@ -189,6 +190,17 @@ class Density(Analysis):
                 **cite(formulas.absolute_log_density),
             )
         return columns
+
+    def _log_prior(self, mean: np.ndarray) -> np.ndarray | None:
+        """Log p(mu) of used latents ``(B, n) -> (B,)``, where the prior is not N(0, I)."""
+        import torch
+
+        prior = self.setup.vae.prior
+        if prior is None:
+            return None
+        used = torch.as_tensor(self.setup.active)
+        found: np.ndarray = prior.log_density(torch.as_tensor(mean).double(), used).numpy()
+        return found
 
     def _draw_error(self) -> float:
         """Root mean square error of a row's mean over draws; a few pairs a row tell no more."""

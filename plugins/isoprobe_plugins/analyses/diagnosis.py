@@ -154,7 +154,10 @@ def evidence_of(context: Context) -> Evidence:
 
     beta = context.beta
     declared = beta.declared if beta.comparable else None
+    prior = setup.vae.prior
     variance = overview["variance_mean"].values
+    if prior is not None:
+        variance = context.statistics.beta.variance()
     own = float(c["distortion_self"].values)
     baseline = float(c["mean_distortion"].values) - own if "mean_distortion" in c else None
     facts = setup.vae.facts
@@ -177,7 +180,7 @@ def evidence_of(context: Context) -> Evidence:
         answer=measured("answer"),
         gain=measured("gain"),
         second=mean_of("second_moment"),
-        centre=mean_of("posterior_mean"),
+        centre=mean_of("posterior_mean" if prior is None else "prior_slope"),
         mixing=measured("mixing") if "mixing" in c else None,
         turn=measured("turn") if "turn" in c else None,
         round_trip=c["round_trip"].values if "round_trip" in c else None,
@@ -192,6 +195,7 @@ def evidence_of(context: Context) -> Evidence:
         metric=setup.metric.spec(),
         families=_families(setup.metric),
         objective="decomposed loss" if facts.decomposed else "",
+        prior="" if prior is None else prior.words,
     )
 
 

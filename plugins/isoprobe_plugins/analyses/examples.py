@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
-from isoprobe.statistics.draws import normal
+from isoprobe.probe.prior import from_prior
 from isoprobe.theory.formulas import objective, weighted_rate
 from isoprobe.theory.stated import cite
 from isoprobe_plugins.analyses.figures import EXAMPLES
@@ -63,9 +63,9 @@ class Examples(Analysis):
         import torch
 
         vae, count = context.setup.fixed, 2 * self._count(context)
-        z = normal(context.setup.seed, "examples", np.arange(count), vae.latent_size)
+        z = from_prior(vae, context.setup.seed, "examples", np.arange(count))
         with torch.no_grad():
-            drawn = vae.decode(torch.as_tensor(z).to(vae.device, vae.dtype))
+            drawn = vae.decode(z)
         axes = input_axes(vae.input_shape)
         return headed(
             {"prior": Variable(("draw", *axes), _array(drawn), "decoded samples of the prior")},

@@ -32,6 +32,7 @@ class Geometry(Analysis):
     """
 
     name = "geometry"
+    standard_prior = "lengths hold beta / 2 times the curvature of N(0, I)"
     summary = "is y isometric at a distance: geodesics between samples, volume and condition"
     needs = frozenset({"mean", "std", "gram"})
     after = ("coordinates",)

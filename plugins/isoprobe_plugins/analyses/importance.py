@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
+from isoprobe.probe.prior import answer_called_for
 from isoprobe.statistics.moments import Moments
 from isoprobe.theory import formulas
 from isoprobe.theory.importance import IDLE_VARIANCE, STATES
@@ -46,7 +47,8 @@ class Importance(Analysis):
 
     def update(self, batch: Batch) -> None:
         """Take in a batch."""
-        self.idle.update(formulas.idle(batch.array("std")).astype(float))
+        wide = answer_called_for(batch).clip(0.0) ** 0.5
+        self.idle.update(formulas.idle(wide).astype(float))
 
     def update_encoded(self, batch: Batch) -> None:
         """Take in more rows: all that is kept here rests on the encoder."""

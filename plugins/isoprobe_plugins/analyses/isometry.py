@@ -151,11 +151,21 @@ class Isometry(Analysis):
             ),
             "stationary_residual_mean": latent(
                 formulas.residual(norm, context.statistics.beta.variance()),
-                "norm by stationarity + sigma^2 - 1",
+                f"norm by stationarity + {self._width} - 1",
                 **cite(formulas.residual),
             ),
             **self._beta_by_latent("beta_recovered", context.statistics.beta, 1, "stationarity"),
         }
+
+    @property
+    def _width(self) -> str:
+        """What the norm is 1 less of: P_j = E[sigma_j eps_j s_j] where the prior is its own."""
+        return "sigma^2" if self.setup.vae.prior is None else "P_j"
+
+    @property
+    def _order(self) -> str:
+        """How well the pullback's form holds."""
+        return "" if self.setup.vae.prior is None else ", to second order under this prior"
 
     def _by_pullback(self, context: Context) -> dict[str, Variable]:
         beta, statistics = context.beta.value, context.statistics
@@ -174,7 +184,7 @@ class Isometry(Analysis):
         return {
             "norm_mean": latent(
                 norm,
-                "squared norm of x_{y_j}, 1 - sigma^2 at an optimum",
+                f"squared norm of x_{{y_j}}, 1 - {self._width} at an optimum{self._order}",
                 show="column",
                 label="norm",
                 form=".3f",
@@ -193,7 +203,7 @@ class Isometry(Analysis):
             ),
             "residual_mean": latent(
                 formulas.residual(norm, statistics.beta.variance()),
-                "norm + sigma^2 - 1, zero at an optimum",
+                f"norm + {self._width} - 1, zero at an optimum{self._order}",
                 show="column",
                 label="residual",
                 form="+.3f",

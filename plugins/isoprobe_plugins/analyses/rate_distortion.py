@@ -53,10 +53,23 @@ class RateDistortion(Analysis):
         beta, active = context.beta.value, context.setup.active
         importance = context.results["importance"]
         exact, known = importance["exact"].values, importance["determined"].values
+        prior = context.setup.vae.prior
+        certificate = (
+            _certificate(context.statistics, beta, active)
+            if prior is None
+            else {
+                "certificate": scalar(
+                    f"not judged: E KL = -E log sigma rests on N(0, I), and the prior is "
+                    f"{prior.words}",
+                    "what the certificate says",
+                    **cite(formulas.certificate_gap),
+                )
+            }
+        )
         return {
             **_losses(context.statistics, beta, active),
             **_rates(context.statistics, beta, active),
-            **_certificate(context.statistics, beta, active),
+            **certificate,
             **_predictions(beta, np.where(active & known, exact, 0.0)),
         }
 
@@ -66,8 +79,8 @@ def _losses(found: PassStatistics, beta: float, active: np.ndarray) -> dict[str,
     source = cite(formulas.excess)
     return {
         "coding_loss_expected": scalar(
-            formulas.expected_coding_loss(found.variance.mean, active, beta),
-            "(beta/2) sum of 1 - E[sigma^2] over active dimensions",
+            formulas.expected_coding_loss(found.beta.variance(), active, beta),
+            "(beta/2) sum of 1 - E[sigma^2] (P_j under another prior) over active dimensions",
             units="metric",
             **cite(formulas.expected_coding_loss),
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
@@ -14,6 +15,7 @@ from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.lookup import installed
 from isoprobe.theory.likelihood import Likelihood
 from isoprobe_plugins.architectures.configuration import Shape, Size, read_config
+from isoprobe_plugins.architectures.priors import PriorConfig  # noqa: TC001 - msgspec reads it
 from isoprobe_plugins.architectures.steps import ConditionStep, LogShareStep, Steps
 from isoprobe_plugins.heads import check_head
 
@@ -83,6 +85,7 @@ class LayersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         output: ``sigmoid`` or ``tanh`` squeezes the output; ``linear`` leaves it alone.
         condition: what is told of each sample, which steps ``condition`` join.
         likelihood: where the decoder gives more than a mean.
+        prior: where it is not N(0, I).
     """
 
     input_shape: Shape
@@ -93,6 +96,7 @@ class LayersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output: Literal["linear", "sigmoid", "tanh"] = "linear"
     condition: ConditionConfig | None = None
     likelihood: LikelihoodConfig | None = None
+    prior: PriorConfig | None = None
 
 
 class Layers(Architecture):
@@ -125,6 +129,7 @@ def build_layers(config: LayersConfig) -> Networks:
         ParameterDecoder,
         SigmoidChainDecoder,
     )
+    from isoprobe_plugins.architectures.prior_layers import PriorLayers
 
     check_head(config.head.form)
     n = config.latent_size
@@ -153,7 +158,18 @@ def build_layers(config: LayersConfig) -> Networks:
     decoder: nn.Module = kind(chain, config.output)
     if given is not None:
         decoder = ParameterDecoder(chain, heads_of, given.metric)
+    if config.prior is not None:
+        if told is not None and config.prior.kind == "vamp":
+            raise CheckpointError(
+                "architecture 'layers': pseudo-inputs of a prior are told nothing, and the encoder "
+                "takes a condition"
+            )
+        prior = PriorLayers(config.prior, n, config.input_shape)
+        decoder.prior = prior
     networks = Networks(encoder, decoder, config.input_shape, (n,))
+    if config.prior is not None:
+        components = partial(prior.components, encoder)
+        networks = replace(networks, prior=components, prior_words=config.prior.words)
     if told is None:
         return networks
     infer = {"data": None, "codes": encoder.likeliest, "sum": _sum}[told.infer]

@@ -151,7 +151,7 @@ def sample(
     device: str,
     memory: int,
 ) -> None:
-    """Draw z from the prior N(0, I) and decode it."""
+    """Draw z from the prior, N(0, I) or the model's own, and decode it."""
     from isoprobe.registry.specs import parse_options
     from isoprobe.results import flat
     from isoprobe.run.codes import drawn, placed

@@ -97,6 +97,10 @@ def trimmed(path: Path, data: str | None, **settings: Any) -> Trimmed:
                 f"{path} gives parameters of '{subject.vae.likelihood}'; latents are left out of "
                 "models that give a mean alone"
             )
+        if "prior" in manifest.config:
+            raise CheckpointError(
+                f"{path} has a prior of its own; latents are left out under N(0, I) alone"
+            )
         if subject.vae.conditional is not None:
             raise CheckpointError(
                 f"{path} is told {subject.vae.conditional.words} of each sample; latents are left "

@@ -10,7 +10,7 @@ from isoprobe.contracts import Dataset, DataSource
 from isoprobe.data.files import short_digest
 from isoprobe.errors import DataError
 from isoprobe.hookspecs import hookimpl
-from isoprobe.statistics.draws import normal
+from isoprobe.probe.prior import from_prior
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ CHUNK = 256
 
 
 class PriorSource(DataSource):
-    """x = Dec(z) with z from N(0, I): any decoder can be probed without data."""
+    """x = Dec(z) with z from the prior: any decoder can be probed without data."""
 
     name: ClassVar[str] = "prior"
     summary: ClassVar[str] = "samples of the model's own prior, prior, prior:N or prior:N,seed=S"
@@ -45,7 +45,7 @@ class PriorSource(DataSource):
 
 
 class PriorDataset(Dataset):
-    """Row i is Dec(z_i), z_i from N(0, I) a function of i and the seed alone.
+    """Row i is Dec(z_i), z_i from the prior a function of i and the seed alone.
 
     Values are clipped to the input range the model declares: a decoder may exceed it.
 
@@ -60,8 +60,9 @@ class PriorDataset(Dataset):
         self.name = "prior"
         self.shape, self.dtype = tuple(vae.input_shape), "float64"
         clipped = vae.facts.input_range
+        words = "N(0, I)" if vae.prior is None else vae.prior.words
         self.notes = (
-            f"no data: x = Dec(z), z drawn from the prior N(0, I) with seed {seed}"
+            f"no data: x = Dec(z), z drawn from the prior {words} with seed {seed}"
             + (f", clipped to [{clipped[0]:g}, {clipped[1]:g}]" if clipped else ""),
         )
 
@@ -76,7 +77,7 @@ class PriorDataset(Dataset):
         """
         import torch
 
-        z = torch.from_numpy(normal(self._seed, "prior", indices, self._vae.latent_size))
+        z = from_prior(self._vae, self._seed, "prior", indices)
         with torch.no_grad():
             x = torch.cat([self._decode(part) for part in torch.split(z, CHUNK)])
         if tuple(x.shape[1:]) != self.shape:

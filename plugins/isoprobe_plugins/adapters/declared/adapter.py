@@ -96,6 +96,7 @@ def load_declared(
         for name, tensor in state.tensors.items()
         if not name.startswith(tuple(declaration.ignore))
     }
+    declaration.refuse_left_out_prior(state.tensors.keys() - tensors.keys(), where)
     config = declaration.config(tensors, where)
     networks = fill_layers(config, tensors, str(source.path))
     return vae_from_networks(

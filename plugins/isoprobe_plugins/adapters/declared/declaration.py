@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +15,7 @@ from isoprobe.errors import CheckpointError
 from isoprobe.files.documents import TOML_LIMIT, parse_toml
 from isoprobe_plugins.adapters.declared.shorthand import Brief, expand
 from isoprobe_plugins.architectures.layers import LayersConfig
+from isoprobe_plugins.architectures.priors import TENSORS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,6 +82,68 @@ class LikelihoodDeclaration(msgspec.Struct, frozen=True, forbid_unknown_fields=T
     parameters: list[str | list[Any]] = []
 
 
+class PriorDeclaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A prior other than N(0, I), its values by the names of their tensors.
+
+    See :class:`isoprobe_plugins.architectures.priors.PriorConfig`.
+    """
+
+    kind: Literal["gaussian", "mixture", "vamp"]
+    means: str | None = None
+    scales: str | None = None
+    form: str = "logvar"
+    pseudo_inputs: str | None = None
+    squeeze: Literal["none", "sigmoid", "clamp"] = "none"
+    shares: str | None = None
+    shares_form: Literal["logits", "probabilities"] = "logits"
+
+    def config(self, tensors: Mapping[str, Tensor], latents: int, where: str) -> dict[str, Any]:
+        """Write it out in full, the number of components read off the weights.
+
+        Args:
+            tensors: of the file, by name.
+            latents: n.
+            where: how to name the declaration in an error.
+
+        Returns:
+            Fields of the architecture's configuration.
+
+        Raises:
+            CheckpointError: for a tensor that is missing, not wanted, or of no fitting size.
+        """
+        named: dict[str, str] = {}
+        for part in ("means", "scales", "pseudo_inputs", "shares"):
+            name, needed = getattr(self, part), TENSORS[self.kind].get(part)
+            if name is None and needed:
+                raise CheckpointError(f"{where}: prior: kind '{self.kind}' needs {part} = a tensor")
+            if name is not None and needed is None:
+                raise CheckpointError(f"{where}: prior: kind '{self.kind}' has no {part}")
+            if name is not None and name not in tensors:
+                raise CheckpointError(f"{where}: prior: the file has no tensor {name!r}")
+            if name is not None:
+                named[part] = name
+        count = 1
+        if self.kind == "mixture":
+            count, left = divmod(tensors[named["means"]].numel(), latents)
+            if left or not count:
+                raise CheckpointError(
+                    f"{where}: prior: means of shape {tuple(tensors[named['means']].shape)} are "
+                    f"not of {latents} latents"
+                )
+        return {
+            "kind": self.kind,
+            "components": count,
+            "form": self.form,
+            "shares": self.shares_form if "shares" in named else "equal",
+            "squeeze": self.squeeze,
+            "weights": named,
+        }
+
+
+#: names under which a prior's weights are found
+_PRIOR_NAMES = re.compile(r"(^|[._])(prior|vamp\w*|pseudo\w*|gmm)([._]|\w*$)", re.IGNORECASE)
+
+
 class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A declared checkpoint.
 
@@ -96,6 +161,7 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ignore: beginnings of names of weights that belong to something else.
         condition: what is told of each sample; or, in words, the one that ``append`` fixes for all.
         likelihood: where the decoder gives parameters of one, not a mean alone.
+        prior: where it is not N(0, I); ``standard`` says that it is, whatever tensors are ignored.
         note: anything worth knowing.
     """
 
@@ -112,6 +178,7 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ignore: list[str] = []
     condition: str | ConditionDeclaration = ""
     likelihood: LikelihoodDeclaration | None = None
+    prior: Literal["standard"] | PriorDeclaration | None = None
     note: str = ""
 
     def config(self, tensors: Mapping[str, Tensor], where: str) -> LayersConfig:
@@ -138,10 +205,12 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         mean = expand(_chain(self.head.mean), tensors, f"{where}: head.mean")
         scale = expand(_chain(self.head.scale), tensors, f"{where}: head.scale")
         separate = self.head.layout == "separate"
-        fields = {
+        latents = self.latent_size or _width(
+            mean if separate else encoder, where, separate=separate
+        )
+        fields: dict[str, Any] = {
             "input_shape": self.input_shape,
-            "latent_size": self.latent_size
-            or _width(mean if separate else encoder, where, separate=separate),
+            "latent_size": latents,
             "encoder": encoder,
             "decoder": expand(self.decoder, tensors, f"{where}: decoder"),
             "head": {
@@ -154,10 +223,44 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "condition": self._told(tensors, where),
             "likelihood": self._parameters(tensors, where),
         }
+        if isinstance(self.prior, PriorDeclaration):
+            prior = self.prior.config(tensors, latents, where)
+            if self.prior.kind == "vamp":
+                prior["components"] = self._pseudo_inputs(tensors, where)
+            fields["prior"] = prior
         try:
             return msgspec.convert(fields, LayersConfig)
         except msgspec.ValidationError as error:
             raise CheckpointError(f"{where}: {error}") from error
+
+    def _pseudo_inputs(self, tensors: Mapping[str, Tensor], where: str) -> int:
+        """How many there are."""
+        found = tensors[str(getattr(self.prior, "pseudo_inputs", ""))]
+        count, left = divmod(found.numel(), math.prod(self.input_shape))
+        if left or not count:
+            raise CheckpointError(
+                f"{where}: prior: pseudo-inputs of shape {tuple(found.shape)} are not of "
+                f"input_shape {list(self.input_shape)}"
+            )
+        return count
+
+    def refuse_left_out_prior(self, names: Iterable[str], where: str) -> None:
+        """Refuse to take N(0, I) for the prior of weights that name another and are ignored.
+
+        Args:
+            names: of the tensors left out.
+            where: how to name the declaration in an error.
+
+        Raises:
+            CheckpointError: naming a tensor.
+        """
+        left = next((name for name in sorted(names) if _PRIOR_NAMES.search(name)), None)
+        if self.prior is None and left is not None:
+            raise CheckpointError(
+                f"{where}: 'ignore' leaves out {left!r}, by its name a prior's, and the KL would "
+                'be measured to N(0, I): declare [prior] kind = "gaussian", "mixture" or "vamp" '
+                'with its tensors, or say prior = "standard" if it plays no part in the loss'
+            )
 
     @property
     def _metric(self) -> str | None:

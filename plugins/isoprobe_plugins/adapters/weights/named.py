@@ -46,7 +46,8 @@ def fill_layers(config: LayersConfig, tensors: Mapping[str, Tensor], where: str)
         named = sources.get(place, place)
         foreign = named if leaf == "value" and named in tensors else f"{named}.{leaf}"
         if foreign in tensors:
-            filled[name] = tensors[foreign]
+            whole = name.startswith("decoder.prior.")
+            filled[name] = _fitted(tensors[foreign], wanted[name]) if whole else tensors[foreign]
             used.add(foreign)
         elif leaf == "num_batches_tracked":
             filled[name] = torch.zeros((), dtype=torch.long)
@@ -55,6 +56,14 @@ def fill_layers(config: LayersConfig, tensors: Mapping[str, Tensor], where: str)
     _refuse_unused(set(tensors) - used, where)
     load_weights(networks, filled, where)
     return networks
+
+
+def _fitted(tensor: Tensor, wanted: Tensor) -> Tensor:
+    """A prior's values in our shape: written down with axes of one, or as a layer's columns."""
+    if tensor.numel() != wanted.numel():
+        return tensor
+    columns = tensor.ndim == 2 and len(tensor) != len(wanted) and tensor.shape[1] == len(wanted)
+    return (tensor.T if columns else tensor).reshape(wanted.shape).contiguous()
 
 
 def built_without_memory(build: Callable[[], Networks], where: str) -> Networks:
@@ -98,6 +107,9 @@ def _names(config: LayersConfig) -> Iterator[tuple[str, str]]:
         *((f"decoder.heads.{i}", chain) for i, chain in enumerate(_parameters(config))),
     ):
         yield from _names_of(place, chain)
+    if config.prior is not None:
+        for part, foreign in config.prior.weights.items():
+            yield f"decoder.prior.{part}", foreign
 
 
 def _parameters(config: LayersConfig) -> Sequence[Sequence[Step]]:
