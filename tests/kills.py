@@ -115,7 +115,22 @@ def training(folder: Path) -> Victim:
     return Victim(arguments, "*.safetensors", contents, _save_every_epoch, "log.jsonl")
 
 
-VICTIMS = {"analyze": analysis, "train": training}
+def scoring(folder: Path) -> Victim:
+    """``score`` in a dozen shards, against a reference that is there."""
+    model_and_data(folder)
+    given = ["m.safetensors", "--data", "rows.npy"]
+    reference = ["--analysis", "anomaly", "--out", "reference.h5", "--overwrite"]
+
+    def prepare() -> None:
+        if not Path("reference.h5").exists():
+            main(["analyze", *given, *reference])
+
+    arguments = ["score", *given, "--reference", "reference.h5", "--batch-size", "32"]
+    arguments += ["--out", "out/scores.h5"]
+    return Victim(arguments, "*.h5", lambda path: path.read_bytes(), prepare)
+
+
+VICTIMS = {"analyze": analysis, "score": scoring, "train": training}
 
 
 def _save_every_epoch() -> None:

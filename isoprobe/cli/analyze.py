@@ -76,6 +76,7 @@ ORDER = (
     help="Do the K-th of N shares of the samples; 'isoprobe merge' puts the shards together.",
 )
 @shared.cluster
+@shared.plan
 @shared.overwriting("result and report")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 @click.option(
@@ -93,6 +94,7 @@ def analyze(
     as_json: bool,
     shard: str | None,
     cluster: str | None,
+    plan: bool,
     own_class: str | None,
     class_arguments: tuple[str, ...],
     out: str | None,
@@ -121,6 +123,13 @@ def analyze(
     default = _default_analyses(reported=report is not None)
     settings["analyses"] = with_defaults(analyses, default) if analyses else default
     settings["command"] = click.get_current_context().meta.get(COMMAND_LINE, "")
+    if plan:
+        from isoprobe.run.plan import plan_analysis
+
+        shared.show_plan(
+            plan_analysis(model, settings["data"], _apart(settings)[0]), as_json=as_json
+        )
+        return
     inputs = (*model, split_spec(settings["data"] or "")[0], *options_paths(options))
     if len(model) > 1 or (out or "").endswith("/"):
         if shard is not None:

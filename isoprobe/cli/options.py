@@ -18,6 +18,7 @@ from isoprobe.run.settings import Opening, form
 
 if TYPE_CHECKING:
     from isoprobe.results.reader import Result
+    from isoprobe.run.plan import Plan
     from isoprobe.show.trend import Trend
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -161,6 +162,12 @@ cluster = click.option(
     "N on this machine. They must see the files under the same paths. Needs --out F.h5; one "
     "processor thread a shard, unless --threads says otherwise.",
 )
+plan = click.option(
+    "--plan",
+    is_flag=True,
+    help="Print what the job costs on 1, 2, 4 and more workers, told from its first batches, which "
+    "are done here; writes nothing.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON instead of the summary.")
 
 
@@ -200,6 +207,11 @@ def show(result: Result, *, as_json: bool) -> None:
     width = min(shutil.get_terminal_size().columns, 110)
     unicode = "utf" in (sys.stdout.encoding or "").lower()
     click.echo(summary.to_text(result, width, unicode=unicode))
+
+
+def show_plan(plan: Plan, *, as_json: bool) -> None:
+    """Write what a job costs, or its JSON, to stdout."""
+    click.echo(json.dumps(plan.to_json(), indent=2) if as_json else plan.to_text())
 
 
 def show_trend(trend: Trend, *, as_json: bool) -> None:

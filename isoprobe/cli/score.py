@@ -66,6 +66,7 @@ ORDER = (
 )
 @click.option("--resume", is_flag=True, help="Go on with an unfinished .h5 file or folder.")
 @shared.cluster
+@shared.plan
 @shared.own_class
 @shared.class_arguments
 @shared.from_settings(ScoreSettings, *ORDER)
@@ -82,6 +83,7 @@ def score(
     pictures: Path | None,
     resume: bool,
     cluster: str | None,
+    plan: bool,
     options: tuple[str, ...],
     by_input: bool,
     own_class: str | None,
@@ -97,7 +99,7 @@ def score(
     from isoprobe.data.files import split_spec
     from isoprobe.registry.specs import options_paths, parse_options
     from isoprobe.results.flat import csv_to
-    from isoprobe.results.whole import check_place, replacing
+    from isoprobe.results.whole import check_place
     from isoprobe.run.cluster import Cluster
     from isoprobe.run.decisions import Tally, document, lines
     from isoprobe.run.maps import against_masks, check_maps, draw_rows
@@ -106,14 +108,17 @@ def score(
 
     inputs = (model, reference, split_spec(data)[0], *options_paths(options))
     target, parts = None if out is None else Path(out), (out or "").endswith("/")
+    settings |= {"options": parse_options(options, of="--option"), "by_input": by_input}
+    shared.with_class(settings, own_class, class_arguments)
+    if plan:
+        _show_plan(model, data, reference, ScoreSettings(**settings), parts=parts)
+        return
     again = {"overwrite": overwrite, "resume": resume, "parts": parts}
     check_out(target, by_input=by_input, inputs=inputs, **again)
     if masks is not None:
         check_maps(target, by_input=by_input)
     if summary is not None:
         check_place(summary, overwrite=overwrite, inputs=inputs)
-    settings |= {"options": parse_options(options, of="--option"), "by_input": by_input}
-    shared.with_class(settings, own_class, class_arguments)
     if cluster is not None:
         _check_sharded(target, parts=parts)
         settings["threads"] = settings["threads"] or 1
@@ -133,8 +138,8 @@ def score(
                     write_scores(scoring, target, **how, on=(workers, work))
             click.echo(f"{scoring.rows:,} rows scored: {out}", err=True)
         said = document(scoring, tally)
-        for line in lines(said, scoring.asked.alpha):
-            click.echo(line, err=True)
+        told = "".join(f"{line}\n" for line in lines(said, scoring.asked.alpha))
+        click.echo(told, err=True, nl=False)
         if pictures is not None:
             draw_rows(scoring, tally.highest, pictures)
         if masks is not None and target is not None:
@@ -145,8 +150,22 @@ def score(
                 err=True,
             )
         if summary is not None:
-            with replacing(summary) as partial:
-                partial.write_text(json.dumps(said, indent=2, allow_nan=False) + "\n", "utf-8")
+            _write_summary(said, summary)
+
+
+def _show_plan(
+    model: Path, data: str, reference: Path, asked: ScoreSettings, *, parts: bool
+) -> None:
+    from isoprobe.run.plan import plan_scores
+
+    shared.show_plan(plan_scores(model, data, reference, asked, parts=parts), as_json=False)
+
+
+def _write_summary(said: object, path: Path) -> None:
+    from isoprobe.results.whole import replacing
+
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(said, indent=2, allow_nan=False) + "\n", "utf-8")
 
 
 def _check_sharded(out: Path | None, *, parts: bool) -> None:

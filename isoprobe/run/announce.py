@@ -70,9 +70,9 @@ def announcement(trial: Trial, decoding: float, memory: int, *, exact: bool) -> 
         shorter.insert(0, "--pullback probe")
     each = f"{trial.per_sample * 1e3:.3g} ms each"
     passes = f"as {trial.per_sample / decoding:.3g} plain decoder passes"
-    held = f", in {_bytes(memory)}" if memory else ""
+    held = f", in {bytes_told(memory)}" if memory else ""
     return (
-        f"About {_duration(trial.total)} for {trial.samples:,} samples: {each}, {passes}"
+        f"About {duration(trial.total)} for {trial.samples:,} samples: {each}, {passes}"
         f"{held}. Shorter: {'; '.join(shorter)}."
     )
 
@@ -109,7 +109,8 @@ def peak_memory(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:
@@ -117,5 +118,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _bytes(count: int) -> str:
+def bytes_told(count: float) -> str:
+    """Return a number of bytes in the unit that suits it."""
+    if count < _MIB:
+        return f"{count / 1024:.1f} KiB"
     return f"{count / _GIB:.1f} GiB" if count >= _GIB else f"{count / _MIB:.0f} MiB"

@@ -201,13 +201,13 @@ class ScoreWork:
         with open_scoring(self.model, self.data, self.reference, **asked) as scoring:
             folder = ShardFolder(Visited(self.target), self.record["identity"])
             folder.settled = self.record["settled"]
-            require_seen(folder.place, folder.identity, plain(_identity(scoring)))
+            require_seen(folder.place, folder.identity, plain(score_identity(scoring)))
             torch.set_num_threads(folder.settled["threads"])
-            yield lambda rows: _make(scoring, folder, rows, int)
+            yield lambda rows: make_shard(scoring, folder, rows, int)
 
 
-def _identity(scoring: Scoring) -> dict[str, Any]:
-    """Whatever the scores depend on."""
+def score_identity(scoring: Scoring) -> dict[str, Any]:
+    """Return whatever the scores depend on."""
     asked = scoring.asked
     return {**scoring.attributes(), "parts": asked.by_latent, "map": asked.by_input}
 
@@ -224,8 +224,7 @@ def _sharded(
     parts: bool,
 ) -> None:
     """Score every row in shards, here or on a cluster, and put the shards together."""
-    attributes, identity, asked = scoring.attributes(), _identity(scoring), scoring.asked
-    order = scoring.data.order
+    identity, order = score_identity(scoring), scoring.data.order
     with Working.open(out, identity, overwrite=overwrite, resume=resume) as working:
         folder = ShardFolder(working, identity)
         folder.settled = working.settle(
@@ -239,30 +238,53 @@ def _sharded(
         with bar(scoring.rows, done, "scoring", shown=progress) as advance:
             if on is None:
                 for rows in missing:
-                    _make(scoring, folder, rows, advance)
+                    make_shard(scoring, folder, rows, advance)
             else:
                 cluster, work = on
                 cluster.make(work.fixed(scoring, working.target, folder.record()), missing, advance)
-        kind = _parted if parts else _hdf5
-        with (
-            folder.opened(ranges, order) as shards,
-            kind(working, ranges, scoring, attributes) as append,
-        ):
-            every, step, length = Columns(shards), StepUp(), _PART_ROWS if parts else _ROWS
-            chunks = [
-                (start, min(start + length, one.stop))
-                for one in (ranges if parts else [range(scoring.rows)])
-                for start in range(one.start, one.stop, length)
-            ]
-            for start, stop in chunks if asked.fdr is not None else ():
-                step.count(every.read(start, stop)["p_value"].values)
-            for start, stop in chunks:
-                whole = every.read(start, stop)
-                if asked.fdr is not None:
-                    whole |= _numbers(step.columns(whole["p_value"].values, asked.fdr))
-                along = scoring.data.carried(start, stop)
-                append(start, whole, along)
-                tally.take(along | {name: one.values for name, one in whole.items()})
+        join(working, folder, ranges, scoring, tally, parts=parts)
+
+
+def join(
+    working: Working,
+    folder: ShardFolder,
+    ranges: Sequence[range],
+    scoring: Scoring,
+    tally: Tally,
+    *,
+    parts: bool,
+) -> None:
+    """Put shards together into what was asked for.
+
+    Args:
+        working: where they lie.
+        folder: the same as a folder of shards.
+        ranges: rows of each shard, from the first on.
+        scoring: whose rows they are.
+        tally: counts every row as it is written.
+        parts: make a folder of Parquet files, one for each shard.
+    """
+    attributes, asked = scoring.attributes(), scoring.asked
+    kind = _parted if parts else _hdf5
+    with (
+        folder.opened(ranges, scoring.data.order) as shards,
+        kind(working, ranges, scoring, attributes) as append,
+    ):
+        every, step, length = Columns(shards), StepUp(), _PART_ROWS if parts else _ROWS
+        chunks = [
+            (start, min(start + length, one.stop))
+            for one in (ranges if parts else [range(ranges[-1].stop)])
+            for start in range(one.start, one.stop, length)
+        ]
+        for start, stop in chunks if asked.fdr is not None else ():
+            step.count(every.read(start, stop)["p_value"].values)
+        for start, stop in chunks:
+            whole = every.read(start, stop)
+            if asked.fdr is not None:
+                whole |= _numbers(step.columns(whole["p_value"].values, asked.fdr))
+            along = scoring.data.carried(start, stop)
+            append(start, whole, along)
+            tally.take(along | {name: one.values for name, one in whole.items()})
 
 
 Append = Callable[[int, "dict[str, Variable]", "dict[str, np.ndarray]"], None]
@@ -273,9 +295,8 @@ def _hdf5(
     working: Working, ranges: Sequence[range], scoring: Scoring, attributes: Mapping[str, Any]
 ) -> Iterator[Append]:
     """Put rows into one HDF5 file, which holds numbers alone."""
-    del ranges
     latent = scoring.vae.latent_size
-    with ResultWriter(working, samples=scoring.rows, latent=latent) as writer:
+    with ResultWriter(working, samples=ranges[-1].stop, latent=latent) as writer:
         yield lambda start, columns, _: writer.append(start, columns)
         writer.finish(attributes).close()
 
@@ -306,10 +327,17 @@ def _parted(
     working.publish(made)
 
 
-def _make(
+def make_shard(
     scoring: Scoring, folder: ShardFolder, rows: range, advance: Callable[[int], object]
 ) -> None:
-    """Score the rows of a shard, and write it."""
+    """Score the rows of a shard, and write it.
+
+    Args:
+        scoring: the rows.
+        folder: of the shards.
+        rows: which.
+        advance: takes how many more rows are done.
+    """
     with folder.writer(rows, scoring.data.order, scoring.vae.latent_size) as shard:
         for columns in scoring.batches(rows):
             count = len(columns["score"])

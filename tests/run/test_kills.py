@@ -1,4 +1,4 @@
-"""An analysis and a training survive SIGKILL at any moment, and end in the same numbers."""
+"""Analysis, scoring and training survive SIGKILL at any moment, and end in the same numbers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-#: with ISOPROBE_KILLS=100 a hundred of the analysis and twenty of the training
+#: with ISOPROBE_KILLS=100 a hundred of the analysis, fifty of scoring, fifty of the training
 KILLS = int(os.environ.get("ISOPROBE_KILLS", "5"))
 FORBIDDEN = ("unreadable", "differing", "leftovers", "refused")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads processor time from /proc")
 def test_killed_commands_are_completed_by_resume() -> None:
-    kills = {"analyze": KILLS, "train": max(2, KILLS // 5)}
+    kills = {"analyze": KILLS, "score": max(2, KILLS // 2), "train": max(2, KILLS // 2)}
     wanted = [f"{kind}={count}" for kind, count in kills.items()]
     done = subprocess.run(
         [sys.executable, "-m", "tests.kills", "7", *wanted],
