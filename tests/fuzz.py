@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numcodecs
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,6 +53,10 @@ def _csv(path: Path) -> None:
 def _rows_h5(path: Path) -> None:
     with h5py.File(path, "w") as file:
         file.create_dataset("x", data=np.ones((40, 12), "f4"), chunks=(8, 12), compression="gzip")
+
+
+def _chunk(path: Path) -> None:
+    path.write_bytes(numcodecs.Zstd(checksum=True).encode(np.ones((40, 12), "f4")))
 
 
 def _keras(path: Path) -> None:
@@ -96,6 +101,8 @@ MAKE: dict[str, Callable[[Path], Any]] = {
     "rows.csv.gz": _csv,
     "rows.parquet": lambda path: pq.write_table(pa.table({"x": np.ones(50)}), path),
     "part.parquet": lambda path: pq.write_table(pa.table({"x": np.ones(50)}), path),
+    "zarr.json": lambda path: path.write_text(json.dumps(corpus.ZARR)),
+    "chunk.zstd": _chunk,
     "result.h5": lambda path: made_result(path).close(),
     "model.toml": lambda path: path.write_text(DECLARED),
     "sweep.json": _sweep,

@@ -212,8 +212,8 @@ def plan_analysis(models: Sequence[str | Path], data: Any, asked: Settings) -> P
     Returns:
         The plan.
     """
-    asked = replace(asked, threads=asked.threads or 1)
-    clock = _Clock(asked.threads)
+    threads = asked.threads or 1
+    asked, clock = replace(asked, threads=threads), _Clock(threads)
     with opened(models[0], data, asked) as subject, processor_threads(asked.threads):
         enough = Enough.asked(asked.samples, asked.tolerance, len(subject.dataset))
         count = enough.limit if enough else asked.samples
@@ -273,8 +273,8 @@ def plan_scores(
     Returns:
         The plan.
     """
-    asked = replace(asked, threads=asked.threads or 1)
-    clock = _Clock(asked.threads)
+    threads = asked.threads or 1
+    asked, clock = replace(asked, threads=threads), _Clock(threads)
     given = {f.name: getattr(asked, f.name) for f in fields(asked)}
     with open_scoring(model, data, reference, **given) as scoring:
         opening = clock.on(scoring.vae.device.type)
@@ -282,8 +282,8 @@ def plan_scores(
         identity = score_identity(scoring)
         with _working(identity) as working:
             folder = ShardFolder(working, identity)
-            threads = {"batch_size": scoring.batch, "threads": torch.get_num_threads()}
-            folder.settled = working.settle(threads)
+            settled = {"batch_size": scoring.batch, "threads": torch.get_num_threads()}
+            folder.settled = working.settle(settled)
             work = ScoreWork(str(model), data, str(reference), asked)
             task = pickle.dumps(work.fixed(scoring, working.target, folder.record()))
             made = _Parts.of(partial(make_shard, scoring, folder), ranges, scoring.batch, clock)

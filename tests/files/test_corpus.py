@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import numcodecs
 import numpy as np
 import onnx
 import pyarrow as pa
@@ -78,6 +79,28 @@ def part(path: Path) -> None:
         shutil.rmtree(folder)
 
 
+ZARR = {
+    "zarr_format": 3, "node_type": "array", "shape": [40, 12], "data_type": "float32",
+    "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [40, 12]}},
+    "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+    "fill_value": 0, "attributes": {}, "codecs": [{"name": "bytes"}, {"name": "zstd"}],
+}  # fmt: skip
+
+
+def store(path: Path) -> None:
+    """Read a file as the description of a zarr array, or as its only chunk."""
+    folder = path.with_name("store.zarr")
+    chunk = folder / "c" / "0" / "0"
+    chunk.parent.mkdir(parents=True)
+    try:
+        (folder / "zarr.json").write_text(json.dumps(ZARR))
+        chunk.write_bytes(numcodecs.Zstd().encode(np.ones((40, 12), "f4")))
+        shutil.copy(path, folder / "zarr.json" if path.suffix == ".json" else chunk)
+        data(folder)
+    finally:
+        shutil.rmtree(folder)
+
+
 def result(path: Path) -> None:
     with Result.open(path) as opened:
         for name in opened.groups():
@@ -102,6 +125,8 @@ READERS: dict[str, Callable[[Path], None]] = {
     "rows.parquet": data,
     "part.parquet": part,
     "images.zip": data,
+    "zarr.json": store,
+    "chunk.zstd": store,
     "result.h5": result,
     "model.toml": lambda path: read_declaration(path) and None,
 }
@@ -128,15 +153,16 @@ APPLIES = {
     "link outside": ("rows.h5", "model.h5", "result.h5", "model.keras"),
     "storage outside": ("rows.h5", "model.h5", "result.h5", "model.keras"),
     "virtual": ("rows.h5", "model.h5", "result.h5", "model.keras"),
-    "unwritten rows": ("rows.h5", "model.h5", "result.h5", "model.keras"),
-    "large chunk": ("rows.h5", "result.h5"),
+    "unwritten rows": ("rows.h5", "model.h5", "result.h5", "model.keras", "zarr.json"),
+    "large chunk": ("rows.h5", "result.h5", "zarr.json", "chunk.zstd"),
+    "codec that runs": ("zarr.json",),
     "name no text": ("rows.h5", "result.h5"),
     "length of a text": ("model.h5",),
     "length behind a filter": ("result.h5",),
     "type without a like": ("rows.h5", "model.h5", "result.h5"),
     "forged length": (
         "zip.pt", "legacy.pt", "native.safetensors", "rows.npy", "rows.npz", "rows.parquet",
-        "part.parquet",
+        "part.parquet", "chunk.zstd",
     ),
     "bad header": ("rows.npy", "rows.npz", "native.safetensors"),
     "complex": ("zip.pt", "legacy.pt", "native.safetensors", "rows.npy"),
@@ -146,8 +172,8 @@ APPLIES = {
     "nothing but blank": ("rows.csv.gz",),
     "endless line": ("rows.csv.gz",),
     "dotted keys": ("model.toml",),
-    "nesting": ("model.toml", "native.safetensors", "zip.pt"),
-    "number of many digits": ("model.toml",),
+    "nesting": ("model.toml", "native.safetensors", "zip.pt", "zarr.json"),
+    "number of many digits": ("model.toml", "zarr.json"),
 }  # fmt: skip
 #: how a file of each kind is made, for each reader that it applies to
 CASES: dict[tuple[str, str], Callable[[Path], None]] = {}
@@ -924,6 +950,57 @@ def _(path, reader):
 @case("number of many digits", "model.toml")
 def _(path, reader):
     path.write_text("latent_size = " + "9" * 5_000)
+
+
+# --------------------------------------------------------------------------- zarr
+
+
+def described(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**ZARR, **changes}))
+
+
+def zstd(claimed: int) -> bytes:
+    """A frame of a gigabyte of zeros, as blocks of one byte each, that says how long it is."""
+    block = struct.pack("<I", 1 << 1 | (1 << 17) << 3)[:3] + b"\0"
+    last = struct.pack("<I", 1 | 1 << 1 | (1 << 17) << 3)[:3] + b"\0"
+    return b"\x28\xb5\x2f\xfd\xa0" + struct.pack("<I", claimed) + block * 8191 + last
+
+
+@case("unwritten rows", "zarr.json")
+def _(path, reader):
+    described(path, shape=[HUGE, 12])
+
+
+@case("large chunk", "zarr.json")
+def _(path, reader):
+    grid = {"name": "regular", "configuration": {"chunk_shape": [1 << 28, 12]}}
+    described(path, shape=[1 << 28, 12], chunk_grid=grid)
+
+
+@case("large chunk", "chunk.zstd")
+def _(path, reader):
+    path.write_bytes(zstd(1 << 30))
+
+
+@case("forged length", "chunk.zstd")
+def _(path, reader):
+    """A frame that says it has as many bytes as the chunk, and goes on for a gigabyte."""
+    path.write_bytes(zstd(40 * 12 * 4))
+
+
+@case("codec that runs", "zarr.json")
+def _(path, reader):
+    described(path, codecs=[{"name": "bytes"}, {"name": "numcodecs.pickle"}])
+
+
+@case("nesting", "zarr.json")
+def _(path, reader):
+    path.write_text('{"a":' + "[" * 50_000 + "]" * 50_000 + "}")
+
+
+@case("number of many digits", "zarr.json")
+def _(path, reader):
+    path.write_text('{"zarr_format": 3, "node_type": "array", "shape": [' + "9" * 5_000 + "]}")
 
 
 # --------------------------------------------------------------------------- the table

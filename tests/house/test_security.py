@@ -130,6 +130,8 @@ OPENERS = {
     "onnx.load": set(),
     "ParquetFile": {"plugins/isoprobe_plugins/data/parquet.py"},
     "gzip.open": {"plugins/isoprobe_plugins/data/lines.py"},
+    "zarr.open": set(),
+    "get_codec": {"plugins/isoprobe_plugins/data/zarr.py"},
     "safetensors.torch.load_file": {"isoprobe/checkpoints/native.py"},
 }
 

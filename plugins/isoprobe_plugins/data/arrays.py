@@ -82,13 +82,19 @@ class ArrayDataset(Dataset):
         member: what was asked of it.
         rows: the data.
         labels: arrays of labels by name, each of one or several for each row.
+        mark: makes the fingerprint, where the path is no file.
 
     Raises:
         DataError: when there is no axis of rows, or labels do not fit them.
     """
 
     def __init__(
-        self, path: Path, member: str | None, rows: Rows, labels: Mapping[str, Rows]
+        self,
+        path: Path,
+        member: str | None,
+        rows: Rows,
+        labels: Mapping[str, Rows],
+        mark: Callable[[], str] | None = None,
     ) -> None:
         self.name = shown_name(path, member)
         if not rows.shape:
@@ -100,7 +106,8 @@ class ArrayDataset(Dataset):
                     f"{self.name}: expected one label, or a row of them, for each of "
                     f"{rows.shape[0]} rows, found labels of shape {array.shape}"
                 )
-        self._path, self._member, self._rows, self._labels = path, member, rows, labels
+        self._rows, self._labels = rows, labels
+        self._mark = mark or (lambda: fingerprint(path, member or ""))
         self.shape, self.dtype = tuple(rows.shape[1:]), rows.dtype.name
         self.notes = rows.notes
         names = [name for label, array in labels.items() for name in _names(label, array)]
@@ -122,7 +129,7 @@ class ArrayDataset(Dataset):
 
     def fingerprint(self) -> str:
         """Hash of sampled blocks of the file, see :func:`isoprobe.data.files.fingerprint`."""
-        return fingerprint(self._path, self._member or "")
+        return self._mark()
 
     def close(self) -> None:
         """Close the file."""
@@ -230,8 +237,36 @@ def _open_hdf5(path: Path, member: str | None) -> Dataset:
     return data
 
 
+def open_chosen(
+    path: Path,
+    member: str | None,
+    names: Iterable[str],
+    open_one: Callable[[str], Rows],
+    mark: Callable[[Sequence[str]], str],
+) -> Dataset:
+    """Open arrays of a store that is no file.
+
+    Args:
+        path: the store.
+        member: what was asked of it; None for the only array.
+        names: of its arrays.
+        open_one: opens one of them.
+        mark: makes the fingerprint of some.
+
+    Returns:
+        The first array named, with the others as its labels.
+    """
+    chosen = _chosen(member, names, path)
+    shown = ",".join(f"/{name}" for name in chosen)
+    return _dataset(path, shown, chosen, open_one, lambda: mark(chosen))
+
+
 def _dataset(
-    path: Path, shown: str | None, chosen: Sequence[str], open_one: Callable[[str], Rows]
+    path: Path,
+    shown: str | None,
+    chosen: Sequence[str],
+    open_one: Callable[[str], Rows],
+    mark: Callable[[], str] | None = None,
 ) -> Dataset:
     with ExitStack() as stack:
         opened = []
@@ -239,7 +274,7 @@ def _dataset(
             opened.append(open_one(name))
             stack.callback(opened[-1].close)
         labels = dict(zip(chosen[1:], opened[1:], strict=True))
-        data = ArrayDataset(path, shown, opened[0], labels)
+        data = ArrayDataset(path, shown, opened[0], labels, mark)
         stack.pop_all()
     return data
 

@@ -18,6 +18,7 @@ from isoprobe.errors import DataError, FileError
 from isoprobe.files.archives import Archive
 from isoprobe.hookspecs import hookimpl
 from isoprobe_plugins.data.parts import holds_parquet
+from isoprobe_plugins.data.zarr import is_zarr
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,7 +47,8 @@ class ImageSource(DataSource):
         path, member = split_spec(spec)
         if member is not None:
             return False
-        return (path.is_dir() and not holds_parquet(path)) or _holds_images(path)
+        other = holds_parquet(path) or is_zarr(path)
+        return (path.is_dir() and not other) or _holds_images(path)
 
     def open(self, spec: str, vae: VAE | None = None) -> Dataset:
         """Return it opened; decodes the first image only.
