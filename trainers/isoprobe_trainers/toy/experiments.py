@@ -9,6 +9,7 @@ import click
 from tqdm import tqdm
 
 from isoprobe_trainers.common import tables
+from isoprobe_trainers.common.isometric import SAMPLES, isometric
 from isoprobe_trainers.common.plan import Work
 from isoprobe_trainers.common.records import Record, origin, rounded, write
 from isoprobe_trainers.common.training import pick_device, trained
@@ -160,7 +161,10 @@ def _record(
         batch=schedule.batch,
         rate=schedule.lr,
         decay=schedule.decay,
-        values={q: [rounded(m.values(q)) for m in models] for q in QUANTITIES},
+        values={
+            **{q: [rounded(m.values(q)) for m in models] for q in QUANTITIES},
+            "isometric": [isometric(checkpoint, 10 * SAMPLES) for checkpoint in checkpoints],
+        },
         **origin(checkpoints),
     )
     write(record, records, f"toy_{CONDITIONS[name].replace(', ', '_').replace(' ', '-')}")
