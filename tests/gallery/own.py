@@ -11,6 +11,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -174,6 +175,13 @@ def fit(
         optimizer.step()
     if module is not None:
         module.eval()
+
+
+def kept(network: nn.Module, reading: Own, path: Path, **how: Any) -> Own:
+    """Train a network, write its state dict, and return its own reading."""
+    fit(network, reading, **how)
+    torch.save(network.state_dict(), path)
+    return reading
 
 
 def seed(name: str) -> None:

@@ -24,7 +24,6 @@ TWO = "two layers, mean and log variance"
     wrong="ten of the inputs or latents taken for pixels or codes; one class for all rows",
 )  # fmt: skip
 def cvae_concat(folder: Path) -> Own:
-    own.seed("cvae_concat")
     network = nn.ModuleDict({
         "fc1": nn.Linear(74, 32), "fc21": nn.Linear(32, 4), "fc22": nn.Linear(32, 4),
         "fc3": nn.Linear(14, 32), "fc4": nn.Linear(32, 64),
@@ -40,9 +39,7 @@ def cvae_concat(folder: Path) -> Own:
         return torch.sigmoid(network["fc4"](h))
 
     reading = Own(posterior, decode, own.bce, "bce", 1.0, x, y, others={"sse": own.sse})
-    own.fit(network, reading)
-    torch.save(network.state_dict(), folder / "cvae_concat.pt")
-    return reading
+    return own.kept(network, reading, folder / "cvae_concat.pt")
 
 
 @layout(
@@ -53,7 +50,6 @@ def cvae_concat(folder: Path) -> Own:
     wrong="six of the latents taken for codes; one class for all rows",
 )  # fmt: skip
 def cvae_embedding(folder: Path) -> Own:
-    own.seed("cvae_embedding")
     network = nn.Module()
     network.label_embedding = nn.Embedding(10, 6)
     network.encoder = nn.Sequential(nn.Linear(70, 32), nn.ReLU())
@@ -70,9 +66,7 @@ def cvae_embedding(folder: Path) -> Own:
         return network.decoder(torch.cat([z, network.label_embedding(c)], 1))
 
     reading = Own(posterior, decode, own.bce, "bce", 1.0, x, y, others={"sse": own.sse})
-    own.fit(network, reading)
-    torch.save(network.state_dict(), folder / "cvae_embedding.pt")
-    return reading
+    return own.kept(network, reading, folder / "cvae_embedding.pt")
 
 
 def uniform_rate(logits: Tensor) -> Tensor:
@@ -91,7 +85,6 @@ def uniform_rate(logits: Tensor) -> Tensor:
     wrong="one class for all rows",
 )  # fmt: skip
 def gumbel_joint(folder: Path) -> Own:
-    own.seed("gumbel_joint")
     network = nn.Module()
     network.img_to_features = nn.Sequential(nn.Linear(64, 32), nn.ReLU())
     network.fc_mean = nn.Linear(32, 2)

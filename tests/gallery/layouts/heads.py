@@ -104,7 +104,6 @@ def softplus_variance(folder: Path) -> Own:
     head="one layer, halves, mean then log variance", **DIGITS,
 )  # fmt: skip
 def halves(folder: Path) -> Own:
-    own.seed("halves")
     network = OneHead(64, 5, nn.Sigmoid())
 
     def posterior(x: Tensor, _c: object) -> tuple[Tensor, Tensor]:
@@ -119,7 +118,6 @@ def halves(folder: Path) -> Own:
     head="one layer, interleaved, mean and log variance", wrong="cut in halves", **DIGITS,
 )  # fmt: skip
 def interleaved(folder: Path) -> Own:
-    own.seed("interleaved")
     network = OneHead(64, 5, nn.Sigmoid())
 
     def posterior(x: Tensor, _c: object) -> tuple[Tensor, Tensor]:
@@ -136,7 +134,6 @@ def interleaved(folder: Path) -> Own:
     **DIGITS,
 )  # fmt: skip
 def two_rows(folder: Path) -> Own:
-    own.seed("two_rows")
     network = OneHead(64, 5, nn.Sigmoid())
 
     def posterior(x: Tensor, _c: object) -> tuple[Tensor, Tensor]:
@@ -151,9 +148,7 @@ def _one_head(network: OneHead, posterior: object, path: Path) -> Own:
         posterior, lambda z, _c: network.decoder(z), own.bce, "bce", 1.0, own.digits()[0],
         others={"sse": own.sse},
     )  # fmt: skip
-    own.fit(network, reading)
-    torch.save(network.state_dict(), path)
-    return reading
+    return own.kept(network, reading, path)
 
 
 @layout(
@@ -161,7 +156,6 @@ def _one_head(network: OneHead, posterior: object, path: Path) -> Own:
     head="two layers, mean and log variance", **DIGITS,
 )  # fmt: skip
 def classifier(folder: Path) -> Own:
-    own.seed("classifier")
     network = Mlp()
     network.classifier = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 10))
     x, y = own.digits()
@@ -170,9 +164,7 @@ def classifier(folder: Path) -> Own:
     def also(rows: Tensor, labels: Tensor) -> Tensor:
         return functional.cross_entropy(network.classifier(network.encode(rows)[0]), labels)
 
-    own.fit(network, reading, extra=also)
-    torch.save(network.state_dict(), folder / "classifier.pt")
-    return reading
+    return own.kept(network, reading, folder / "classifier.pt", extra=also)
 
 
 @layout(

@@ -87,13 +87,10 @@ BLOCK = "batch norm, leaky_relu(0.01)"
     head=TWO, encoder=BLOCK, decoder=f"none after decoder_input, then {BLOCK}", output="sigmoid",
 )  # fmt: skip
 def vanilla_vae(folder: Path) -> Own:
-    own.seed("vanilla_vae")
     network = Vanilla(3, 32, 6, (4, 8, 12))
     # M_N = 2.5e-4 beside a mean over 3072 values is 0.768 beside their sum
     reading = as_sse(network, own.blobs(32, 3), 2.5e-4 * 3072)
-    own.fit(network, reading, steps=700, batch=40)
-    torch.save(network.state_dict(), folder / "vanilla_vae.pth")
-    return reading
+    return own.kept(network, reading, folder / "vanilla_vae.pth", steps=700, batch=40)
 
 
 @layout(
@@ -101,12 +98,9 @@ def vanilla_vae(folder: Path) -> Own:
     head=TWO, encoder=BLOCK, decoder=f"relu after decoder_input, then {BLOCK}", output="sigmoid",
 )  # fmt: skip
 def beta_vae_relu(folder: Path) -> Own:
-    own.seed("beta_vae_relu")
     network = Vanilla(1, 16, 5, (6, 12), activated_input=True)
     reading = as_bce(network, own.blobs(16, 1), 4.0)
-    own.fit(network, reading, steps=900, batch=50)
-    torch.save(network.state_dict(), folder / "beta_vae_relu.pth")
-    return reading
+    return own.kept(network, reading, folder / "beta_vae_relu.pth", steps=900, batch=50)
 
 
 @layout(
@@ -184,12 +178,9 @@ class ResNetVae(nn.Module):
     head=TWO, encoder="relu, residual blocks", decoder="relu, residual blocks", output="sigmoid",
 )  # fmt: skip
 def resnet_vae(folder: Path) -> Own:
-    own.seed("resnet_vae")
     network = ResNetVae()
     reading = as_bce(network, own.blobs(16, 1))
-    own.fit(network, reading, steps=700, batch=40)
-    torch.save(network.state_dict(), folder / "resnet_vae.pt")
-    return reading
+    return own.kept(network, reading, folder / "resnet_vae.pt", steps=700, batch=40)
 
 
 class Sequentials(nn.Module):
@@ -215,7 +206,6 @@ class Sequentials(nn.Module):
     head=TWO, encoder="relu", decoder="relu", output="sigmoid",
 )  # fmt: skip
 def upsample(folder: Path) -> Own:
-    own.seed("upsample")
     network = Sequentials(
         [
             nn.Conv2d(1, 6, 3, stride=2, padding=1), nn.ReLU(),
@@ -229,9 +219,7 @@ def upsample(folder: Path) -> Own:
         ],
     )  # fmt: skip
     reading = as_bce(network, own.blobs(16, 1))
-    own.fit(network, reading, steps=800, batch=40)
-    torch.save(network.state_dict(), folder / "upsample.pt")
-    return reading
+    return own.kept(network, reading, folder / "upsample.pt", steps=800, batch=40)
 
 
 @layout(
@@ -239,7 +227,6 @@ def upsample(folder: Path) -> Own:
     head=TWO, encoder="relu, max pooling", decoder="relu", output="sigmoid",
 )  # fmt: skip
 def pooled(folder: Path) -> Own:
-    own.seed("pooled")
     network = Sequentials(
         [
             nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
@@ -253,9 +240,7 @@ def pooled(folder: Path) -> Own:
         ],
     )  # fmt: skip
     reading = as_bce(network, own.blobs(16, 1))
-    own.fit(network, reading, steps=800, batch=40)
-    torch.save(network.state_dict(), folder / "pooled.pt")
-    return reading
+    return own.kept(network, reading, folder / "pooled.pt", steps=800, batch=40)
 
 
 @layout(
@@ -264,7 +249,6 @@ def pooled(folder: Path) -> Own:
     head=TWO, encoder="relu", decoder="relu", output="sigmoid",
 )  # fmt: skip
 def kernel3_stride2(folder: Path) -> Own:
-    own.seed("kernel3_stride2")
     network = Sequentials(
         [
             nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU(),
@@ -278,9 +262,7 @@ def kernel3_stride2(folder: Path) -> Own:
         ],
     )  # fmt: skip
     reading = as_bce(network, own.digit_images())
-    own.fit(network, reading, steps=1200)
-    torch.save(network.state_dict(), folder / "kernel3_stride2.pt")
-    return reading
+    return own.kept(network, reading, folder / "kernel3_stride2.pt", steps=1200)
 
 
 @layout(
@@ -290,7 +272,6 @@ def kernel3_stride2(folder: Path) -> Own:
     output="linear",
 )  # fmt: skip
 def conv_head(folder: Path) -> Own:
-    own.seed("conv_head")
     network = nn.Module()
     network.encoder = nn.Sequential(
         nn.Conv2d(1, 6, 3, stride=2, padding=1), nn.SiLU(),
@@ -313,9 +294,7 @@ def conv_head(folder: Path) -> Own:
         logvar(network), lambda z, _c: network.decoder(z.view(-1, 2, 4, 4)), own.sse, "sse", 0.3,
         own.blobs(16, 1),
     )  # fmt: skip
-    own.fit(network, reading, steps=800, batch=40)
-    torch.save(network.state_dict(), folder / "conv_head.pt")
-    return reading
+    return own.kept(network, reading, folder / "conv_head.pt", steps=800, batch=40)
 
 
 @layout(
@@ -326,9 +305,6 @@ def conv_head(folder: Path) -> Own:
     wrong="the digits enlarged to 16 x 16",
 )  # fmt: skip
 def padded(folder: Path) -> Own:
-    own.seed("padded")
     network = Vanilla(1, 16, 5, (6, 12))
     reading = as_bce(network, functional.pad(own.digit_images(), (4, 4, 4, 4)))
-    own.fit(network, reading, steps=700, batch=50)
-    torch.save(network.state_dict(), folder / "padded.pt")
-    return reading
+    return own.kept(network, reading, folder / "padded.pt", steps=700, batch=50)

@@ -25,7 +25,6 @@ TWO = "two layers, mean and log variance"
     note="beta 1 under the Gaussian likelihood; 2 exp(2 log_sigma) under sse",
 )  # fmt: skip
 def learnt_variance(folder: Path) -> Own:
-    own.seed("learnt_variance")
     network = Mlp(12, 24, 4, output=None)
     network.log_sigma = nn.Parameter(torch.zeros(()))
 
@@ -52,7 +51,6 @@ def learnt_variance(folder: Path) -> Own:
     wrong="the mean alone under sse, a beta said to be recovered",
 )  # fmt: skip
 def heteroscedastic(folder: Path) -> Own:
-    own.seed("heteroscedastic")
     network = Mlp(12, 24, 4, output=None)
     network.decoder = nn.Sequential(nn.Linear(4, 24), nn.ReLU())
     network.decoder_mu = nn.Linear(24, 12)
@@ -72,9 +70,7 @@ def heteroscedastic(folder: Path) -> Own:
         logvar(network), decode, nll, "gaussian-heteroscedastic", 1.0, own.table(),
         others={"sse": lambda x, output: own.sse(x, output[0])},
     )  # fmt: skip
-    own.fit(network, reading)
-    torch.save(network.state_dict(), folder / "heteroscedastic.pt")
-    return reading
+    return own.kept(network, reading, folder / "heteroscedastic.pt")
 
 
 class Counts(nn.Module):
@@ -162,7 +158,6 @@ def counts_zinb(folder: Path) -> Own:
     head=TWO, encoder="relu", decoder="relu", output="logits over four levels",
 )  # fmt: skip
 def categorical(folder: Path) -> Own:
-    own.seed("categorical")
     levels = (own.digits()[0] * 3.99).floor()
     network = Mlp(64, 32, 4, output=None)
     network.decoder = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 256))
@@ -171,6 +166,4 @@ def categorical(folder: Path) -> Own:
         return -Categorical(logits=logits.view(-1, 64, 4)).log_prob(x.long()).sum(1)
 
     reading = Own(logvar(network), lambda z, _c: network.decode(z), nll, "categorical", 1.0, levels)
-    own.fit(network, reading)
-    torch.save(network.state_dict(), folder / "categorical.pt")
-    return reading
+    return own.kept(network, reading, folder / "categorical.pt")

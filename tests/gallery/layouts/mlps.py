@@ -21,12 +21,9 @@ TWO = "two layers, mean and log variance"
     head=TWO, output="sigmoid", **RELU,
 )  # fmt: skip
 def tutorial_mlp(folder: Path) -> Own:
-    own.seed("tutorial_mlp")
     network = Tutorial()
     reading = as_bce(network, own.digits()[0])
-    own.fit(network, reading)
-    torch.save(network.state_dict(), folder / "tutorial_mlp.pt")
-    return reading
+    return own.kept(network, reading, folder / "tutorial_mlp.pt")
 
 
 @layout(
@@ -36,7 +33,6 @@ def tutorial_mlp(folder: Path) -> Own:
     wrong="beta 1 taken from the layout's name; the config in the file says 0.4",
 )  # fmt: skip
 def tutorial_extras(folder: Path) -> Own:
-    own.seed("tutorial_extras")
     network = Tutorial(latent=8)
     reading = as_bce(network, own.digits()[0], 0.4)
     own.fit(network, reading)
@@ -80,7 +76,6 @@ class Named(nn.Module):
     head=TWO, encoder="tanh", decoder="tanh", output="linear",
 )  # fmt: skip
 def float64_tanh(folder: Path) -> Own:
-    own.seed("float64_tanh")
     network = Named()
     reading = as_sse(network, own.table(), 0.5)
     own.fit(network, reading)
@@ -106,13 +101,10 @@ def half(folder: Path) -> Own:
     head=TWO, encoder="elu", decoder="elu", output="linear",
 )  # fmt: skip
 def elu(folder: Path) -> Own:
-    own.seed("elu")
     network = Mlp(act=nn.ELU, output=None)
     network.encoder = nn.Sequential(nn.Linear(64, 48), nn.ELU(), nn.Linear(48, 32), nn.ELU())
     reading = as_sse(network, own.digits()[0], 0.2)
-    own.fit(network, reading)
-    torch.save(network.state_dict(), folder / "elu.pt")
-    return reading
+    return own.kept(network, reading, folder / "elu.pt")
 
 
 @layout(
@@ -121,16 +113,13 @@ def elu(folder: Path) -> Own:
     output="sigmoid",
 )  # fmt: skip
 def batch_norm(folder: Path) -> Own:
-    own.seed("batch_norm")
     network = Mlp()
     network.encoder = nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.LeakyReLU())
     network.decoder = nn.Sequential(
         nn.Linear(5, 32), nn.BatchNorm1d(32), nn.LeakyReLU(), nn.Linear(32, 64), nn.Sigmoid()
     )
     reading = as_bce(network, own.digits()[0])
-    own.fit(network, reading)
-    torch.save(network.state_dict(), folder / "batch_norm.pt")
-    return reading
+    return own.kept(network, reading, folder / "batch_norm.pt")
 
 
 @layout(
@@ -139,15 +128,12 @@ def batch_norm(folder: Path) -> Own:
     head=TWO, encoder="silu", decoder="none after decoder_input, then silu", output="linear",
 )  # fmt: skip
 def no_decoder_activation(folder: Path) -> Own:
-    own.seed("no_decoder_activation")
     network = Mlp(12, 24, 4, nn.SiLU, None)
     network.decoder_input = nn.Linear(4, 16)
     network.decoder = nn.Sequential(nn.Linear(16, 24), nn.SiLU(), nn.Linear(24, 12))
     reading = as_sse(network, own.table(), 1.0)
     reading.decode = lambda z, _c: network.decoder(network.decoder_input(z))
-    own.fit(network, reading)
-    torch.save(network.state_dict(), folder / "no_decoder_activation.pt")
-    return reading
+    return own.kept(network, reading, folder / "no_decoder_activation.pt")
 
 
 @layout(

@@ -23,7 +23,6 @@ CODE_ONLY = "a function that builds the model"
     output="sigmoid", head="none",
 )  # fmt: skip
 def autoencoder(folder: Path) -> Own:
-    own.seed("autoencoder")
     network = nn.Module()
     network.encoder = nn.Sequential(
         nn.Linear(64, 32), nn.ReLU(True), nn.Linear(32, 16), nn.ReLU(True), nn.Linear(16, 4)
@@ -36,9 +35,7 @@ def autoencoder(folder: Path) -> Own:
         lambda x, _c: (network.encoder(x), torch.ones(len(x), 4) * 1e-3),
         lambda z, _c: network.decoder(z), own.sse, "sse", 0.0, own.digits()[0],
     )  # fmt: skip
-    own.fit(network, reading)
-    torch.save(network.state_dict(), folder / "autoencoder.pt")
-    return reading
+    return own.kept(network, reading, folder / "autoencoder.pt")
 
 
 @layout(
@@ -48,7 +45,6 @@ def autoencoder(folder: Path) -> Own:
     output="sigmoid",
 )  # fmt: skip
 def vq_vae(folder: Path) -> Own:
-    own.seed("vq_vae")
     network = nn.Module()
     network.encoder = nn.Sequential(
         nn.Conv2d(1, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 4, 3, padding=1)
@@ -93,7 +89,6 @@ def vq_vae(folder: Path) -> Own:
     output="linear", kl_tolerance=0.04,
 )  # fmt: skip
 def ladder_vae(folder: Path) -> Own:
-    own.seed("ladder_vae")
     network = nn.ModuleDict({
         "enc1": nn.Sequential(nn.Linear(12, 24), nn.ReLU()),
         "enc1_mu": nn.Linear(24, 4), "enc1_logvar": nn.Linear(24, 4),
@@ -122,6 +117,4 @@ def ladder_vae(folder: Path) -> Own:
         posterior, lambda z, _c: network["dec1_out"](network["dec1"](z[:, 2:])), own.sse, "sse",
         1.0, own.table(), log_prior=log_prior,
     )  # fmt: skip
-    own.fit(network, reading, steps=2000)
-    torch.save(network.state_dict(), folder / "ladder_vae.pt")
-    return reading
+    return own.kept(network, reading, folder / "ladder_vae.pt", steps=2000)

@@ -27,9 +27,7 @@ def _with_prior(network: Mlp, log_prior: object, path: Path, beta: float = 1.0) 
     reading = Own(
         logvar(network), plain(network), own.sse, "sse", beta, own.table(), log_prior=log_prior
     )
-    own.fit(network, reading, steps=2000)
-    torch.save(network.state_dict(), path)
-    return reading
+    return own.kept(network, reading, path, steps=2000)
 
 
 def _mixture(z: Tensor, mean: Tensor, log_variance: Tensor, log_weights: Tensor) -> Tensor:
@@ -42,7 +40,6 @@ def _mixture(z: Tensor, mean: Tensor, log_variance: Tensor, log_weights: Tensor)
     wrong=AS_NORMAL, kl_tolerance=0.04, **TABLE,
 )  # fmt: skip
 def learnt_prior(folder: Path) -> Own:
-    own.seed("learnt_prior")
     network = Mlp(12, 24, 4, output=None)
     network.prior_mu = nn.Parameter(torch.linspace(-1, 1, 4))
     network.prior_logvar = nn.Parameter(torch.tensor([1.0, -0.5, 0.5, 0.0]))
@@ -61,7 +58,6 @@ def learnt_prior(folder: Path) -> Own:
     wrong=AS_NORMAL, kl_tolerance=0.04, **TABLE,
 )  # fmt: skip
 def mixture_prior(folder: Path) -> Own:
-    own.seed("mixture_prior")
     network = Mlp(12, 24, 3, output=None)
     network.prior = nn.Module()
     network.prior.means = nn.Parameter(torch.randn(5, 3))
@@ -81,7 +77,6 @@ def mixture_prior(folder: Path) -> Own:
     wrong=AS_NORMAL, kl_tolerance=0.04, **TABLE,
 )  # fmt: skip
 def vamp_prior(folder: Path) -> Own:
-    own.seed("vamp_prior")
     network = Mlp(12, 24, 3, output=None)
     network.pseudo_inputs = nn.Parameter(own.table()[:8].clone())
 
@@ -114,7 +109,6 @@ class Coupling(nn.Module):
     wrong=AS_NORMAL, kl_tolerance=0.04, **TABLE,
 )  # fmt: skip
 def flow_prior(folder: Path) -> Own:
-    own.seed("flow_prior")
     network = Mlp(12, 24, 4, output=None)
     masks = [torch.tensor([1.0, 0, 1, 0]), torch.tensor([0.0, 1, 0, 1])] * 2
     network.flow = nn.ModuleList([Coupling(mask) for mask in masks])

@@ -83,9 +83,7 @@ class EachStep(nn.Module):
 
 def _sequence(network: nn.Module, path: Path) -> Own:
     reading = as_sse(network, own.series(), 0.5)
-    own.fit(network, reading, steps=500, rate=1e-2, batch=60)
-    torch.save(network.state_dict(), path)
-    return reading
+    return own.kept(network, reading, path, steps=500, rate=1e-2, batch=60)
 
 
 @layout(
@@ -93,7 +91,6 @@ def _sequence(network: nn.Module, path: Path) -> Own:
     encoder="lstm, last state", decoder="lstm, z repeated", **SEQUENCE,
 )  # fmt: skip
 def lstm_repeated(folder: Path) -> Own:
-    own.seed("lstm_repeated")
     return _sequence(Repeated(), folder / "lstm_repeated.pt")
 
 
@@ -103,7 +100,6 @@ def lstm_repeated(folder: Path) -> Own:
     encoder="gru, last state", decoder="gru, z the first state", **SEQUENCE,
 )  # fmt: skip
 def gru_first_state(folder: Path) -> Own:
-    own.seed("gru_first_state")
     return _sequence(FirstState(), folder / "gru_first_state.pt")
 
 
@@ -113,7 +109,6 @@ def gru_first_state(folder: Path) -> Own:
     encoder="lstm, last state", decoder="lstm cell, z beside the step before", **SEQUENCE,
 )  # fmt: skip
 def lstm_each_step(folder: Path) -> Own:
-    own.seed("lstm_each_step")
     return _sequence(EachStep(), folder / "lstm_each_step.pt")
 
 
@@ -125,7 +120,6 @@ def lstm_each_step(folder: Path) -> Own:
     wrong="the decoder run on zeros, which it never saw",
 )  # fmt: skip
 def sentence_vae(folder: Path) -> Own:
-    own.seed("sentence_vae")
     network = FirstState()
     network.word_dropout = nn.Parameter(torch.zeros(2))
     x = own.series()
@@ -140,6 +134,4 @@ def sentence_vae(folder: Path) -> Own:
         return mean, (0.5 * log_variance).exp()
 
     reading = Own(posterior, decode, own.sse, "sse", 0.1, x, x)
-    own.fit(network, reading, steps=500, rate=1e-2, batch=60)
-    torch.save(network.state_dict(), folder / "sentence_vae.pt")
-    return reading
+    return own.kept(network, reading, folder / "sentence_vae.pt", steps=500, rate=1e-2, batch=60)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from tests.gallery.own import Own
+from tests.gallery.own import Own, seed
 
 Maker = Callable[[Path], Own]
 
@@ -39,6 +40,8 @@ LAYOUTS: dict[str, Layout] = {}
 def layout(file: str, data: str, like: str, **facts: Any) -> Callable[[Maker], Maker]:
     """Put a function on the shelf: it trains a network, writes `file` and tells its own reading.
 
+    Random numbers are seeded by its name before it is called.
+
     Args:
         file: name of the file or folder, below the folder of layouts.
         data: data SPEC as a newcomer types it.
@@ -49,8 +52,13 @@ def layout(file: str, data: str, like: str, **facts: Any) -> Callable[[Maker], M
     reading = {key: facts.pop(key) for key in parts if key in facts}
 
     def put(make: Maker) -> Maker:
+        @wraps(make)
+        def seeded(folder: Path) -> Own:
+            seed(make.__name__)
+            return make(folder)
+
         name = make.__name__
-        LAYOUTS[name] = Layout(name, file, data, like, make, reading, **facts)
-        return make
+        LAYOUTS[name] = Layout(name, file, data, like, seeded, reading, **facts)
+        return seeded
 
     return put

@@ -130,7 +130,6 @@ def swa(folder: Path) -> Own:
 
 @layout("split_keys.pt", "digits.npy", "encoder and decoder under separate keys", **BCE)
 def split_keys(folder: Path) -> Own:
-    own.seed("split_keys")
     encoder = _Encoder()
     decoder = nn.Sequential(nn.Linear(5, 32), nn.ReLU(), nn.Linear(32, 64), nn.Sigmoid())
     reading = _in_two(encoder, decoder)
@@ -143,7 +142,6 @@ def split_keys(folder: Path) -> Own:
 
 @layout("split_files", "digits.npy", "vae_encoder.pth and vae_decoder.pth in one folder", **BCE)
 def split_files(folder: Path) -> Own:
-    own.seed("split_files")
     encoder = _Encoder()
     decoder = nn.Sequential(nn.Linear(5, 32), nn.ReLU(), nn.Linear(32, 64), nn.Sigmoid())
     reading = _in_two(encoder, decoder)
@@ -194,14 +192,11 @@ def weight_norm_old(folder: Path) -> Own:
     **BCE,
 )  # fmt: skip
 def weight_norm(folder: Path) -> Own:
-    own.seed("weight_norm")
     network = Mlp()
     for part in (network.encoder[0], network.decoder[0], network.decoder[2], network.fc_mu):
         nn.utils.parametrizations.weight_norm(part)
     reading = as_bce(network, own.digits()[0])
-    own.fit(network, reading)
-    torch.save(network.state_dict(), folder / "weight_norm.pt")
-    return reading
+    return own.kept(network, reading, folder / "weight_norm.pt")
 
 
 @layout(
