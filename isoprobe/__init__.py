@@ -1,4 +1,4 @@
-"""What a pretrained VAE learned: isometry, importance, density, read off its weights.
+"""Tell what a pretrained VAE learned: isometry, importance, density, read off its weights.
 
 ``isoprobe.analyze`` is the whole of it for most uses, and ``dir(isoprobe)`` lists the rest; plugins
 import :mod:`isoprobe.contracts` and :data:`isoprobe.hookimpl`. Names are loaded when first used,

@@ -1,4 +1,4 @@
-"""``python -m isoprobe``."""
+"""Run the command line as ``python -m isoprobe``."""
 
 from __future__ import annotations
 

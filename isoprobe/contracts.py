@@ -1,4 +1,4 @@
-"""What the parts promise each other: models, metrics, data, analyses and their results.
+"""Say what the parts promise each other: models, metrics, data, analyses and their results.
 
 Nothing here imports torch, so that a plugin can be listed without loading it.
 """

@@ -1,4 +1,4 @@
-"""Errors a user can act on: each says what was expected, what was found, and what to do."""
+"""Define errors that a user can act on: what was expected, what was found, and what to do."""
 
 from __future__ import annotations
 

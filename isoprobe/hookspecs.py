@@ -1,4 +1,4 @@
-"""The plugin surface: hooks return classes (or click commands) and do nothing else."""
+"""Specify the plugin surface: hooks return classes (or click commands) and do nothing else."""
 
 from __future__ import annotations
 

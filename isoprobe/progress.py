@@ -1,4 +1,4 @@
-"""What a long run says of itself on stderr."""
+"""Say on stderr how far a long run is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tensors of a weights file by name and shape, without building anything the file names."""
+"""List the tensors of a weights file by name and shape, building nothing that the file names."""
 
 from __future__ import annotations
 

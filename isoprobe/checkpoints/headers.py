@@ -1,4 +1,4 @@
-"""Checked reading of what stands at the start or end of a file, with a limit on every read."""
+"""Read what stands at the start or end of a file, with a limit on every read."""
 
 from __future__ import annotations
 

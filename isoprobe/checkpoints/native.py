@@ -1,4 +1,4 @@
-"""The native checkpoint: one safetensors file that describes itself.
+"""Read and write the native checkpoint: one safetensors file that describes itself.
 
 ``__metadata__`` holds a single key, ``isoprobe``, whose value is all the JSON, so that equal
 content gives equal bytes. Tensors are named ``encoder.*`` and ``decoder.*``. Nothing in it is

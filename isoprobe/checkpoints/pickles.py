@@ -1,4 +1,4 @@
-"""What a pickle would build, read from its opcodes: nothing is unpickled, imported or run."""
+"""Tell what a pickle would build from its opcodes: nothing is unpickled, imported or run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pickles read without unpickling: tensors are rebuilt, every other object is an inert record.
+"""Read pickles without unpickling: tensors are rebuilt, every other object is an inert record.
 
 The opcodes are interpreted here, one by one, on plain lists and dictionaries. No class named by
 the file is imported, no function it names is called, and whatever is built takes memory in

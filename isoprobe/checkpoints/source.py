@@ -1,4 +1,4 @@
-"""A checkpoint on disk, looked at without running or unpickling anything.
+"""Look at a checkpoint on disk without running or unpickling anything.
 
 Only the standard library is used, and every read has a limit, so that a hostile file costs
 neither memory nor time.

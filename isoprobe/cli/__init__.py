@@ -1,4 +1,4 @@
-"""The command line: ``isoprobe`` and ``python -m isoprobe``."""
+"""Offer the command line: ``isoprobe`` and ``python -m isoprobe``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``isoprobe analyze``: a checkpoint goes in, a true account of its latent space comes out."""
+"""Run ``isoprobe analyze``: a checkpoint goes in, an account of its latent space comes out."""
 
 from __future__ import annotations
 

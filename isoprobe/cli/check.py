@@ -1,4 +1,4 @@
-"""``isoprobe check``: hold a plugin to the laws of its kind."""
+"""Run ``isoprobe check``: hold a plugin to the laws of its kind."""
 
 from __future__ import annotations
 

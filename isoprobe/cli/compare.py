@@ -1,4 +1,4 @@
-"""``isoprobe compare``: several results side by side."""
+"""Run ``isoprobe compare``: several results side by side."""
 
 from __future__ import annotations
 

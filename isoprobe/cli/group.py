@@ -1,4 +1,4 @@
-"""The group of commands: its own, each imported when it is run, and those of plugins."""
+"""Gather the commands: our own, each imported when it is run, and those of plugins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``isoprobe inspect``: what a checkpoint is, known and unknown; runs nothing."""
+"""Run ``isoprobe inspect``: what a checkpoint is, known and unknown; runs nothing of it."""
 
 from __future__ import annotations
 

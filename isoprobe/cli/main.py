@@ -1,4 +1,4 @@
-"""The one place where errors become exit codes.
+"""Turn errors into exit codes, in one place.
 
 0 done; 1 the input's or the user's mistake, one line; 2 wrong usage; 3 a verdict that --fail-on
 names; 70 a defect of ours; 128 and the number of the signal when ended by one: 130 for Ctrl-C, 143

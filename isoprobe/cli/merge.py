@@ -1,4 +1,4 @@
-"""``isoprobe merge``: shards that a job array made become the result of one process."""
+"""Run ``isoprobe merge``: shards that a job array made become the result of one process."""
 
 from __future__ import annotations
 

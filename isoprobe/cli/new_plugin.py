@@ -1,4 +1,4 @@
-"""``isoprobe new-plugin``: a plugin project that installs and passes its tests at once."""
+"""Run ``isoprobe new-plugin``: a plugin project that installs and passes its tests at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, each said once."""
+"""Say once the options that several commands share."""
 
 from __future__ import annotations
 

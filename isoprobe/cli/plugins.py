@@ -1,4 +1,4 @@
-"""``isoprobe plugins``: every plugin by kind, with its distribution and version."""
+"""Run ``isoprobe plugins``: every plugin by kind, with its distribution and version."""
 
 from __future__ import annotations
 

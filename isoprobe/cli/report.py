@@ -1,4 +1,4 @@
-"""``isoprobe report``: a result as one HTML page, or its figures as files."""
+"""Run ``isoprobe report``: a result as one HTML page, or its figures as files."""
 
 from __future__ import annotations
 

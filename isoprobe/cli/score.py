@@ -1,4 +1,4 @@
-"""``isoprobe score``: how anomalous new rows are, against a result made before."""
+"""Run ``isoprobe score``: how anomalous new rows are, against a result made before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of options that click has no type for: callbacks from text to value, or a usage error."""
+"""Turn text into values of options that click has no type for, or into a usage error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opened data turned into batches that fit a model, checked row by row."""
+"""Turn opened data into batches that fit a model, checked row by row."""
 
 from __future__ import annotations
 

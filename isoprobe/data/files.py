@@ -1,4 +1,4 @@
-"""Data files as data sources see them: how a spec is split, what is wrong with a file, its hash."""
+"""See data files as data sources do: how a spec is split, what is wrong with a file, its hash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How samples as stored become inputs of a model: shape and values, nothing that loses anything.
+"""Fit samples as stored to a model's inputs: shape and values, nothing that loses anything.
 
 Only bytes are mapped unasked (0..255 can mean nothing else), and only images resized when asked.
 """

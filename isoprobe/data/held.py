@@ -1,4 +1,4 @@
-"""Rows as people hold them in Python, read as they are: arrays, tables, data sets, loaders."""
+"""Read rows as people hold them in Python: arrays, tables, data sets, loaders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A function that can be called and not differentiated: its Jacobian by central differences."""
+"""Differentiate a function that can only be called: its Jacobian by central differences."""
 
 from __future__ import annotations
 

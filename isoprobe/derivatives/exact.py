@@ -1,4 +1,4 @@
-"""The pullback J' G J of the metric through the decoder, by forward derivatives.
+"""Compute the pullback J' G J of the metric through the decoder, by forward derivatives.
 
 Tangents are pushed through an unmodified decoder together, over a shared primal pass, in blocks of
 samples and chunks of directions that keep memory bounded, and meet G in its structured form, so

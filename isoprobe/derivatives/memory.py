@@ -1,4 +1,4 @@
-"""How many samples and tangents at once: planned from what the decoder holds and a limit."""
+"""Plan how many samples and tangents go at once, by what the decoder holds and a limit."""
 
 from __future__ import annotations
 

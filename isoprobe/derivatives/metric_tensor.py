@@ -1,4 +1,4 @@
-"""The metric tensor G of a distortion, from a closed form or from the Hessian, never dense."""
+"""Apply the metric tensor G of a distortion, by a closed form or the Hessian, never dense."""
 
 from __future__ import annotations
 

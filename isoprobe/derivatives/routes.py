@@ -1,4 +1,4 @@
-"""Which way to a decoder's derivatives works for a given module: tried on two samples, fast first.
+"""Find which way to a decoder's derivatives works for a module: tried on two samples, fast first.
 
 Operators without a forward derivative (fused attention, recurrent cells of oneDNN, old-style
 ``autograd.Function``) are why there is more than one. A way is taken when it runs and agrees with

@@ -1,4 +1,4 @@
-"""The diagonal of J' G J from a few products a sample, at a cost that does not depend on n.
+"""Estimate the diagonal of J' G J from a few products a sample, at a cost that n does not change.
 
 Few latents: each sample takes some exact columns, drawn at random and in turn, so that every latent
 is seen equally often. Single values are exact, and :mod:`isoprobe.statistics.assisted` makes means

@@ -1,4 +1,4 @@
-"""Forward derivatives of a decoder for many directions at once, layer by layer.
+"""Push many tangents through a decoder at once, layer by layer.
 
 A :class:`Stacked` tensor travels through an unmodified module and carries its tangents along. A
 linear layer acts on all tangents in one call, folded into the batch; an elementwise function

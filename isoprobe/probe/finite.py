@@ -1,4 +1,4 @@
-"""Numbers that are not finite, told by quantity, sample, latent and layer."""
+"""Tell numbers that are not finite by quantity, sample, latent and layer."""
 
 from __future__ import annotations
 

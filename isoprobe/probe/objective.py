@@ -1,4 +1,4 @@
-"""The training objective of single samples, L_x, which is the anomaly score (Section 5.3).
+"""Compute the objective of single samples, L_x, which is the anomaly score (Section 5.3).
 
 L_x = E_z D(x, Dec(z)) + beta sum_j KL_j, the mean over z taken at draws that are the same for every
 row, so that equal rows have equal scores, or at mu + sigma and mu - sigma (A.6);

@@ -1,4 +1,4 @@
-"""The overview that every run begins with: it owns the means that other analyses read."""
+"""Own the means that other analyses read: the overview that every run begins with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One pass over the data: every quantity the analyses need, each computed once a batch."""
+"""Compute every quantity that the analyses need, each once a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beta under other metrics: which loss, beside a declared beta, the weights agree with."""
+"""Recover beta under other metrics: which loss, beside a declared beta, the weights agree with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint read wrongly loads without an error; the first data it sees tells."""
+"""Check a reading on the first data it sees: one that is wrong loads without an error."""
 
 from __future__ import annotations
 

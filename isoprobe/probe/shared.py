@@ -1,4 +1,4 @@
-"""Keeps the statistics of a pass that several analyses read, each of them once."""
+"""Keep the statistics of a pass that several analyses read, each of them once."""
 
 from __future__ import annotations
 

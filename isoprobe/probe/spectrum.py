@@ -1,4 +1,4 @@
-"""What a decoder alone tells: how much each latent moves the output, at samples of the prior.
+"""Tell what a decoder alone shows: how much each latent moves the output, at samples of the prior.
 
 A trained VAE has norm + sigma^2 = 1, that is sigma_j^2 = 1 / (1 + 2 g_jj / beta), so the decoder
 fixes the sigma an encoder would have learnt for it, and with it importance and rate. Nothing here

@@ -1,4 +1,4 @@
-"""The same network before training: parameters drawn anew, swapped in and out."""
+"""Draw a network's parameters anew, as before training, and swap them in and out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looks at a checkpoint without running or loading it."""
+"""Look at a checkpoint without running or loading it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plugins by kind and name: each question gets one plugin, or an error that says why."""
+"""Give plugins by kind and name: each question gets one plugin, or an error that says why."""
 
 from __future__ import annotations
 

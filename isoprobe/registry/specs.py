@@ -1,4 +1,4 @@
-"""Specs as typed, ``NAME:option=value,option=value``, and how they become objects."""
+"""Read specs as typed, ``NAME:option=value,option=value``, and make objects of them."""
 
 from __future__ import annotations
 

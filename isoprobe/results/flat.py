@@ -1,4 +1,4 @@
-"""Writes columns of rows as they stream: CSV, Parquet, numpy's files and plain HDF5."""
+"""Write columns of rows as they stream: CSV, Parquet, numpy's files and plain HDF5."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tells how variables are shown whose files were written before they said so themselves."""
+"""Tell how variables are shown whose files were written before they said so themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Named arrays as HDF5 data sets that xarray, netCDF4, h5py and MATLAB read alike.
+"""Store named arrays as HDF5 data sets that xarray, netCDF4, h5py and MATLAB read alike.
 
 Every axis of every data set has a dimension scale. ``sample`` and ``latent`` lie in the root, where
 every group finds them; other dimensions lie in the group that uses them.

@@ -1,4 +1,4 @@
-"""Reads a result file: attributes, named arrays by group, per-sample rows in slices."""
+"""Read a result file: attributes, named arrays by group, per-sample rows in slices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds variables where files of another format version keep them.
+"""Find variables where files of another format version keep them.
 
 Format 1 repeated numbers under several names; format 2 has each once. A reader of either may ask
 by the names of either.

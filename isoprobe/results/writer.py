@@ -1,4 +1,4 @@
-"""Writes a result file: rows in order into a file of another name, published whole by a rename."""
+"""Write a result file: rows in order into a file of another name, published whole by a rename."""
 
 from __future__ import annotations
 

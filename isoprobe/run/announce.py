@@ -1,4 +1,4 @@
-"""What a long run will take, from its own first batches."""
+"""Announce what a long run will take, from its own first batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run: batches through the probe into shards, shards folded, beta resolved, the result written.
+"""Make one run: batches through the probe into shards, shards folded, the result written.
 
 What a run gathers from its samples is apart from what it concludes, so that several processes can
 gather a share each and one of them conclude from all.

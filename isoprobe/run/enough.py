@@ -1,4 +1,4 @@
-"""How many samples are enough: until what people come for is known to a wanted relative error.
+"""Decide how many samples are enough: until what people come for is known to a wanted error.
 
 A longer run extends a shorter one, so that shards are added until the errors are small enough; the
 numbers tried are the ends of the stages of the order. What the decoder is asked for equals, to the

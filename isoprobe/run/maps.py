@@ -1,4 +1,4 @@
-"""Where images are odd: maps of the distortion against masks, and as pictures."""
+"""Show where images are odd: maps of the distortion against masks, and as pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that share one analysis, each knowing its place from the environment alone.
+"""Know a process' place among those that share one analysis, from the environment alone.
 
 Nothing is sent between them: each makes shards in a folder that all of them see, its own first and
 then any that are still missing, so that nobody waits for one that died.

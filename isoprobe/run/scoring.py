@@ -1,4 +1,4 @@
-"""Anomaly scores of new rows against a reference result, streamed: one encoding, two decodings."""
+"""Score new rows against a reference result, streamed: one encoding, two decodings."""
 
 from __future__ import annotations
 

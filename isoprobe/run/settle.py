@@ -1,4 +1,4 @@
-"""What a run is asked to do, settled: metric, beta, data and analyses that fit the model."""
+"""Settle what a run is asked to do: metric, beta, data and analyses that fit the model."""
 
 from __future__ import annotations
 

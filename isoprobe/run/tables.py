@@ -1,4 +1,4 @@
-"""Where scores go as they stream: CSV text, Parquet or HDF5, each file whole or not there."""
+"""Write scores as they stream: CSV text, Parquet or HDF5, each file whole or not there."""
 
 from __future__ import annotations
 

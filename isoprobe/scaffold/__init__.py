@@ -1,4 +1,4 @@
-"""A plugin project from templates: it installs and passes its tests as it stands."""
+"""Make a plugin project from templates: it installs and passes its tests as it stands."""
 
 from __future__ import annotations
 

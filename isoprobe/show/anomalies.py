@@ -1,4 +1,4 @@
-"""The part of a summary that tells how well the scores find anomalies, untrained model beside."""
+"""Tell in a summary how well the scores find anomalies, the untrained model beside."""
 
 from __future__ import annotations
 

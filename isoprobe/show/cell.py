@@ -1,4 +1,4 @@
-"""Draws the face of a result in a notebook: verdict, latents, thumbnails of their walks."""
+"""Draw the face of a result in a notebook: verdict, latents, thumbnails of their walks."""
 
 from __future__ import annotations
 

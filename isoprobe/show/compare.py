@@ -1,4 +1,4 @@
-"""Several results side by side: spectra, counts, norms, rates, verdicts, and matched latents."""
+"""Put several results side by side: spectra, counts, norms, rates, verdicts, matched latents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compares models by distances between the same pairs of samples.
+"""Compare models by distances between the same pairs of samples.
 
 Coordinates are no property of data: two trainings choose others. Distances along the decoded
 surface are, so they should agree where coordinates need not (Syrota et al. 2025).

@@ -1,4 +1,4 @@
-"""Which latent of one model is which latent of another, judged by common samples.
+"""Match the latents of one model with those of another, by common samples.
 
 Numbers of latents mean nothing between trainings, and neither do signs. Two latents are the same
 when their isometric coordinates rise and fall together over the samples.

@@ -1,4 +1,4 @@
-"""Writes decoded inputs as one picture or as an animation."""
+"""Write decoded inputs as one picture or as an animation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The result that a user holds: it reads like the file, and speaks for itself.
+"""Hold a result for its user: it reads like the file, and speaks for itself.
 
 :class:`Result` adds to :class:`isoprobe.results.reader.Result` what takes words, tables and
 figures: verdict, data frames, report, plots, and its face in a notebook.

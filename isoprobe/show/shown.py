@@ -1,4 +1,4 @@
-"""Lists what a result shows: columns for its latents and tiles, as its variables say themselves.
+"""List what a result shows: columns for its latents and tiles, as its variables say themselves.
 
 Summary, JSON, report and comparison take everything from here, so that an analysis nobody has
 heard of is shown like a built-in one. Imports no torch.

@@ -1,4 +1,4 @@
-"""Puts a result into words: the JSON that programs read, and the summary that people read.
+"""Put a result into words: the JSON that programs read, and the summary that people read.
 
 Reads a :class:`~isoprobe.results.reader.Result` through its attributes and groups only, so that a
 stored file and a fresh run give the same text. Imports no torch.

@@ -1,4 +1,4 @@
-"""Writes the table of latents for papers and spreadsheets: CSV, Markdown and LaTeX."""
+"""Write the table of latents for papers and spreadsheets: CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Speaks for a result: one level, one headline and what stands behind them.
+"""Speak for a result: one level, one headline and what stands behind them.
 
 The judge's words are stored in the result (:mod:`isoprobe.theory.judge`); whatever prints a verdict
 (terminal, JSON, page, comparison, notebook) repeats them from here, and adds nothing of its own.

@@ -1,4 +1,4 @@
-"""Means of values that were seen in some samples only, helped by what is known of all of them.
+"""Average values seen in some samples only, helped by what is known of all of them.
 
 The generalised regression estimator of survey sampling (Särndal, Swensson and Wretman, "Model
 Assisted Survey Sampling", 1992): a linear fit on the samples that were seen predicts all samples,

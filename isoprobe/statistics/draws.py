@@ -1,4 +1,4 @@
-"""Random numbers that belong to a sample, not to the moment it was drawn.
+"""Draw random numbers that belong to a sample, not to the moment it was drawn.
 
 Each number is a function of (seed, stream name, sample index, position) alone, by the counter-based
 generator Philox4x32-10 of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).

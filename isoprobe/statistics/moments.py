@@ -1,4 +1,4 @@
-"""Running statistics over samples that arrive in batches of any size, from any number of processes.
+"""Keep statistics of samples that arrive in batches of any size, from any number of processes.
 
 Everything is float64 numpy. An accumulator can be saved, restored and merged, and none takes a
 mean of batch means.

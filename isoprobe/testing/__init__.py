@@ -1,4 +1,4 @@
-"""Proof kits: what a plugin must obey, as named laws run on generated cases.
+"""Prove what a plugin must obey: named laws run on generated cases.
 
 Each ``check_*`` gives a list of :class:`Law`; calling one raises :class:`LawError` when the plugin
 does not obey it. In a test::

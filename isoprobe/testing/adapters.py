@@ -1,4 +1,4 @@
-"""Laws of an adapter: it looks before it loads, runs nothing, and gives a model that behaves."""
+"""Hold an adapter to its laws: it looks before it loads, runs nothing, gives a sane model."""
 
 from __future__ import annotations
 

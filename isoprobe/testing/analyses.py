@@ -1,4 +1,4 @@
-"""Laws of an analysis: one account of the data, however the data arrives."""
+"""Hold an analysis to its laws: one account of the data, however the data arrives."""
 
 from __future__ import annotations
 

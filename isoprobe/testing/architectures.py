@@ -1,4 +1,4 @@
-"""Laws of an architecture: it builds what its configuration says, ready for weights."""
+"""Hold an architecture to its laws: it builds what its configuration says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparisons that say where and by how much two things differ."""
+"""Compare two things, and say where and by how much they differ."""
 
 from __future__ import annotations
 

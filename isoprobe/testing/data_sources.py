@@ -1,4 +1,4 @@
-"""Laws of a data source: rows by index, the same ones every time."""
+"""Hold a data source to its laws: rows by index, the same ones every time."""
 
 from __future__ import annotations
 

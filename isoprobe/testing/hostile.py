@@ -1,4 +1,4 @@
-"""Files that nobody should accept, and files that run code in whoever unpickles them."""
+"""Make files that nobody should accept, and files that run code in whoever unpickles them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A law: a name that says what must hold, and a check that raises when it does not."""
+"""Define a law: a name that says what must hold, and a check that raises when it does not."""
 
 from __future__ import annotations
 

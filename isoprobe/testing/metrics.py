@@ -1,4 +1,4 @@
-"""Laws of a metric: a distortion, and a metric tensor that is half its Hessian (Eq. 11)."""
+"""Hold a metric to its laws: a distortion, and a tensor that is half its Hessian (Eq. 11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small models to try plugins on."""
+"""Make small models to try plugins on."""
 
 from __future__ import annotations
 

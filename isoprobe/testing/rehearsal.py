@@ -1,4 +1,4 @@
-"""A run in miniature, whose batches can come in any order, in shards, or after a restart.
+"""Rehearse a run in miniature, its batches in any order, in shards, or after a restart.
 
 It keeps the engine's contract with an analysis (start, update, result, finish_samples, conclude)
 and nothing of its files, so that a law can vary one thing at a time.

@@ -1,4 +1,4 @@
-"""Log densities of single samples, in the metric's space and in input space (Eq. 19-21, 52, 57).
+"""Give log densities of samples, in the metric's space and in input space (Eq. 19-21, 52, 57).
 
 Each takes active latents alone. The paper prints the exponent of beta/2 in Eq. 52 and 55 with the
 wrong sign; here it is p(y) = (beta/2)^(-n/2) p(mu) prod sigma_j.

@@ -1,4 +1,4 @@
-"""How well scores tell anomalies from the rest, and where to draw the line; numpy alone.
+"""Tell how well scores find anomalies, and where to draw the line; numpy alone.
 
 A row is flagged when its score lies strictly above a threshold, so rows tied with it are not. Equal
 rows may differ by rounding, since sums are taken in another order in another batch: scores that

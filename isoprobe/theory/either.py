@@ -1,4 +1,4 @@
-"""Lets one formula serve numpy arrays and torch tensors alike, without loading torch for it."""
+"""Let one formula serve numpy arrays and torch tensors alike, without loading torch for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every numbered equation of the paper that results carry, and the exact finite-rate ones.
+"""Offer every numbered equation that results carry, and the exact finite-rate ones.
 
 Equation numbers are those of Nakagawa, Kato and Suzuki (2021). In every formula beta is the KL
 weight in the units of the metric, L_x = E D + beta sum_j KL_j (Eq. 3), and g_jj the diagonal of

@@ -1,4 +1,4 @@
-"""Importance of latents, like PCA's explained variance: rough (Eq. 22), shares, order, states."""
+"""Rank latents as PCA ranks components: rough importance (Eq. 22), shares, order, states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Isometric coordinates y: latents rescaled so that distance is distance in the metric.
+"""Rescale latents to isometric coordinates y, in which distance is distance in the metric.
 
 dy_j/dz_j = sqrt(beta/2) / sigma_j (Eq. 16), with sigma_j as a function of mu_j estimated from the
 data (Eq. 67) in bins that fill as samples stream by.

@@ -1,4 +1,4 @@
-"""Isometry: norms, residuals and cosines of the decoder's columns (Eq. 14, 23), beta from them."""
+"""Measure isometry: norms, residuals and cosines of the decoder's columns (Eq. 14, 23)."""
 
 from __future__ import annotations
 

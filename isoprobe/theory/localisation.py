@@ -1,4 +1,4 @@
-"""How well maps of a score find where an image is odd, by masks that say so.
+"""Measure how well maps of a score find where an image is odd, by masks that say so.
 
 Pixel AUROC, and the area under the per-region overlap curve up to a false-positive rate (Bergmann,
 Batzner, Fauser, Sattlegger and Steger 2021), which counts every region alike, small or large.

@@ -1,4 +1,4 @@
-"""Rates, losses, and what they must equal: Eq. 2, 3, 8, 9, 12, 54, 62, 92 and the certificate."""
+"""Give rates, losses, and what they must equal: Eq. 2, 3, 8, 9, 12, 54, 62, 92, the certificate."""
 
 from __future__ import annotations
 

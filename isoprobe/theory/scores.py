@@ -1,4 +1,4 @@
-"""Other scores than L_x from what it is made of: which of them finds what, the labels say."""
+"""Score by other means than L_x, of what it is made of: the labels say which finds what."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gives each formula its equation and its place on the published page, which its values carry on.
+"""Give each formula its equation and its place on the published page, which its values carry on.
 
 A variable of a result says where it comes from by :func:`cite`; nothing is typed a second time.
 """

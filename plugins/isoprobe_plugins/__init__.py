@@ -1,1 +1,1 @@
-"""The adapters, metrics, analyses, data sources and architectures that come with isoprobe."""
+"""Bring the adapters, metrics, analyses, data sources and architectures of isoprobe itself."""

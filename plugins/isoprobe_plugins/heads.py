@@ -1,4 +1,4 @@
-"""Every form in which networks give the posterior's scale, in one place.
+"""List every form in which networks give the posterior's scale, in one place.
 
 A wrong form loads without an error and only shows in the numbers, so it is always named.
 """

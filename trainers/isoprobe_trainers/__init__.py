@@ -1,1 +1,1 @@
-"""The paper's experiments: trainers, and the comparison with its published numbers."""
+"""Repeat the paper's experiments: trainers, and the comparison with its published numbers."""

@@ -1,4 +1,4 @@
-"""The figures: one function each, taking a result (or arrays) and matplotlib Axes.
+"""Draw the figures: one function each, taking a result (or arrays) and matplotlib Axes.
 
 ``figure(result, "scree")`` draws one by name in the house style; ``save`` writes them all. Colours
 are told apart by people who see red and green alike, and every curve has a marker or dash of its

@@ -1,4 +1,4 @@
-"""A quantity against the training weight, over several trainings."""
+"""Draw a quantity against the training weight, over several trainings."""
 
 from __future__ import annotations
 

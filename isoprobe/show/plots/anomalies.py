@@ -1,4 +1,4 @@
-"""Anomaly scores: their spread, the threshold, and what it buys."""
+"""Draw anomaly scores: their spread, the threshold, and what it buys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of a result by name: which it has, drawing and saving them."""
+"""List the figures of a result by name: which it has, drawing and saving them."""
 
 from __future__ import annotations
 

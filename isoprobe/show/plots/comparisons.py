@@ -1,4 +1,4 @@
-"""Several models in one figure."""
+"""Draw several models in one figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Estimated against true densities, and one estimator against another."""
+"""Draw estimated against true densities, and one estimator against another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A figure that a notebook shows by itself, whether or not pyplot was imported."""
+"""Hold a figure that a notebook shows by itself, whether or not pyplot was imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns arrays of inputs into pictures in [0, 1], where they are pictures or look like some."""
+"""Turn arrays of inputs into pictures in [0, 1], where they are pictures or look like some."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures by latent, in descending importance."""
+"""Draw figures by latent, in descending importance."""
 
 from __future__ import annotations
 

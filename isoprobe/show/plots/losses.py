@@ -1,4 +1,4 @@
-"""Rate and distortion."""
+"""Draw rate and distortion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draws what latents read from an input and write into the output."""
+"""Draw what latents read from an input and write into the output."""
 
 from __future__ import annotations
 

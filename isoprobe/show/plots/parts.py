@@ -1,4 +1,4 @@
-"""Draws the KL in parts, latents against factors, truncation, and distances."""
+"""Draw the KL in parts, latents against factors, truncation, and distances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draws rows beside what the decoder makes of them: spread, worst, likely; and prior samples."""
+"""Draw rows beside what the decoder makes of them: spread, worst, likely; and prior samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house style of the figures."""
+"""Set the house style of the figures."""
 
 from __future__ import annotations
 

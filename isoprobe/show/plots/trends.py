@@ -1,4 +1,4 @@
-"""Curves of a training: what is followed of a model, over the steps."""
+"""Draw curves of a training: what is followed of a model, over the steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each latent does, and where the samples lie."""
+"""Draw what each latent does, and where the samples lie."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One offline HTML file that explains a result: verdict first, then figures, table and explorer."""
+"""Write one offline HTML file that explains a result: verdict, figures, table and explorer."""
 
 from __future__ import annotations
 

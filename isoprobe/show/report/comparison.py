@@ -1,4 +1,4 @@
-"""The page of a comparison."""
+"""Write the page of a comparison."""
 
 from __future__ import annotations
 

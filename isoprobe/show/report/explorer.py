@@ -1,4 +1,4 @@
-"""Decoded walks packed for the page: a sprite for images, numbers for vectors."""
+"""Pack decoded walks for the page: a sprite for images, numbers for vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the report says in words and numbers."""
+"""Say the report's facts in words and numbers."""
 
 from __future__ import annotations
 

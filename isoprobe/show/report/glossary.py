@@ -1,4 +1,4 @@
-"""The words of the report, with their formulas and where the code keeps them."""
+"""Define the words of the report, with their formulas and where the code keeps them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Puts the page together from templates; every text of a result is escaped."""
+"""Put the page together from templates; every text of a result is escaped."""
 
 from __future__ import annotations
 

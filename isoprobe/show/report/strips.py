@@ -1,4 +1,4 @@
-"""Walks along every used latent as strips of a page, without script: a sprite, or curves."""
+"""Draw walks along every used latent as strips of a page, without script: a sprite, or curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a training: a table of its checkpoints and their curves."""
+"""Write the page of a training: a table of its checkpoints and their curves."""
 
 from __future__ import annotations
 

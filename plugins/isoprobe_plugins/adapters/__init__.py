@@ -1,1 +1,1 @@
-"""Built-in adapters."""
+"""Turn files and objects of every known form into models."""

@@ -1,4 +1,4 @@
-"""Optional dependencies, imported when needed, with the extra to install when they are missing."""
+"""Import optional dependencies when needed, and name the extra where they are missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The native checkpoint: knows its architecture, metric, beta and data."""
+"""Load the native checkpoint, which knows its architecture, metric, beta and data."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Built-in analyses."""
+"""Analyse what a pass has seen, as named arrays."""

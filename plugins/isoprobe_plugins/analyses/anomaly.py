@@ -1,4 +1,4 @@
-"""Anomaly scores with additive parts, thresholds, and quality where labels are given."""
+"""Score anomalies with additive parts, thresholds, and quality where labels are given."""
 
 from __future__ import annotations
 

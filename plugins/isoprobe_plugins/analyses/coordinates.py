@@ -1,4 +1,4 @@
-"""Isometric coordinates y of every sample: distance in y is distance in the metric."""
+"""Give isometric coordinates y of every sample: distance in y is distance in the metric."""
 
 from __future__ import annotations
 

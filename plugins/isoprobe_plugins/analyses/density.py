@@ -1,4 +1,4 @@
-"""Log densities of each sample, in the metric's space and in input space (Prop. 1 and 2)."""
+"""Give log densities of each sample, in the metric's and in input space (Prop. 1 and 2)."""
 
 from __future__ import annotations
 

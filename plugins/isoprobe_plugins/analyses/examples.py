@@ -1,4 +1,4 @@
-"""Examples: rows beside their reconstructions, the worst, the likely and the odd, and own samples.
+"""Show rows beside their reconstructions, the worst, the likely and the odd, and own samples.
 
 A wrong preprocessing, a decoder that blurs, a prior that is not filled: a person sees each at once.
 """

@@ -1,4 +1,4 @@
-"""Says which figures each analysis offers, and how to read them."""
+"""Say which figures each analysis offers, and how to read them."""
 
 from __future__ import annotations
 

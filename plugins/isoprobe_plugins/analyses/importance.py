@@ -1,4 +1,4 @@
-"""Importance of each latent, like PCA's explained variance: rough, exact, and in bits."""
+"""Rank latents like PCA's explained variance: rough, exact, and in bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Isometry: norms by pullback and by stationarity, residuals, orthogonality, recovered beta."""
+"""Measure isometry: norms by pullback and stationarity, residuals, orthogonality, beta."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rate, distortion, and what another beta would do (Section 6, Appendix B)."""
+"""Tell rate, distortion, and what another beta would do (Section 6, Appendix B)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traversal: what each latent does, in steps of z and in equal steps of y (Figures 6 and 26)."""
+"""Show what each latent does, in steps of z and in equal steps of y (Figures 6 and 26)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shorthands for the arrays that analyses return; everything after values and text is named.
+"""Shorten the arrays that analyses return; everything after values and text is named.
 
 Built-in analyses hold many arrays, so theirs are shown only where they say so with ``show``.
 """

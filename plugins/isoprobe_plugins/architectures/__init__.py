@@ -1,1 +1,1 @@
-"""Built-in architectures of native checkpoints."""
+"""Build the networks of native checkpoints."""

@@ -1,4 +1,4 @@
-"""Activations by name, shared by the architectures."""
+"""Name the activations that architectures share."""
 
 from __future__ import annotations
 

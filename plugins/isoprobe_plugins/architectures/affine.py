@@ -1,4 +1,4 @@
-"""The affine encoder; importing this imports torch."""
+"""Define the affine encoder; importing this imports torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checked configurations for architectures."""
+"""Check configurations of architectures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules of the convolutional VAE with GDN (Appendix C.2); importing this imports torch."""
+"""Define modules of the VAE with GDN (Appendix C.2); importing this imports torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules of dense layers; importing this imports torch."""
+"""Define modules of dense layers; importing this imports torch."""
 
 from __future__ import annotations
 

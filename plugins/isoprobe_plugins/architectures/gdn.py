@@ -1,4 +1,4 @@
-"""Convolutional VAE with GDN and IGDN, as the paper has for CelebA (Appendix C.2)."""
+"""Build the convolutional VAE with GDN and IGDN, as the paper has for CelebA (Appendix C.2)."""
 
 from __future__ import annotations
 

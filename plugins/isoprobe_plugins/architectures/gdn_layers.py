@@ -1,4 +1,4 @@
-"""Generalised divisive normalisation and its inverse; importing this imports torch.
+"""Normalise divisively, and undo it; importing this imports torch.
 
 For channels u_i at one position, GDN is v_i = u_i / sqrt(beta_i + sum_j gamma_ij u_j^2) and IGDN
 v_i = u_i sqrt(beta_i + sum_j gamma_ij u_j^2) (Balle, Laparra and Simoncelli 2016). beta and gamma

@@ -1,4 +1,4 @@
-"""The linear VAE, whose optimum is known in closed form."""
+"""Build the linear VAE, whose optimum is known in closed form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fully connected encoder and decoder."""
+"""Build fully connected encoder and decoder."""
 
 from __future__ import annotations
 

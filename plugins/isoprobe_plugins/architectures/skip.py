@@ -1,4 +1,4 @@
-"""Dense encoder and decoder beside a linear map each, so that a linear VAE is where they start."""
+"""Build dense layers beside a linear map each, so that a linear VAE is where they start."""
 
 from __future__ import annotations
 

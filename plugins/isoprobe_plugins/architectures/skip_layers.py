@@ -1,4 +1,4 @@
-"""Modules of linear maps beside dense layers; importing this imports torch."""
+"""Define linear maps beside dense layers; importing this imports torch."""
 
 from __future__ import annotations
 

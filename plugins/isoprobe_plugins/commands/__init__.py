@@ -1,1 +1,1 @@
-"""Built-in commands."""
+"""Add commands to ``isoprobe``."""

@@ -1,4 +1,4 @@
-"""``isoprobe encode``, ``decode``, ``sample``, ``walk``: data out, in files that others read."""
+"""Run ``isoprobe encode``, ``decode``, ``sample``, ``walk``: data out, in files others read."""
 
 from __future__ import annotations
 

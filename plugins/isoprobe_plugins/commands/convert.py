@@ -1,4 +1,4 @@
-"""``isoprobe convert``: any loadable checkpoint as one native, self-describing file."""
+"""Run ``isoprobe convert``: any loadable checkpoint as one native, self-describing file."""
 
 from __future__ import annotations
 

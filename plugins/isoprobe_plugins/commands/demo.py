@@ -1,4 +1,4 @@
-"""``isoprobe demo``: a first look, with a model and images that come with isoprobe."""
+"""Run ``isoprobe demo``: a first look, with a model and images that come with isoprobe."""
 
 from __future__ import annotations
 

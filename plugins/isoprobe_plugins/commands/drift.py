@@ -1,4 +1,4 @@
-"""``isoprobe drift``: whether new rows are still those of a reference."""
+"""Run ``isoprobe drift``: whether new rows are still those of a reference."""
 
 from __future__ import annotations
 

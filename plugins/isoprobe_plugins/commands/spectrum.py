@@ -1,4 +1,4 @@
-"""``isoprobe spectrum``: what a decoder alone tells, for models without a posterior or data."""
+"""Run ``isoprobe spectrum``: what a decoder alone tells, without a posterior or data."""
 
 from __future__ import annotations
 

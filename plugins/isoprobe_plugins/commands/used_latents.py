@@ -1,4 +1,4 @@
-"""Drops idle latents from a native checkpoint, and measures what that costs in D."""
+"""Drop idle latents from a native checkpoint, and measure what that costs in D."""
 
 from __future__ import annotations
 

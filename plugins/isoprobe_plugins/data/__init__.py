@@ -1,1 +1,1 @@
-"""Data sources: arrays, tables, images, and samples of the model's own prior."""
+"""Open data: arrays, tables, images, and samples of the model's own prior."""

@@ -1,4 +1,4 @@
-"""Arrays: ``FILE.npy``, ``FILE.npz:DATA[,LABELS ...]``, ``FILE.h5:/DATA[,/LABELS ...]``."""
+"""Open arrays: ``FILE.npy``, ``FILE.npz:DATA[,LABELS ...]``, ``FILE.h5:/DATA[,/LABELS ...]``."""
 
 from __future__ import annotations
 

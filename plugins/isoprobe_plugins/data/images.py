@@ -1,4 +1,4 @@
-"""Images of one size: a folder, searched recursively, or a zip archive, which is never unpacked."""
+"""Open images of one size: a folder, searched recursively, or a zip archive, never unpacked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of a text file by number, in bounded memory."""
+"""Read lines of a text file by number, in bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables in Parquet files, read through pyarrow one row group at a time."""
+"""Read tables in Parquet files, through pyarrow one row group at a time."""
 
 from __future__ import annotations
 

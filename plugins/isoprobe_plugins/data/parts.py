@@ -1,4 +1,4 @@
-"""Many files as one: a FOLDER of Parquet parts, in hive partitions or not, and patterns: *.npy."""
+"""Open many files as one: a FOLDER of Parquet parts, in hive partitions or not, and patterns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples of the model itself: ``prior``, ``prior:N``, ``prior:seed=S``, ``prior:N,seed=S``."""
+"""Sample the model itself: ``prior``, ``prior:N``, ``prior:seed=S``, ``prior:N,seed=S``."""
 
 from __future__ import annotations
 

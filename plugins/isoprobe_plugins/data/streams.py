@@ -1,4 +1,4 @@
-"""Rows of a numpy array read from a stream, so that a pass over any file holds one batch.
+"""Read rows of a numpy array from a stream, so that a pass over any file holds one batch.
 
 Memory mapping would do for plain files, but not for compressed members of a zip archive, and mapped
 pages count as memory of the process.

@@ -1,4 +1,4 @@
-"""Tables of numbers, CSV, TSV and Parquet; ``:columns=A,B;label=C;id=D`` says what columns are."""
+"""Open tables of numbers, CSV, TSV and Parquet; ``:columns=A,B;label=C;id=D`` says more."""
 
 from __future__ import annotations
 

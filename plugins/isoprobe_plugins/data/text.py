@@ -1,4 +1,4 @@
-"""Tables as text: CSV and TSV."""
+"""Read tables as text: CSV and TSV."""
 
 from __future__ import annotations
 

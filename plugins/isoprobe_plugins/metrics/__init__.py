@@ -1,1 +1,1 @@
-"""Built-in metrics."""
+"""Measure distortions."""

@@ -1,4 +1,4 @@
-"""Binary cross entropy (Eq. 99-102), in logits wherever the decoder gives them."""
+"""Measure by binary cross entropy (Eq. 99-102), in logits wherever the decoder gives them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paper's two losses with a scale that depends on x (Eq. 24 and 96)."""
+"""Measure by the paper's two losses with a scale that depends on x (Eq. 24 and 96)."""
 
 from __future__ import annotations
 

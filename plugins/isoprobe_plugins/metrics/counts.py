@@ -1,4 +1,4 @@
-"""Log likelihoods of counts: Poisson and negative binomial, the decoder giving the mean.
+"""Measure counts by log likelihoods: Poisson and negative binomial, the decoder giving the mean.
 
 G, half the Hessian of D(x, .) at x, is half the Fisher information of the mean.
 """

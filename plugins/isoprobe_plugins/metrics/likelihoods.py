@@ -1,4 +1,4 @@
-"""Likelihoods of decoders that give more than a mean: variances, classes, counts."""
+"""Measure by likelihoods of decoders that give more than a mean: variances, classes, counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Norms without a square: distortions that have no second derivative at x_hat = x, hence no G."""
+"""Measure by norms without a square, which have no second derivative at x_hat = x, hence no G."""
 
 from __future__ import annotations
 

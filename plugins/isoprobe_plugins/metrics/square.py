@@ -1,4 +1,4 @@
-"""Squared errors: summed, averaged, and as a Gaussian log likelihood (Eq. 98, 108-109)."""
+"""Measure by squared errors: summed, averaged, as a Gaussian log likelihood (Eq. 98, 108-109)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Structural similarity, at one scale and at five (Eq. 103-107), through pytorch-msssim.
+"""Measure by structural similarity, at one scale and at five (Eq. 103-107).
 
 G is half the Hessian of 1 - SSIM, derived by the core; for windows with weights w it is, a window,
 ``w w' / (2 mean^2 + C1) + (diag w - w w') / (2 variance + C2)``, which the tests compare it with.

@@ -1,4 +1,4 @@
-"""What the VAE is compared with on the same splits: PCA, DAGMM, RaDOGAGA."""
+"""Compare the VAE with PCA, DAGMM and RaDOGAGA on the same splits."""
 
 from __future__ import annotations
 

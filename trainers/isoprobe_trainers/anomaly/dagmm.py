@@ -1,4 +1,4 @@
-"""DAGMM (Zong et al. 2018), plain: an autoencoder, and a mixture fitted to its code.
+"""Train DAGMM (Zong et al. 2018), plain: an autoencoder, and a mixture fitted to its code.
 
 The mixture sees the code, the relative reconstruction error and the cosine between input and
 reconstruction. An estimation network gives each row its memberships, from which the mixture's

@@ -1,4 +1,4 @@
-"""Equal rows computed once, with weights in place of repetitions.
+"""Compute equal rows once, with weights in place of repetitions.
 
 Of 1,024 rows of KDDCup99 to train on, 340 differ, so that most of the work on a batch would be done
 several times over. What is deterministic stays exactly what it was; rows that share a computation

@@ -1,4 +1,4 @@
-"""Tables 3 and 6: anomaly detection, ours beside the published figures."""
+"""Repeat Tables 3 and 6: anomaly detection, ours beside the published figures."""
 
 from __future__ import annotations
 

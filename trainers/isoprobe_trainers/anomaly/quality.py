@@ -1,4 +1,4 @@
-"""One method on one split: its figures, and the rows they become in Tables 3 and 6."""
+"""Judge one method on one split: its figures, and the rows they become in Tables 3 and 6."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RaDOGAGA(d) (Kato et al. 2020), plain: isometric by constant noise, with a mixture for a prior.
+"""Train RaDOGAGA(d) (Kato et al. 2020), plain: isometric by constant noise, a mixture as prior.
 
 The networks, transform losses and lambdas are those of Table 5, which the paper took from there.
 The code gets noise of variance 1 / (2 lambda2), which makes the decoder isometric at the optimum

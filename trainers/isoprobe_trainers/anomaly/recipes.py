@@ -1,4 +1,4 @@
-"""Table 5 as data: network, losses and schedule of each data set (Appendix H)."""
+"""Hold Table 5 as data: network, losses and schedule of each data set (Appendix H)."""
 
 from __future__ import annotations
 

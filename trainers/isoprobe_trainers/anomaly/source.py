@@ -1,4 +1,4 @@
-"""Data sources ``anomaly/thyroid`` and the other tables of Section 5.3, with their splits."""
+"""Open ``anomaly/thyroid`` and the other tables of Section 5.3, with their splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The four tables of Section 5.3 and Appendix H.1: rows, which are anomalies, and the split.
+"""Read the four tables of Section 5.3 and Appendix H.1: rows, anomalies, and the split.
 
 Every input is scaled to [0, 1] over the whole table; an input that is constant becomes 0. A random
 half of the rows is for the test; of the other half only normal rows are trained on, less a tenth

@@ -1,4 +1,4 @@
-"""``isoprobe train anomaly``."""
+"""Run ``isoprobe train anomaly``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``isoprobe train celeba``."""
+"""Run ``isoprobe train celeba``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``isoprobe train mnist``."""
+"""Run ``isoprobe train mnist``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that the training commands share, each said once."""
+"""Say once the options that the training commands share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``isoprobe reproduce``: the paper's tables and figures, ours beside the published numbers."""
+"""Run ``isoprobe reproduce``: the paper's tables and figures, ours beside its numbers."""
 
 from __future__ import annotations
 

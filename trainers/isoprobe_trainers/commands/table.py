@@ -1,4 +1,4 @@
-"""``isoprobe train table``."""
+"""Run ``isoprobe train table``."""
 
 from __future__ import annotations
 

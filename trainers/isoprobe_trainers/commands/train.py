@@ -1,4 +1,4 @@
-"""``isoprobe train``: one subcommand for each of the paper's experiments."""
+"""Run ``isoprobe train``: one subcommand for each of the paper's experiments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint's result file, written once and opened again as long as it is of that checkpoint."""
+"""Write a checkpoint's result file once, and open it as long as it is of that checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several things tried in one call: one that fails is named at the end, and the others go on."""
+"""Try several things in one call: one that fails is named at the end, the others go on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files the data sets are, where to get them, and how one is found, checked and opened.
+"""Say which files the data sets are and where to get them; find, check and open one.
 
 A checksum is of the content (the text, or the bytes of the arrays in their order), so that it does
 not matter how a file was packed.

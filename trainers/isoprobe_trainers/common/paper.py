@@ -1,4 +1,4 @@
-"""The numbers the paper prints, each with its place and row, and how ours differ from them."""
+"""Hold the numbers the paper prints, each with its place and row, and how ours differ."""
 
 from __future__ import annotations
 

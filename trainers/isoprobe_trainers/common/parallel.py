@@ -1,4 +1,4 @@
-"""Several processes that train one model, each on its share of every batch.
+"""Share the batches of one training among several processes.
 
 Launched by torchrun. Every process draws the whole batch and its noise from the seed and takes its
 own rows of both, so that any number of them trains the same model, up to the order of additions.

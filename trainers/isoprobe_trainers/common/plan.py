@@ -1,4 +1,4 @@
-"""What a reproduction has to train, and about how long that takes.
+"""Plan what a reproduction has to train, and about how long that takes.
 
 Processor seconds were measured on one core of the machine that docs/reproduction.md describes, a
 card's share of them on one H100 that held 18 other trainings at the time, so that alone it is

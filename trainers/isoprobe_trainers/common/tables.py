@@ -1,4 +1,4 @@
-"""Text tables: aligned in a terminal, and Markdown as they stand."""
+"""Write text tables: aligned in a terminal, and Markdown as they stand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small pieces every trainer uses: schedule, device, random streams, log, resume file."""
+"""Serve every trainer: schedule, device, random streams, log, resume file."""
 
 from __future__ import annotations
 

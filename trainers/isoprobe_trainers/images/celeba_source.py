@@ -1,4 +1,4 @@
-"""Data sources ``celeba64/train`` and ``celeba32/train``, with their other parts: faces."""
+"""Open ``celeba64/train`` and ``celeba32/train``, with their other parts: faces."""
 
 from __future__ import annotations
 

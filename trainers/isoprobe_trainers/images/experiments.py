@@ -1,4 +1,4 @@
-"""Figures 4 to 6 and 26 to 28: norms and walks of the latents of CelebA and MNIST models."""
+"""Repeat Figures 4 to 6 and 26 to 28: norms and walks of latents of CelebA and MNIST models."""
 
 from __future__ import annotations
 

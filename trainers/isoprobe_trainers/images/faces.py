@@ -1,4 +1,4 @@
-"""CelebA as 64 x 64 images, from the official aligned ones or from the 64 x 64 subset.
+"""Read CelebA as 64 x 64 images, from the official aligned ones or from the 64 x 64 subset.
 
 Aligned images of 178 x 218 are cropped to the 178 x 178 in their middle and resized bilinearly.
 """

@@ -1,4 +1,4 @@
-"""Data sources ``mnist/train`` and ``fashion-mnist/train``, with their other parts."""
+"""Open ``mnist/train`` and ``fashion-mnist/train``, with their other parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures 6 and 26: how much each latent changes the picture, against what its sigma foretells.
+"""Measure how much each latent changes the picture, against what its sigma foretells.
 
 To second order D(Dec(0), Dec(z_j)) = z_j^2 J_j'GJ_j, and at the optimum E[sigma^-2] = 1 + (2/beta)
 E[J_j'GJ_j]; so sigma foretells E[z^2] (beta/2) (E[sigma^-2] - 1) for the mean of D along a walk.

@@ -1,1 +1,1 @@
-"""The page on what was reproduced at the paper's own schedule, made from committed records."""
+"""Write the page on what was reproduced at the paper's own schedule, from committed records."""

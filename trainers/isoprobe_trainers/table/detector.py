@@ -1,4 +1,4 @@
-"""A detector in scikit-learn's style: trained, calibrated and asked in three calls."""
+"""Detect anomalies in scikit-learn's style: trained, calibrated and asked in three calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The linear VAE of a table in closed form: where a training starts, and what chooses its size.
+"""Solve the linear VAE of a table in closed form: a training's start, and what sets its size.
 
 Its optimum is probabilistic PCA (Tipping and Bishop 1999; Lucas, Tucker, Grosse and Norouzi 2019):
 with S = U diag(lambda) U' the covariance and beta = 2 sigma^2, the decoder is

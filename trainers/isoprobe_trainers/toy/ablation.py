@@ -1,4 +1,4 @@
-"""The ablation of Appendix D.2: 3 data sets, 3 losses, 10 values of lambda (Figures 13 to 24)."""
+"""Repeat the ablation of Appendix D.2: 3 data sets, 3 losses, 10 lambdas (Figures 13 to 24)."""
 
 from __future__ import annotations
 

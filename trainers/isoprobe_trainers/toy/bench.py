@@ -1,4 +1,4 @@
-"""Throughput of toy training in model-steps per second: one by one, and together.
+"""Measure the throughput of toy training in model-steps per second: one by one, and together.
 
 Run as ``python -m isoprobe_trainers.toy.bench``. Figures depend on the machine; the ratio is the
 point.

@@ -1,4 +1,4 @@
-"""The toy data of Section 5.1 and Appendix D.2, with its exact densities.
+"""Make the toy data of Section 5.1 and Appendix D.2, with its exact densities.
 
 x = sum_i s_i v_i, where the s_i are independent with known one-dimensional densities and the v_i
 are orthonormal. On the three-dimensional plane that carries the data, log p(x) = sum_i log p(s_i).

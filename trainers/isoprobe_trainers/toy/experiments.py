@@ -1,4 +1,4 @@
-"""The paper's toy experiments: which models each needs, and what it says of them."""
+"""Repeat the paper's toy experiments: which models each needs, and what it says of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures 3, 10, 13 to 25 from measurements; matplotlib draws to files, on no screen."""
+"""Draw Figures 3, 10, 13 to 25 from measurements, to files, on no screen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the paper measures of a toy model, through ``isoprobe.analyze`` and nothing else."""
+"""Measure what the paper measures of a toy model, through ``isoprobe.analyze`` alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One toy model, as a value: what it is trained on, with which loss, from which seed."""
+"""Describe one toy model as a value: what it is trained on, with which loss, from which seed."""
 
 from __future__ import annotations
 

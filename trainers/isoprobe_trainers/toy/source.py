@@ -1,4 +1,4 @@
-"""Data source ``toy/mix``, ``toy/ramp``, ``toy/norm`` with exact densities beside the rows."""
+"""Open ``toy/mix``, ``toy/ramp``, ``toy/norm`` with exact densities beside the rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights with a declaration beside them: ``vae.pt`` and ``vae.toml``."""
+"""Load weights with a declaration beside them: ``vae.pt`` and ``vae.toml``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders written by the disentangling-vae code base: ``model.pt`` beside ``specs.json``.
+"""Load folders of the disentangling-vae code base: ``model.pt`` beside ``specs.json``.
 
 Architecture: Burgess et al. (2018), four-by-four convolutions with stride 2 and a head in which
 mean and log variance alternate.

@@ -1,4 +1,4 @@
-"""Models that are recognised and cannot be analysed: the reason is better than a wrong number."""
+"""Refuse models that are recognised and cannot be analysed: a reason beats a wrong number."""
 
 from __future__ import annotations
 

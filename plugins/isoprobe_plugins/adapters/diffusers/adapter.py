@@ -1,4 +1,4 @@
-"""diffusers' AutoencoderKL, in folders and single files: the autoencoders of latent diffusion."""
+"""Load diffusers' AutoencoderKL, in folders and single files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that the tensors of one and the same AutoencoderKL have had, and its sizes from shapes.
+"""Map the names that tensors of one AutoencoderKL have had, and read its sizes off shapes.
 
 Files of the first latent diffusion code number blocks their own way and keep attention as 1 x 1
 convolutions; early diffusers files call the attention's layers otherwise.

@@ -1,4 +1,4 @@
-"""Keras files whose encoder and decoder are made of built-in layers, translated to torch."""
+"""Load Keras files whose encoder and decoder are made of built-in layers."""
 
 from __future__ import annotations
 

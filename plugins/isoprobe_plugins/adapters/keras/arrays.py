@@ -1,4 +1,4 @@
-"""The arrays of Keras files, read from HDF5 with limits and without leaving the file."""
+"""Read the arrays of Keras files from HDF5, with limits and without leaving the file."""
 
 from __future__ import annotations
 

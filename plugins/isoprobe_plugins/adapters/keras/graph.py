@@ -1,4 +1,4 @@
-"""The layers of a Keras model, read from its configuration."""
+"""Read the layers of a Keras model from its configuration."""
 
 from __future__ import annotations
 

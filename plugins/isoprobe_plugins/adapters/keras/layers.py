@@ -1,4 +1,4 @@
-"""Keras' built-in layers written as the chains of the architecture ``layers``.
+"""Write Keras' built-in layers as the chains of the architecture ``layers``.
 
 Keras keeps channels last; the chains keep them first inside and turn them at either end.
 """

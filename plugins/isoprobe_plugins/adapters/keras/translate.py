@@ -1,4 +1,4 @@
-"""Encoder and decoder of a Keras model as the chains of the architecture ``layers``."""
+"""Translate encoder and decoder of a Keras model to chains of the architecture ``layers``."""
 
 from __future__ import annotations
 

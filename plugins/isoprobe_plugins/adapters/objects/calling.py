@@ -1,4 +1,4 @@
-"""A user's own function, found by name and called."""
+"""Find a user's own function by name and call it."""
 
 from __future__ import annotations
 

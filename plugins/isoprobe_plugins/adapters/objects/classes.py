@@ -1,4 +1,4 @@
-"""A user's own class, filled with the weights of a file: both named on the command line."""
+"""Fill a user's own class with the weights of a file, both named on the command line."""
 
 from __future__ import annotations
 

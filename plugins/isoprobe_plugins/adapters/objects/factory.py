@@ -1,4 +1,4 @@
-"""Any model a user can build, by a function named on the command line.
+"""Take any model a user can build, by a function named on the command line.
 
 What the function returns needs ``encode`` and ``decode``.
 This is the one adapter that runs code, and only code the user names.

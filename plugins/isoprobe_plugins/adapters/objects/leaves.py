@@ -1,4 +1,4 @@
-"""Every tensor in what a user's function returned, each with the name that it has there."""
+"""List every tensor in what a user's function returned, each with the name it has there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A live model read: which output is what, the form of the scale, logits told from values."""
+"""Read a live model: which output is what, the form of the scale, logits told from values."""
 
 from __future__ import annotations
 

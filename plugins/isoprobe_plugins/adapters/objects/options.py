@@ -1,4 +1,4 @@
-"""Options of every adapter whose checkpoint says nothing about itself.
+"""Define the options of every adapter whose checkpoint says nothing about itself.
 
 Annotations are evaluated here, since adapters in other modules inherit these fields.
 """

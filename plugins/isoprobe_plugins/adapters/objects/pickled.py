@@ -1,4 +1,4 @@
-"""Models pickled whole, class and all: unpickling runs code, so only where the user trusts it."""
+"""Load models pickled whole, class and all: that runs code, so only where the user trusts it."""
 
 from __future__ import annotations
 

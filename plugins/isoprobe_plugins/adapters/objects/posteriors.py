@@ -1,4 +1,4 @@
-"""What users' encoders and decoders return, read as mean, deviation and reconstruction."""
+"""Read what users' encoders and decoders return as mean, deviation and reconstruction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Code inside a checkpoint: run when the user says so, and never otherwise."""
+"""Run code inside a checkpoint when the user says so, and never otherwise."""
 
 from __future__ import annotations
 

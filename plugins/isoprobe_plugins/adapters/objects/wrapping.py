@@ -1,4 +1,4 @@
-"""A user's object turned into encode and decode with known shapes."""
+"""Turn a user's object into encode and decode with known shapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs of ONNX files, encoder and decoder: translated to torch, or else run as black boxes."""
+"""Load pairs of ONNX files: translated to torch, or else run as black boxes."""
 
 from __future__ import annotations
 

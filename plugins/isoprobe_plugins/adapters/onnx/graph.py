@@ -1,4 +1,4 @@
-"""An ONNX graph as a torch module: operators translated, weights as buffers."""
+"""Run an ONNX graph as a torch module: operators translated, weights as buffers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX operators of common networks as torch functions, so that they can be differentiated."""
+"""Translate ONNX operators to torch functions, so that they can be differentiated."""
 
 from __future__ import annotations
 

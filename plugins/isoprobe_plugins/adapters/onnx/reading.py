@@ -1,4 +1,4 @@
-"""An ONNX file translated to torch, or else handed to onnxruntime."""
+"""Translate an ONNX file to torch, or else hand it to onnxruntime."""
 
 from __future__ import annotations
 

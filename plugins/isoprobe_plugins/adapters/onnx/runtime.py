@@ -1,4 +1,4 @@
-"""ONNX graphs run by onnxruntime, where an operator has no translation to torch.
+"""Run ONNX graphs by onnxruntime, where an operator has no translation to torch.
 
 The graph is checked first: weights stay in the model's folder, no operator holds a graph of its
 own (a loop may run for ever), and no shape that can be told beforehand is out of proportion.

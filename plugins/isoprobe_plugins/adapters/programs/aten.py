@@ -1,4 +1,4 @@
-"""A torch.export graph read from its JSON and run operator by operator."""
+"""Read a torch.export graph from its JSON and run it operator by operator."""
 
 from __future__ import annotations
 

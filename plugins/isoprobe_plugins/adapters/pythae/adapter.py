@@ -1,4 +1,4 @@
-"""Folders of pythae models; pythae itself is only needed where their code has to be run."""
+"""Load folders of pythae models; pythae itself is only needed where their code has to be run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pythae model whose networks are pickled code, loaded by pythae itself where it is trusted."""
+"""Load a pythae model whose networks are pickled code, by pythae itself where it is trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pythae's networks as declarations: the default ones and its benchmarks' convolutional ones.
+"""Declare pythae's networks: the default ones and its benchmarks' convolutional ones.
 
 The folder says which are the default; of any other network it holds only pickled code. Where that
 code bears the name of one of pythae's own convolutional networks, the weights can be read as that

@@ -1,4 +1,4 @@
-"""Tensors and plain values out of files that torch wrote, with nothing unpickled."""
+"""Read tensors and plain values from files that torch wrote, with nothing unpickled."""
 
 from __future__ import annotations
 

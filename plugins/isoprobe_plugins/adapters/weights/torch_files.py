@@ -1,4 +1,4 @@
-"""Weights out of files that torch wrote: state dicts and what training loops keep beside them."""
+"""Read weights from files that torch wrote: state dicts and what loops keep beside them."""
 
 from __future__ import annotations
 
