@@ -1,4 +1,4 @@
-"""Parameters of a prior as modules; importing this imports torch."""
+"""Define a prior's parameters as modules; importing this imports torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Priors with weights of their own: a Gaussian, a mixture, or the posteriors of pseudo-inputs.
+"""Build priors with weights of their own: a Gaussian, a mixture, posteriors of pseudo-inputs.
 
 They belong to the decoder, as p(z) does, so a checkpoint keeps them beside it.
 """

@@ -1,4 +1,4 @@
-"""Zarr stores: ``FOLDER.zarr`` or ``FOLDER.zarr:/DATA[,/LABELS ...]``, of version 2 or 3.
+"""Open Zarr stores: ``FOLDER.zarr`` or ``FOLDER.zarr:/DATA[,/LABELS ...]``, of version 2 or 3.
 
 The description of an array names the codecs of its chunks, and some run what they find (pickle), so
 that those known to hold numbers alone are listed here. Chunks are unpacked into as many bytes as
