@@ -266,7 +266,7 @@ DECLARATIONS = {
     "output": 'input_shape = [12]\nencoder = []\ndecoder = []\noutput = "softmax"\n',
     "head": 'input_shape = [12]\nencoder = []\ndecoder = []\n[head]\nlayout = "left"\n',
     "form": 'input_shape = [12]\nencoder = []\ndecoder = []\n[head]\nform = "cubed"\n',
-    "loss": "input_shape = [12]\nencoder = []\ndecoder = []\n[loss]\nkl_weight = 1\n",
+    "loss": "input_shape = [12]\nencoder = []\ndecoder = []\n[loss]\nbeta = 1\n",
     "nested": "input_shape = " + "[" * 300 + "]" * 300 + "\n",
 }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from isoprobe.cli import options as shared
+from isoprobe.show.terminal import width
 
 
 @shared.command(
@@ -56,7 +57,7 @@ def compare(
         if as_json:
             click.echo(json.dumps(compared.to_json(), indent=2, allow_nan=False))
         else:
-            click.echo(compared.to_text())
+            click.echo(compared.to_text(width()))
 
 
 def _training(place: Path, html: Path | None, *, overwrite: bool, as_json: bool) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 #: what may steer a terminal or turn the order of letters around, but for line ends and tabs;
 #: bold, colours and their end, which click writes, are let through
 _STEERING = re.compile(
-    "(\x1b\\[(?:[012]|[39][0-7])m)|"
+    "(\x1b\\[(?:[012]|[39][0-7])(?:;(?:[012]|[39][0-7]))*m)|"
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u061c\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]"
 )
 

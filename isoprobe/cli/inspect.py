@@ -12,6 +12,7 @@ import click
 from isoprobe.cli import options as shared
 from isoprobe.errors import CheckpointError
 from isoprobe.registry.looking import look
+from isoprobe.show.terminal import table, words
 
 #: lines of tensors that are printed at most
 SHOWN = 40
@@ -66,13 +67,14 @@ def _text(facts: dict[str, Any]) -> str:
     if facts["adapter"]:
         lines.append("")
     known = {name: value for name, value in declared.items() if value not in {None, ""}}
-    width = max((len(name) for name in [*known, *WANTED]), default=0)
-    lines += [f"  {name:<{width}}  {value}" for name, value in known.items()]
-    lines += [
-        f"  {name:<{width}}  " + click.style(f"unknown; {remedy}", fg="yellow")
+    rows: list[list[Any]] = [[name, words(value)] for name, value in known.items()]
+    rows += [
+        [name, words(f"unknown; {remedy}", "yellow")]
         for name, remedy in WANTED.items()
         if facts["adapter"] and not any(key.rpartition(".")[2] == name for key in known)
     ]
+    if rows:
+        lines += table(rows, left=(0, 1), heading=False, indent="  ")
     return "\n".join([*lines, *_tensor_lines(facts["tensors"])])
 
 
@@ -80,8 +82,8 @@ def _tensor_lines(tensors: Mapping[str, list[int]]) -> list[str]:
     """Names and shapes in columns; the middle of a long list is left out."""
     if not tensors:
         return []
-    width = max(map(len, tensors))
-    lines = [f"  {name:<{width}}  {' x '.join(map(str, s))}" for name, s in tensors.items()]
+    rows = [[name, " x ".join(map(str, shape))] for name, shape in tensors.items()]
+    lines = list(table(rows, left=(0, 1), heading=False, indent="  "))
     if len(lines) > SHOWN:
         half = SHOWN // 2
         left_out = f"  ... {len(lines) - 2 * half} more, all of them with --json"

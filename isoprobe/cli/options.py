@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
@@ -15,6 +14,7 @@ import click
 from isoprobe.cli import types
 from isoprobe.cli.examples import examples
 from isoprobe.run.settings import Opening, form
+from isoprobe.show.terminal import width
 
 if TYPE_CHECKING:
     from isoprobe.results.reader import Result
@@ -204,9 +204,8 @@ def show(result: Result, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(summary.to_json(result), indent=2, allow_nan=False))
         return
-    width = min(shutil.get_terminal_size().columns, 110)
     unicode = "utf" in (sys.stdout.encoding or "").lower()
-    click.echo(summary.to_text(result, width, unicode=unicode))
+    click.echo(summary.to_text(result, width(), unicode=unicode))
 
 
 def show_plan(plan: Plan, *, as_json: bool) -> None:
@@ -216,5 +215,9 @@ def show_plan(plan: Plan, *, as_json: bool) -> None:
 
 def show_trend(trend: Trend, *, as_json: bool) -> None:
     """Write a training's table, or its JSON, to stdout."""
-    text = json.dumps(trend.to_json(), indent=2, allow_nan=False) if as_json else trend.to_text()
+    text = (
+        json.dumps(trend.to_json(), indent=2, allow_nan=False)
+        if as_json
+        else trend.to_text(width())
+    )
     click.echo(text)

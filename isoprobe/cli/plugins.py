@@ -6,6 +6,7 @@ import json
 import warnings
 from dataclasses import asdict, replace
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,10 @@ from isoprobe.cli import options as shared
 from isoprobe.cli.group import COMMANDS
 from isoprobe.registry.discovery import PluginWarning
 from isoprobe.registry.lookup import Listing, installed
+from isoprobe.show.terminal import table, words
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 @shared.command(
@@ -43,15 +48,16 @@ def _shadowed(row: Listing) -> Listing:
 
 
 def _table(rows: list[Listing]) -> str:
-    width = max((len(row.name) for row in rows), default=0)
-    source_width = max((len(_source(row)) for row in rows), default=0)
     lines: list[str] = []
     for kind, members in groupby(rows, key=lambda row: row.kind):
         lines += ["", click.style(kind or "unknown kind", bold=True)]
-        for row in members:
-            about = click.style(f"broken: {row.error}", fg="red") if row.error else row.summary
-            lines.append(f"  {row.name:<{width}}  {_source(row):<{source_width}}  {about}".rstrip())
+        cells: list[list[str | Text]] = [[row.name, _source(row), _about(row)] for row in members]
+        lines += table(cells, left=(0, 1, 2), heading=False, indent="  ")
     return "\n".join(lines[1:])
+
+
+def _about(row: Listing) -> Text:
+    return words(f"broken: {row.error}", "red") if row.error else words(row.summary)
 
 
 def _source(row: Listing) -> str:

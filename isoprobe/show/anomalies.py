@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from isoprobe.show.terminal import paragraph, table
+
 if TYPE_CHECKING:
     from isoprobe.show.shown import Shelf
 
@@ -39,37 +41,52 @@ def document(group: Shelf) -> dict[str, Any]:
     }
 
 
-def lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a document of :func:`document` as lines of text for people."""
+def lines(found: Mapping[str, Any], width: int = 80) -> Iterator[str]:
+    """Yield a document of :func:`document` as lines of text for people.
+
+    Args:
+        found: the document.
+        width: columns of the terminal.
+
+    Yields:
+        A line or, filled, a few.
+    """
     for rule, share, threshold, alarms in zip(
         found["rules"], found["share"], found["threshold"], found["false_alarms"], strict=True
     ):
         pool = "reference rows" if rule == "quantile" else "rows"
-        yield f"  at most {share:.3g} of the {pool} lie above {threshold:.5g} (by {rule})"
+        said = f"at most {share:.3g} of the {pool} lie above {threshold:.5g} (by {rule})"
+        yield paragraph(said, width, "  ", "    ")
         if alarms is not None:
-            yield f"    a new normal row does with a chance of at most {alarms:.3g}"
+            said = f"a new normal row does with a chance of at most {alarms:.3g}"
+            yield paragraph(said, width, "    ", "      ")
     if found["trained"] is not None:
-        yield f"  {'':28s}    F1  precision  recall  AUROC  average precision"
-    for name in ("trained", "untrained"):
-        quality = found[name]
-        for i, rule in enumerate(found["rules"] if quality is not None else ()):
-            yield (
-                f"  {f'{name}, by {rule}':28s} {quality['f1'][i]:5.3f}"
-                f"  {quality['precision'][i]:9.3f}  {quality['recall'][i]:6.3f}"
-                f"  {quality['auroc']:5.3f}  {quality['average_precision']:17.3f}"
-            )
-    if found["trained"] is not None:
+        yield from table(_qualities(found), width, indent="  ")
         ties = max(found["trained"]["ties"])
-        yield f"  prevalence {found['prevalence']:.3g}; up to {ties} rows tied at a threshold"
-    for name, row in (found["by_score"] or {}).items():
-        if None in row.values():
-            continue  # one anomaly alone has no spread
-        yield (
-            f"  score {name:14s}  AUROC {row['auroc']:.3f} +- {row['auroc_se']:.3f}  average "
-            f"precision {row['average_precision']:.3f} +- {row['average_precision_se']:.3f}"
-        )
+        said = f"prevalence {found['prevalence']:.3g}; up to {ties} rows tied at a threshold"
+        yield paragraph(said, width, "  ", "    ")
+    # one anomaly alone has no spread
+    by_score = {n: row for n, row in (found["by_score"] or {}).items() if None not in row.values()}
+    if by_score:
+        rows = [["score", "AUROC", "average precision"]] + [
+            [name, *(f"{row[of]:.3f} +- {row[f'{of}_se']:.3f}" for of in _OVERALL)]
+            for name, row in by_score.items()
+        ]
+        yield from table(rows, width, indent="  ")
     if found["notes"]:
-        yield f"  {found['notes']}"
+        yield paragraph(found["notes"], width, "  ", "  ")
+
+
+def _qualities(found: Mapping[str, Any]) -> list[list[str]]:
+    """A row for each rule of the trained network, and of the untrained one where there is."""
+    rows = [["", "F1", "precision", "recall", "AUROC", "avg. precision"]]
+    for name in ("trained", "untrained"):
+        of = found[name]
+        for i, rule in enumerate(found["rules"] if of is not None else ()):
+            figures = (*(of[key][i] for key in ("f1", "precision", "recall")),
+                       *(of[key] for key in _OVERALL))  # fmt: skip
+            rows.append([f"{name}, by {rule}", *(f"{figure:.3f}" for figure in figures)])
+    return rows
 
 
 def _false_alarms(group: Shelf) -> list[float | None]:

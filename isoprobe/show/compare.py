@@ -14,8 +14,9 @@ from isoprobe.errors import ResultError
 from isoprobe.show.differences import Difference, differences
 from isoprobe.show.far import KINDS, Distances, compare_distances, distance_rows
 from isoprobe.show.matching import Matching, match
-from isoprobe.show.shown import aligned, columns, number, said, tiles
+from isoprobe.show.shown import columns, number, said, tiles
 from isoprobe.show.summary import to_json
+from isoprobe.show.terminal import drawn, paragraph, table
 from isoprobe.show.voice import voice
 from isoprobe.theory.formulas import bits, excess, water_level
 from isoprobe.theory.tolerances import TOLERANCES
@@ -130,9 +131,9 @@ class Comparison:
         """Return plain values."""
         return asdict(self)
 
-    def to_text(self) -> str:
-        """Return tables for a terminal."""
-        return "\n".join(_text(self))
+    def to_text(self, width: int = 80) -> str:
+        """Return tables for a terminal, of as many columns."""
+        return "\n".join(_text(self, width))
 
 
 def compare(results: Sequence[Result], names: Sequence[str] | None = None) -> Comparison:
@@ -341,46 +342,49 @@ def rows(models: Sequence[Model]) -> list[tuple[str, list[str]]]:
     Returns:
         Title and a cell for each model, row by row.
     """
-    table = [(title, [said(getattr(m, name), spec) for m in models]) for name, title, spec in ROWS]
+    found = [(title, [said(getattr(m, name), spec) for m in models]) for name, title, spec in ROWS]
     for title in dict.fromkeys(title for model in models for title in model.shown):
-        table.append((title, [said(model.shown.get(title)) for model in models]))
-    return table
+        found.append((title, [said(model.shown.get(title)) for model in models]))
+    return found
 
 
-def _text(comparison: Comparison) -> Iterator[str]:
-    table = [["", *(model.name for model in comparison.models)]]
-    table += [[title, *cells] for title, cells in rows(comparison.models)]
+def _text(comparison: Comparison, width: int) -> Iterator[str]:
+    cells = [["", *(model.name for model in comparison.models)]]
+    cells += [[title, *row] for title, row in rows(comparison.models)]
     longest = max(len(model.importances) for model in comparison.models)
     for rank in range(min(longest, 10)):
-        cells = [
+        row = [
             said(model.importances[rank], ".3g") if rank < len(model.importances) else ""
             for model in comparison.models
         ]
-        table.append([f"importance {rank + 1}", *cells])
-    yield from aligned(table)
+        cells.append([f"importance {rank + 1}", *row])
+    yield from table(cells, width)
     for against in comparison.matchings:
         yield ""
-        yield f"{comparison.models[0].name} and {against.name}"
+        title = paragraph(f"{comparison.models[0].name} and {against.name}", width)
+        yield from (drawn(line, "bold") for line in title.splitlines())
         if against.pairs:
-            yield from aligned(_pair_rows(against))
+            yield from table(_pair_rows(against), width, left=(), indent="  ")
         if against.differences:
             told = "; ".join(difference.text for difference in against.differences)
-            yield f"  {against.name} less {comparison.models[0].name}: {told}"
-        yield from (f"  {text}" for text in against.says)
+            less = f"{against.name} less {comparison.models[0].name}: {told}"
+            yield paragraph(less, width, "  ", "    ")
+        for text in against.says:
+            yield paragraph(text, width, "  ", "  ")
     if comparison.distances is not None:
-        yield from _far(comparison.distances)
+        yield from _far(comparison.distances, width)
     yield ""
     for model in comparison.models:
-        yield f"{model.name}: {model.headline}. {model.verdict}"
+        yield paragraph(f"{model.name}: {model.headline}. {model.verdict}", width, "", "  ")
 
 
-def _far(distances: Distances) -> Iterator[str]:
+def _far(distances: Distances, width: int) -> Iterator[str]:
     yield ""
-    yield f"correlation of distances over {distances.pairs} pairs of samples"
+    yield drawn(f"correlation of distances over {distances.pairs} pairs of samples", "bold")
     for kind in KINDS:
         if kind in distances.correlations:
-            yield from aligned(distance_rows(distances, kind))
-    yield f"  {distances.says}"
+            yield from table(distance_rows(distances, kind), width, indent="  ")
+    yield paragraph(distances.says, width, "  ", "  ")
 
 
 def _pair_rows(against: Against) -> list[list[str]]:

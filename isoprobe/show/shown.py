@@ -7,7 +7,7 @@ heard of is shown like a built-in one. Imports no torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,8 +18,8 @@ from isoprobe.contracts import DEFAULT_ANALYSES, FORMS
 if TYPE_CHECKING:
     from isoprobe.contracts import Variable
 
-#: the table of latents that everyone knows, in order: variable and its width in a terminal. Other
-#: columns follow it
+#: the table of latents that everyone knows, in order: variable and the most letters of a value.
+#: Other columns follow it
 TABLE = {
     "overview/kl_mean": 6,
     "importance/exact": 12,
@@ -187,21 +187,6 @@ def said(value: Any, form: str = "", dash: str = "-") -> str:
     form = ".3g" if not form or form.endswith("d") or "|" in form else form
     sign = "+" if form.startswith("+") else ""
     return format(value, f"{sign}z{form.removeprefix(sign)}")  # z: no minus before a zero
-
-
-def aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of a table of words: the first column to the left, the others to the right.
-
-    Args:
-        table: rows of as many cells each.
-
-    Yields:
-        A line for each row.
-    """
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    for row in table:
-        first, *rest = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join([row[0].ljust(len(first)), *rest]).rstrip()
 
 
 def _all(result: Readable, kind: str, dims: tuple[str, ...]) -> list[Shown]:

@@ -7,7 +7,6 @@ stored file and a fresh run give the same text. Imports no torch.
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isoprobe.contracts import DEFAULT_ANALYSES
-from isoprobe.show import anomalies
+from isoprobe.show import anomalies, terminal
 from isoprobe.show.shown import (
     COLLAPSED,
     TABLE,
@@ -30,16 +29,18 @@ from isoprobe.show.shown import (
 from isoprobe.show.voice import known_beta, voice
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from isoprobe.show.shown import Readable
     from isoprobe.show.voice import Voice
 
-_COLOURS = {"active": "green", "mixed": "yellow", "collapsed": "bright_black"}
+_COLOURS = {"active": "green", "mixed": "yellow", "collapsed": "dim"}
 _LEVELS = {"good": "green", "care": "yellow", "bad": "red"}
 MAX_ROWS = 40
 #: of the JSON, see the page on the result file; raised when a name goes or changes its meaning
 SCHEMA = 1
-#: columns of the terminal below which nothing is narrowed any more, and the shortest bar
-_NARROWEST, _SHORTEST = 40, 6
+#: letters of the shortest bar
+_SHORTEST = 6
 #: analyses that are spoken of in lines of their own; each other one gets a block
 _SPOKEN = {"overview", anomalies.GROUP, *DEFAULT_ANALYSES}
 
@@ -165,7 +166,7 @@ def latent_table(result: Readable) -> dict[str, list[Any]]:
 class _Text:
     def __init__(self, result: Readable, width: int, *, unicode: bool) -> None:
         self.result = result
-        self.width = max(width, _NARROWEST)
+        self.width = max(width, terminal.NARROWEST)
         self.full, self.empty = ("█", "·") if unicode else ("#", ".")
         self.columns, self.tiles = columns(result), tiles(result)
         self.cells = {one.place: one.words for one in self.columns}
@@ -201,9 +202,7 @@ class _Text:
         if found is not None:
             yield ""
             yield click.style("Anomaly scores", bold=True)
-            for line in anomalies.lines(found):
-                fits = len(line) <= self.width
-                yield line if fits else self._wrapped(line.strip(), "  ", "    ")
+            yield from anomalies.lines(found, self.width)
         yield from self._paragraph("What it means", [judged.meaning])
         yield from self._paragraph("What to distrust", judged.doubts)
         yield from self._paragraph("Taken as given", [str(n) for n in attrs.get("notes", ())])
@@ -213,15 +212,12 @@ class _Text:
 
     def _table(self) -> Iterator[str]:
         known = [one for one in self.columns if one.place in TABLE]
-        while len(known) > 1 and 6 + sum(TABLE[one.place] for one in known) > self.width:
-            known.pop()  # --json has them all
-        bar = min(30, self.width - 8 - sum(TABLE[one.place] for one in known))
-        bar = bar if bar >= _SHORTEST else 0
-        heading = "".join(self._cell(one, one.label, bar, "") for one in known)
-        yield click.style(f"latent{heading}".rstrip(), bold=True)
-        for j in self.rows:
-            cells = (self._cell(one, self._word(one, j), bar, j) for one in known)
-            yield f"{j:>6}{''.join(cells)}".rstrip()
+        rows = [["latent", *(one.label for one in known)]]
+        rows += [[str(j), *(self._word(one, j) for one in known)] for j in self.rows]
+        # --json has those that are left out
+        while len(known) > 1 and terminal.measured(rows) > self.width:
+            known, rows = known[:-1], [row[:-1] for row in rows]
+        yield from terminal.table(self._coloured(known, rows), left=self._names(known))
         yield from self._left_out()
         if self.unknown:
             yield self._wrapped(
@@ -231,27 +227,33 @@ class _Text:
                 "       ",
             )
 
+    def _coloured(self, known: list[Shown], rows: list[list[str]]) -> list[list[str | Text]]:
+        """The table with colours for words, and bars beside shares where there is room."""
+        room = min(30, self.width - terminal.measured(rows) - 1)
+        table: list[list[str | Text]] = [[*row] for row in rows]
+        for place, one in enumerate(known, start=1):
+            for row, j in zip(table[1:], self.rows, strict=True):
+                if not one.numeric:
+                    row[place] = terminal.words(str(row[place]), _COLOURS.get(str(row[place]), ""))
+                elif one.place == "importance/share" and room >= _SHORTEST:
+                    row[place] = self._bar(str(row[place]), one.values[j] or 0.0, room)
+            if one.place == "importance/share" and room >= _SHORTEST:
+                table[0][place] = f"{one.label}{' ' * (room + 1)}"
+        return table
+
+    def _names(self, known: list[Shown]) -> list[int]:
+        return [place for place, one in enumerate(known, start=1) if not one.numeric]
+
     def _word(self, shown: Shown, latent: int) -> str:
         """A cell of the known table; n.d. for an importance above the variance of the data."""
         if shown.place == "importance/exact" and latent in self.unknown:
             return "n.d."
         return _fitted(shown, latent)
 
-    def _cell(self, shown: Shown, text: str, bar: int, latent: int | str) -> str:
-        """One cell, or heading where there is no latent; shares have a bar behind them."""
-        width = TABLE[shown.place]
-        if not shown.numeric:
-            padded = f"{text:<{width - 1}}"
-            return " " + (padded if latent == "" else click.style(padded, fg=_COLOURS.get(text)))
-        cell = f" {text:>{width - 1}}"
-        if shown.place == "importance/share" and bar:
-            drawn = " " * bar if latent == "" else self._bar(shown.values[int(latent)] or 0.0, bar)
-            cell += f" {drawn}"
-        return cell
-
-    def _bar(self, share: float, width: int) -> str:
+    def _bar(self, word: str, share: float, width: int) -> Text:
         filled = round(min(max(share, 0.0), 1.0) * width)
-        return click.style(self.full * filled + self.empty * (width - filled), fg="cyan")
+        bar = self.full * filled + self.empty * (width - filled)
+        return terminal.words(f"{word} ").append(bar, "cyan")
 
     def _left_out(self) -> Iterator[str]:
         collapsed = [j for j in range(self.latents) if self.states[j] == COLLAPSED]
@@ -286,19 +288,10 @@ class _Text:
 
     def _extra(self, extra: list[Shown]) -> Iterator[str]:
         """Yield columns of an analysis as tables, each as many as the terminal is wide."""
-        while extra:
-            widths = {one.name: max(len(one.title), 9) + 2 for one in extra}
-            fitting = [
-                one
-                for place, one in enumerate(extra)
-                if 6 + sum(widths[other.name] for other in extra[: place + 1]) <= self.width
-            ]
-            extra = extra[len(fitting) :]
-            heading = "".join(f"{one.title:>{widths[one.name]}}" for one in fitting)
-            yield click.style(f"latent{heading}", bold=True)
-            for j in self.rows:
-                cells = (f"{said(c.values[j], c.form):>{widths[c.name]}}" for c in fitting)
-                yield f"{j:>6}{''.join(cells)}"
+        if extra:
+            rows = [["latent", *(one.title for one in extra)]]
+            rows += [[str(j), *(said(c.values[j], c.form) for c in extra)] for j in self.rows]
+            yield from terminal.table(rows, self.width, left=self._names(extra))
 
     def _paragraph(self, title: str, texts: Sequence[str]) -> Iterator[str]:
         if not texts:
@@ -309,11 +302,7 @@ class _Text:
             yield self._wrapped(text, "  ", "  ")
 
     def _wrapped(self, text: str, first: str, rest: str) -> str:
-        """Wrap a text; a name that is longer than the line stays whole."""
-        return textwrap.fill(
-            text, self.width, initial_indent=first, subsequent_indent=rest,
-            break_long_words=False, break_on_hyphens=False,
-        )  # fmt: skip
+        return terminal.paragraph(text, self.width, first, rest)
 
 
 def _fitted(shown: Shown, latent: int) -> str:

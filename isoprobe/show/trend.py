@@ -20,8 +20,9 @@ from isoprobe.errors import FileError, ResultError
 from isoprobe.files.documents import parse_json
 from isoprobe.results.reader import Result, readable
 from isoprobe.results.sweep import Outcome, axis, read_table, stem, steps_in_name
+from isoprobe.show import terminal
 from isoprobe.show.matching import match
-from isoprobe.show.shown import aligned, column, number, plain, said
+from isoprobe.show.shown import column, number, plain, said
 from isoprobe.show.voice import known_beta, voice
 
 if TYPE_CHECKING:
@@ -194,9 +195,9 @@ class Trend:
         """Return plain values."""
         return asdict(self)
 
-    def to_text(self) -> str:
-        """Return tables for a terminal."""
-        return "\n".join(_text(self))
+    def to_text(self, width: int = 80) -> str:
+        """Return tables for a terminal, of as many columns."""
+        return "\n".join(_text(self, width))
 
 
 def trend_of(folder: Path) -> Trend:
@@ -394,6 +395,10 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
 )
 
 
+#: titles of columns that hold words
+_WORDS = ("verdict", "checkpoint")
+
+
 def cells(found: Point) -> list[str]:
     """Return a point as words, a cell for each of :data:`COLUMNS`."""
     return [said(getattr(found, name), form) for name, _, form in COLUMNS]
@@ -419,15 +424,18 @@ def table(trend: Trend) -> list[list[str]]:
     return [heading, *rows]
 
 
-def _text(trend: Trend) -> Iterator[str]:
+def _text(trend: Trend, width: int) -> Iterator[str]:
     if trend.points:
-        yield from aligned(table(trend))
+        rows = table(trend)
+        named = [place for place, title in enumerate(rows[0]) if title in _WORDS]
+        yield from terminal.table(rows, width, left=named)
     if trend.failures:
         yield ""
         yield f"{len(trend.failures)} failed"
-        yield from (f"  {failure.model}: {failure.error}" for failure in trend.failures)
+        for failure in trend.failures:
+            yield terminal.paragraph(f"{failure.model}: {failure.error}", width, "  ", "    ")
     for note in trend.notes:
-        yield f"note: {note}"
+        yield terminal.paragraph(f"note: {note}", width, "", "  ")
 
 
 def span(values: Sequence[float | None]) -> float:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 import pytest
+from rich.cells import cell_len
 
 from isoprobe.cli import main
 from isoprobe.cli.analyze import FAILED, FAILING
 from isoprobe.cli.doors import shown
 from isoprobe.cli.group import cli, versions
 from isoprobe.errors import OptionError
+from isoprobe.show.compare import compare
 from isoprobe.show.summary import SCHEMA, to_json, to_text
 from isoprobe.show.tables import write_latents
+from isoprobe.show.terminal import table
 from tests.made import ORDER, VARIANCES, made_result
 
 DIGITS = str(Path(__file__).parents[2] / "examples" / "digits.safetensors")
@@ -59,6 +63,40 @@ def test_a_summary_fits_and_breaks_no_name(width: int) -> None:
         text = click.unstyle(to_text(result, width))
     assert name in text
     assert max(len(line) for line in text.splitlines() if name not in line) <= width
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_comparison_fits_breaks_no_name_and_keeps_its_columns(width: int) -> None:
+    names = [f"a-model-with-hyphens-in-its-name-{k}" for k in range(4)]
+    with ExitStack() as stack:
+        results = [stack.enter_context(made_result(None)) for _ in names]
+        text = compare(results, names).to_text(width)
+    lines = click.unstyle(text).splitlines()
+    assert max(map(len, lines)) <= width
+    for name in names:
+        assert any(name in line for line in lines)
+    (block, *_) = "\n".join(lines).split("\n\n")
+    assert len({len(line) for line in block.splitlines()[1:]}) == 1  # numbers end in one column
+
+
+def test_a_table_too_wide_goes_on_below_itself() -> None:
+    rows = [["name", "first", "second"], ["one", "11", "22"], ["two", "3" * 30, "4" * 30]]
+    text = list(map(click.unstyle, table(rows, 50)))
+    assert [line.split() for line in text if line] == [
+        *(row[:2] for row in rows),
+        *([row[0], row[2]] for row in rows),
+    ]
+    assert len(list(table(rows))) == 3
+
+
+def test_letters_that_take_two_columns_keep_a_table_aligned() -> None:
+    one, other = map(click.unstyle, list(table([["潜在変数", "1"], ["z", "1"]], heading=False)))
+    assert cell_len(one) == cell_len(other)
+
+
+def test_nothing_in_a_cell_is_markup() -> None:
+    (line,) = table([["[bold]x[/bold]", ":smile:"]], heading=False)
+    assert line.split() == ["[bold]x[/bold]", ":smile:"]
 
 
 def test_what_is_dim_is_no_escape() -> None:

@@ -188,7 +188,7 @@ scale = "fc22"
 form = "logvar"
 [loss]
 metric = "bce"
-kl_weight = 1.0
+beta = 1.0
 """
 SNIPPETS = st.one_of(
     st.text(max_size=8),

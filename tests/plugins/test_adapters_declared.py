@@ -65,7 +65,7 @@ form = "logstd"
 metric = "sse"
 reduction = "mean"
 factor = 0.5
-kl_weight = 0.01
+beta = 0.01
 kl_reduction = "mean"
 """
 
@@ -212,7 +212,7 @@ def test_declared_facts_are_in_summed_units(tmp_path, model):
     assert vae.facts.dataset == "digits.npz:x"
     assert vae.condition == "label 3"
     assert vae.facts.input_range == (0.0, 1.0)
-    assert Declared().describe(Source(path))["loss"]["kl_weight"] == 0.01
+    assert Declared().describe(Source(path))["loss"]["beta"] == 0.01
 
 
 def test_a_prefix_selects_and_ignore_leaves_out(tmp_path, model):
@@ -267,10 +267,10 @@ def test_a_missing_declaration_names_the_way_out(tmp_path, model):
 @pytest.mark.parametrize(
     ("loss", "beta"),
     [
-        ({"kl_weight": 2.0}, 2.0),
-        ({"kl_weight": 2.0, "factor": 0.5}, 4.0),
-        ({"kl_weight": 2.0, "reduction": "mean"}, 12.0),
-        ({"kl_weight": 2.0, "kl_reduction": "mean"}, 1.0),
+        ({"beta": 2.0}, 2.0),
+        ({"beta": 2.0, "factor": 0.5}, 4.0),
+        ({"beta": 2.0, "reduction": "mean"}, 12.0),
+        ({"beta": 2.0, "kl_reduction": "mean"}, 1.0),
         ({}, None),
     ],
 )
@@ -282,7 +282,17 @@ def test_beta_follows_from_the_loss_as_written(loss, beta):
         "loss": {"metric": "sse", **loss},
     }
     declaration = parse_declaration(fields, "test")
-    assert declaration.loss.beta(6, 2) == beta
+    assert declaration.loss.summed_beta(6, 2) == beta
+
+
+def test_a_declaration_of_old_is_read_and_its_author_told():
+    fields = {"input_shape": [6], "encoder": [], "decoder": []}
+    with pytest.warns(FutureWarning, match="old.toml: kl_weight is beta now"):
+        old = parse_declaration(fields | {"loss": {"metric": "sse", "kl_weight": 2.0}}, "old.toml")
+    assert old == parse_declaration(fields | {"loss": {"metric": "sse", "beta": 2.0}}, "new.toml")
+    with pytest.raises(CheckpointError, match="kl_weight"):
+        both = {"metric": "sse", "kl_weight": 2.0, "beta": 1.0}
+        parse_declaration(fields | {"loss": both}, "both.toml")
 
 
 # --------------------------------------------------------------------------- presets

@@ -15,7 +15,7 @@ ANSWERS = json.loads(FILES.with_name("layouts.json").read_text())
 TAIL = """output = "sigmoid"
 [loss]
 metric = "bce"
-kl_weight = 1.0
+beta = 1.0
 [head]
 mean = "{mean}"
 scale = "{scale}"

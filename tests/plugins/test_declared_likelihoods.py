@@ -23,7 +23,7 @@ mean = "{mean}"
 scale = "{scale}"
 [loss]
 metric = "{metric}"
-kl_weight = 1.0
+beta = 1.0
 [likelihood]
 metric = "{metric}"
 parameters = {parameters}
@@ -41,7 +41,7 @@ words = "library size"
 infer = "sum"
 [loss]
 metric = "METRIC"
-kl_weight = 1.0
+beta = 1.0
 [likelihood]
 metric = "METRIC"
 """

@@ -15,6 +15,7 @@ from isoprobe.cli.options import WithFunction
 from isoprobe.data.files import split_spec
 from isoprobe.hookspecs import hookimpl
 from isoprobe.results.whole import check_place, replacing
+from isoprobe.show.terminal import paragraph, table, width
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -189,11 +190,11 @@ def declaration(reading: Reading) -> str:
     """Return a reading as a declaration to start from."""
     from isoprobe_plugins.doctor.toml import to_toml
 
-    loss = {"metric": reading.metric, "kl_weight": float(f"{reading.beta:.3g}")}
+    loss = {"metric": reading.metric, "beta": float(f"{reading.beta:.3g}")}
     bounds = {"input_range": [0, 1]} if reading.output == "sigmoid" else {}
     note = (
         f"# Found by isoprobe doctor: explains {reading.explained:.1%} of the variance, residual "
-        f"{reading.residual:.3f}.\n# kl_weight was recovered under {reading.metric}; the metric "
+        f"{reading.residual:.3f}.\n# beta was recovered under {reading.metric}; the metric "
         "itself cannot be told from the weights.\n"
     )
     return note + to_toml({**reading.fields, **bounds, "loss": loss})
@@ -208,22 +209,23 @@ def _row(reading: Reading) -> dict[str, Any]:
 
 
 def _table(readings: list[Reading], rows: int = 8) -> str:
-    lines = [
-        f"{'layout':<23} {'scale':<18} {'encoder':<16} {'decoder':<16} {'output':<8} "
-        f"{'explained':>9} {'KL':>7} {'beta':>8} {'residual':>8}"
+    cells = [
+        ["layout", "scale", "encoder", "decoder", "output", "explained", "KL", "beta", "residual"]
     ]
-    lines += [
-        f"{r.layout:<23} {r.form:<18} {r.encoder:<16} {r.decoder:<16} {r.output:<8} "
-        f"{r.explained:>9.1%} {r.kl:>7.2f} {r.beta:>8.3g} {r.residual:>8.3f}"
+    cells += [
+        [r.layout, r.form, r.encoder, r.decoder, r.output, f"{r.explained:.1%}", f"{r.kl:.2f}",
+         f"{r.beta:.3g}", f"{r.residual:.3f}"]
         for r in readings[:rows]
-    ]
+    ]  # fmt: skip
+    lines = list(table(cells, width(), left=range(5)))
     best = readings[0]
-    lines.append(
-        f"\nThe first explains the data best; beta and residual are under {best.metric}. "
+    said = [
+        f"The first explains the data best; beta and residual are under {best.metric}. "
         "The metric itself cannot be told from the weights: compare beta with what you know."
-    )
+    ]
     if best.explained <= 0:
-        lines.append("None is better than the mean of the data: do not trust any of them.")
+        said.append("None is better than the mean of the data: do not trust any of them.")
+    lines += ["", *(paragraph(one, width()) for one in said)]
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ import click
 from isoprobe.cli import options as shared
 from isoprobe.cli import types
 from isoprobe.hookspecs import hookimpl
+from isoprobe.show.terminal import drawn, paragraph, table, width
 
 if TYPE_CHECKING:
     from isoprobe.contracts import VAE, Metric
@@ -148,13 +149,17 @@ def _text(document: dict[str, Any]) -> str:
 
     beta = document["beta"]
     known = "beta unknown" if beta is None else f"beta {beta:.4g}"
+    said = (
+        f"read by {document['adapter']}; decoder alone, metric {document['metric']}, {known}; "
+        f"{document['samples']:,} samples of the prior"
+    )
+    cells = [["latent", "importance", f"share{' ' * (_BAR + 1)}", *(["bits"] if beta else [])]]
+    cells += [_row(row) for row in document["latents"]]
     lines = [
-        click.style(document["model"], bold=True),
-        f"  read by {document['adapter']}; decoder alone, metric {document['metric']}, {known}; "
-        f"{document['samples']:,} samples of the prior",
+        drawn(document["model"], "bold"),
+        paragraph(said, width(), "  ", "  "),
         "",
-        click.style("latent  importance   share" + (" " * 15 + "bits" if beta else ""), bold=True),
-        *(_line(row) for row in document["latents"]),
+        *table(cells, width(), left=()),
         "",
     ]
     if beta is not None:
@@ -167,17 +172,20 @@ def _text(document: dict[str, Any]) -> str:
             + ("" if gap is None else f", Hadamard gap {gap:.3f} (0 when orthogonal)")
         )
     of = "beta/2 + E[g_jj]" if beta is not None else "E[g_jj]; beta/2 more for each used latent"
-    lines += [f"importance is {of}, with sigma at its optimum", f"not to be had: {MISSING}"]
+    lines += [
+        paragraph(f"importance is {of}, with sigma at its optimum", width(), "", "  "),
+        paragraph(f"not to be had: {MISSING}", width(), "", "  "),
+    ]
     return "\n".join(lines)
 
 
-def _line(row: dict[str, Any]) -> str:
+def _row(row: dict[str, Any]) -> list[str]:
     from isoprobe.theory.formulas import bits
 
     filled = round(_BAR * row["share"])
     bar = "#" * filled + "." * (_BAR - filled)
-    coded = "" if row["rate"] is None else f" {bits(row['rate']):6.2f}"
-    return f"{row['index']:>6}  {row['importance']:>10.4g}  {row['share']:>6.1%} {bar}{coded}"
+    coded = [] if row["rate"] is None else [f"{bits(row['rate']):.2f}"]
+    return [str(row["index"]), f"{row['importance']:.4g}", f"{row['share']:.1%} {bar}", *coded]
 
 
 @hookimpl

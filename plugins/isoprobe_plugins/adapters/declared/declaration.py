@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,32 +21,35 @@ from isoprobe_plugins.architectures.priors import TENSORS
 if TYPE_CHECKING:
     from torch import Tensor
 
+#: name of beta in declarations of 0.1
+_FORMER_BETA = "kl_weight"
+
 
 class Loss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The training loss as the training code wrote it, from which beta follows.
 
-    L = factor * reduction_over_inputs D + kl_weight * reduction_over_latents KL.
+    L = factor * reduction_over_inputs D + beta * reduction_over_latents KL.
 
     Attributes:
         metric: metric spec of D.
-        kl_weight: as the training code has it; None when no single number weighs the KL.
+        beta: as the training code has it; None when no single number weighs the KL.
         factor: what the code multiplies D by, such as 0.5.
         reduction: ``sum`` or ``mean`` over the input dimensions of one sample.
         kl_reduction: ``sum`` or ``mean`` over the latents of one sample.
     """
 
     metric: str
-    kl_weight: float | None = None
+    beta: float | None = None
     factor: float = 1.0
     reduction: Literal["sum", "mean"] = "sum"
     kl_reduction: Literal["sum", "mean"] = "sum"
 
-    def beta(self, input_size: int, latent_size: int) -> float | None:
+    def summed_beta(self, input_size: int, latent_size: int) -> float | None:
         """Return the KL weight once D and KL are sums; None when unknown."""
-        if self.kl_weight is None:
+        if self.beta is None:
             return None
         scale = self.factor / (input_size if self.reduction == "mean" else 1)
-        return self.kl_weight / (latent_size if self.kl_reduction == "mean" else 1) / scale
+        return self.beta / (latent_size if self.kl_reduction == "mean" else 1) / scale
 
 
 class HeadDeclaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -299,7 +303,7 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         size = 1
         for length in self.input_shape:
             size *= length
-        beta = None if self.loss is None else self.loss.beta(size, config.latent_size)
+        beta = None if self.loss is None else self.loss.summed_beta(size, config.latent_size)
         ranges = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
         return Facts(
             input_range=self.input_range,
@@ -363,6 +367,19 @@ def parse_declaration(fields: Mapping[str, Any], where: str) -> Declaration:
         CheckpointError: naming the field.
     """
     try:
-        return msgspec.convert(dict(fields), Declaration)
+        return msgspec.convert(_renamed(fields, where), Declaration)
     except (msgspec.ValidationError, RecursionError) as error:
         raise CheckpointError(f"{where}: {error}") from error
+
+
+def _renamed(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The fields, with ``loss.beta`` where a declaration of 0.1 has ``loss.kl_weight``."""
+    loss = fields.get("loss")
+    if not isinstance(loss, Mapping) or _FORMER_BETA not in loss or "beta" in loss:
+        return dict(fields)
+    # of a kind that Python shows: whoever reads this wrote the file
+    warnings.warn(
+        f"{where}: {_FORMER_BETA} is beta now; rename it in [loss]", FutureWarning, stacklevel=3
+    )
+    kept = {name: value for name, value in loss.items() if name != _FORMER_BETA}
+    return {**fields, "loss": {**kept, "beta": loss[_FORMER_BETA]}}

@@ -83,7 +83,7 @@ def _tutorial(state: State, beta: float) -> Declaration:
             "head": {"mean": "fc21", "scale": "fc22", "form": "logvar"},
             "decoder": [{"linear": "fc3"}, "relu", {"linear": "fc4"}],
             "output": "sigmoid",
-            "loss": {"metric": "bce", "kl_weight": beta},
+            "loss": {"metric": "bce", "beta": beta},
         },
         "tutorial-mlp",
     )

@@ -156,7 +156,7 @@ def _loss(config: PythaeConfig) -> dict[str, Any]:
         "mse": {"metric": "sse", "factor": 0.5},
         "bce": {"metric": "bce"},
     }
-    return {**kinds[config.reconstruction_loss or "bce"], "kl_weight": weight}
+    return {**kinds[config.reconstruction_loss or "bce"], "beta": weight}
 
 
 @hookimpl

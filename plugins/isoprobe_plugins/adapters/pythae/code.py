@@ -71,6 +71,6 @@ def load_by_code(
     vae = vae_from_object(_Networks(model), settings, str(source.path), source, adapter=adapter)
     if loss is None:
         return vae
-    beta = loss.beta(vae.input_size, latent_size)
+    beta = loss.summed_beta(vae.input_size, latent_size)
     said_by = None if beta is None else f"{source.path}: model_config.json"
     return vae.with_facts(metric=loss.metric, beta=beta, beta_source=said_by)
