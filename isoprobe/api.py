@@ -54,6 +54,7 @@ def analyze(
     pairs: int = 2,
     expectation: str = "gaussian",
     seed: int = 0,
+    no_rows: bool = False,
     resize: int | tuple[int, int] | None = None,
     scale: tuple[float, float] | None = None,
     condition: Any = None,
@@ -100,6 +101,8 @@ def analyze(
         expectation: how E_z D is taken: ``gaussian`` draws, or ``two-point``, mu + sigma and
             mu - sigma (A.6).
         seed: of everything random.
+        no_rows: leave single rows out of the result and its report: no columns of samples, no
+            pictures of rows or their ids; no folders and no command line either.
         resize: images to this height and width.
         scale: data values that stand for the ends of the model's input range.
         condition: what a conditional model is told of each row: a spec or rows, as many as there

@@ -857,6 +857,9 @@ class Analysis(abc.ABC):
     needs: frozenset[str]
     #: analyses whose results this one reads; they are run too
     after: ClassVar[tuple[str, ...]] = ()
+    #: variables of the result that show single rows of the data: pictures of them, their codes or
+    #: their numbers. ``--no-rows`` leaves these out
+    of_rows: ClassVar[frozenset[str]] = frozenset()
     #: samples that ``--samples auto`` begins with, for what is said of single rows
     least_samples: int = 0
     #: why nothing is said under a prior other than N(0, I); empty where something is

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from isoprobe.cli import options as shared
+from isoprobe.cli import types
 from isoprobe.cli.group import COMMAND_LINE
 from isoprobe.contracts import DEFAULT_ANALYSES
 from isoprobe.errors import OptionError, ResultError
@@ -36,7 +37,7 @@ ORDER = (
     *("allow_random", "samples", "tolerance", "against"),
     *("batch_size", "resize", "scale", "condition", "device", "dtype"),
     *("pullback", "pairs"),
-    *("expectation", "memory", "threads", "seed"),
+    *("expectation", "memory", "threads", "seed", "no_rows"),
 )
 
 
@@ -84,6 +85,12 @@ ORDER = (
     type=click.Choice(tuple(FAILING)),
     help="End with exit code 3 where the verdict is that, or worse.",
 )
+@click.option(
+    "--image-shape",
+    metavar="HxW",
+    callback=types.image_shape,
+    help="With --report: draw flat inputs as pictures of this shape, as 28x28 or 3x32x32.",
+)
 @shared.as_json
 def analyze(
     *,
@@ -99,6 +106,7 @@ def analyze(
     class_arguments: tuple[str, ...],
     out: str | None,
     fail_on: str | None,
+    image_shape: tuple[int, ...] | None,
     **settings: Any,
 ) -> None:
     """Analyse the latent space of a checkpoint, in one pass over the data.
@@ -111,7 +119,7 @@ def analyze(
 
     Raises:
         OptionError: for a report of a shard.
-        UsageError: for a folder where a file is needed.
+        UsageError: for a folder where a file is needed, or a picture's shape without a report.
     """
     from isoprobe.data.files import split_spec
     from isoprobe.registry.specs import options_paths, parse_options
@@ -131,7 +139,10 @@ def analyze(
         )
         return
     inputs = (*model, split_spec(settings["data"] or "")[0], *options_paths(options))
-    if len(model) > 1 or (out or "").endswith("/"):
+    sweeping = len(model) > 1 or (out or "").endswith("/")
+    if image_shape is not None and (report is None or sweeping):
+        raise click.UsageError("--image-shape goes with --report F.html of one checkpoint.")
+    if sweeping:
         if shard is not None:
             raise OptionError("--shard is for one checkpoint; give the shards one command each")
         _sweep(model, settings, cluster, report=report, inputs=inputs, as_json=as_json)
@@ -158,6 +169,7 @@ def analyze(
             if report is not None:
                 from isoprobe.show import report as pages
 
+                result.image_shape = image_shape
                 pages.write(pages.render(result), report, overwrite=settings["overwrite"])
             shared.show(result, as_json=as_json)
             level = voice(result).level

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from isoprobe.testing import Law
 
 
+#: kinds of plugin that have laws
+CHECKED = ("metric", "analysis", "adapter", "data-source", "architecture")
+
+
 @shared.command(
     "Hold a plugin to the laws of its kind.",
     "isoprobe check metric.bce",
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     "isoprobe check data-source.arrays --data images.npy",
     'isoprobe check architecture.linear --config \'{"input_shape": [6], "latent_size": 2}\'',
 )
-@click.argument("plugin", metavar="KIND.NAME[:k=v,...]")
+@click.argument("plugin", metavar="KIND.NAME[:k=v,...]", type=types.PluginName(*CHECKED))
 @click.option(
     "--shape",
     "shapes",

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from isoprobe.cli import options as shared
+from isoprobe.cli import types
 from isoprobe.show.terminal import width
 
 
@@ -22,9 +23,20 @@ from isoprobe.show.terminal import width
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @shared.written("--html", metavar="F.html", help="Write a page as well.")
 @shared.overwriting("page")
+@click.option(
+    "--image-shape",
+    metavar="HxW",
+    callback=types.image_shape,
+    help="With --html: draw flat inputs as pictures of this shape, as 28x28 or 3x32x32.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Write JSON instead of tables.")
 def compare(
-    *, results: tuple[Path, ...], html: Path | None, overwrite: bool, as_json: bool
+    *,
+    results: tuple[Path, ...],
+    html: Path | None,
+    overwrite: bool,
+    image_shape: tuple[int, ...] | None,
+    as_json: bool,
 ) -> None:
     """Compare several results with the first one.
 
@@ -36,8 +48,10 @@ def compare(
     shown as one training: a table and curves over its steps, latents matched through time.
 
     Raises:
-        UsageError: for fewer than two results.
+        UsageError: for fewer than two results, or a picture's shape without a page of them.
     """
+    if image_shape is not None and (html is None or len(results) == 1):
+        raise click.UsageError("--image-shape goes with --html F.html of several results.")
     if len(results) == 1 and (results[0].is_dir() or results[0].suffix == ".jsonl"):
         _training(results[0], html, overwrite=overwrite, as_json=as_json)
         return
@@ -51,6 +65,8 @@ def compare(
         stack.enter_context(readable(" and ".join(map(str, results))))
         compared = compare_results(opened)
         if html is not None:
+            for result in opened:
+                result.image_shape = image_shape
             from isoprobe.show.report import compared_page, write
 
             write(compared_page(opened, compared), html, overwrite=overwrite, inputs=results)

@@ -41,9 +41,12 @@ class _Shown:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self.quiet = False
 
     def write(self, text: str) -> int:
         """Write a text; one that begins a line anew, as progress bars do, may."""
+        if self.quiet:
+            return len(text)
         rest = text.lstrip("\r")
         begun = text[: len(text) - len(rest)]
         self._stream.write(begun + shown(rest))
@@ -56,6 +59,17 @@ class _Shown:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def quieten(stream: Any, *, quiet: bool = True) -> None:
+    """Let nothing through to a stream, or everything again.
+
+    Args:
+        stream: standard error while a command runs; another is left alone.
+        quiet: False once there is an error to be told.
+    """
+    if isinstance(stream, _Shown):
+        stream.quiet = quiet
 
 
 @contextmanager

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import platform
 import re
+import sys
+import time
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any
 
 import click
 
+from isoprobe.cli import doors, types
 from isoprobe.cli.examples import examples
 from isoprobe.files import meter
 from isoprobe.registry.lookup import installed
@@ -72,7 +76,10 @@ def _with_debug(command: click.Command) -> click.Command:
     """Give a command the options that all have, once, so that they stand after it."""
     if not any(parameter.name == "debug" for parameter in command.params):
         command.help = _SECTION.sub("", command.help or "")
-        command.params += [_debug_option(), _limit_option()]
+        for parameter in command.params:
+            for name in set(parameter.opts) & types.COMPLETED.keys():
+                parameter.type = types.COMPLETED[name]
+        command.params += [_quiet_option(), _verbose_option(), _debug_option(), _limit_option()]
     return command
 
 
@@ -84,6 +91,57 @@ def _debug_option() -> click.Option:
         callback=_note_debug,
         help="Show the traceback of an error.",
     )
+
+
+def _quiet_option() -> click.Option:
+    return click.Option(
+        ["-q", "--quiet"],
+        is_flag=True,
+        expose_value=False,
+        callback=_quieten,
+        help="Write nothing to stderr but errors.",
+    )
+
+
+def _verbose_option() -> click.Option:
+    return click.Option(
+        ["-v", "--verbose"],
+        is_flag=True,
+        expose_value=False,
+        callback=_log,
+        help="Say on stderr what is done, and when.",
+    )
+
+
+def _quieten(_: click.Context, __: click.Parameter, value: bool) -> bool:
+    if value:
+        doors.quieten(sys.stderr)
+    return value
+
+
+def _log(context: click.Context, _: click.Parameter, value: bool) -> bool:
+    """Show what the loggers of isoprobe and its plugins say, as long as the command runs."""
+    if value:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_Since())
+        log = logging.getLogger("isoprobe")
+        before = log.level
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        context.call_on_close(lambda: log.setLevel(before))
+        context.call_on_close(lambda: log.removeHandler(handler))
+    return value
+
+
+class _Since(logging.Formatter):
+    """A line of the log: seconds since the command began, and what is said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun = time.time()
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"[{record.created - self._begun:7.2f} s] {record.getMessage()}"
 
 
 def _limit_option() -> click.Option:

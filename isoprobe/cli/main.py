@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 from click.shell_completion import shell_complete
 
-from isoprobe.cli.doors import shown, shown_streams
+from isoprobe.cli.doors import quieten, shown, shown_streams
 from isoprobe.cli.group import COMMAND_LINE, DEBUG, cli
 from isoprobe.errors import IsoprobeError
 from isoprobe.files.meter import VARIABLE
@@ -53,11 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with _ended_by_signals():
                 return _run(given, meta)
         except click.ClickException as error:
+            quieten(sys.stderr, quiet=False)
             error.show()
             return error.exit_code
         except (IsoprobeError, OSError) as error:
             return _failed(error, debug=_debug(meta))
         except (KeyboardInterrupt, click.Abort) as error:
+            quieten(sys.stderr, quiet=False)
             with contextlib.suppress(OSError):  # a closed stderr, or a terminal that hung up
                 click.echo(_interrupted(given), err=True)
             return getattr(error, "code", INTERRUPTED)
@@ -121,6 +123,7 @@ def _debug(meta: dict[str, object]) -> bool:
 
 def _unforeseen(error: Exception, *, debug: bool) -> int:
     """Say that the fault is ours, and where; that of too little memory is the machine's."""
+    quieten(sys.stderr, quiet=False)
     if isinstance(error, MemoryError):
         reason = str(error) or "it takes more than this machine gives"
         return _failed(IsoprobeError(f"out of memory: {reason}"), debug=debug)
@@ -158,6 +161,7 @@ def _typed(arguments: Sequence[str]) -> str:
 
 
 def _failed(error: Exception, *, debug: bool) -> int:
+    quieten(sys.stderr, quiet=False)
     if isinstance(error, BrokenPipeError):
         # the reader has seen enough, as in `isoprobe plugins | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

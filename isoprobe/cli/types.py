@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
+from click.shell_completion import CompletionItem
 
 from isoprobe.files.meter import bytes_of
+from isoprobe.registry.lookup import installed
 
 #: no count, size or number of pixels is larger
 LARGEST = 1 << 48
@@ -20,6 +22,59 @@ _PIXELS = re.compile(r"([1-9]\d{0,5})(?:x([1-9]\d{0,5}))?")
 
 #: what torch and numpy take for a seed
 SEED = click.IntRange(0, 2**63 - 1)
+
+if TYPE_CHECKING:
+    _Text = click.ParamType[str]
+else:  # older releases of click have no types to fill in
+    _Text = click.ParamType
+
+
+class PluginName(_Text):
+    """A text that begins with the name of a plugin, which a shell completes.
+
+    Args:
+        kinds: of plugin; several are offered as ``KIND.NAME``, and one as ``NAME``.
+    """
+
+    name = "text"
+
+    def __init__(self, *kinds: str) -> None:
+        self.kinds = kinds
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return names that entry points declare, so that nothing is imported."""
+        beside = "+" if incomplete.startswith("+") else ""  # +NAME runs an analysis beside others
+        found = installed().declared()
+        names = [
+            beside + (name if len(self.kinds) == 1 else f"{kind}.{name}")
+            for kind in self.kinds
+            for name in found[kind]
+        ]
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+class Spec(_Text):
+    """The spec of a data set, most often a file, which a shell completes."""
+
+    name = "text"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Let the shell offer files."""
+        return [CompletionItem(incomplete, type="file")]
+
+
+#: what a shell offers for an option, whichever command has it
+COMPLETED = {
+    "--metric": PluginName("metric"),
+    "--analysis": PluginName("analysis"),
+    "--adapter": PluginName("adapter"),
+    "--data": Spec(),
+    "--against": Spec(),
+}
 
 
 def auto_or_positive(_: click.Context, __: click.Parameter, text: str | None) -> float | str | None:

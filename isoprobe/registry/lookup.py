@@ -84,6 +84,10 @@ class Registry:
         """Names of a kind, of all plugins that work."""
         return sorted({offer.name for offer in self._discovery.offers(kind)})
 
+    def declared(self) -> dict[str, list[str]]:
+        """Names that entry points declare, by kind; imports nothing."""
+        return {kind: self._discovery.names(kind) for kind in KINDS}
+
     def plugin(self, kind: str, name: str) -> Any:
         """The class (or click command) of that kind and name.
 

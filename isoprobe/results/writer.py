@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from isoprobe.contracts import Variable
 
 SAMPLES = "samples"
+#: folders at the beginning of an absolute path, of Unix or of Windows, in any text
+_FOLDERS = re.compile(r"(?<![\w.:)/\\])(?:[A-Za-z]:|~)?[/\\](?:[^/\\\"'\n]*[/\\])*(?=[^/\\\s])")
 
 
 class ResultWriter(Closing):
@@ -34,10 +37,15 @@ class ResultWriter(Closing):
         working: the folder, held.
         samples: length of dimension ``sample``.
         latent: length of dimension ``latent``.
+        keeps_rows: the result has a group of per-sample columns; otherwise they are there until
+            it is whole, in a file beside it.
     """
 
-    def __init__(self, working: Working, *, samples: int, latent: int) -> None:
+    def __init__(
+        self, working: Working, *, samples: int, latent: int, keeps_rows: bool = True
+    ) -> None:
         self.path = working.target
+        self.keeps_rows = keeps_rows
         self._working = working
         self._sizes = {"sample": samples, "latent": latent}
         self._columns: dict[str, Column] = {}
@@ -47,6 +55,10 @@ class ResultWriter(Closing):
         with explained(self.path):
             self._file = create(self._assembled)
             netcdf.write_scales(self._file, self._sizes)
+            self._rows = self._file
+            if not keeps_rows:
+                self._rows = create(working.folder / "rows.h5")
+                netcdf.write_scales(self._rows, self._sizes)
 
     @classmethod
     def open(
@@ -114,7 +126,7 @@ class ResultWriter(Closing):
         if self._done.get(name, 0) < stop:
             raise PluginError(_lacking(name, self._done.get(name, 0), stop))
         column = self._columns[name]
-        return column.given(self._file[SAMPLES][name][start:stop])
+        return column.given(self._rows[SAMPLES][name][start:stop])
 
     def _require_next(self, name: str, start: int) -> None:
         done = self._done.get(name, 0)
@@ -125,9 +137,9 @@ class ResultWriter(Closing):
 
     def _data(self, name: str, column: Column) -> Any:
         if name in self._done:
-            return self._file[SAMPLES][name]
+            return self._rows[SAMPLES][name]
         rows = self._sizes["sample"]
-        return netcdf.create_column(self._file, SAMPLES, name, column, rows)
+        return netcdf.create_column(self._rows, SAMPLES, name, column, rows)
 
     # ------------------------------------------------------------------ the end
 
@@ -163,10 +175,10 @@ class ResultWriter(Closing):
                 "format": FORMAT,
                 "format_version": FORMAT_VERSION,
                 "complete": True,
-                "comment": _pointing([SAMPLES, *self._groups] if self._done else [*self._groups]),
+                "comment": _pointing([SAMPLES] * (SAMPLES in self._file) + [*self._groups]),
             }
             netcdf.write_attributes(self._file, {**attrs, **ours})
-            self._file.close()
+            self._close()
         self._working.publish(self._assembled)
         return Result.open(self.path, temporary=self._working.temporary)
 
@@ -177,9 +189,15 @@ class ResultWriter(Closing):
 
     def _discard(self) -> None:
         try:
-            self._file.close()
+            self._close()
         finally:
             self._assembled.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        self._file.close()
+        if self._rows is not self._file:
+            self._rows.close()
+            (self._working.folder / "rows.h5").unlink(missing_ok=True)
 
     def leave(self, error: BaseException | None) -> None:
         """Close, whatever ends the block."""
@@ -203,3 +221,22 @@ def _lacking(name: str, start: int, stop: int) -> str:
         f"column '{name}' lacks rows between {start} and {stop}; an analysis must return it for"
         " every batch"
     )
+
+
+def without_places(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return root attributes that tell neither the command line nor a folder.
+
+    Args:
+        attrs: of a result.
+
+    Returns:
+        The same, ``command`` empty, of every path its last name alone, and ``rows_left_out``.
+    """
+    told = {name: _without_folders(value) for name, value in attrs.items()}
+    return {**told, "command": "", "rows_left_out": True}
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, str):
+        return _FOLDERS.sub("", value)
+    return [_without_folders(one) for one in value] if isinstance(value, list) else value

@@ -23,6 +23,7 @@ from isoprobe.probe.quantities import Probe, ProbeOptions
 from isoprobe.probe.told import joined
 from isoprobe.progress import bar, say
 from isoprobe.results.reader import readable
+from isoprobe.results.writer import without_places
 from isoprobe.run.against import GROUP, Second
 from isoprobe.run.announce import Trial, announcement, decoding_time, peak_memory
 from isoprobe.run.shards import Columns, planned
@@ -257,11 +258,15 @@ class Run:
         for step in gathered.steps:
             more = step.conclude(column, context)
             groups[step.name] = {**groups[step.name], **(more or {})}
-            writer.write_group(step.name, groups[step.name])
+            kept = groups[step.name].keys() - (step.of_rows if not writer.keeps_rows else ())
+            writer.write_group(
+                step.name, {name: v for name, v in groups[step.name].items() if name in kept}
+            )
         if self.against is not None:
             writer.write_group(GROUP, self._second(column, context.beta.value))
         notes = [*attrs.get("notes", ()), *gathered.notes]
-        return Result.of(writer.finish({**attrs, **beta_attributes(context.beta), "notes": notes}))
+        told = {**attrs, **beta_attributes(context.beta), "notes": notes}
+        return Result.of(writer.finish(told if writer.keeps_rows else without_places(told)))
 
     def _second(self, column: Callable[[str], np.ndarray], beta: float) -> Mapping[str, Variable]:
         if self.against is None:

@@ -6,6 +6,7 @@ enough differ in who makes which shard, and in nothing else.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
     from isoprobe.run.cluster import Cluster
     from isoprobe.run.processes import Process
     from isoprobe.run.settle import Job
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class _EndedError(Exception):
@@ -129,7 +133,8 @@ def run_shards(
                         if last:
                             return None
                         attrs = {**job.labels(command, out), **_shown(work.folder.settled)}
-                        with _writer(working, job) as writer:
+                        _LOG.info("concluding: %s", ", ".join(s.name for s in gathered.steps))
+                        with _writer(working, job, asked) as writer:
                             return job.run.conclude(writer, made, gathered, context, attrs)
     return None
 
@@ -235,7 +240,7 @@ def merge(
         gathered = job.run.fold(ordered, active, recorded(first, "notes", list))
         context = job.run.resolve(gathered)
         attrs = {**job.labels(command, out), **_shown(recorded(first, "settled"))}
-        writer = stack.enter_context(_writer(working, job))
+        writer = stack.enter_context(_writer(working, job, asked))
         return job.run.conclude(writer, ordered, gathered, context, attrs)
 
 
@@ -467,6 +472,7 @@ class _Work:
         found = job.run.resolve(gathered, DECIDING)
         largest = largest_error(found.results, passing.active, found.beta)
         wanted = enough.after(samples, largest)
+        _LOG.info("%d samples: %s is known to %.3g", samples, largest.what, largest.error)
         if wanted > samples:
             return wanted, None
         encoded, rate = self._encode(job, passing, gathered, enough, process)
@@ -539,6 +545,7 @@ class _Work:
             held = self.working.settle(passing.settled)
         torch.set_num_threads(held["threads"])
         self.folder.settled = held
+        _LOG.info("settled: %s", ", ".join(f"{name} {value}" for name, value in held.items()))
         return passing if held == passing.settled else Pass(job.run, held, passing.active)
 
     def _make(
@@ -566,6 +573,8 @@ class _Work:
                     passing.make(writer, record, advance, over)
                 else:
                     passing.encode(writer, encoded, record, advance, over)
+            done = "probed" if encoded is None else "encoded"
+            _LOG.info("samples %d to %d: %s", rows.start, rows.stop, done)
             if not self.working.folder.exists():
                 raise _EndedError
 
@@ -588,9 +597,9 @@ class _Work:
             raise
 
 
-def _writer(working: Working, job: Job) -> ResultWriter:
+def _writer(working: Working, job: Job, asked: Settings) -> ResultWriter:
     samples, latent = job.run.data.samples, job.run.vae.latent_size
-    return ResultWriter(working, samples=samples, latent=latent)
+    return ResultWriter(working, samples=samples, latent=latent, keeps_rows=not asked.no_rows)
 
 
 def _number(asked: Settings) -> int | None:

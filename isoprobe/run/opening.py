@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from isoprobe.registry.lookup import Registry
     from isoprobe.run.settings import Opening
 
+_LOG = logging.getLogger(__name__)
 _DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
@@ -106,6 +108,11 @@ def opened(model: Any, data: Any, settings: Opening) -> Iterator[Subject]:
             dataset = _rows_for(registry, found, data)
             stack.callback(dataset.close)
             vae = _read(registry, found, dataset, settings)
+        _LOG.info(
+            "model %s: read by %s, input %s, %d latents, %s on %s",
+            vae.name, vae.adapter, tuple(vae.input_shape), vae.latent_size, vae.dtype, vae.device,
+        )  # fmt: skip
+        _LOG.info("data %s: %d rows of %s", dataset.name, len(dataset), tuple(dataset.shape))
         vae, conditions = conditioned(registry, vae, settings.condition)
         if conditions is not None:
             stack.callback(conditions.close)

@@ -65,7 +65,10 @@ class Opening:
     """How model and data are opened and batched."""
 
     adapter: str | None = setting(
-        None, "Adapter. [default: the one that matches]", metavar="NAME", remembered=False
+        None,
+        "Adapter. [default: the one that matches]",
+        metavar="NAME",
+        remembered=False,
     )
     options: Mapping[str, str] | None = setting(
         None,
@@ -194,6 +197,11 @@ class Settings(Opening):
         recorded=True,
     )
     seed: int = setting(0, "Of all random draws.", least=0, typed="0", recorded=True)
+    no_rows: bool = setting(
+        False,
+        "Leave single rows out of result and report: no columns of samples, no pictures of rows or "
+        "their ids; no folders and no command line either.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,6 +84,7 @@ def provenance(attrs: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("data", attrs.get("data")),
         ("data fingerprint", attrs.get("data_fingerprint")),
         ("samples", attrs.get("samples")),
+        ("single rows", "left out (--no-rows)" if attrs.get("rows_left_out") else ""),
         ("analyses", ", ".join(map(str, attrs.get("analyses") or []))),
         ("derivatives", attrs.get("pullback")),
         ("antithetic pairs a sample", attrs.get("pairs")),

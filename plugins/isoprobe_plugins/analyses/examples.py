@@ -41,6 +41,11 @@ class Examples(Analysis):
 
     name = "examples"
     summary = "rows beside reconstructions, the worst, most and least likely ones; prior samples"
+    of_rows = frozenset(
+        f"{rows}{what}"
+        for rows in ("spread", "worst", "likely", "unlikely")
+        for what in ("", "_input", "_decoded", "_distortion", "_objective")
+    )
     needs = frozenset({"distortion", "kl"})
 
     def __init__(self, rows: int = 8) -> None:

@@ -34,6 +34,7 @@ class Geometry(Analysis):
     name = "geometry"
     standard_prior = "lengths hold beta / 2 times the curvature of N(0, I)"
     summary = "is y isometric at a distance: geodesics between samples, volume and condition"
+    of_rows = frozenset({"pair_rows", "paths", "pictured", "images_straight", "images_geodesic"})
     needs = frozenset({"mean", "std", "gram"})
     after = ("coordinates",)
 

@@ -34,6 +34,7 @@ class Truncation(Analysis):
 
     name = "truncation"
     summary = "distortion with only the k most important latents kept, measured and predicted"
+    of_rows = frozenset({"images", "originals", "pictured", "picture"})
     needs = frozenset({"mean"})
     after = ("importance",)
 
