@@ -695,6 +695,7 @@ class Figure:
         needs: variable without finite values of which there is nothing to draw, ``group/name``;
             per-sample columns are in the group ``samples``.
         size: width and height in inches.
+        rows: it reads per-sample columns, which a result made with ``--no-rows`` has not.
     """
 
     name: str
@@ -703,6 +704,7 @@ class Figure:
     caption: str
     needs: str
     size: tuple[float, float] = (5.0, 3.0)
+    rows: bool = False
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 SAMPLES = "samples"
 #: folders at the beginning of an absolute path, of Unix or of Windows, in any text
-_FOLDERS = re.compile(r"(?<![\w.:)/\\])(?:[A-Za-z]:|~)?[/\\](?:[^/\\\"'\n]*[/\\])*(?=[^/\\\s])")
+_FOLDERS = re.compile(
+    r"(?<![\w.:)/\\])(?:[A-Za-z]:|~)?[/\\](?:[^\s/\\\"'][^/\\\"'\n]*[/\\])*(?=[^/\\\s])"
+)
 
 
 class ResultWriter(Closing):

@@ -64,6 +64,8 @@ def differences(reference: Result, other: Result) -> tuple[Difference, ...]:
         A difference for each mean that both have.
     """
     both = (reference, other)
+    if not all("samples" in result for result in both):  # left out by --no-rows
+        return ()
     if not all(name in result["samples"] for result in both for name in _COLUMNS):
         return ()
     ours, theirs = (result.samples(names=list(_COLUMNS)) for result in both)

@@ -72,6 +72,9 @@ def match(reference: Result, other: Result) -> Matching:
                 f"{reference.path.name} and {other.path.name} differ in {name}: latents can be"
                 " matched on common samples only. Analyze both with the same --data and --samples"
             )
+    for result in (reference, other):
+        if "samples" not in result:
+            raise ResultError(f"{result.path.name} was made with --no-rows: it has no samples")
     both = (reference["samples"], other["samples"])
     column = "y" if all("y" in columns for columns in both) else "mean"
     ours, theirs = active_by_importance(reference), active_by_importance(other)

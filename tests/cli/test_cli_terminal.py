@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from rich.cells import cell_len
 
 from isoprobe.cli import main
@@ -127,3 +128,71 @@ def test_latents_are_written_for_papers(tmp_path) -> None:
     latex = (tmp_path / "l.tex").read_text("utf-8")
     assert r"\toprule" in latex and r"80.0\%" in latex
     assert latex.count(r" \\") == 5
+
+
+def test_quiet_keeps_errors_and_what_was_asked_for(capsys) -> None:
+    few = ["analyze", DIGITS, "--samples", "40", "--json"]
+    plain = said(capsys, few)
+    assert main([*few, "-q"]) == 0
+    assert capsys.readouterr() == (plain, "")
+    assert main(["analyze", "no-such-file", "-q"]) == 1
+    assert "no-such-file" in capsys.readouterr().err
+    assert main(["analyze", DIGITS, "--samples", "none", "-q"]) == 2
+    assert "--samples" in capsys.readouterr().err
+
+
+def test_verbose_says_what_is_done_on_stderr_alone(capsys) -> None:
+    few = ["analyze", DIGITS, "--samples", "40", "--json"]
+    plain = said(capsys, few)
+    for _ in range(2):  # and takes its handler away again
+        assert main([*few, "-v"]) == 0
+        out, err = capsys.readouterr()
+        assert out == plain
+        lines = [line for line in err.splitlines() if line.startswith("[")]
+        assert len([line for line in lines if "model digits" in line]) == 1
+        assert any("settled: batch_size" in line for line in lines)
+        assert any("samples 0 to 40: probed" in line for line in lines)
+    assert main(few) == 0
+    assert "[" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (["analyze", "--metric", "bc"], "bce"),
+        (["score", "--metric", "ms_"], "ms_ssim"),
+        (["spectrum", "--metric", "gaussian-"], "gaussian-heteroscedastic"),
+        (["analyze", "--analysis", "coord"], "coordinates"),
+        (["analyze", "--analysis", "+coord"], "+coordinates"),
+        (["inspect", "--adapter", "nat"], "native"),
+        (["check", "metric.bc"], "metric.bce"),
+    ],
+)
+def test_names_of_plugins_are_completed(typed: list[str], offered: str) -> None:
+    completing = ShellComplete(cli, {}, "isoprobe", "_ISOPROBE_COMPLETE")
+    found = completing.get_completions(typed[:-1], typed[-1])
+    assert [item.value for item in found] == [offered]
+
+
+def test_data_is_completed_as_files() -> None:
+    completing = ShellComplete(cli, {}, "isoprobe", "_ISOPROBE_COMPLETE")
+    (found,) = completing.get_completions(["analyze", "m.pt", "--data"], "im")
+    assert (found.value, found.type) == ("im", "file")
+
+
+def test_a_pictures_shape_is_asked_for_where_pictures_are_drawn(tmp_path, capsys) -> None:
+    few = ["analyze", DIGITS, "--samples", "20", "--analysis", "traversal", "-q"]
+    assert main([*few, "--image-shape", "8x8"]) == 2
+    assert "--report" in capsys.readouterr().err
+    pages = []
+    for shape in ("8x8", "4x16"):
+        page, out = tmp_path / f"{shape}.html", tmp_path / f"{shape}.h5"
+        assert main([*few, "--report", str(page), "--image-shape", shape, "--out", str(out)]) == 0
+        pages.append(page.read_text("utf-8"))
+    assert pages[0] != pages[1]
+    results = [str(tmp_path / "8x8.h5"), str(tmp_path / "4x16.h5")]
+    for shape in ("8x8", "4x16"):
+        to = ["--html", str(tmp_path / f"both-{shape}.html"), "--image-shape", shape]
+        assert main(["compare", *results, *to]) == 0
+    assert len({(tmp_path / f"both-{s}.html").read_text("utf-8") for s in ("8x8", "4x16")}) == 2
+    assert main(["compare", *results, "--image-shape", "8x8"]) == 2

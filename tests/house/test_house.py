@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -148,3 +149,29 @@ def test_every_answer_to_where_is_exists() -> None:
         paths = re.findall(r"`((?:isoprobe|plugins|trainers)/[^`]+)`", row)
         assert paths, row
         assert [path for path in paths if not (ROOT / path).exists()] == [], row
+
+
+#: modules of the standard library that Windows does not have
+UNIX_ONLY = {"crypt", "fcntl", "grp", "nis", "posix", "pty", "pwd", "resource", "spwd", "syslog"}
+UNIX_ONLY |= {"termios", "tty"}
+
+
+def at_the_top(tree: ast.Module) -> set[str]:
+    """Modules that a file imports whenever it is imported, unguarded by ``try`` or ``if``."""
+    found = set()
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def test_no_module_needs_unix_to_be_imported() -> None:
+    files = [
+        f for package in ("isoprobe", "plugins", "trainers") for f in (ROOT / package).rglob("*.py")
+    ]
+    assert len(files) > 100
+    found = {str(f.relative_to(ROOT)): at_the_top(ast.parse(f.read_text("utf-8"))) for f in files}
+    assert {name: has & UNIX_ONLY for name, has in found.items() if has & UNIX_ONLY} == {}
+    assert at_the_top(ast.parse("import os.path\nfrom resource import getrusage")) & UNIX_ONLY

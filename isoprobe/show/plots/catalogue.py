@@ -47,6 +47,8 @@ def has_numbers(result: Result, drawn: Figure) -> bool:
         True where it can be drawn.
     """
     group, _, name = drawn.needs.partition("/")
+    if drawn.rows and "samples" not in result:
+        return False
     if group not in result or name not in result[group]:
         return False
     if group == "samples":

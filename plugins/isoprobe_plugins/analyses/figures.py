@@ -75,6 +75,7 @@ ANOMALY = (
         "Anomaly scores",
         "Samples by score (Eq. 3), the higher the odder; those right of the threshold are flagged.",
         "anomaly/threshold",
+        rows=True,
     ),
     Figure(
         "anomaly_roc",
@@ -83,6 +84,7 @@ ANOMALY = (
         "The area is the chance that an anomaly scores above a normal sample.",
         "anomaly/auroc",
         (3.6, 3.6),
+        rows=True,
     ),
     Figure(
         "anomaly_precision_recall",
@@ -91,6 +93,7 @@ ANOMALY = (
         "With few anomalies this tells more than the ROC curve; chance reaches the dashed line.",
         "anomaly/auroc",
         (3.6, 3.4),
+        rows=True,
     ),
 )
 EXAMPLES = (
