@@ -140,8 +140,7 @@ def analyze(
         return
     inputs = (*model, split_spec(settings["data"] or "")[0], *options_paths(options))
     sweeping = len(model) > 1 or (out or "").endswith("/")
-    if image_shape is not None and (report is None or sweeping):
-        raise click.UsageError("--image-shape goes with --report F.html of one checkpoint.")
+    _check_drawn(image_shape, drawn=report is not None and not sweeping)
     if sweeping:
         if shard is not None:
             raise OptionError("--shard is for one checkpoint; give the shards one command each")
@@ -174,6 +173,12 @@ def analyze(
             shared.show(result, as_json=as_json)
             level = voice(result).level
         _end(level, fail_on)
+
+
+def _check_drawn(image_shape: tuple[int, ...] | None, *, drawn: bool) -> None:
+    """Refuse the shape of pictures where none are drawn."""
+    if image_shape is not None and not drawn:
+        raise click.UsageError("--image-shape goes with --report F.html of one checkpoint.")
 
 
 def _end(level: str, fail_on: str | None) -> None:

@@ -53,6 +53,12 @@ def test_how_many_latents(tmp_path: Path) -> None:
     assert "remove: 5 6 7" in run(EXAMPLES / "how_many_latents.py", folder=tmp_path)
 
 
+def test_lightning_vae(tmp_path: Path) -> None:
+    printed = run(EXAMPLES / "lightning_vae.py", folder=tmp_path)
+    assert "trained with 0.02" in printed and "logger has 3 rows" in printed
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_watch_training(tmp_path: Path) -> None:
     printed = run(EXAMPLES / "watch_training.py", folder=tmp_path)
     assert "used 3 and 3" in printed and "alarm at step" in printed

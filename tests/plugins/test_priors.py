@@ -30,7 +30,7 @@ mean = "fc_mu"
 scale = "fc_var"
 [loss]
 metric = "sse"
-kl_weight = 1.0
+beta = 1.0
 """
 PRIORS = {
     "learnt_prior": 'kind = "gaussian"\nmeans = "prior_mu"\nscales = "prior_logvar"\n',
