@@ -47,7 +47,7 @@ class Difference:
         if self.se is None or self.high is None:
             return f"{self.name} {self.value:+.3g}"
         how = "paired" if self.paired else "independent rows"
-        return f"{self.name} {self.value:+.3g} (+- {self.high - self.value:.2g}, 95 %, {how})"
+        return f"{self.name} {self.value:+.3g} (+-{self.high - self.value:.2g}, 95 %, {how})"
 
 
 def differences(reference: Result, other: Result) -> tuple[Difference, ...]:

@@ -1,4 +1,4 @@
-"""Lays tables and paragraphs out for a terminal of any width; no name is ever broken.
+"""Put tables and paragraphs into lines for a terminal of any width; no name is ever broken.
 
 What comes out are lines of text with colours in them, which :func:`click.echo` takes off where
 nobody wants them. Rich does the work, and is imported when the first table is drawn.
