@@ -1,6 +1,6 @@
 """The same work by two checkouts in turns, each time over plain passes in the same process.
 
-Run it with ``python benchmarks/bench_commits.py OTHER [--repeats N] [--case NAME ...]``, OTHER
+Run it with ``python -m benchmarks.bench_commits OTHER [--repeats N] [--case NAME ...]``, OTHER
 being a checkout of the commit to compare with, as ``git worktree add OTHER COMMIT`` makes one. Each
 turn is a process of its own; its ratio is CPU time over CPU time of that process, so that what else
 the machine does counts little.
@@ -126,7 +126,8 @@ def in_turns(other: Path, case: str, repeats: int) -> tuple[list[float], list[fl
         for tree, ratios in zip((other, HERE), found, strict=True):
             paths = (tree, tree / "plugins", tree / "trainers")
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
-            command = [sys.executable, str(Path(__file__).resolve()), "--one", case]
+            # as a module: beside a script lies cuda.py, which torch would take for NVIDIA's
+            command = [sys.executable, "-m", "benchmarks.bench_commits", "--one", case]
             run = subprocess.run(
                 command, env=environment, capture_output=True, text=True, check=True, cwd=tree
             )

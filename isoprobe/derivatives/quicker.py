@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from isoprobe.derivatives.routes import Route, choose_route, named_route
-from isoprobe.derivatives.tangents import UnsupportedError, last_linear, push_folded, push_stacked
+from isoprobe.derivatives.tangents import (
+    UnsupportedError,
+    last_linear,
+    push_folded,
+    push_keeping,
+    push_stacked,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +70,11 @@ def _shorter(kind: str, route: Route, view: OutputMetric, z: Tensor) -> Route | 
     """The shorter way of a kind; None where there is none."""
     if kind == ROWS:
         return replace(route, name=f"{route.name}+{ROWS}", all_columns=_by_rows, by_rows=True)
-    if kind != FOLDED or route.method is not push_stacked or not _isotropic(view, z):
+    if (
+        kind != FOLDED
+        or route.method not in {push_stacked, push_keeping}
+        or not _isotropic(view, z)
+    ):
         return None
     with torch.no_grad(), route.kernels():
         try:
@@ -77,7 +87,7 @@ def _shorter(kind: str, route: Route, view: OutputMetric, z: Tensor) -> Route | 
     if hidden > _SHORTER * outputs or outputs * hidden**2 > _DECOMPOSED:
         return None
     root = torch.linalg.qr(weight.detach().double(), mode="r").R.to(weight)
-    columns = partial(_by_folding, weight, root)
+    columns = partial(_by_folding, weight, root, route.method is push_keeping)
     name = f"{route.name}+{FOLDED}"
     return replace(route, name=name, all_columns=columns, length=len(root))
 
@@ -92,7 +102,12 @@ def _isotropic(view: OutputMetric, z: Tensor) -> bool:
 
 
 def _by_folding(
-    weight: Tensor, root: Tensor, decode: Decoder, z: Tensor, directions: Iterator[Tensor]
+    weight: Tensor,
+    root: Tensor,
+    keeping: bool,
+    decode: Decoder,
+    z: Tensor,
+    directions: Iterator[Tensor],
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Columns ``(C, B, h)`` whose products are those of the true ones.
 
@@ -100,7 +115,7 @@ def _by_folding(
         Output and columns of the next directions.
     """
     for some in directions:
-        yield push_folded(decode, z, some, weight, root)
+        yield push_folded(decode, z, some, weight, root, keeping=keeping)
 
 
 def _by_rows(

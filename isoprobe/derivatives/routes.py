@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.func import jvp, vmap
 
-from isoprobe.derivatives.tangents import push_stacked
+from isoprobe.derivatives.tangents import push_keeping, push_stacked
 from isoprobe.errors import CheckpointError, OptionError
 
 if TYPE_CHECKING:
@@ -227,10 +227,11 @@ _NOTE_ROWS = (
 #: in the order of preference
 ROUTES = (
     Route("stacked", push_stacked),
+    Route("stacked-keeping", push_keeping),
     Route("vmap", push_vmapped),
-    Route("stacked-plain-attention", push_stacked, True, False, _NOTE_KERNELS),
+    Route("stacked-plain-attention", push_keeping, True, False, _NOTE_KERNELS),
     Route("vmap-plain-attention", push_vmapped, True, False, _NOTE_KERNELS),
-    Route("stacked-plain-kernels", push_stacked, True, True, _NOTE_KERNELS),
+    Route("stacked-plain-kernels", push_keeping, True, True, _NOTE_KERNELS),
     Route("vmap-plain-kernels", push_vmapped, True, True, _NOTE_KERNELS),
     Route("loop", push_one_by_one, note=_NOTE_LOOP),
     Route("loop-plain-kernels", push_one_by_one, True, True, f"{_NOTE_LOOP}; {_NOTE_KERNELS}"),

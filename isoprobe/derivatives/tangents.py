@@ -8,12 +8,19 @@ makes it differ, so the first linear layer costs no more than reading its column
 
 ``vmap(jvp(decoder))`` gives the same numbers, but convolves every tangent twice: a convolution's
 forward derivative there includes the product with its weight's tangent, which is zero.
+
+Tangents that a layer has just made are multiplied in place, where fresh memory would cost several
+times the product. Whoever uses the layer's value once more, as a residual connection does, finds
+them spent, and takes them without that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,13 +29,32 @@ from torch.func import jvp, vmap
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
+from isoprobe.derivatives.few_channels import convolve
+
 Rule = Callable[..., Any]
 #: weight of the last layer and what stands for it, while tangents are folded
 _FOLDED: ContextVar[tuple[Tensor, Tensor] | None] = ContextVar("folded", default=None)
+#: an upper triangular matrix of this size or more is taken in as many bands
+_BANDED, _BANDS = 192, 4
+#: no tangents may be written over
+_KEEPING: ContextVar[bool] = ContextVar("keeping", default=False)
 
 
 class UnsupportedError(Exception):
     """An operation whose tangents cannot be followed here; another route must be taken."""
+
+
+@dataclass
+class _Store:
+    """Memory of tangents that a layer has just made, and all views of it.
+
+    Attributes:
+        shared: something else may still read it, so that nothing is written there.
+        spent: it holds other tangents by now.
+    """
+
+    shared: bool = False
+    spent: bool = False
 
 
 class Stacked(Tensor):
@@ -38,11 +64,13 @@ class Stacked(Tensor):
         tangents: as above.
         weight: of the linear layer that it left last, if nothing but a new shape came after.
         folded: the tangents are those of :func:`push_folded`, ``(C, B or 1, h)``.
+        store: memory of the tangents, where a layer has just made them.
     """
 
     tangents: Tensor
     weight: Tensor | None = None
     folded: bool = False
+    store: _Store | None = None
 
     @classmethod
     def __torch_function__(
@@ -72,12 +100,30 @@ def push_stacked(
         Output ``(B, *shape)`` and tangents ``(C, B, *shape)``.
 
     Raises:
-        UnsupportedError: when some operation cannot be followed.
+        UnsupportedError: when some operation cannot be followed, or a value is used twice after its
+            tangents were written over.
     """
     output = decode(_stacked(z.clone(), directions))
     if not isinstance(output, Stacked):
         raise UnsupportedError("the decoder's output carries no tangents")
     return _plain(output), _tangents(output)
+
+
+def push_keeping(
+    decode: Callable[[Tensor], Tensor], z: Tensor, directions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Do as :func:`push_stacked` does, and write nothing over."""
+    with _keeping():
+        return push_stacked(decode, z, directions)
+
+
+@contextmanager
+def _keeping() -> Iterator[None]:
+    token = _KEEPING.set(True)
+    try:
+        yield
+    finally:
+        _KEEPING.reset(token)
 
 
 def last_linear(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor | None:
@@ -90,7 +136,8 @@ def last_linear(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor | None:
     Returns:
         Its weight, ``(m, h)``; None without such a layer.
     """
-    output = decode(_stacked(z.clone(), torch.ones_like(z)[None]))
+    with _keeping():
+        output = decode(_stacked(z.clone(), torch.ones_like(z)[None]))
     return output.weight if isinstance(output, Stacked) else None
 
 
@@ -100,6 +147,8 @@ def push_folded(
     directions: Tensor,
     weight: Tensor,
     root: Tensor,
+    *,
+    keeping: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Decoder output, and tangents that have the products of J v and are shorter.
 
@@ -108,7 +157,8 @@ def push_folded(
         z: latents, ``(B, n)``.
         directions: ``(C, B or 1, n)``.
         weight: of that layer, ``(m, h)``.
-        root: with root' root = weight' weight, ``(h, h)``.
+        root: with root' root = weight' weight, upper triangular, ``(h, h)``.
+        keeping: write nothing over, as :func:`push_keeping`.
 
     Returns:
         Output ``(B, *shape)`` and tangents ``(C, B, h)``.
@@ -118,7 +168,8 @@ def push_folded(
     """
     token = _FOLDED.set((weight, root))
     try:
-        output = decode(_stacked(z.clone(), directions))
+        with _keeping() if keeping else nullcontext():
+            output = decode(_stacked(z.clone(), directions))
     finally:
         _FOLDED.reset(token)
     if not (isinstance(output, Stacked) and output.folded):
@@ -130,6 +181,14 @@ def push_folded(
 def _stacked(value: Tensor, tangents: Tensor) -> Stacked:
     wrapped: Stacked = value.as_subclass(Stacked)
     wrapped.tangents = tangents
+    return wrapped
+
+
+def _fresh(value: Tensor, tangents: Tensor) -> Stacked:
+    """A value with tangents that nothing else can read yet."""
+    wrapped = _stacked(value, tangents)
+    if not _KEEPING.get():
+        wrapped.store = _Store()
     return wrapped
 
 
@@ -149,18 +208,49 @@ def _tangents(x: Stacked) -> Tensor:
     tangents: Tensor | None = getattr(x, "tangents", None)
     if tangents is None or x.folded:
         raise UnsupportedError("an operation lost the tangents, or came after the last layer")
+    _unspent(x)
     shape = _plain(x).shape
     return tangents if tangents.shape[1:] == shape else tangents.expand(len(tangents), *shape)
 
 
+def _unspent(x: Stacked) -> None:
+    if x.store is not None and x.store.spent:
+        raise UnsupportedError("a value is used again whose tangents were written over")
+
+
 def _only_first(x: Any, *others: Any) -> bool:
     """True when the first argument alone has tangents, one row of them for each sample."""
+    if isinstance(x, Stacked):
+        _unspent(x)
     return (
         isinstance(x, Stacked)
         and not x.folded
         and x.tangents.ndim == _plain(x).ndim + 1
-        and not any(isinstance(leaf, Stacked) for leaf in pytree.tree_leaves(others))
+        and not any(map(_carries, others))
     )
+
+
+def _carries(value: Any) -> bool:
+    """Whether tangents are anywhere in an argument."""
+    if isinstance(value, tuple | list):
+        return any(map(_carries, value))
+    if isinstance(value, dict):
+        return any(map(_carries, value.values()))
+    return isinstance(value, Stacked)
+
+
+def triangular(tangents: Tensor, root: Tensor) -> Tensor:
+    """R t for tangents ``(C, B, h)`` and an upper triangular R, without most of its zeros."""
+    size = len(root)
+    step = -(-size // _BANDS)
+    if size < _BANDED:
+        return functional.linear(tangents, root)
+    flat = tangents.reshape(-1, size)
+    product = flat.new_empty(flat.shape)
+    for start in range(0, size, step):
+        band = slice(start, start + step)
+        torch.mm(flat[:, start:], root[band, start:].T, out=product[:, band])
+    return product.view(tangents.shape)
 
 
 # --------------------------------------------------------------------------- rules
@@ -172,10 +262,10 @@ def _linear(func: Rule, x: Any, weight: Tensor, bias: Tensor | None = None) -> A
     value = functional.linear(_plain(x), weight, bias)
     folded = _FOLDED.get()
     if folded is not None and weight is folded[0] and x.tangents.ndim == 3:
-        result = _stacked(value, functional.linear(x.tangents, folded[1]))
+        result = _stacked(value, triangular(x.tangents, folded[1]))
         result.folded = True
         return result
-    result = _stacked(value, functional.linear(x.tangents, weight))
+    result = _fresh(value, functional.linear(x.tangents, weight))
     if x.tangents.ndim == 3:
         result.weight = weight
     return result
@@ -187,10 +277,10 @@ def _convolution(
     if not _only_first(x, weight, bias) or _plain(x).ndim != weight.ndim:
         return _other(func, x, weight, bias, *args, **kwargs)
     value, rows = (_channels_last(t) for t in (_plain(x), x.tangents.flatten(0, 1)))
-    moved = func(rows, weight, None, *args, **kwargs)
-    return _stacked(
-        func(value, weight, bias, *args, **kwargs), moved.unflatten(0, x.tangents.shape[:2])
-    )
+    way = partial(func, **kwargs) if kwargs else func
+    moved = convolve(way, rows, weight, None, *args)
+    tangents = moved.view(*x.tangents.shape[:2], *moved.shape[1:])
+    return _fresh(convolve(way, value, weight, bias, *args), tangents)
 
 
 def _channels_last(images: Tensor) -> Tensor:
@@ -205,16 +295,34 @@ def _elementwise(func: Rule, x: Any, *args: Any, **kwargs: Any) -> Any:
     if not _only_first(x, args, kwargs):
         return _other(func, x, *args, **kwargs)
     in_place = kwargs.pop("inplace", False)
+    value, slope = _value_and_slope(func, _plain(x), args, kwargs)
+    store = x.store
+    if store is not None and not store.shared and x.tangents.shape[1:] == slope.shape:
+        result = _fresh(value, x.tangents.mul_(slope))
+        store.spent = True
+    else:
+        result = _fresh(value, x.tangents * slope)
+    if in_place:
+        _plain(x).copy_(_plain(result))
+        x.tangents, x.store = result.tangents, result.store
+    return result
+
+
+def _value_and_slope(
+    func: Rule, x: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """f(x) and f'(x) of a function of each element."""
+    if func in _RECTIFIERS:
+        value = torch.relu(x)
+        return value, (value > 0).to(x)
+    if func in _SLOPES:  # as autograd has it, without a graph of one node
+        return func(x, *args, **kwargs), _SLOPES[func](x, *args, **kwargs)
     with torch.enable_grad():
-        leaf = _plain(x).detach().requires_grad_()
+        leaf = x.detach().requires_grad_()
         value = func(leaf, *args, **kwargs)
         # of the sum: torch looks at a cotangent of ours with sympy, a second to import
         (slope,) = torch.autograd.grad(value.sum(), leaf)
-    result = _stacked(value.detach(), x.tangents * slope)
-    if in_place:
-        _plain(x).copy_(_plain(result))
-        x.tangents = result.tangents
-    return result
+    return value.detach(), slope
 
 
 def _batch_norm(func: Rule, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -240,7 +348,7 @@ def _reshaping(func: Rule, x: Any, *args: Any, **kwargs: Any) -> Any:
         return _other(func, x, *args, **kwargs)
     moved = vmap(lambda t: func(t, *args, **kwargs))(_tangents(x))
     result = _stacked(func(_plain(x), *args, **kwargs), moved)
-    result.weight = x.weight
+    result.weight, result.store = x.weight, x.store
     return result
 
 
@@ -271,6 +379,9 @@ def _other(func: Rule, *args: Any, **kwargs: Any) -> Any:
     if not any(_differentiable(leaf) for leaf in pytree.tree_leaves(value)):
         return value
     directions = tuple(_tangents(leaves[i]) for i in places)
+    for place in places:
+        if leaves[place].store is not None:
+            leaves[place].store.shared = True  # what comes out may be a view of it
     return _wrap(value, _push_each(call, values, directions))
 
 
@@ -300,6 +411,23 @@ def _differentiable(value: Any) -> bool:
 
 
 _WRITES = frozenset({"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__"})
+
+
+def _softplus_slope(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
+    one = x.new_ones(()).expand_as(x)
+    return torch.ops.aten.softplus_backward(one, x, beta, threshold)  # type: ignore[no-any-return]
+
+
+def _elu_slope(x: Tensor, alpha: float = 1.0) -> Tensor:
+    one = x.new_ones(()).expand_as(x)
+    return torch.ops.aten.elu_backward(one, alpha, 1, 1, False, x)  # type: ignore[no-any-return]
+
+
+_SLOPES: dict[Any, Callable[..., Tensor]] = {
+    functional.softplus: _softplus_slope,
+    functional.elu: _elu_slope,
+}
+_RECTIFIERS = frozenset({functional.relu, torch.relu, Tensor.relu})
 _CONVOLUTIONS = (
     functional.conv1d,
     functional.conv2d,
