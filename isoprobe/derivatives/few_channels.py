@@ -1,4 +1,4 @@
-"""Convolve to few channels by one matrix product and sums of its shifted parts.
+"""Take a convolution to few channels as one matrix product and sums of its shifted parts.
 
 Kernels of a processor are made for many output channels, and pad one or three to sixteen. Here each
 input pixel's contributions to all the output pixels it reaches come from one product, and are added
