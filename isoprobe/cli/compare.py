@@ -57,12 +57,11 @@ def compare(
         return
     if len(results) < 2:
         raise click.UsageError("expected at least two results, or one folder of them.")
-    from isoprobe.results.reader import Result, readable
+    from isoprobe.results.reader import Result
     from isoprobe.show.compare import compare as compare_results
 
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(Result.open(path)) for path in results]
-        stack.enter_context(readable(" and ".join(map(str, results))))
         compared = compare_results(opened)
         if html is not None:
             for result in opened:

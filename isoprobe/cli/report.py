@@ -72,12 +72,12 @@ def report(
         raise click.UsageError("--figures FOLDER and --out do not go together.")
     if latents is not None and (figures is not None or out is not None):
         raise click.UsageError("--latents FILE goes with neither --figures nor --out.")
-    from isoprobe.results.reader import Result, readable
+    from isoprobe.results.reader import Result
     from isoprobe.show import plots
     from isoprobe.show import report as pages
     from isoprobe.show.tables import write_latents
 
-    with readable(result), Result.open(result) as opened:
+    with Result.open(result) as opened:
         opened.image_shape = image_shape
         if latents is not None:
             write_latents(opened, latents, overwrite=overwrite, inputs=(result,))

@@ -31,8 +31,12 @@ _TEXT, _NUMBER, _LIST = (str,), (int, float), (list,)
 _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("model", "adapter", "metric", "data", "data_fingerprint", "dtype"), _TEXT),
     **dict.fromkeys(("command", "device", "beta_source", "model_sha256"), _TEXT),
+    **dict.fromkeys(("isoprobe_version", "torch_version", "numpy_version", "output"), _TEXT),
+    **dict.fromkeys(("pullback", "expectation"), _TEXT),
     **dict.fromkeys(("beta", "beta_declared", "beta_recovered", "samples"), _NUMBER),
+    **dict.fromkeys(("beta_recovered_pullback", "pairs", "seed"), _NUMBER),
     **dict.fromkeys(("beta_ci95", "notes", "input_shape", "latent_shape"), _LIST),
+    **dict.fromkeys(("beta_ci95_pullback", "analyses"), _LIST),
 }
 
 

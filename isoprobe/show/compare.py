@@ -269,9 +269,10 @@ def _says(
 
 def _predictions(first: Model, second: Model, pairs: tuple[Pair, ...]) -> Iterator[str]:
     """Say whether the dimensions lost at another beta are those water-filling drowns (Eq. 92)."""
-    if not first.beta or not second.beta or any(pair.stays is None for pair in pairs):
+    mine, theirs = first.beta or 0.0, second.beta or 0.0
+    if not min(mine, theirs) > 0 or any(pair.stays is None for pair in pairs):
         return
-    if abs(math.log(second.beta / first.beta)) <= TOLERANCES["beta"].value:
+    if abs(math.log(theirs / mine)) <= TOLERANCES["beta"].value:
         return
     expected = {pair.reference for pair in pairs if not pair.stays}
     gone = {pair.reference for pair in pairs if pair.other is None}

@@ -18,7 +18,7 @@ import numpy as np
 
 from isoprobe.errors import FileError, ResultError
 from isoprobe.files.documents import parse_json
-from isoprobe.results.reader import Result, readable
+from isoprobe.results.reader import Result
 from isoprobe.results.sweep import Outcome, axis, read_table, stem, steps_in_name
 from isoprobe.show import terminal
 from isoprobe.show.matching import match
@@ -228,8 +228,7 @@ def trend_of(folder: Path) -> Trend:
     for step, outcome in ordered:
         path = folder / str(outcome.result)
         try:
-            with readable(path):
-                follow.take(Result.open(path), step, stem(Path(outcome.model)))
+            follow.take(Result.open(path), step, stem(Path(outcome.model)))
         except ResultError as error:
             failures.append(Failure(outcome.model, str(error)))
     return follow.trend(kind, tuple(failures))

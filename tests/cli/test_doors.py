@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import click
+import h5py
 import pytest
 import safetensors.torch
 import torch
 
 from isoprobe.cli import group, main
 from isoprobe.cli.doors import shown
+from isoprobe.cli.main import DEFECT
 from isoprobe.files import meter
+from tests.made import made_result
 
 STEERING = [
     "\x1b]0;title\x07",
@@ -81,3 +87,44 @@ def test_the_limit_of_files_is_raised_for_one_command(broken, monkeypatch) -> No
 def test_absurd_options_are_refused_by_their_range(option, capsys) -> None:
     assert main(["analyze", "nowhere.pt", *option]) == 2
     assert "Invalid value" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "ours"),
+    [
+        (["report", "a.h5", "-o", "page.html"], "isoprobe.show.report.render"),
+        (["report", "a.h5", "--figures", "new"], "isoprobe.show.plots.save"),
+        (["compare", "a.h5", "a.h5"], "isoprobe.show.compare.compare"),
+    ],
+)
+def test_a_defect_of_ours_is_not_blamed_on_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, command, ours
+) -> None:
+    """What our code raises over a sound result is an internal error, with a code of its own."""
+    monkeypatch.chdir(tmp_path)
+    made_result(tmp_path / "a.h5").close()
+
+    def defect(*args: object, **more: object) -> None:
+        raise ValueError("ours")
+
+    monkeypatch.setattr(ours, defect)
+    assert main(command) == DEFECT
+    said = capsys.readouterr().err
+    assert "internal error" in said and "ours" in said
+    assert "damaged" not in said and "cannot read" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("analyses", 3), ("beta_ci95_pullback", "x"), ("seed", "x"), ("beta", -3.0)]
+)
+def test_attributes_of_odd_types_are_a_line(
+    tmp_path: Path, monkeypatch, capsys, name, value
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made_result(tmp_path / "a.h5").close()
+    shutil.copy("a.h5", "b.h5")
+    with h5py.File("b.h5", "r+") as file:
+        file.attrs[name] = value
+    assert main(["report", "b.h5", "-o", "page.html"]) in {0, 1}
+    assert main(["compare", "a.h5", "b.h5"]) in {0, 1}
+    assert "internal error" not in capsys.readouterr().err
