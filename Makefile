@@ -1,6 +1,6 @@
 # One command for each chore. Each makes its own environment first: nothing but make and Python is needed.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench truth reproduce docs coverage mutation fuzz nightly clean
+.PHONY: help demo test lint format bench truth reproduce docs coverage mutation fuzz nightly scvi clean
 
 # The first Python on the path that is new enough; override with `make PYTHON=...`.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
@@ -43,6 +43,12 @@ fuzz: $(READY)  ## change files at random, 2,000 of each kind; none may crash, h
 nightly: $(READY)  ## kills, wrong commands and generated files at full length
 	ISOPROBE_KILLS=100 ISOPROBE_BAD_INPUTS=all ISOPROBE_FUZZ=nightly $(BIN)/python -m pytest \
 		tests/run/test_kills.py tests/results/test_hdf5_kills.py tests/cli/test_bad_inputs.py tests/cli/test_fuzz.py
+
+scvi: $(READY)  ## train SCVI by scvi-tools itself, installed aside, and hold the reader to its figures
+	$(BIN)/python -m pip install --quiet --no-deps --target .scvi -r tests/plugins/scvi/requirements.txt
+	mkdir -p .scvi/made
+	PYTHONPATH=.scvi $(BIN)/python tests/plugins/scvi/train.py .scvi/made
+	ISOPROBE_SCVI=$(CURDIR)/.scvi/made $(BIN)/python -m pytest tests/plugins/test_scvi.py
 
 lint: $(READY)  ## check style, format and types
 	$(BIN)/ruff check .

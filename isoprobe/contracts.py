@@ -63,6 +63,11 @@ class Facts:
         transform_weight: weight of D(x, x_check) relative to D(x_check, x_hat), if decomposed.
         transform_metric: metric spec of D(x, x_check), where it differs from ``metric``.
         dataset: data spec of the training data.
+        capacity: C in nats of a loss E D + gamma |E KL - C|, under which beta is what balances
+            there, and not gamma.
+        free_bits: nats up to which the mean KL of each latent costs nothing; what is held there has
+            a weight of its own, below beta.
+        inputs: names of the inputs in their order, where they have some.
         scale_head: how the scale head is read: ``logvar``, ``logstd``, ``softplus`` ...
         assumptions: what the adapter assumed without being told, a sentence each.
         training: free-form record of the training.
@@ -77,6 +82,9 @@ class Facts:
     transform_weight: float | None = None
     transform_metric: str | None = None
     dataset: str | None = None
+    capacity: float | None = None
+    free_bits: float | None = None
+    inputs: tuple[str, ...] = ()
     scale_head: str | None = None
     assumptions: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -92,6 +100,8 @@ class Conditional:
         classes: of each column of c, how many classes it numbers; 0 where it is a real number.
         words: what c is, such as ``class`` or ``library size``.
         infer: ``x -> c (B, k)`` where the model finds it by itself; None where data has to say.
+        also: ``x -> (B, 1)``, the last column where data has to say the others alone.
+        names: of the classes of each column, where they have some.
         decode_logits: ``(z, c) -> l`` as in :class:`VAE`.
         decode_parameters: ``(z, c) -> theta`` likewise.
     """
@@ -103,11 +113,18 @@ class Conditional:
     infer: Callable[[Tensor], Tensor] | None = None
     decode_logits: Callable[[Tensor, Tensor], Tensor] | None = None
     decode_parameters: Callable[[Tensor, Tensor], Tensor] | None = None
+    also: Callable[[Tensor], Tensor] | None = None
+    names: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def asked(self) -> int:
+        """How many columns data has to say."""
+        return len(self.classes) - (self.also is not None)
 
     @property
     def wanted(self) -> str:
         """What a condition is, in words for an error."""
-        columns = [f"a class 0 to {k - 1}" if k else "a number" for k in self.classes]
+        columns = [f"a class 0 to {k - 1}" if k else "a number" for k in self.classes[: self.asked]]
         return f"{self.words} ({', '.join(columns)})"
 
     def checked(self, c: Tensor, rows: np.ndarray | None = None) -> Tensor:
@@ -124,11 +141,11 @@ class Conditional:
             DataError: for a class that there is not, or another number of columns.
         """
         c = c.reshape(len(c), -1)
-        if c.shape[1] != len(self.classes):
+        if c.shape[1] not in {self.asked, len(self.classes)}:
             raise DataError(
                 f"the model is told {self.wanted} of each sample; found {c.shape[1]} columns"
             )
-        for column, count in enumerate(self.classes):
+        for column, count in enumerate(self.classes[: c.shape[1]]):
             values = c[:, column]
             good = values.isfinite()
             if count:
@@ -295,11 +312,14 @@ class VAE:
         """
         if self.conditional is None or (self.given is not None and c is None):
             return self
-        if c is None and self.conditional.infer is not None:
-            import torch
+        import torch
 
+        if c is None and self.conditional.infer is not None:
             with torch.no_grad():
                 c = self.conditional.infer(x)
+        if c is not None and self.conditional.also is not None:
+            c = c[:, : self.conditional.asked].to(x)
+            c = torch.cat([c, self.conditional.also(x)], dim=1)
         return self if c is None else self._bound(c, self.conditional)
 
     def rows(self, where: slice | Tensor) -> VAE:
@@ -313,9 +333,28 @@ class VAE:
         if self.conditional is None:
             return self
         values = ", ".join(f"{float(v):g}" for v in c)
+        if self.conditional.also is not None and len(c) == self.conditional.asked:
+            return self._held_in_part(c, f"{self.conditional.words} {values}")
         bound = self._bound(c.reshape(1, -1).to(self.device, self.dtype), self.conditional)
         words = f"{self.conditional.words} {values}"
         return replace(bound, conditional=None, given=None, condition=words)
+
+    def _held_in_part(self, c: Tensor, words: str) -> VAE:
+        """Hold what data would say; the rest is found in each row."""
+        import torch
+
+        told = self.conditional
+        if told is None or told.also is None or told.encode is None:
+            return self
+        also, encode = told.also, told.encode
+
+        def infer(x: Tensor) -> Tensor:
+            return torch.cat([c.to(x).expand(len(x), -1), also(x)], dim=1)
+
+        known = replace(told, infer=infer, also=None)
+        return replace(
+            self, conditional=known, encode=lambda x: encode(x, infer(x)), condition=words
+        )
 
     def anywhere(self) -> VAE:
         """Return a model of which only shapes and costs are asked: any condition will do."""
@@ -467,6 +506,7 @@ class Networks:
             classes each column numbers, 0 for a real number.
         words: what c is.
         infer: ``x -> c``, where the networks find it themselves.
+        also: ``x -> (B, 1)``, the last column of c, where they find that one themselves.
         prior: logs of shares ``(K,)``, means and deviations ``(K, n)`` of the Gaussians that the
             prior is a mixture of, where it is not N(0, I).
         prior_words: what it is.
@@ -479,6 +519,7 @@ class Networks:
     classes: tuple[int, ...] = ()
     words: str = "condition"
     infer: Callable[[Tensor], Tensor] | None = None
+    also: Callable[[Tensor], Tensor] | None = None
     prior: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None
     prior_words: str = ""
 

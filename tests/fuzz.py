@@ -59,6 +59,17 @@ def _chunk(path: Path) -> None:
     path.write_bytes(numcodecs.Zstd(checksum=True).encode(np.ones((40, 12), "f4")))
 
 
+def _cells(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        corpus.cells(file)
+        file["X/indptr"] = np.arange(41)
+
+
+def _scvi(path: Path) -> None:
+    saved = Path(__file__).parent / "plugins" / "scvi" / "scvi_nb" / "model.pt"
+    path.write_bytes(saved.read_bytes())
+
+
 def _keras(path: Path) -> None:
     with h5py.File(path.with_name("inner.h5"), "w") as file:
         file["layers/d/vars/0"] = np.ones((2, 1), "f4")
@@ -97,6 +108,8 @@ MAKE: dict[str, Callable[[Path], Any]] = {
     "model.keras": _keras,
     "model.h5": _keras_h5,
     "rows.h5": _rows_h5,
+    "cells.h5ad": _cells,
+    "scvi.pt": _scvi,
     "rows.npy": lambda path: np.save(path, np.ones((40, 12), "f4")),
     "rows.csv.gz": _csv,
     "rows.parquet": lambda path: pq.write_table(pa.table({"x": np.ones(50)}), path),

@@ -39,6 +39,8 @@ class Objective(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         decomposed: True when trained on D(x, x_check) + D(x_check, x_hat) (Section 5.3).
         transform_weight: weight of D(x, x_check) relative to D(x_check, x_hat), if decomposed.
         transform_metric: metric spec of D(x, x_check), where it differs from ``metric``.
+        capacity: C in nats, where the loss pulls the mean KL towards it.
+        free_bits: nats of each latent's mean KL that cost nothing.
     """
 
     metric: str
@@ -46,6 +48,8 @@ class Objective(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decomposed: bool = False
     transform_weight: float | None = None
     transform_metric: str | None = None
+    capacity: float | None = None
+    free_bits: float | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -344,6 +348,8 @@ def facts_of(manifest: Manifest) -> Facts:
         decomposed=objective.decomposed,
         transform_weight=objective.transform_weight,
         transform_metric=objective.transform_metric,
+        capacity=objective.capacity,
+        free_bits=objective.free_bits,
     )
 
 
@@ -399,6 +405,7 @@ def vae_from_networks(networks: Networks, facts: Facts, **fields: Any) -> VAE:
             classes=networks.classes,
             words=networks.words,
             infer=networks.infer,
+            also=networks.also,
             decode_logits=decode_logits,
             decode_parameters=decode_parameters,
         )

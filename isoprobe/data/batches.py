@@ -193,6 +193,7 @@ def prepare(
         raise DataError(f"{dataset.name} has no rows; expected at least one")
     if samples is not None and samples < 1:
         raise OptionError(f"--samples needs at least 1; found {samples}")
+    _require_order(dataset, vae.facts.inputs)
     try:
         fits = _fits(
             dataset, vae, resize, scale, counted=metric is not None and metric.whole_numbers
@@ -214,6 +215,25 @@ def prepare(
         notes=notes,
         labelled=labelled,
         source=source,
+    )
+
+
+def _require_order(dataset: Dataset, inputs: Sequence[str]) -> None:
+    """Refuse named columns that are not the model's inputs in their order."""
+    found = dataset.columns
+    if not inputs or not found or tuple(found) == tuple(inputs):
+        return
+    lacking = [name for name in inputs if name not in set(found)]
+    if lacking:
+        raise DataError(
+            f"{dataset.name} lacks {len(lacking)} of the {len(inputs)} inputs of the model, such "
+            f"as {lacking[0]!r}; expected {', '.join(list(inputs)[:4])} ..."
+        )
+    at = next((i for i, n in enumerate(inputs) if i >= len(found) or found[i] != n), 0)
+    raise DataError(
+        f"{dataset.name} has {len(found)} columns in another order than the model's "
+        f"{len(inputs)} inputs: {found[at]!r} stands where {inputs[at]!r} belongs; put them in the "
+        "model's order"
     )
 
 

@@ -75,13 +75,28 @@ class Told:
         found = labels
         if self.data is not None:
             found = self.data.read(rows[place])[np.argsort(place)]
-        values = np.asarray(found)
+        values = self._numbered(np.asarray(found))
         if values.dtype.kind not in "biuf":
             raise DataError(
                 f"the model is told {self.conditional.wanted} of each sample; found texts such as "
                 f"{str(values.ravel()[0])!r}: give numbers with --condition SPEC"
             )
         return self.conditional.checked(torch.from_numpy(values.astype(np.float64)), rows)
+
+    def _numbered(self, values: np.ndarray) -> np.ndarray:
+        """Names of classes as their numbers, where the model has names for them."""
+        names = self.conditional.names
+        if values.dtype.kind not in "UO" or len(names) != 1:
+            return values
+        numbers = {name: number for number, name in enumerate(names[0])}
+        texts = [str(value) for value in values.reshape(-1)]
+        unknown = next((text for text in texts if text not in numbers), None)
+        if unknown is not None:
+            raise DataError(
+                f"the model is told {self.conditional.words} and knows "
+                f"{', '.join(names[0][:8])}; found {unknown!r}"
+            )
+        return np.array([numbers[text] for text in texts])
 
 
 def told(vae: VAE, dataset: Dataset, conditions: Dataset | None, *, labelled: bool) -> Told | None:

@@ -13,11 +13,32 @@ from isoprobe.theory.formulas import decoder_response, unused_variance
 from isoprobe.theory.pooling import pooled_ratio
 
 if TYPE_CHECKING:
-    from isoprobe.contracts import Batch
+    from isoprobe.contracts import Batch, Facts
 
 #: columns: 1 - sigma^2, or 1 - P under another prior; E[sigma eps dD/dz]; 2 sigma^2 g_jj (zero
 #: without a pullback)
 ROOM, STATIONARY, RESPONSE = range(3)
+
+
+#: a latent whose mean KL is no more than this times what is free is held there
+FLOOR = 1.1
+
+
+def weighed(active: np.ndarray, facts: Facts, rate: np.ndarray) -> np.ndarray:
+    """Leave out latents that free bits hold at their floor, where the KL has no one weight.
+
+    Args:
+        active: which latents do something, ``(n,)`` bool.
+        facts: what the checkpoint declares.
+        rate: E[KL_j], ``(n,)``, nats.
+
+    Returns:
+        ``(n,)`` bool; ``active`` where nothing is free, or nothing else would be left.
+    """
+    if facts.free_bits is None:
+        return active
+    kept: np.ndarray = active & (rate > FLOOR * facts.free_bits)
+    return kept if kept.any() else active
 
 
 class BetaSums(BlockSums):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 
 from isoprobe.contracts import Analysis, Beta, Variable
-from isoprobe.probe.beta import RESPONSE, STATIONARY
+from isoprobe.probe.beta import RESPONSE, STATIONARY, weighed
 from isoprobe.probe.shared import PassStatistics
 from isoprobe.theory.formulas import excess, expected_distortion, kl_divergence, rate, second_moment
 from isoprobe.theory.judge import used_latents
@@ -109,7 +109,8 @@ class Overview(Analysis):
         Returns:
             The choice: the user's, else the declared one, else the recovered one.
         """
-        active, sums = self.setup.active, self.statistics.beta
+        sums = self.statistics.beta
+        active = weighed(self.setup.active, self.setup.vae.facts, self.statistics.kl.mean)
         stationary, pullback = sums.pooled(STATIONARY, active), sums.pooled(RESPONSE, active)
         recovered = None if stationary is None else float(stationary.value)
         if given is not None:

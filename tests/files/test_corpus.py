@@ -111,6 +111,7 @@ GRAPH = {"decoder": "self", "latent_shape": "2"}
 READERS: dict[str, Callable[[Path], None]] = {
     "zip.pt": checkpoint("tutorial-mlp"),
     "foreign.pt": checkpoint("tutorial-mlp"),
+    "scvi.pt": checkpoint("scvi"),
     "legacy.pt": checkpoint("tutorial-mlp"),
     "native.safetensors": checkpoint("native"),
     "script.pt": checkpoint("torchscript", input_shape="4", latent_shape="2"),
@@ -119,6 +120,7 @@ READERS: dict[str, Callable[[Path], None]] = {
     "model.keras": checkpoint("keras"),
     "model.h5": checkpoint("keras"),
     "rows.h5": data,
+    "cells.h5ad": data,
     "rows.npy": data,
     "rows.npz": data,
     "rows.csv.gz": data,
@@ -133,33 +135,39 @@ READERS: dict[str, Callable[[Path], None]] = {
 ZIPS = ("zip.pt", "script.pt", "program.pt2", "model.keras", "rows.npz", "images.zip")
 #: kinds of harm, and the readers whose files can do it
 APPLIES = {
-    "shared references": ("zip.pt", "foreign.pt", "legacy.pt"),
-    "keys without end": ("zip.pt", "foreign.pt", "legacy.pt"),
+    "shared references": ("zip.pt", "foreign.pt", "legacy.pt", "scvi.pt"),
+    "keys without end": ("zip.pt", "foreign.pt", "legacy.pt", "scvi.pt"),
     "copies": ("foreign.pt", "legacy.pt", "program.pt2", "result.h5"),
-    "zero strides": ("zip.pt", "legacy.pt", "script.pt", "program.pt2"),
-    "beyond its bytes": ("zip.pt", "legacy.pt", "native.safetensors", "script.pt", "program.pt2"),
+    "zero strides": ("zip.pt", "legacy.pt", "scvi.pt", "script.pt", "program.pt2"),
+    "beyond its bytes": (
+        "zip.pt", "legacy.pt", "scvi.pt", "native.safetensors", "script.pt", "program.pt2",
+    ),
     "expansion": ("graph.onnx", "script.pt", "program.pt2"),
     "nested functions": ("graph.onnx", "script.pt"),
     "loop": ("script.pt",),
     "file operator": ("script.pt", "program.pt2"),
     "memory operator": ("script.pt", "program.pt2"),
     "unknown operator": ("graph.onnx", "script.pt", "program.pt2"),
-    "runs while loaded": ("script.pt", "zip.pt", "legacy.pt"),
+    "runs while loaded": ("script.pt", "zip.pt", "legacy.pt", "scvi.pt"),
     "members twice": ZIPS,
     "case alone": ZIPS,
     "checksum": (*ZIPS, "native.safetensors", "result.h5"),
     "deflated": ZIPS,
     "cycle": ("rows.h5", "model.h5", "result.h5", "legacy.pt"),
-    "link outside": ("rows.h5", "model.h5", "result.h5", "model.keras"),
-    "storage outside": ("rows.h5", "model.h5", "result.h5", "model.keras"),
-    "virtual": ("rows.h5", "model.h5", "result.h5", "model.keras"),
-    "unwritten rows": ("rows.h5", "model.h5", "result.h5", "model.keras", "zarr.json"),
-    "large chunk": ("rows.h5", "result.h5", "zarr.json", "chunk.zstd"),
+    "link outside": ("rows.h5", "model.h5", "result.h5", "model.keras", "cells.h5ad"),
+    "storage outside": ("rows.h5", "model.h5", "result.h5", "model.keras", "cells.h5ad"),
+    "virtual": ("rows.h5", "model.h5", "result.h5", "model.keras", "cells.h5ad"),
+    "unwritten rows": (
+        "rows.h5", "model.h5", "result.h5", "model.keras", "zarr.json", "cells.h5ad",
+    ),
+    "large chunk": ("rows.h5", "result.h5", "zarr.json", "chunk.zstd", "cells.h5ad"),
     "codec that runs": ("zarr.json",),
+    "places outside": ("cells.h5ad",),
+    "rows that go back": ("cells.h5ad",),
     "name no text": ("rows.h5", "result.h5"),
     "length of a text": ("model.h5",),
     "length behind a filter": ("result.h5",),
-    "type without a like": ("rows.h5", "model.h5", "result.h5"),
+    "type without a like": ("rows.h5", "model.h5", "result.h5", "cells.h5ad"),
     "forged length": (
         "zip.pt", "legacy.pt", "native.safetensors", "rows.npy", "rows.npz", "rows.parquet",
         "part.parquet", "chunk.zstd",
@@ -368,7 +376,7 @@ def pickled(body: bytes, reader: str) -> bytes:
     return edited(saved(STATE), "data.pkl", lambda _: whole)
 
 
-@case("shared references", "zip.pt", "foreign.pt", "legacy.pt")
+@case("shared references", "zip.pt", "foreign.pt", "legacy.pt", "scvi.pt")
 def _(path, reader):
     body = b"}X\x01\x00\x00\x00aK\x01sq\x00"
     for i in range(60):
@@ -377,7 +385,7 @@ def _(path, reader):
     path.write_bytes(pickled(body, reader))
 
 
-@case("keys without end", "zip.pt", "foreign.pt", "legacy.pt")
+@case("keys without end", "zip.pt", "foreign.pt", "legacy.pt", "scvi.pt")
 def _(path, reader):
     body = b")q\x00"
     for i in range(60):
@@ -423,12 +431,12 @@ def retold(path, reader, shape, strides, numel=None):
     path.write_bytes(blob)
 
 
-@case("zero strides", "zip.pt", "legacy.pt")
+@case("zero strides", "zip.pt", "legacy.pt", "scvi.pt")
 def _(path, reader):
     retold(path, reader, (1 << 26, 64), (0, 0))
 
 
-@case("beyond its bytes", "zip.pt", "legacy.pt")
+@case("beyond its bytes", "zip.pt", "legacy.pt", "scvi.pt")
 def _(path, reader):
     retold(path, reader, (2, 2), (40, 40))
 
@@ -441,6 +449,12 @@ def _(path, reader):
 class Runs:
     def __reduce__(self):
         return (exec, ("raise SystemExit('it ran')",))
+
+
+@case("runs while loaded", "scvi.pt")
+def _(path, reader):
+    parts = {"model_state_dict": STATE, "attr_dict": {"registry_": Runs()}, "var_names": Runs()}
+    path.write_bytes(saved(parts))
 
 
 @case("runs while loaded", "zip.pt", "legacy.pt")
@@ -736,6 +750,7 @@ def hdf5(path: Path, reader: str, harm: Callable[[h5py.File, str], None]) -> Non
     """A file of the reader's form, harmed at the place its reader reads."""
     place = {
         "rows.h5": "x",
+        "cells.h5ad": "X/indptr",
         "result.h5": "isometry/extra",
         "model.h5": "model_weights/d/d/kernel:0",
         "model.keras": "layers/d/vars/0",
@@ -749,6 +764,8 @@ def hdf5(path: Path, reader: str, harm: Callable[[h5py.File, str], None]) -> Non
             file.attrs["model_config"] = json.dumps(
                 {"class_name": "Sequential", "config": {"name": "m", "layers": [layer]}}
             )
+        if reader == "cells.h5ad":
+            cells(file)
         file.require_group(place.rpartition("/")[0] or "/")
         harm(file, place)
     path.write_bytes(keras(inner.read_bytes()) if reader == "model.keras" else inner.read_bytes())
@@ -761,7 +778,33 @@ def outside(path: Path) -> Path:
     return other
 
 
-FORMS = ("rows.h5", "model.h5", "result.h5", "model.keras")
+def cells(file: h5py.File) -> None:
+    """An AnnData file of 40 cells and 12 genes, without the ends of its rows."""
+    file.attrs["encoding-type"] = "anndata"
+    file["X/data"], file["X/indices"] = np.ones(40, "f4"), np.arange(40) % 12
+    file["X"].attrs["encoding-type"] = "csr_matrix"
+    for table, count in (("var", 12), ("obs", 40)):
+        file[f"{table}/_index"] = [f"{table}{i}" for i in range(count)]
+        file[table].attrs["_index"] = "_index"
+
+
+@case("places outside", "cells.h5ad")
+def _(path, reader):
+    def harm(file, place):
+        file[place] = np.arange(41)
+        file["X/indices"][...] = np.full(40, HUGE)
+
+    hdf5(path, reader, harm)
+
+
+@case("rows that go back", "cells.h5ad")
+def _(path, reader):
+    ends = np.arange(41)
+    ends[20] = -HUGE
+    hdf5(path, reader, lambda file, place: file.__setitem__(place, ends))
+
+
+FORMS = ("rows.h5", "model.h5", "result.h5", "model.keras", "cells.h5ad")
 
 
 @case("link outside", *FORMS)
@@ -790,7 +833,7 @@ def _(path, reader):
         place, (HUGE, 12), "f4", chunks=(1024, 12)) and None)  # fmt: skip
 
 
-@case("large chunk", "rows.h5", "result.h5")
+@case("large chunk", "rows.h5", "result.h5", "cells.h5ad")
 def _(path, reader):
     def harm(file, place):
         file.create_dataset(place, (1 << 27,), "f4", chunks=(1 << 27,), compression="gzip")
@@ -846,7 +889,7 @@ def _(path, reader):
     hdf5(path, reader, harm)
 
 
-@case("type without a like", "rows.h5", "model.h5", "result.h5")
+@case("type without a like", "rows.h5", "model.h5", "result.h5", "cells.h5ad")
 def _(path, reader):
     def harm(file, place):
         kind = h5py.h5t.IEEE_F32LE.copy()

@@ -57,6 +57,7 @@ ROOMS = {
         analyses
         adapters.weights
         adapters.declared
+        adapters.scvi
         adapters.objects
         adapters.keras
         adapters.programs

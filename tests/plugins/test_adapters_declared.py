@@ -436,7 +436,7 @@ def test_elliptic_is_read_with_its_batch_norms(shared, request):
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("smiles", "autoregressive"), ("taesd", "deterministic"), ("scvi", "scvi-tools")],
+    [("smiles", "autoregressive"), ("taesd", "deterministic")],
 )
 def test_what_is_no_analysable_vae_is_refused_by_what_it_is(shared, name, words):
     source = real(shared, name)
@@ -444,6 +444,16 @@ def test_what_is_no_analysable_vae_is_refused_by_what_it_is(shared, name, words)
     assert adapter.name == "unsupported"
     assert words in adapter.describe(source)["not analysable"]
     with pytest.raises(CheckpointError, match=words) as caught:
+        adapter.load(source, {})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.shared
+def test_another_model_of_scvi_tools_is_refused_by_its_class(shared):
+    source = real(shared, "scvi")
+    adapter = installed().adapter_for(source)
+    assert adapter.name == "scvi"
+    with pytest.raises(CheckpointError, match="scvi-tools") as caught:
         adapter.load(source, {})
     assert "\n" not in str(caught.value)
 

@@ -303,7 +303,7 @@ class Watched:
         return getattr(self.__dict__["_evidence"], name)
 
 
-COMMON = {"samples", "used", "spatial", "own_draws"}
+COMMON = {"samples", "used", "spatial", "own_draws", "prior", "width", "capacity", "free_bits"}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)

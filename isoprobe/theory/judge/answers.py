@@ -35,6 +35,7 @@ CODES = {
     "metric": "another metric explains the declared beta",
     "curved": "the decoder bends within one sigma",
     "rare": "single rows use a latent that counts as idle",
+    "constraint": "the objective holds rates at a target, which says what beta is",
 }
 
 

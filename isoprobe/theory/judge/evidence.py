@@ -114,6 +114,9 @@ class Evidence:
         trials: readings of the posterior tried on the same rows, where they were asked for; the
             one in hand is named ``as read``.
         objective: words for an objective that is known to be no beta-VAE's, else empty.
+        capacity: C in nats of a loss gamma |KL - C|, where it is one.
+        free_bits: nats of each latent's mean KL that cost nothing, where some do.
+        held: latents that free bits hold at their floor: they do something, and are not judged.
         prior: what the prior is where it is not N(0, I), else empty: ``variance`` is then P_j,
             ``second`` E[z_j s_j] and ``centre`` E[s_j], s_j = d(-log p(z))/dz_j.
     """
@@ -151,6 +154,9 @@ class Evidence:
     code_fit: np.ndarray | None = None
     trials: tuple[Reading, ...] = ()
     objective: str = ""
+    capacity: float | None = None
+    free_bits: float | None = None
+    held: np.ndarray | None = None
     prior: str = ""
 
     @property

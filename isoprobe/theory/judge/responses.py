@@ -97,6 +97,16 @@ def _odd(e: Evidence, mask: np.ndarray) -> Finding:
 
 def _disagreement(e: Evidence, mask: np.ndarray) -> Finding:
     each = e.beta_each.value[e.used]
+    if e.capacity is not None or e.free_bits is not None:
+        return Finding(
+            "disagreement",
+            ("objective",),
+            f"the latents disagree about beta ({each.min():.3g} to {each.max():.3g}): "
+            f"{residual_words(e, mask)}",
+            f"the objective is {e.objective}, and it weighs the KL of single rows or latents each "
+            "in its own way, so no one beta describes it: rates and distortions stand, norms and "
+            "importances have no common unit",
+        )
     data = "" if e.own_draws else ", or the inputs are not the training's"
     known = f" ({e.objective})" if e.objective else ""
     return Finding(

@@ -102,6 +102,8 @@ def judge(e: Evidence) -> Verdict:
         condition, found = rule.apply(e)
         conditions += condition
         findings += found
+    if e.held is not None:
+        labels = ["active" if h else label for h, label in zip(e.held, labels, strict=True)]
     for finding in findings:
         if finding.code in LABELS:
             for latent in finding.latents:
@@ -132,11 +134,37 @@ def _verdict(
 
 def _rarely_used(e: Evidence) -> np.ndarray:
     """Latents that count as idle and yet code single rows."""
-    rare: np.ndarray = ~e.used & (e.rate_most - e.rate > TOLERANCES["rare_rate"].value)
+    idle = ~e.used if e.held is None else ~e.used & ~e.held
+    rare: np.ndarray = idle & (e.rate_most - e.rate > TOLERANCES["rare_rate"].value)
     return rare
 
 
+def _constraint(e: Evidence) -> Iterator[Finding]:
+    """What beta means where the objective holds rates at a target."""
+    shown = "" if e.beta is None else f" {e.beta.value[0]:.3g}"
+    if e.capacity is not None:
+        yield Finding(
+            "constraint",
+            ("objective",),
+            f"the objective is {e.objective}: E KL is {e.rate.sum():.3g} nats, and beta{shown} is "
+            "the weight of the KL that balances the distortion there",
+            "read beta as the slope of distortion against rate at that rate, and not as gamma, "
+            "which only has to be larger",
+        )
+    elif e.free_bits is not None:
+        held = np.zeros_like(e.used) if e.held is None else e.held
+        named = f"; latents {numbers(held)} rest there and are not judged" if held.any() else ""
+        yield Finding(
+            "constraint",
+            ("objective",),
+            f"the objective is {e.objective}: beta{shown} is that of latents above it{named}",
+            "norms and importances of latents at the floor have a smaller beta of their own",
+            tuple(int(i) for i in np.flatnonzero(held)),
+        )
+
+
 def _remarks(e: Evidence) -> Iterator[Finding]:
+    yield from _constraint(e)
     rare = _rarely_used(e)
     if rare.any():
         yield Finding(

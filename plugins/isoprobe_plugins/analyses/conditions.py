@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
-from isoprobe.probe.beta import RESPONSE, ROOM, STATIONARY
+from isoprobe.probe.beta import RESPONSE, ROOM, STATIONARY, weighed
 from isoprobe.probe.prior import answer_called_for
 from isoprobe.statistics.jackknife import jackknife
 from isoprobe.statistics.moments import BlockSums, Moments
@@ -141,7 +141,8 @@ class Conditions(Analysis):
         """Every condition by latent, with its standard error."""
         import numpy as np
 
-        used, sums = context.setup.active, context.statistics.beta
+        sums, rate = context.statistics.beta, context.statistics.kl.mean
+        used = weighed(context.setup.active, context.setup.vae.facts, rate)
         pooled, pulled = sums.pooled(STATIONARY, used), sums.pooled(RESPONSE, used)
         beta = float(pooled.value) if pooled is not None and pooled.value > 0 else np.nan
         room, stationary = sums.column(ROOM), sums.column(STATIONARY)

@@ -11,7 +11,7 @@ from isoprobe.registry.lookup import installed
 from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 
 if TYPE_CHECKING:
-    from isoprobe.contracts import Batch, Context, Metric
+    from isoprobe.contracts import Batch, Context, Facts, Metric
     from isoprobe.theory.judge import Evidence, Finding, Measured, OtherMetric, Reading, Verdict
 
 #: inputs on which metrics and readings are tried where a rule needs them
@@ -138,6 +138,7 @@ def evidence_of(context: Context) -> Evidence:
     """Collect what the rules read."""
     import numpy as np
 
+    from isoprobe.probe.beta import weighed
     from isoprobe.probe.trials import channels
     from isoprobe.theory.judge import Evidence, Measured, used_latents
 
@@ -161,11 +162,14 @@ def evidence_of(context: Context) -> Evidence:
     own = float(c["distortion_self"].values)
     baseline = float(c["mean_distortion"].values) - own if "mean_distortion" in c else None
     facts = setup.vae.facts
+    # where nothing moves and the decoder answers to nothing, no latent is used
+    used = setup.active & used_latents(measured("spread"), measured("answer")).any()
+    held = used & ~weighed(used, facts, overview["kl_mean"].values)
     return Evidence(
         samples=setup.samples,
         own_draws=setup.own_draws,
-        # where nothing moves and the decoder answers to nothing, no latent is used
-        used=setup.active & used_latents(measured("spread"), measured("answer")).any(),
+        used=used & ~held,
+        held=held,
         mixed=importance["state"].values == 1,
         spatial=channels(setup.vae) > 0,
         rate=overview["kl_mean"].values,
@@ -194,9 +198,20 @@ def evidence_of(context: Context) -> Evidence:
         loss=measured("loss") if np.isfinite(c["loss"].values) else Measured.of([]),
         metric=setup.metric.spec(),
         families=_families(setup.metric),
-        objective="decomposed loss" if facts.decomposed else "",
+        objective=_objective(facts),
+        capacity=facts.capacity,
+        free_bits=facts.free_bits,
         prior="" if prior is None else prior.words,
     )
+
+
+def _objective(facts: Facts) -> str:
+    """Words for an objective that weighs the KL otherwise than by one beta."""
+    if facts.capacity is not None:
+        return f"a capacity loss, gamma |KL - {facts.capacity:g}|"
+    if facts.free_bits is not None:
+        return f"free bits, {facts.free_bits:g} nats a latent"
+    return "decomposed loss" if facts.decomposed else ""
 
 
 def _families(metric: Metric) -> dict[str, str]:

@@ -50,13 +50,14 @@ class ConditionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         classes: how many classes each thing told numbers; 0 for a real number.
         words: what it is, such as ``class`` or ``library size``.
         infer: ``data`` (labels, or ``--condition``), ``codes`` (the likeliest class of each chain
-            of ``codes`` on top of the encoder's body), or ``sum`` (of the input).
+            of ``codes`` on top of the encoder's body), ``sum`` (of the input), or ``data and sum``,
+            the sum being the last thing told.
         codes: chains to the logits of discrete latents.
     """
 
     classes: tuple[Annotated[int, msgspec.Meta(ge=0, le=1 << 16)], ...]
     words: str = "class"
-    infer: Literal["data", "codes", "sum"] = "data"
+    infer: Literal["data", "codes", "sum", "data and sum"] = "data"
     codes: Annotated[tuple[Steps, ...], msgspec.Meta(max_length=64)] = ()
 
 
@@ -172,8 +173,9 @@ def build_layers(config: LayersConfig) -> Networks:
         networks = replace(networks, prior=components, prior_words=config.prior.words)
     if told is None:
         return networks
-    infer = {"data": None, "codes": encoder.likeliest, "sum": _sum}[told.infer]
-    return replace(networks, classes=told.classes, words=told.words, infer=infer)
+    infer = {"codes": encoder.likeliest, "sum": _sum}.get(told.infer)
+    also = _sum if told.infer == "data and sum" else None
+    return replace(networks, classes=told.classes, words=told.words, infer=infer, also=also)
 
 
 def _parameters(given: LikelihoodConfig, body: Chain, config: LayersConfig) -> list[Chain]:
@@ -233,6 +235,11 @@ def _codes(told: ConditionConfig, body: Chain) -> list[Chain]:
 def _check_told(config: LayersConfig) -> None:
     """Refuse steps that join what is not told, or as another number of classes."""
     told = () if config.condition is None else config.condition.classes
+    summed = config.condition is not None and config.condition.infer == "data and sum"
+    if summed and (len(told) < 2 or told[-1]):
+        raise CheckpointError(
+            "architecture 'layers': condition: infer = data and sum needs classes that end in 0"
+        )
     chains = (config.encoder, config.decoder, config.head.mean, config.head.scale)
     joined = [s for chain in chains for s in chain if isinstance(s, ConditionStep)]
     more = () if config.likelihood is None else config.likelihood.parameters

@@ -205,7 +205,11 @@ def describe(vae: VAE) -> Manifest:
             "layers (declared, presets, disentangling-vae, keras, pythae) can be converted"
         )
     facts = vae.facts
-    objective = None if facts.metric is None else Objective(facts.metric, facts.beta)
+    objective = None
+    if facts.metric is not None:
+        objective = Objective(
+            facts.metric, facts.beta, capacity=facts.capacity, free_bits=facts.free_bits
+        )
     origin = {
         "converted_from": vae.name,
         "adapter": vae.adapter,

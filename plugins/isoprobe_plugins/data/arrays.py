@@ -17,6 +17,7 @@ from isoprobe.errors import DataError, FileError, nearest
 from isoprobe.files.archives import Archive
 from isoprobe.files.hdf5 import Hdf5File
 from isoprobe.hookspecs import hookimpl
+from isoprobe_plugins.data.cells import holds_cells, open_cells
 from isoprobe_plugins.data.streams import StreamedArray, check_numeric, runs
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class ArraySource(DataSource):
     name: ClassVar[str] = "arrays"
     summary: ClassVar[str] = (
         "numpy or HDF5 arrays, FILE.npy, FILE.npz:DATA, FILE.h5:/DATA, "
-        "with labels FILE.npz:DATA,LABELS, or several a row, FILE.npz:DATA,A,B"
+        "with labels FILE.npz:DATA,LABELS, or several a row, FILE.npz:DATA,A,B; "
+        "cells FILE.h5ad:X,BATCH"
     )
 
     def matches(self, spec: str) -> bool:
@@ -227,6 +229,10 @@ def _open_hdf5(path: Path, member: str | None) -> Dataset:
     with ExitStack() as stack:
         file = Hdf5File(path)
         stack.callback(file.close)
+        if holds_cells(file):
+            opened = _cells(file, path, member)
+            stack.pop_all()
+            return opened
         arrays = dict(file.walk())
         chosen = _chosen(member, list(arrays), path)
         shown = ",".join(f"/{name}" for name in chosen)
@@ -259,6 +265,18 @@ def open_chosen(
     chosen = _chosen(member, names, path)
     shown = ",".join(f"/{name}" for name in chosen)
     return _dataset(path, shown, chosen, open_one, lambda: mark(chosen))
+
+
+def _cells(file: Hdf5File, path: Path, member: str | None) -> Dataset:
+    """Cells of an AnnData file, their genes as names of columns."""
+
+    def dense(node: Any, what: str) -> Rows:
+        return Hdf5Rows(file, node, what)
+
+    shown, rows, labels, genes = open_cells(file, path, member, dense)
+    found = ArrayDataset(path, shown, rows, labels)
+    found.columns = genes
+    return found
 
 
 def _dataset(

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
@@ -36,6 +36,8 @@ class Loss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         factor: what the code multiplies D by, such as 0.5.
         reduction: ``sum`` or ``mean`` over the input dimensions of one sample.
         kl_reduction: ``sum`` or ``mean`` over the latents of one sample.
+        capacity: C in nats, where the code has beta |KL - C| in place of beta KL.
+        free_bits: nats of each latent's mean KL that cost nothing.
     """
 
     metric: str
@@ -43,10 +45,12 @@ class Loss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     factor: float = 1.0
     reduction: Literal["sum", "mean"] = "sum"
     kl_reduction: Literal["sum", "mean"] = "sum"
+    capacity: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    free_bits: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
     def summed_beta(self, input_size: int, latent_size: int) -> float | None:
         """Return the KL weight once D and KL are sums; None when unknown."""
-        if self.beta is None:
+        if self.beta is None or self.capacity is not None:
             return None
         scale = self.factor / (input_size if self.reduction == "mean" else 1)
         return self.beta / (latent_size if self.kl_reduction == "mean" else 1) / scale
@@ -72,7 +76,7 @@ class ConditionDeclaration(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
 
     classes: list[int]
     words: str = "class"
-    infer: Literal["data", "codes", "sum"] = "data"
+    infer: Literal["data", "codes", "sum", "data and sum"] = "data"
     codes: list[str | list[Any]] = []
 
 
@@ -311,6 +315,8 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             metric=self._metric,
             beta=beta,
             beta_source=None if beta is None else source,
+            capacity=None if self.loss is None else self.loss.capacity,
+            free_bits=None if self.loss is None else self.loss.free_bits,
             dataset=self.dataset,
             scale_head=self.head.form,
             assumptions=notes,

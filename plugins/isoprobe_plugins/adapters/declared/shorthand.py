@@ -28,6 +28,7 @@ _VALUED = {
     "permute": ("permute", "order"),
     "pad": ("pad", "widths"),
     "pool": ("pool", "kind"),
+    "log_share": ("log_share", "column"),
 }
 #: steps with nothing to say
 _BARE = ("flatten", "log1p", "log_share")

@@ -9,7 +9,7 @@ from isoprobe.contracts import VAE, Adapter
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
 from isoprobe_plugins.adapters.declared.adapter import beside
-from isoprobe_plugins.adapters.weights.names import tensor_names, why_unsupported
+from isoprobe_plugins.adapters.weights.names import saved_by_scvi, tensor_names, why_unsupported
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
@@ -23,7 +23,8 @@ class Unsupported(Adapter):
 
     def matches(self, source: Source) -> bool:
         """Return True for weights whose names betray such a model, unless declared."""
-        return why_unsupported(tensor_names(source)) is not None and not beside(source).is_file()
+        told = beside(source).is_file() or saved_by_scvi(source)
+        return not told and why_unsupported(tensor_names(source)) is not None
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Raise with the reason.

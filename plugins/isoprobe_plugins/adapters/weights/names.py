@@ -65,11 +65,23 @@ _TELLTALES = (
     ),
     (
         re.compile(r"^(px_r|z_encoder\.encoder\.fc_layers\..*)$"),
-        "a scvi-tools model ('{}'): counts are decoded by a negative binomial that also takes each "
-        "cell's library size and batch, which decode(z) cannot express, and its file holds "
-        "pickled pandas tables, which are not unpickled",
+        "weights of a scvi-tools model ('{}') without its settings: give the folder that its "
+        "save() writes, or declare them with [likelihood] and [condition]",
     ),
 )
+
+
+#: names in every file that scvi-tools' ``save`` writes
+_OF_SCVI = {"model_state_dict", "attr_dict", "var_names"}
+
+
+def saved_by_scvi(source: Source) -> bool:
+    """Return True for a torch file with the parts that scvi-tools saves beside its weights."""
+    return (
+        source.kind in TORCH_KINDS
+        and source.pickle is not None
+        and source.pickle.strings >= _OF_SCVI
+    )
 
 
 def why_unsupported(names: Iterable[str]) -> str | None:

@@ -1,0 +1,1 @@
+"""Read saved models of scvi-tools, their pickles as inert records."""
