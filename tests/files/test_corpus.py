@@ -48,7 +48,7 @@ def checkpoint(adapter: str, **options: str) -> Callable[[Path], None]:
     def read(path: Path) -> None:
         tensor_shapes(Source(path))
         vae = load(path, adapter=adapter, options=options)
-        vae.decode(torch.zeros(1, vae.latent_size))
+        vae.anywhere().decode(torch.zeros(1, vae.latent_size))
 
     return read
 
