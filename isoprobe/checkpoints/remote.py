@@ -12,9 +12,9 @@ from pathlib import Path
 from isoprobe.errors import CheckpointError
 
 #: a path of the command line has lost one of the slashes
-_HUB = re.compile(r"^hf:/{1,2}(?P<rest>.*)$")
+_HUB = re.compile(r"^hf:/{1,2}(?P<rest>.*)\Z", re.DOTALL)
 _OTHER = re.compile(r"^(?P<scheme>[a-z][a-z0-9+.-]+):/{1,2}(?P<rest>.+)$", re.IGNORECASE)
-_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*$")
+_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*\Z")
 _SAFE = (".safetensors", ".json")
 
 
@@ -49,7 +49,7 @@ def _from_hub(rest: str, *, trusted: bool) -> tuple[Path, str]:
     parts = rest.strip("/").split("/")
     if len(parts) < 2 or not all(_NAME.match(part) for part in parts):
         raise CheckpointError(
-            f"'hf://{rest}' is written hf://owner/name or hf://owner/name/file.safetensors"
+            f"{f'hf://{rest}'!r} is written hf://owner/name or hf://owner/name/file.safetensors"
         )
     repository, file = "/".join(parts[:2]), "/".join(parts[2:])
     if file and not trusted and not file.endswith(_SAFE):

@@ -196,6 +196,8 @@ def _of_frame(data: Any, name: str) -> Dataset:
     if not hasattr(data, "columns"):
         raise DataError(f"{name} is one column; expected a data frame with a column an input")
     columns = [str(column) for column in data.columns]
+    if not columns:
+        raise DataError(f"{name} has no columns; expected one an input")
     rows, odd = [], []
     for place, column in enumerate(columns):
         part = data.iloc[:, place] if hasattr(data, "iloc") else data[column]
@@ -203,7 +205,7 @@ def _of_frame(data: Any, name: str) -> Dataset:
         if values.dtype == object and not hasattr(part, "cat"):
             try:  # nullable numbers, missing ones as NaN, which is refused by row later
                 values = np.array([np.nan if _missing(v) else float(v) for v in values])
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 odd.append(column)
                 continue
         if values.dtype.kind not in _NUMBERS:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from isoprobe.checkpoints.remote import fetched
 from isoprobe.errors import CheckpointError
@@ -82,3 +85,56 @@ def test_a_name_that_is_none_is_refused(address):
 
 def test_a_local_path_is_left_alone():
     assert fetched("folder/vae.pt") == (Path("folder/vae.pt"), "")
+
+
+# ------------------------------------------------------------------ addresses and repositories
+# that mean harm
+
+
+NAMES = ["a", "..", ".", "", "x.safetensors", "x.pt", "-r", "a b", "~", "C:", "é", "a\\b", "a\x00"]
+NAMES += ["a\x1b[2J", "@main", "%2e%2e", "x.safetensors\n"]
+DAMAGED = [b"", b"\x80\x02.", b"\xff" * 64, b'\x08\0\0\0\0\0\0\0{"a":1}']
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """The hub's library, which only says what it was asked for."""
+    library = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def file(repository, name):
+        asked.append((repository, name))
+        raise OSError("offline")
+
+    def folder(repository, allow_patterns):
+        asked.append((repository, *allow_patterns))
+        return str(tmp_path)
+
+    monkeypatch.setattr(library, "hf_hub_download", file)
+    monkeypatch.setattr(library, "snapshot_download", folder)
+    return asked
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.sampled_from(NAMES), max_size=5))
+def test_an_address_asks_for_a_plain_name_or_for_nothing(hub, parts):
+    hub.clear()
+    with pytest.raises(CheckpointError) as caught:
+        fetched("hf://" + "/".join(parts))
+    assert "\n" not in str(caught.value).strip()
+    for repository, *names in hub:
+        assert re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", repository)
+        for name in names:
+            assert ".." not in name.split("/") and not name.startswith("/")
+            assert name.endswith((".safetensors", ".json"))
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_file_of_the_hub_is_one_line(cache, content):
+    place = cache / "hub" / "models--someone--digits" / "snapshots" / REVISION
+    (place / "model.safetensors").write_bytes(content)
+    done = isoprobe(cache, "analyze", "hf://someone/digits/model.safetensors", "--data", str(DATA))
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.count("\n") <= 3 and "Traceback" not in done.stderr
