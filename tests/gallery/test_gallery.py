@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -11,11 +12,13 @@ import pytest
 import torch
 from torch import nn
 
+import isoprobe
 from tests.gallery import first_try, own
 from tests.gallery.layouts.make_layouts import ANSWERS, FILES, shelf, write_data
 from tests.gallery.layouts.nets import Mlp, Tutorial, as_bce, as_sse
 from tests.gallery.layouts.sequences import EachStep, FirstState, Repeated
 from tests.gallery.modules import MODULES
+from tests.gallery.modules import shelf as modules_shelf
 from tests.gallery.own import Own
 
 KNOWN = json.loads(ANSWERS.read_text())
@@ -216,3 +219,30 @@ def test_an_own_reading_is_exact_where_the_answer_is_known():
     assert found["beta_by_gradients"] == pytest.approx(beta, rel=0.02)
     expected = 0.5 * (0.16 * x.square().mean() + std**2 - 1 - 2 * math.log(std))
     assert found["kl"] == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_comes_back_to_the_bit_and_goes_on_training_as_its_twin(name, monkeypatch):
+    """Read or refused: neither leaves a trace."""
+    monkeypatch.setattr(modules_shelf, "STEPS", 20)
+    one, twin = MODULES[name].make(), MODULES[name].make()
+    assert same_bits(one.module, twin.module)
+    flags = [part.training for part in one.module.modules()]
+    random = torch.get_rng_state()
+    with contextlib.suppress(isoprobe.IsoprobeError):
+        isoprobe.analyze(
+            one.module, one.rows, metric=MODULES[name].metric, samples=32, analyses=["isometry"]
+        ).close()
+    assert torch.equal(torch.get_rng_state(), random)
+    assert [part.training for part in one.module.modules()] == flags
+    assert same_bits(one.module, twin.module)
+    for made in (one, twin):
+        own.seed("next step")
+        own.fit(made.module, made.reading, steps=2)
+    assert same_bits(one.module, twin.module)
+
+
+def same_bits(one: nn.Module, other: nn.Module) -> bool:
+    left, right = one.state_dict(), other.state_dict()
+    assert left.keys() == right.keys()
+    return all(torch.equal(left[k], right[k]) for k in left)
