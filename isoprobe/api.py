@@ -56,6 +56,7 @@ def analyze(
     seed: int = 0,
     no_rows: bool = False,
     resize: int | tuple[int, int] | None = None,
+    pad: int | tuple[int, int] | None = None,
     scale: tuple[float, float] | None = None,
     condition: Any = None,
     memory: int = 1 << 30,
@@ -104,6 +105,7 @@ def analyze(
         no_rows: leave single rows out of the result and its report: no columns of samples, no
             pictures of rows or their ids; no folders and no command line either.
         resize: images to this height and width.
+        pad: images to this height and width with zeros; as the checkpoint says when None.
         scale: data values that stand for the ends of the model's input range.
         condition: what a conditional model is told of each row: a spec or rows, as many as there
             are, or a number for all; None for the data's labels, or what the model finds itself.
@@ -264,10 +266,12 @@ def doctor(
     model: str | Path,
     data: str,
     *,
-    samples: int = 256,
+    samples: int = 1024,
     resize: tuple[int, int] | None = None,
     scale: tuple[float, float] | None = None,
-) -> list[Any]:
+    metric: str | None = None,
+    pad: int | tuple[int, int] | None = None,
+) -> Any:
     """Try every plausible reading of undeclared weights on data, and rank them.
 
     Args:
@@ -276,13 +280,15 @@ def doctor(
         samples: rows to try it on.
         resize: height and width to resize images to.
         scale: data values that stand for 0 and 1.
+        metric: of the loss, where it is known.
+        pad: height and width to pad images to with zeros.
 
     Returns:
-        Readings, the best first; each has ``explained``, ``beta``, ``residual`` and, in
-        ``fields``, what to declare.
+        ``readings``, the best first, each with what was ``tried`` and, in ``fields``, what to
+        declare; ``doubt``, why the first is not to be trusted, or nothing; ``notes``, what was
+        taken as given; ``metric``, that of the loss where the data tells it.
     """
-    found: list[Any] = _function("doctor")(model, data, samples, resize, scale)
-    return found
+    return _function("doctor")(model, data, samples, resize, scale, metric, pad)
 
 
 def convert(model: str | Path, out: str | Path, **asked: Any) -> Any:

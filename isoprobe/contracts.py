@@ -212,6 +212,9 @@ class VAE:
         decode_parameters: ``z -> theta (B, P, *input_shape)``, parameters of a likelihood of which
             ``decode`` gives the mean, where the decoder gives some.
         likelihood: name of that likelihood, a metric.
+        reading: how weights that nothing describes were read, as the adapter that chose it says
+            it; empty where the checkpoint says it itself.
+        pad: height and width that images were padded to with zeros, where the checkpoint says so.
         given: conditions of the rows in hand, ``(B, k)``, of a model bound by :meth:`on`.
         prior: p(z) where it is not N(0, I).
     """
@@ -233,6 +236,8 @@ class VAE:
     decode_parameters: Callable[[Tensor], Tensor] | None = None
     likelihood: str = ""
     prior: Prior | None = None
+    reading: str = ""
+    pad: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.given is None and self.module is not None and self.adapter not in BORROWED:
@@ -429,20 +434,28 @@ class FirstRows:
     Attributes:
         x: a few inputs as the data holds them, bytes and scale mapped, ``(B, *stored shape)``.
         metric: the distortion asked for; None where none is.
+        typed: options that name these rows on a command line, as ``--data digits.npy``.
     """
 
     x: Tensor
     metric: Metric | None
+    typed: str = "--data SPEC"
 
 
 class Adapter(abc.ABC):
     """Turns a checkpoint, or an object in memory, into a :class:`VAE`.
 
     ``matches`` looks at content, never at the name alone, and runs no code of the file.
+
+    Attributes:
+        last_resort: it reads what no other adapter does; asked for nothing that one of them reads.
+        rows: how many first rows of the data it wants to read an object by.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    last_resort: ClassVar[bool] = False
+    rows: ClassVar[int] = 256
 
     @abc.abstractmethod
     def matches(self, source: Source) -> bool:
@@ -454,6 +467,10 @@ class Adapter(abc.ABC):
 
     def describe(self, source: Source) -> Mapping[str, Any]:
         """Return what ``inspect`` shows beyond the file's kind; runs nothing, loads no weights."""
+        return {}
+
+    def tensors(self, source: Source) -> Mapping[str, tuple[int, ...]]:
+        """Return shapes by name, of a format whose tensors isoprobe itself does not list."""
         return {}
 
     def takes(self, model: object) -> bool:

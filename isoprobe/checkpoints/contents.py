@@ -9,7 +9,7 @@ from mmap import ACCESS_READ, mmap
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.checkpoints.pickles import SCAN_BYTES
-from isoprobe.checkpoints.records import StoredTensor, read_records
+from isoprobe.checkpoints.records import Record, StoredTensor, read_records
 from isoprobe.checkpoints.source import TORCH_KINDS, FileKind
 from isoprobe.errors import CheckpointError, FileError
 from isoprobe.files.documents import parse_json
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: how deep tables of tensors may lie in each other
 _DEPTH = 64
+#: where a pickled module keeps its tensors and parts
+_OF_MODULES = ("_parameters", "_buffers", "_modules")
 
 
 def tensor_shapes(source: Source) -> dict[str, tuple[int, ...]]:
@@ -30,13 +32,13 @@ def tensor_shapes(source: Source) -> dict[str, tuple[int, ...]]:
         source: the file.
 
     Returns:
-        Shapes by name, wrapping keys such as ``state_dict`` included, in the order of the file;
-        empty for other kinds of file and for those that hold more than tensors and plain values.
+        Shapes by name, wrapping keys such as ``state_dict`` included, in the order of the file, of
+        a pickled module as its ``state_dict`` would name them; empty for other kinds of file.
     """
     if source.kind is FileKind.SAFETENSORS:
         entries = ((k, v) for k, v in source.header.items() if k != "__metadata__")
         return {name: tuple(entry["shape"]) for name, entry in entries}
-    if source.kind in TORCH_KINDS and source.pickle is not None and not source.pickle.foreign:
+    if source.kind in TORCH_KINDS and source.pickle is not None:
         meter = Meter(source.path, source.size)
         return dict(_tensors(_described(source, meter), meter))
     return {}
@@ -104,3 +106,6 @@ def _tensors(value: Any, meter: Meter, prefix: str = "") -> Iterator[tuple[str, 
             yield from _tensors(inner, meter, f"{prefix}{name}.")
     elif isinstance(value, StoredTensor):
         yield prefix.removesuffix("."), value.size
+    elif isinstance(value, Record):
+        for group in _OF_MODULES:
+            yield from _tensors(value.get(group), meter, prefix)

@@ -35,7 +35,7 @@ BESIDE = ("data", "out", "overwrite", "resume", "command")
 ORDER = (
     *("metric", "beta", "analyses", "adapter", "options", "trust"),
     *("allow_random", "samples", "tolerance", "against"),
-    *("batch_size", "resize", "scale", "condition", "device", "dtype"),
+    *("batch_size", "resize", "pad", "scale", "condition", "device", "dtype"),
     *("pullback", "pairs"),
     *("expectation", "memory", "threads", "seed", "no_rows"),
 )

@@ -41,8 +41,8 @@ WANTED = {
 def inspect(*, model: Path, adapter: str | None, trust: bool, as_json: bool) -> None:
     """Tell what a checkpoint is, which adapter reads it, what is known and what is not.
 
-    Nothing in the file is run, and no weights are loaded. For a file of weights that no adapter
-    reads, its tensors are listed all the same.
+    Nothing in the file is run, and no weights are loaded. Tensors are listed whoever reads the
+    file, and the last line is the command that is most likely right.
     """
     facts = look(model, adapter=adapter, trust=trust)
     click.echo(json.dumps(facts, indent=2) if as_json else _text(facts))
@@ -56,7 +56,7 @@ def _refuse(reason: str | None) -> None:
 
 
 def _text(facts: dict[str, Any]) -> str:
-    declared = _flat(facts["declared"])
+    declared = _flat({k: v for k, v in facts["declared"].items() if k != "next"})
     size = f", {facts['bytes']:,} bytes" if facts["bytes"] else ""
     lines = [
         click.style(facts["model"], bold=True),
@@ -75,7 +75,8 @@ def _text(facts: dict[str, Any]) -> str:
     ]
     if rows:
         lines += table(rows, left=(0, 1), heading=False, indent="  ")
-    return "\n".join([*lines, *_tensor_lines(facts["tensors"])])
+    following = [] if not facts["next"] else ["", click.style(facts["next"], bold=True)]
+    return "\n".join([*lines, *_tensor_lines(facts["tensors"]), *following])
 
 
 def _tensor_lines(tensors: Mapping[str, list[int]]) -> list[str]:

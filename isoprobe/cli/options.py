@@ -113,7 +113,7 @@ def _option(field: Field[Any], shown: Mapping[str, str]) -> Callable[[Command], 
 
 #: names of the options by which rows get to a model, and the machine they run on
 LOADING = ("adapter", "options", "trust", "allow_random")
-ROWS = ("samples", "batch_size", "resize", "scale", "condition")
+ROWS = ("samples", "batch_size", "resize", "pad", "scale", "condition")
 MACHINE = ("device", "dtype", "memory", "threads")
 adapter, adapter_options, trust, device, memory = (
     from_settings(Opening, name) for name in ("adapter", "options", "trust", "device", "memory")

@@ -157,21 +157,23 @@ def _reshape(shape: Shape, input_shape: Shape) -> Fit:
 
 
 def _remedy(shape: Shape, input_shape: Shape) -> str:
-    plane, wanted = _plane(shape), _wanted_plane(shape, input_shape)
-    if plane is None or wanted is None:
+    stored, wanted = plane(shape), _wanted_plane(shape, input_shape)
+    if stored is None or wanted is None:
         return "choose data of the model's shape with --data, or reshape them before"
     if _channels(shape) != _channels(input_shape) and len(_squeezed(input_shape)) > 1:
         have, need = _channels(shape), _channels(input_shape)
         return f"the images have {have} channels and the model takes {need}: convert them before"
     height, width = wanted
     size = str(height) if height == width else f"{height}x{width}"
+    if stored[0] <= height and stored[1] <= width:
+        return f"pad the images with --pad {size} if the training did, or take --resize {size}"
     return f"resize the images with --resize {size}"
 
 
 def _wanted_plane(shape: Shape, input_shape: Shape) -> tuple[int, int] | None:
     """Height and width the model wants; of a flat model those of a square image, if one fits."""
     if len(_squeezed(input_shape)) > 1:
-        return _plane(input_shape)
+        return plane(input_shape)
     pixels, rest = divmod(math.prod(input_shape), _channels(shape))
     side = math.isqrt(pixels)
     return (side, side) if rest == 0 and side * side == pixels and side > 1 else None
@@ -194,14 +196,24 @@ def resized_shape(
     height, width = (resize, resize) if isinstance(resize, int) else resize
     if min(height, width) < 1:
         raise OptionError(f"--resize needs a height and width of at least 1; found {resize}")
-    if _plane(shape) is None:
+    if plane(shape) is None:
         raise DataError(
             f"--resize needs images, and a sample has shape {shape}; leave it out, "
             f"or choose {'images' if input_shape is None else f'data of shape {input_shape}'}"
         )
+    return with_plane(shape, (height, width))
+
+
+def with_plane(shape: Shape, size: tuple[int, int]) -> Shape:
+    """Return the shape of an image once it has another height and width.
+
+    Args:
+        shape: of one image as stored.
+        size: height and width.
+    """
     if len(shape) == 2:
-        return (height, width)
-    return (height, width, shape[2]) if _channel_axis(shape) == 2 else (shape[0], height, width)
+        return size
+    return (*size, shape[2]) if _channel_axis(shape) == 2 else (shape[0], *size)
 
 
 def _resizer(shape: Shape, resized: Shape) -> Callable[[Tensor], Tensor]:
@@ -212,7 +224,7 @@ def _resizer(shape: Shape, resized: Shape) -> Callable[[Tensor], Tensor]:
         from torch.nn.functional import interpolate
 
         images = x.movedim(-1, 1) if last else x.reshape(len(x), -1, *shape[-2:])
-        size = _plane(resized)
+        size = plane(resized)
         images = interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
         return images.movedim(1, -1) if last else images.reshape(len(x), *resized)
 
@@ -236,8 +248,8 @@ def _channels(shape: Shape) -> int:
     return shape[_channel_axis(shape)] if len(shape) == 3 else 1
 
 
-def _plane(shape: Shape) -> tuple[int, int] | None:
-    """Height and width of an image, None when the shape is no image's."""
+def plane(shape: Shape) -> tuple[int, int] | None:
+    """Return height and width of an image, None when the shape is no image's."""
     if len(shape) not in {2, 3}:
         return None
     height, width = shape if len(shape) == 2 else np.delete(shape, _channel_axis(shape)).tolist()
@@ -245,5 +257,5 @@ def _plane(shape: Shape) -> tuple[int, int] | None:
 
 
 def _size(shape: Shape) -> str:
-    height, width = _plane(shape) or (0, 0)
+    height, width = plane(shape) or (0, 0)
     return f"{height}x{width}"

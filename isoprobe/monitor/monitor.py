@@ -94,6 +94,7 @@ class Monitor(Closing):
         batch_size: samples at once; planned from ``memory`` when None.
         memory: bytes that derivatives may take at once.
         resize: images to this height and width.
+        pad: images to this height and width with zeros; as the checkpoint says when None.
         scale: data values that stand for the ends of the model's input range.
         options: of the adapter that reads the model.
 
@@ -133,6 +134,7 @@ class Monitor(Closing):
         batch_size: int | None = None,
         memory: int = 1 << 30,
         resize: int | tuple[int, int] | None = None,
+        pad: int | tuple[int, int] | None = None,
         scale: tuple[float, float] | None = None,
         options: Mapping[str, str] | None = None,
     ) -> None:
@@ -172,6 +174,7 @@ class Monitor(Closing):
             batch_size=batch_size,
             memory=memory,
             resize=resize,
+            pad=pad,
             scale=scale,
             options=options,
         )

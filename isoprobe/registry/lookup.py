@@ -191,6 +191,7 @@ class Registry:
             adapter: Adapter = self._construct("adapter", name, {})
             return adapter
         matching = self._matching("adapter", source)
+        matching = [offer for offer in matching if not offer.plugin.last_resort] or matching
         if len(matching) > 1:
             raise PluginError(
                 f"{source.path}: adapters {_both(matching)} both read it; choose one with "

@@ -20,7 +20,7 @@ from isoprobe.probe.told import encoded
 from isoprobe.registry.lookup import installed
 from isoprobe.results.reader import Result, readable
 from isoprobe.run.opening import conditioned, load, open_data, opened, place, processor_threads
-from isoprobe.run.scoring import check_model, gathered
+from isoprobe.run.scoring import check_model, gathered, read_alike
 from isoprobe.run.settings import CodeSettings
 from isoprobe.theory.isometric import IsometricMap, ScaleTable, read_map
 
@@ -153,6 +153,9 @@ def open_encoding(
     asked = CodeSettings(**settings)
     if asked.beta is not None and not asked.beta > 0:
         raise OptionError(f"--beta is a positive number; found {asked.beta:g}")
+    if reference is not None:
+        with readable(Path(reference)), Result.open(reference) as result:
+            asked = read_alike(asked, result.attrs)
     with opened(model, data, asked) as subject, processor_threads(asked.threads):
         vae = subject.vae
         prepared = prepare(
@@ -200,6 +203,7 @@ def encode(
     samples: int | None = None,
     batch_size: int | None = None,
     resize: int | tuple[int, int] | None = None,
+    pad: int | tuple[int, int] | None = None,
     scale: tuple[float, float] | None = None,
     condition: Any = None,
     device: str = "auto",
@@ -222,6 +226,7 @@ def encode(
         samples: at most this many rows, spread evenly over the data; None for all.
         batch_size: rows at once; planned from ``memory`` when None.
         resize: images to this height and width.
+        pad: images to this height and width with zeros; as the checkpoint says when None.
         scale: data values that stand for the ends of the model's input range.
         condition: what a conditional model is told of each row: a spec or rows, as many as there
             are, or a number for all; None for the data's labels, or what the model finds itself.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -19,6 +21,7 @@ from isoprobe.contracts import VAE, Dataset, FirstRows, Live, Metric
 from isoprobe.data.batches import first_rows
 from isoprobe.data.files import beside
 from isoprobe.data.held import hold
+from isoprobe.data.padding import padded, wanted
 from isoprobe.data.recipe import Recipe, recorded_rows
 from isoprobe.data.told import held_at, value_of
 from isoprobe.errors import CheckpointError, DataError, IsoprobeError, OptionError, nearest
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
     from isoprobe.run.settings import Opening
 
 _LOG = logging.getLogger(__name__)
+#: values of the first rows that are read at most, where an adapter wants more than a few rows
+_FIRST_VALUES = 4_000_000
+
 _DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
@@ -104,10 +110,12 @@ def opened(model: Any, data: Any, settings: Opening) -> Iterator[Subject]:
             holds, _ = conditioned(registry, vae, settings.condition, opened=False)
             dataset = open_data(registry, data, holds, notes)
             stack.callback(dataset.close)
+            dataset = padded(dataset, settings.pad or wanted(vae, dataset))
         else:
             dataset = _rows_for(registry, found, data)
             stack.callback(dataset.close)
-            vae = _read(registry, found, dataset, settings)
+            dataset = padded(dataset, settings.pad)
+            vae = _read(registry, found, dataset, settings, _typed(data, settings))
         _LOG.info(
             "model %s: read by %s, input %s, %d latents, %s on %s",
             vae.name, vae.adapter, tuple(vae.input_shape), vae.latent_size, vae.dtype, vae.device,
@@ -151,15 +159,29 @@ def _rows_for(registry: Registry, live: Live, data: Any) -> Dataset:
     """
     if data is None or (isinstance(data, str) and data == "prior"):
         raise DataError(
-            f"a {type(live.model).__name__} is read by trying it on rows, and no data was given: "
-            "isoprobe.analyze(model, x, metric=...), or --data SPEC"
+            f"{live.name or 'a ' + type(live.model).__name__} is read by trying it on rows, and no "
+            "data was given: --data SPEC, or isoprobe.analyze(model, x, metric=...)"
         )
     if isinstance(data, Dataset):
         return data
     return registry.data(str(data)) if isinstance(data, str | Path) else hold(data)
 
 
-def _read(registry: Registry, live: Live, dataset: Dataset, settings: Opening) -> VAE:
+def _typed(data: Any, settings: Opening) -> str:
+    """Options that name rows and metric again on a command line."""
+    words = ["--data", shlex.quote(str(data)) if isinstance(data, str | Path) else "SPEC"]
+    for option, size in (("--resize", settings.resize), ("--pad", settings.pad)):
+        if size is not None:
+            words += [option, "x".join(map(str, size if isinstance(size, tuple) else (size,)))]
+    if settings.scale is not None:
+        words += ["--scale", ":".join(f"{end:g}" for end in settings.scale)]
+    metric = getattr(settings, "metric", None)
+    if isinstance(metric, str) and metric != "auto":
+        words += ["--metric", shlex.quote(metric)]
+    return " ".join(words)
+
+
+def _read(registry: Registry, live: Live, dataset: Dataset, settings: Opening, typed: str) -> VAE:
     """Let the adapter that takes an object read it on the first rows, and put it in its place."""
     wanted = getattr(settings, "metric", None)
     metric = registry.metric(wanted) if isinstance(wanted, str) and wanted != "auto" else None
@@ -169,8 +191,9 @@ def _read(registry: Registry, live: Live, dataset: Dataset, settings: Opening) -
         blank = VAE(decode=_nothing, encode=None, input_shape=(), latent_shape=())
         blank.module, blank.name = live.model, live.name or type(live.model).__name__
         place(blank, settings.device, settings.dtype)
-    x = first_rows(dataset, resize=settings.resize, scale=settings.scale)
-    return place(adapter.read(live, FirstRows(x, metric)), settings.device, settings.dtype)
+    count = min(adapter.rows, max(_FIRST_VALUES // max(math.prod(dataset.shape), 1), 256))
+    x = first_rows(dataset, count, resize=settings.resize, scale=settings.scale)
+    return place(adapter.read(live, FirstRows(x, metric, typed)), settings.device, settings.dtype)
 
 
 def _nothing(z: Tensor) -> Tensor:

@@ -18,12 +18,13 @@ import torch
 from isoprobe.contracts import VAE
 from isoprobe.data.batches import prepare
 from isoprobe.data.held import Held
+from isoprobe.data.padding import padded, wanted
 from isoprobe.errors import DataError, OptionError, nearest
 from isoprobe.registry.lookup import installed
 from isoprobe.results.flat import flatten
 from isoprobe.run.lending import lent
 from isoprobe.run.opening import conditioned, load, place, processor_threads
-from isoprobe.run.scoring import Reference, Scores, Scoring, check_settings, gathered
+from isoprobe.run.scoring import Reference, Scores, Scoring, check_settings, gathered, read_alike
 from isoprobe.run.settings import ScoreSettings
 from isoprobe.run.settle import tried
 
@@ -160,6 +161,7 @@ class _Engine:
         against = Reference.read(reference, asked.contamination, trim=asked.trim, score=asked.score)
         metric = against.metric(asked.metric)
         self.asked = replace(asked, metric=metric, dtype=asked.dtype or against.dtype)
+        asked = read_alike(asked, against.attrs)
         if isinstance(model, Path):
             model = load(model, adapter=asked.adapter, options=asked.options, trust=asked.trust)
         vae = place(model, asked.device, self.asked.dtype)
@@ -182,8 +184,9 @@ class _Engine:
         return gathered(Scoring(self.scores, data))
 
     def _prepared(self, rows: np.ndarray) -> Prepared:
+        held = Held(rows, "the batch")
         return prepare(
-            Held(rows, "the batch"),
+            padded(held, self.asked.pad or wanted(self.scores.vae, held)),
             self.scores.vae,
             resize=self.asked.resize,
             scale=self.asked.scale,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from isoprobe.registry.lookup import installed
 from isoprobe.results.reader import Result, readable
 from isoprobe.run.decisions import Explained, decided, input_names
 from isoprobe.run.opening import opened, processor_threads
-from isoprobe.run.settings import ScoreSettings
+from isoprobe.run.settings import Opening, ScoreSettings
 from isoprobe.run.settle import model_attributes, tried
 from isoprobe.theory.detection import TIE, conformal_p_values, upper_threshold
 from isoprobe.theory.discoveries import trimmed
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from isoprobe.contracts import Dataset
     from isoprobe.data.batches import Prepared
+
+SomeOpening = TypeVar("SomeOpening", bound=Opening)
 
 GROUP = "anomaly"
 _USUAL = "usual_"
@@ -309,11 +311,32 @@ def check_model(vae: VAE, path: Path, attrs: Mapping[str, Any]) -> None:
     """
     for name, value in model_attributes(vae).items():
         expected = attrs.get(name)
+        if expected != value and name == "reading":
+            raise ResultError(
+                f"{path} and this run read the weights of {vae.name} in two ways; leave --adapter "
+                "and --option out to have them read as there"
+            )
         if expected != value:
             raise ResultError(
                 f"{path} belongs to another model: its {name} is {expected!r}, that of "
                 f"{vae.name} is {value!r}; give the model it was made from, or analyse this one"
             )
+
+
+def read_alike(asked: SomeOpening, attrs: Mapping[str, Any]) -> SomeOpening:
+    """Have weights that nothing describes read as a result had them, not anew on other rows.
+
+    Args:
+        asked: settings; an adapter or options of the user's own stand.
+        attrs: root attributes of the result.
+
+    Returns:
+        The settings.
+    """
+    reading = attrs.get("reading")
+    if not reading or asked.adapter or asked.options:
+        return asked
+    return replace(asked, options={"reading": str(reading)})
 
 
 def check_settings(asked: ScoreSettings) -> None:
@@ -679,6 +702,7 @@ def open_scoring(
     against = Reference.read(reference, asked.contamination, asked.by, asked.trim, asked.score)
     chosen = against.metric(asked.metric)
     asked = replace(asked, metric=chosen, dtype=asked.dtype or against.dtype)
+    asked = read_alike(asked, against.attrs)
     with opened(model, data, asked) as subject, processor_threads(asked.threads):
         vae = subject.vae
         against.check_model(vae)
@@ -720,6 +744,7 @@ def score(
     device: str = "auto",
     dtype: str | None = None,
     resize: int | tuple[int, int] | None = None,
+    pad: int | tuple[int, int] | None = None,
     scale: tuple[float, float] | None = None,
     condition: Any = None,
     memory: int = 1 << 30,
@@ -750,6 +775,7 @@ def score(
         device: ``auto``, ``cpu``, ``cuda``, ``mps`` ...
         dtype: ``float32`` or ``float64``; the reference's when None.
         resize: images to this height and width.
+        pad: images to this height and width with zeros; as the checkpoint says when None.
         scale: data values that stand for the ends of the model's input range.
         condition: what a conditional model is told of each row: a spec or rows, as many as there
             are, or a number for all; None for the data's labels, or what the model finds itself.

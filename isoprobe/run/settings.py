@@ -97,6 +97,12 @@ class Opening:
     resize: int | tuple[int, int] | None = setting(
         None, "Resize images, as in 32 or 28x32.", metavar="PIXELS", parse="height_and_width"
     )
+    pad: int | tuple[int, int] | None = setting(
+        None,
+        "Pad images with zeros to a size, as in 32. [default: as the checkpoint says]",
+        metavar="PIXELS",
+        parse="height_and_width",
+    )
     scale: tuple[float, float] | None = setting(
         None,
         "Data values that stand for the ends of the model's input range, as in 0:255.",

@@ -449,6 +449,7 @@ def model_attributes(vae: VAE) -> dict[str, Any]:
         "condition": vae.condition,
         "decomposed": bool(vae.facts.decomposed),
         **({} if vae.prior is None else {"prior": vae.prior.words}),
+        **({"reading": vae.reading} if vae.reading else {}),
     }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from isoprobe.data.batches import prepare
+from isoprobe.data.padding import padded, wanted
 from isoprobe.derivatives.memory import plan
 from isoprobe.derivatives.metric_tensor import output_metric
 from isoprobe.derivatives.surface import surface
@@ -81,8 +82,8 @@ def interpolate(
         metric: spec or instance; the declared one when None.
         beta: KL weight in units of the metric; the declared one when None.
         memory: bytes that layers and derivatives may take at once.
-        **opening: ``adapter``, ``options``, ``trust``, ``resize``, ``scale``, ``device``,
-            ``dtype``, ``threads`` as for :func:`isoprobe.analyze`.
+        **opening: ``adapter``, ``options``, ``trust``, ``resize``, ``pad``, ``scale``,
+            ``device``, ``dtype``, ``threads`` as for :func:`isoprobe.analyze`.
 
     Returns:
         The walk.
@@ -188,6 +189,7 @@ def _ends(vae: VAE, data: Prepared, ends: Sequence[Any], asked: CodeSettings) ->
         _row(data, end) if numbered else np.asarray(torch.as_tensor(end).cpu()) for end in ends
     ]
     given = open_data(installed(), np.stack(stored), vae, [])
+    given = padded(given, asked.pad or wanted(vae, given))
     rows = prepare(given, vae, resize=asked.resize, scale=asked.scale)
     if numbered:  # as the data's other rows are: their type may be lost in reading
         rows = replace(rows, fits=data.fits, limits=data.limits)

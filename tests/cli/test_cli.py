@@ -233,19 +233,28 @@ def test_inspect_lists_the_tensors(run: Run) -> None:
     assert document["tensors"] == shapes
 
 
-def test_inspect_shows_what_there_is_of_weights_that_no_adapter_reads(run: Run) -> None:
+def test_inspect_shows_the_tensors_of_weights_that_nothing_describes(run: Run) -> None:
     tensors = {f"part{i}.weight": torch.ones(2, i) for i in range(50)}
     torch.save({"epoch": 3, "net": tensors}, "unknown.pth")
     code, out, err = run("inspect", "unknown.pth")
     assert code == 1
     assert "read by no adapter" in out
-    assert "give --metric" not in out
+    assert "unknown.pth holds a" in err
     assert "net.part49.weight  2 x 49" in out
     assert "... 10 more" in out
-    assert "isoprobe doctor" in err
     document = json.loads(run("inspect", "unknown.pth", "--json")[1])
     assert (document["adapter"], len(document["tensors"])) == (None, 50)
-    assert "no adapter reads" in document["refused"]
+
+
+def test_inspect_ends_with_the_command_to_type_next(run: Run) -> None:
+    names = {"fc_mu": (2, 8), "fc_var": (2, 8), "encoder.0.0": (8, 6), "decoder_input": (6, 2)}
+    torch.save({f"{n}.weight": torch.ones(s) for n, s in names.items()}, "mine.pth")
+    code, out, _ = run("inspect", "mine.pth")
+    assert code == 0
+    assert "looks_like   VanillaVAE or BetaVAE of PyTorch-VAE" in out
+    assert out.splitlines()[-1] == "isoprobe analyze mine.pth --data SPEC"
+    out = run("inspect", "model.safetensors")[1]
+    assert out.splitlines()[-1] == "isoprobe analyze model.safetensors --data SPEC"
 
 
 def test_plugins_lists_every_kind(run: Run) -> None:
@@ -271,10 +280,13 @@ BAD_INPUT = {
     "truncated safetensors": (["analyze", "cut.safetensors"], "cut.safetensors.*(cut|short|end)"),
     "foreign safetensors": (
         ["analyze", "foreign.safetensors"],
-        "no adapter reads.*isoprobe doctor foreign.safetensors.*--class FILE.py:CLASS",
+        "foreign.*(no tensors by name|no data was given: --data SPEC)",
     ),
     "LFS pointer": (["analyze", "pointer.safetensors"], "Git LFS pointer.*git lfs pull"),
-    "pickled module": (["analyze", "module.pt"], "torch.nn.modules.linear.Linear.*state_dict"),
+    "pickled module": (
+        ["analyze", "module.pt"],
+        "module.*(no tensors by name|no data was given: --data SPEC)",
+    ),
     "other pickle": (["analyze", "object.pkl"], "pickle.*pathlib.*state_dict"),
     "wrong size": ([*ANALYZE_GOOD, "wide.npy"], r"\(12,\).*\(13,\)"),
     "out of range": ([*ANALYZE_GOOD, "unscaled.npy"], r"metric 'bce' needs values in \[0, 1\]"),

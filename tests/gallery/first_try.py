@@ -42,6 +42,8 @@ WRONG = "WRONG"
 UNTRIED = "not tried yet"
 STATES = (TRUE, TRUE_NEXT, TRUE_LATER, OTHER_METRIC, RIGHTLY, STEP_WORKS, REFUSED, WRONG, UNTRIED)
 
+#: what the gallery calls a metric -> what isoprobe does
+SYNONYMS = {"negative-binomial": "nb"}
 NEXT_LIMIT = 3  # commands after the first
 PLACEHOLDER = re.compile(r"\b(FILE|MODEL|SPEC|NAME|KEY|VALUE|module:function|VAE)\b|\.\.\.|<\w+>")
 
@@ -71,6 +73,7 @@ def judge(found: dict[str, Any], right: dict[str, Any]) -> tuple[str, str]:
         right: the entry of `layouts.json`, or the like for a module.
     """
     metric = found["metric"].split(":")[0]
+    metric = next((long for long, brief in SYNONYMS.items() if brief == metric), metric)
     tolerance = right["relative_tolerance"]
     scale = right.get("dimensions", 1) if metric == "mse" else 1
     faults, note = [], ""

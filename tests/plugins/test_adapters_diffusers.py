@@ -88,8 +88,8 @@ def test_other_sizes_are_asked_for(saved):
     [
         ("AutoencoderTiny", "deterministic"),
         ("VQModel", "vector-quantised"),
-        ("AutoencoderKLWan", "another class"),
-        (7, "another class"),
+        ("UNet2DModel", "no autoencoder"),
+        (7, "no autoencoder"),
     ],
 )
 def test_relatives_are_refused_by_name(tmp_path, name, words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch import nn
 onnx = pytest.importorskip("onnx")
 
 from isoprobe.checkpoints.source import FileKind, Source  # noqa: E402
-from isoprobe.errors import CheckpointError, IsoprobeError  # noqa: E402
+from isoprobe.errors import CheckpointError, IsoprobeError, OptionError  # noqa: E402
 from isoprobe.probe.quantities import Probe, ProbeOptions  # noqa: E402
+from isoprobe.registry.looking import look  # noqa: E402
 from isoprobe.registry.lookup import installed  # noqa: E402
 from isoprobe_plugins.adapters.onnx.adapter import Onnx  # noqa: E402
 from isoprobe_plugins.adapters.onnx.operators import OPERATORS  # noqa: E402
@@ -120,11 +122,99 @@ def test_a_mean_only_encoder_leaves_the_decoder(saved, models, tmp_path):
         Probe(vae, installed().metric("sse"), {"kl"})
 
 
-def test_one_file_asks_for_the_other(saved):
+def test_one_file_asks_for_the_other(saved, tmp_path):
+    alone = shutil.copytree(saved, tmp_path / "alone")
+    (alone / "decoder.onnx").rename(alone / "half.onnx")
     with pytest.raises(CheckpointError, match="decoder=FILE"):
-        Onnx().load(Source(saved / "encoder.onnx"), {})
-    vae = Onnx().load(Source(saved / "decoder.onnx"), {"decoder": "self"})
-    assert vae.encode is None
+        Onnx().load(Source(alone / "encoder.onnx"), {})
+    for name, options in (("half.onnx", {"decoder": "self"}), ("decoder.onnx", {})):
+        folder = alone if options else saved
+        assert Onnx().load(Source(folder / name), options).encode is None
+    assert Onnx().load(Source(saved / "encoder.onnx"), {}).encode is not None
+
+
+def test_files_of_a_folder_are_told_by_what_their_names_hold(saved, tmp_path):
+    for part in ("encoder", "decoder"):
+        for path in saved.glob(f"{part}*"):
+            shutil.copy(path, tmp_path / path.name)
+        (tmp_path / f"{part}.onnx").rename(tmp_path / f"my_{part}_v2.onnx")
+    assert Onnx().matches(Source(tmp_path))
+    assert Onnx().load(Source(tmp_path), {}).encode is not None
+
+
+def whole(path, *, drawn):
+    """Write a whole VAE of one graph: x -> mu, logvar -> z -> recon."""
+    helper = onnx.helper
+    rng = np.random.default_rng(0)
+    weights = {"m": (2, 6), "s": (2, 6), "w": (6, 2), "half": ()}
+    arrays = {n: rng.normal(size=s).astype("f4") for n, s in weights.items()}
+    arrays["half"] = np.float32(0.5)
+    node = helper.make_node
+    nodes = [
+        node("Gemm", ["x", "m"], ["mu"], transB=1),
+        node("Gemm", ["x", "s"], ["logvar"], transB=1),
+    ]
+    if drawn:
+        nodes += [
+            node("Mul", ["logvar", "half"], ["h"]), node("Exp", ["h"], ["std"]),
+            node("RandomNormalLike", ["std"], ["eps"]), node("Mul", ["eps", "std"], ["shift"]),
+            node("Add", ["mu", "shift"], ["z"]),
+        ]  # fmt: skip
+    nodes.append(node("Gemm", ["z" if drawn else "mu", "w"], ["recon"], transB=1))
+    value = helper.make_tensor_value_info
+    outputs = [value("recon", 1, ["b", 6]), value("mu", 1, ["b", 2]), value("logvar", 1, ["b", 2])]
+    kept = [onnx.numpy_helper.from_array(np.asarray(a), n) for n, a in arrays.items()]
+    graph = helper.make_graph(nodes, "g", [value("x", 1, ["b", 6])], outputs, kept)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, path)
+    return arrays
+
+
+@pytest.mark.parametrize("drawn", [False, True], ids=["mean", "sampled"])
+def test_a_whole_vae_in_one_graph_is_cut_at_the_latent(tmp_path, drawn):
+    arrays = whole(tmp_path / "vae.onnx", drawn=drawn)
+    vae = Onnx().load(Source(tmp_path / "vae.onnx"), {})
+    x = torch.linspace(-1, 1, 12).reshape(2, 6)
+    found = vae.encode(x)
+    torch.testing.assert_close(found.mean, x @ torch.from_numpy(arrays["m"]).T)
+    logvar = x @ torch.from_numpy(arrays["s"]).T
+    torch.testing.assert_close(found.std, (0.5 * logvar).exp())
+    z = torch.ones(1, 2)
+    torch.testing.assert_close(vae.decode(z), z @ torch.from_numpy(arrays["w"]).T)
+    assert f"cut at '{'z' if drawn else 'mu'}'" in vae.facts.assumptions[0]
+
+
+def test_a_cut_is_told_by_the_names_of_tensors(tmp_path):
+    whole(tmp_path / "vae.onnx", drawn=True)
+    source = Source(tmp_path / "vae.onnx")
+    named = {"mean": "mu", "scale": "logvar", "latent": "z", "recon": "recon"}
+    assert Onnx().load(source, named).latent_shape == (2,)
+    with pytest.raises(OptionError, match="has no tensor 'zz'"):
+        Onnx().load(source, {"latent": "zz"})
+    with pytest.raises(OptionError, match="does not part"):
+        Onnx().load(source, {"latent": "eps"})
+
+
+def test_a_decoder_of_bytes_is_named_as_such(tmp_path):
+    helper = onnx.helper
+    nodes = [
+        helper.make_node("Mul", ["z", "z"], ["grey"]),
+        helper.make_node("Cast", ["grey"], ["image"], to=2),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(nodes, "g", [value("z", 1, [1, 2])], [value("image", 2, [1, 2])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, tmp_path / "decoder.onnx")
+    with pytest.raises(CheckpointError, match="'image' as uint8.*'grey' before it"):
+        Onnx().load(Source(tmp_path / "decoder.onnx"), {})
+
+
+def test_inspect_shows_what_goes_in_and_comes_out(tmp_path):
+    whole(tmp_path / "vae.onnx", drawn=False)
+    facts = look(tmp_path / "vae.onnx")
+    assert facts["declared"]["inputs"] == ["x: b x 6"]
+    assert facts["declared"]["outputs"] == ["recon: b x 6", "mu: b x 2", "logvar: b x 2"]
+    assert facts["tensors"]["w"] == [6, 2]
 
 
 def one_node(op, inputs, attributes, path, domain=""):

@@ -105,7 +105,7 @@ def test_one_head_is_split_as_its_layout_says(layout, mean, scale):
     [
         ({"latent_size": 3}, "encoder gives 4 values, latent_size asks for 6"),
         ({"decoder": []}, r"the decoder gives shape \(2,\)"),
-        ({"encoder": [{"op": "lstm"}]}, r"\$\.encoder\[0\]\.op"),
+        ({"encoder": [{"op": "transformer"}]}, r"\$\.encoder\[0\]\.op"),
         ({"head": {"layout": "separate"}}, "head.mean gives 4 values"),
     ],
 )

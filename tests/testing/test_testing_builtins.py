@@ -507,6 +507,7 @@ UNTRIED = {
     ): "it runs code, so without trust it reads nothing",
     ("adapter", "class"): "it runs the class that a user names; tests/plugins has its own",
     ("adapter", "live"): "it takes modules in memory, not files; tests/gallery tries 31 of them",
+    ("adapter", "weights"): "it reads weights on data; tests/plugins has its own",
     ("adapter", "unsupported"): "it refuses whatever it recognises: there is no model to try",
 }
 

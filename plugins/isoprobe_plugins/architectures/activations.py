@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 Activation = Literal[
-    "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softplus", "identity"
-]
+    "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softplus", "identity",
+    "mish", "hardswish", "hardtanh", "relu6", "celu", "hardsigmoid", "softsign",
+]  # fmt: skip
 
 _MODULES = {
     "relu": "ReLU",
@@ -22,6 +23,13 @@ _MODULES = {
     "sigmoid": "Sigmoid",
     "softplus": "Softplus",
     "identity": "Identity",
+    "mish": "Mish",
+    "hardswish": "Hardswish",
+    "hardtanh": "Hardtanh",
+    "relu6": "ReLU6",
+    "celu": "CELU",
+    "hardsigmoid": "Hardsigmoid",
+    "softsign": "Softsign",
 }
 
 

@@ -6,7 +6,6 @@ A chain's children are numbered like its steps, so that weights are found by pos
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from functools import singledispatch
 from typing import TYPE_CHECKING
 
@@ -18,9 +17,12 @@ from isoprobe.registry.lookup import installed
 from isoprobe.theory.likelihood import Likelihood
 from isoprobe_plugins.architectures import steps
 from isoprobe_plugins.architectures.activations import activation
+from isoprobe_plugins.architectures.recurrent import Attention, Recurrent
 from isoprobe_plugins.heads import split_head, to_std
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from isoprobe_plugins.architectures.layers import LayersConfig
 
 Shape = tuple[int, ...]
@@ -183,11 +185,14 @@ def _(step: steps.ConvStep, shape: Shape) -> tuple[nn.Module, Shape]:
     axes = _axes(shape)
     kernel, stride = _each(step.kernel, axes), _each(step.stride, axes)
     padding = _each(step.padding, axes)
+    spread = _each(step.dilation, axes)
+    _divides(step.groups, shape[0], step.channels)
     kind: Callable[..., nn.Module] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
-    layer = kind(shape[0], step.channels, kernel, stride, padding, bias=step.bias)
+    more = {"dilation": spread, "groups": step.groups, "bias": step.bias}
+    layer = kind(shape[0], step.channels, kernel, stride, padding, **more)
     out = [
-        (s + 2 * p - k) // t + 1
-        for s, k, t, p in zip(shape[1:], kernel, stride, padding, strict=True)
+        (s + 2 * p - d * (k - 1) - 1) // t + 1
+        for s, k, t, p, d in zip(shape[1:], kernel, stride, padding, spread, strict=True)
     ]
     return layer, _positive((step.channels, *out), shape)
 
@@ -197,12 +202,15 @@ def _(step: steps.ConvTransposeStep, shape: Shape) -> tuple[nn.Module, Shape]:
     axes = _axes(shape)
     kernel, stride = _each(step.kernel, axes), _each(step.stride, axes)
     padding, extra = _each(step.padding, axes), _each(step.output_padding, axes)
+    spread = _each(step.dilation, axes)
+    _divides(step.groups, shape[0], step.channels)
     kinds = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
     kind: Callable[..., nn.Module] = kinds[axes - 1]
-    layer = kind(shape[0], step.channels, kernel, stride, padding, extra, bias=step.bias)
+    more = {"dilation": spread, "groups": step.groups, "bias": step.bias}
+    layer = kind(shape[0], step.channels, kernel, stride, padding, extra, **more)
     out = [
-        (s - 1) * t - 2 * p + k + e
-        for s, k, t, p, e in zip(shape[1:], kernel, stride, padding, extra, strict=True)
+        (s - 1) * t - 2 * p + d * (k - 1) + 1 + e
+        for s, k, t, p, d, e in zip(shape[1:], kernel, stride, padding, spread, extra, strict=True)
     ]
     return layer, _positive((step.channels, *out), shape)
 
@@ -216,6 +224,81 @@ def _(step: steps.BatchNormStep, shape: Shape) -> tuple[nn.Module, Shape]:
 @make.register
 def _(step: steps.LayerNormStep, shape: Shape) -> tuple[nn.Module, Shape]:
     return nn.LayerNorm(shape[-1], eps=step.eps), shape
+
+
+@make.register
+def _(step: steps.GroupNormStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    _divides(step.groups, shape[0])
+    return nn.GroupNorm(step.groups, shape[0], eps=step.eps), shape
+
+
+@make.register
+def _(step: steps.PreluStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    if step.count not in {1, shape[0]}:
+        raise ValueError(f"{step.count} slopes do not fit {shape[0]} channels")
+    return nn.PReLU(step.count), shape
+
+
+@make.register(steps.LstmStep)
+@make.register(steps.GruStep)
+@make.register(steps.RnnStep)
+def _(
+    step: steps.LstmStep | steps.GruStep | steps.RnnStep, shape: Shape
+) -> tuple[nn.Module, Shape]:
+    out = Chain(step.out, (step.hidden * (1 + step.bidirectional),), "out")
+    layer = Recurrent(step, shape, out)
+    return layer, layer.shape
+
+
+@make.register
+def _(step: steps.AttentionStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    if len(shape) != 2:
+        raise ValueError(f"attention goes over a sequence (steps, width), got shape {shape}")
+    _divides(step.heads, shape[1])
+    return Attention(shape[1], step.heads, bias=step.bias), shape
+
+
+@make.register
+def _(step: steps.ResidualStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    body, shortcut = Chain(step.body, shape, "body"), Chain(step.shortcut, shape, "shortcut")
+    if body.shape != shortcut.shape:
+        raise ValueError(f"body gives shape {body.shape}, the shortcut {shortcut.shape}")
+    return Residual(body, shortcut), body.shape
+
+
+@make.register
+def _(step: steps.FunctionStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    return Apply(getattr(torch, step.name)), shape
+
+
+@make.register
+def _(step: steps.SoftmaxStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    if not -len(shape) <= step.axis < len(shape):
+        raise ValueError(f"axis {step.axis} does not fit shape {shape}")
+    axis = step.axis if step.axis < 0 else step.axis + 1
+    return Apply(lambda x: x.softmax(axis)), shape
+
+
+@make.register
+def _(step: steps.StandardiseStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    return Standardise(_broadcast(step.mean, shape), _broadcast(step.scale, shape)), shape
+
+
+@make.register
+def _(step: steps.TakeStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    axis = step.axis
+    if axis >= len(shape) or not 0 <= step.start < step.stop <= shape[axis]:
+        raise ValueError(f"no part {step.start} to {step.stop} of axis {axis} in shape {shape}")
+    length = step.stop - step.start
+    out = (*shape[:axis], length, *shape[axis + 1 :])
+    return Apply(lambda x: x.narrow(axis + 1, step.start, length)), out
+
+
+@make.register
+def _(step: steps.RepeatStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    if len(shape) != 1:
+        raise ValueError(f"a vector can be repeated, shape {shape} cannot")
+    return Apply(lambda x: x[:, None].expand(-1, step.steps, -1)), (step.steps, *shape)
 
 
 @make.register
@@ -256,15 +339,36 @@ def _(step: steps.PoolStep, shape: Shape) -> tuple[nn.Module, Shape]:
         "max": (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
         "average": (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
     }
-    out = (shape[0], *(s // step.kernel for s in shape[1:]))
-    return kinds[step.kind][axes - 1](step.kernel), _positive(out, shape)
+    stride = step.stride or step.kernel
+    if 2 * step.padding > step.kernel:
+        raise ValueError(f"padding {step.padding} is more than half of kernel {step.kernel}")
+    sides = ((s + 2 * step.padding - step.kernel) // stride + 1 for s in shape[1:])
+    layer = kinds[step.kind][axes - 1](step.kernel, stride, step.padding)
+    return layer, _positive((shape[0], *sides), shape)
+
+
+@make.register
+def _(step: steps.GlobalPoolStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    _axes(shape)
+    if step.kind == "max":
+        return Apply(lambda x: x.flatten(2).amax(-1)), shape[:1]
+    return Apply(lambda x: x.flatten(2).mean(-1)), shape[:1]
 
 
 @make.register
 def _(step: steps.UpsampleStep, shape: Shape) -> tuple[nn.Module, Shape]:
-    _axes(shape)
+    axes = _axes(shape)
     out = (shape[0], *(s * step.factor for s in shape[1:]))
-    return nn.Upsample(scale_factor=step.factor, mode="nearest"), out
+    corners = _corners(step, axes, shape)
+    return nn.Upsample(scale_factor=step.factor, mode=step.mode, align_corners=corners), out
+
+
+@make.register
+def _(step: steps.ResizeStep, shape: Shape) -> tuple[nn.Module, Shape]:
+    axes = _axes(shape)
+    size = _each(step.size, axes)
+    corners = _corners(step, axes, shape)
+    return nn.Upsample(size, mode=step.mode, align_corners=corners), (shape[0], *size)
 
 
 @make.register
@@ -396,6 +500,34 @@ class EmbeddedCondition(nn.Embedding, Joined):
         return found
 
 
+class Residual(nn.Module):
+    """``x -> shortcut(x) + body(x)``."""
+
+    def __init__(self, body: Chain, shortcut: Chain) -> None:
+        super().__init__()
+        self.body, self.shortcut = body, shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum."""
+        result: Tensor = self.shortcut(x) + self.body(x)
+        return result
+
+
+class Standardise(nn.Module):
+    """``(x - mean) / scale``."""
+
+    def __init__(self, mean: list[float], scale: list[float]) -> None:
+        super().__init__()
+        self.mean, self.scale = mean, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the standardised values."""
+        each = (1, -1, *(1,) * (x.ndim - 2))
+        shape = (1, *x.shape[1:]) if len(self.mean) not in {1, x.shape[1]} else each
+        mean, scale = (x.new_tensor(v).reshape(shape) for v in (self.mean, self.scale))
+        return (x - mean) / scale
+
+
 class Apply(nn.Module):
     """A function without weights."""
 
@@ -418,6 +550,26 @@ def _axes(shape: Shape) -> int:
     if not 2 <= len(shape) <= 4:
         raise ValueError(f"needs channels and 1 to 3 axes, got shape {shape}")
     return len(shape) - 1
+
+
+def _corners(step: steps.ResizeStep | steps.UpsampleStep, axes: int, shape: Shape) -> bool | None:
+    """Whether corners are aligned, where the mode knows corners."""
+    known = {1: {"linear"}, 2: {"bilinear", "bicubic"}, 3: {"trilinear"}}[axes] | {"nearest"}
+    if step.mode not in known:
+        raise ValueError(f"mode {step.mode!r} does not fit shape {shape}")
+    return None if step.mode == "nearest" else step.align_corners
+
+
+def _divides(groups: int, *channels: int) -> None:
+    wrong = next((c for c in channels if c % groups), None)
+    if wrong is not None:
+        raise ValueError(f"{groups} groups do not divide {wrong} channels")
+
+
+def _broadcast(values: tuple[float, ...], shape: Shape) -> list[float]:
+    if len(values) not in {1, shape[0], math.prod(shape)}:
+        raise ValueError(f"{len(values)} values do not fit shape {shape}")
+    return list(values)
 
 
 def _each(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from isoprobe_plugins.architectures.chain import Chain
 
 
+#: fields of a step that speak of a foreign file
+FOREIGN = frozenset({"weights", "weight", "bias_name", "transposed", "member"})
+
+
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where mean and scale stand, and what the scale is.
 
@@ -268,7 +272,7 @@ def plain_config(config: LayersConfig) -> dict[str, Any]:
 
 def _without_names(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _without_names(v) for k, v in value.items() if k != "weights"}
+        return {k: _without_names(v) for k, v in value.items() if k not in FOREIGN}
     if isinstance(value, list | tuple):
         return [_without_names(item) for item in value]
     return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,50 +15,58 @@ from isoprobe.cli.options import WithFunction
 from isoprobe.data.files import split_spec
 from isoprobe.hookspecs import hookimpl
 from isoprobe.results.whole import check_place, replacing
-from isoprobe.show.terminal import paragraph, table, width
+from isoprobe.show.terminal import table, width
+from isoprobe_plugins.doctor.words import word
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from isoprobe_plugins.doctor.readings import Reading
+    from isoprobe_plugins.doctor.verdict import Verdict
 
 
 def examine(
     model: str | Path,
     data: str,
-    samples: int = 256,
+    samples: int = 1024,
     resize: tuple[int, int] | None = None,
     scale: tuple[float, float] | None = None,
-) -> list[Reading]:
+    metric: str | None = None,
+    pad: int | tuple[int, int] | None = None,
+) -> Verdict:
     """Rank the plausible readings of a weights file.
 
     Args:
-        model: the file.
+        model: the file, or a folder of weights.
         data: spec of data like the model's training data.
         samples: rows to try it on.
         resize: height and width to resize images to.
         scale: data values that stand for 0 and 1.
+        metric: of the loss, where it is known.
+        pad: height and width to pad images to with zeros.
 
     Returns:
-        Readings, the best first; each has ``explained``, ``beta``, ``residual`` and, in ``fields``,
-        what to declare.
+        The verdict.
 
     Raises:
-        CheckpointError: when no reading fits the data.
+        CheckpointError: for what is no VAE, or has no way from the data to latents and back.
     """
+    from contextlib import closing
+
     from isoprobe.checkpoints.source import Source
+    from isoprobe.data.batches import first_rows
+    from isoprobe.data.padding import padded
     from isoprobe.errors import CheckpointError
+    from isoprobe.registry.lookup import installed
     from isoprobe_plugins.adapters.weights.state import read_state
-    from isoprobe_plugins.doctor.readings import diagnose
-    from isoprobe_plugins.doctor.skeleton import skeletons
+    from isoprobe_plugins.doctor.verdict import judged
 
     state = read_state(Source(Path(model)))
-    x = _inputs(data, samples, resize, scale, flat=_takes_vectors(state.tensors))
+    with closing(installed().data(data)) as dataset:
+        x = first_rows(padded(dataset, pad), samples, resize=resize, scale=scale)
+    chosen = None if metric is None else installed().metric(metric)
     try:
-        found = skeletons(state.tensors, tuple(x.shape[1:]))
+        return judged(state, x, chosen)
     except CheckpointError as error:
-        raise CheckpointError(f"{model} and {data}: {error}") from error
-    return diagnose(found, state.tensors, x, _progress)
+        raise CheckpointError(f"{model} and {data}: it holds {error}") from error
 
 
 @click.command(
@@ -74,9 +82,13 @@ def examine(
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--data", metavar="SPEC", required=True, help="Data the model was trained on.")
 @click.option(
-    "--samples", type=click.IntRange(min=16), default=256, show_default=True, help="To try it on."
+    "--samples", type=click.IntRange(min=16), default=1024, show_default=True, help="To try it on."
 )
+@click.option("--metric", metavar="NAME", help="Loss that it was trained with, where it is known.")
 @click.option("--resize", metavar="PIXELS", callback=types.height_and_width, help="Resize images.")
+@click.option(
+    "--pad", metavar="PIXELS", callback=types.height_and_width, help="Pad images with zeros."
+)
 @click.option(
     "--scale",
     metavar="LOW:HIGH",
@@ -96,7 +108,9 @@ def doctor(
     model: Path,
     data: str,
     samples: int,
+    metric: str | None,
     resize: tuple[int, int] | None,
+    pad: tuple[int, int] | None,
     scale: tuple[float, float] | None,
     out: Path | None,
     overwrite: bool,
@@ -104,128 +118,96 @@ def doctor(
 ) -> None:
     """Try every plausible reading of undeclared weights on data, and rank them.
 
-    A wrong guess loads without an error and gives wrong numbers, so the data decides: first by the
-    share of its variance that the reconstruction explains, then by how well the scale satisfies
-    the stationarity of the objective.
+    A wrong guess loads without an error and gives wrong numbers, so the data decides: by what
+    posterior draws reconstruct, and by how still the loss lies in every weight, as it does for what
+    was trained alone. With --out the best reading is written as a declaration, where none is borne
+    out with the doubtful steps marked.
     """
     if out is not None:
         check_place(out, overwrite=overwrite, inputs=(model, split_spec(data)[0]))
-    readings = examine(model, data, samples, resize, scale)
+    verdict = examine(model, data, samples, resize, scale, metric, pad)
+    text = declaration(verdict, pad)
     if out is not None:
         with replacing(out) as partial:
-            partial.write_text(declaration(readings[0]), "utf-8")
+            partial.write_text(text, "utf-8")
     if as_json:
-        click.echo(json.dumps({"model": str(model), "readings": [_row(r) for r in readings]}))
+        rows = [_row(reading) for reading in verdict.readings]
+        told = {"model": str(model), "doubt": verdict.doubt, "notes": list(verdict.notes)}
+        click.echo(json.dumps({**told, "readings": rows}))
         return
-    click.echo(_table(readings))
-    click.echo(f"\nwritten to {out}" if out else f"\n{declaration(readings[0])}", nl=bool(out))
-
-
-def _takes_vectors(tensors: Any) -> bool:
-    """Return True when the first layer is dense, so that images must be flattened."""
-    first = next((t for name, t in tensors.items() if name.endswith("weight") and t.ndim > 1), None)
-    return first is not None and first.ndim == 2
-
-
-def _inputs(
-    spec: str,
-    samples: int,
-    resize: tuple[int, int] | None,
-    scale: tuple[float, float] | None,
-    *,
-    flat: bool,
-) -> Tensor:
-    """Read data in the shape the first layer takes, bytes mapped to 0..1."""
-    import torch
-
-    from isoprobe.contracts import VAE, Facts
-    from isoprobe.data.batches import prepare
-    from isoprobe.registry.lookup import installed
-
-    dataset = installed().data(spec)
-    try:
-        shape = tuple(dataset.shape)
-        if resize is not None:
-            sides = tuple(resize)
-            shape = (
-                (shape[0], *sides)
-                if len(shape) == 3 and shape[0] <= 4
-                else ((*(shape[2:] or (1,)), *sides))
-            )
-        elif len(shape) == 2 and not flat:
-            shape = (1, *shape)
-        elif len(shape) == 3 and shape[0] > 4:
-            shape = (shape[2], *shape[:2])
-        if flat:
-            shape = (torch.Size(shape).numel(),)
-        # prepare needs to know no more of a model than what it takes
-        taker = VAE(
-            decode=lambda z: z,
-            encode=None,
-            input_shape=shape,
-            latent_shape=(1,),
-            facts=Facts(input_range=(0.0, 1.0) if dataset.dtype == "uint8" or scale else None),
-        )
-        prepared = prepare(dataset, taker, samples=samples, resize=resize, scale=scale)
-        return prepared.batch(0, prepared.samples, "cpu", torch.float32)[0]
-    finally:
-        dataset.close()
-
-
-def _progress(steps: Iterator[Any], total: int) -> Iterable[Any]:
-    import sys
-
-    from tqdm import tqdm
-
-    bar: Iterable[Any] = tqdm(
-        steps, total=total, desc="readings", file=sys.stderr, disable=None, delay=2, leave=False
-    )
-    return bar
+    click.echo(_table(verdict))
+    click.echo(f"\nwritten to {out}" if out else f"\n{text}", nl=bool(out))
+    if out is not None and out == model.with_suffix(".toml"):
+        click.echo(f"isoprobe analyze {shlex.quote(str(model))} --data {shlex.quote(data)}")
 
 
 # --------------------------------------------------------------------------- what is said
 
 
-def declaration(reading: Reading) -> str:
-    """Return a reading as a declaration to start from."""
+def declaration(verdict: Verdict, pad: tuple[int, int] | None = None) -> str:
+    """Return the best reading as a declaration to start from.
+
+    Args:
+        verdict: what data made of the weights.
+        pad: height and width that the data were padded to.
+    """
     from isoprobe_plugins.doctor.toml import to_toml
 
-    loss = {"metric": reading.metric, "beta": float(f"{reading.beta:.3g}")}
-    bounds = {"input_range": [0, 1]} if reading.output == "sigmoid" else {}
-    note = (
-        f"# Found by isoprobe doctor: explains {reading.explained:.1%} of the variance, residual "
-        f"{reading.residual:.3f}.\n# beta was recovered under {reading.metric}; the metric "
-        "itself cannot be told from the weights.\n"
+    chosen = verdict.chosen
+    tried = chosen.tried
+    bounds = {"input_range": [0, 1]} if chosen.choices.output == "sigmoid" else {}
+    margin = {} if pad is None else {"pad": list(pad)}
+    places = [part.place for part in chosen.plan.split.rest]
+    ignored = {"ignore": places} if places else {}
+    loss = {"loss": {"metric": verdict.metric}} if verdict.metric else {}
+    head = "Found by isoprobe doctor" if not verdict.doubt else "NOT borne out by the data"
+    lines = [
+        f"# {head}: explains {tried.at_mean:.1%} of the variance at the mean, slope "
+        f"{tried.slope:.2f}, KL {tried.kl:.4g}.",
+        f"# Under {chosen.metric} beta would be {tried.beta:.3g}.",
+    ]
+    if verdict.doubt:
+        lines.append(f"# Doubtful: {verdict.doubt}.")
+        lines.append("# Look at the activations, strides and the head's form first.")
+    lines += [f"# {note}" for note in verdict.notes[1:]]
+    return (
+        "\n".join(lines) + "\n" + to_toml({**chosen.fields, **bounds, **margin, **ignored, **loss})
     )
-    return note + to_toml({**reading.fields, **bounds, "loss": loss})
 
 
 def _row(reading: Reading) -> dict[str, Any]:
-    names = (
-        "layout", "form", "encoder", "decoder", "output", "explained", "kl", "metric", "beta",
-        "residual",
-    )  # fmt: skip
-    return {**{name: getattr(reading, name) for name in names}, "declaration": reading.fields}
+    choices, tried = reading.choices, reading.tried
+    return {
+        "layout": choices.layout, "form": choices.form, "encoder": choices.encoder,
+        "decoder": choices.decoder, "output": choices.output, "metric": reading.metric,
+        "explained": tried.explained, "explained_at_mean": tried.at_mean, "slope": tried.slope,
+        "kl": tried.kl, "beta": tried.beta, "declaration": reading.fields,
+    }  # fmt: skip
 
 
-def _table(readings: list[Reading], rows: int = 8) -> str:
+def _table(verdict: Verdict, rows: int = 8) -> str:
     cells = [
-        ["layout", "scale", "encoder", "decoder", "output", "explained", "KL", "beta", "residual"]
-    ]
-    cells += [
-        [r.layout, r.form, r.encoder, r.decoder, r.output, f"{r.explained:.1%}", f"{r.kl:.2f}",
-         f"{r.beta:.3g}", f"{r.residual:.3f}"]
-        for r in readings[:rows]
+        ["layout", "scale", "encoder", "decoder", "output", "loss", "explained", "KL", "beta",
+         "slope"]
     ]  # fmt: skip
-    lines = list(table(cells, width(), left=range(5)))
-    best = readings[0]
-    said = [
-        f"The first explains the data best; beta and residual are under {best.metric}. "
-        "The metric itself cannot be told from the weights: compare beta with what you know."
-    ]
-    if best.explained <= 0:
-        said.append("None is better than the mean of the data: do not trust any of them.")
-    lines += ["", *(paragraph(one, width()) for one in said)]
+    for reading in verdict.readings[:rows]:
+        c, t = reading.choices, reading.tried
+        cells.append(
+            [c.layout, c.form, word(c.encoder), word(c.decoder), c.output, reading.metric,
+             f"{t.explained:.1%}", f"{t.kl:.2f}", f"{t.beta:.3g}", f"{t.slope:.2f}"]
+        )  # fmt: skip
+    lines = list(table(cells, width(), left=range(6)))
+    lines.append(
+        "\nexplained: at posterior draws; slope: of the loss in the weights, 0 for what was "
+        "trained to an optimum, 1 for what was not trained so at all"
+    )
+    lines += [f"* {note}" for note in verdict.notes]
+    if verdict.metric is None:
+        lines.append("* the loss is not told: compare beta with what you know")
+    if verdict.doubt:
+        lines.append(f"None is to be trusted: {verdict.doubt}.")
+    elif verdict.unsure:
+        lines.append(f"analyze takes none undeclared: {verdict.unsure}.")
     return "\n".join(lines)
 
 

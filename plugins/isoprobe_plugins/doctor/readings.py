@@ -1,44 +1,66 @@
-"""Every plausible reading of a skeleton, tried on data and ranked."""
+"""Every plausible reading of weights, tried on data and ranked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import itertools
+import math
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from isoprobe.checkpoints.native import vae_from_networks
 from isoprobe.errors import CheckpointError, IsoprobeError
-from isoprobe.probe.quantities import Probe, ProbeOptions
 from isoprobe.registry.lookup import installed
-from isoprobe.theory.formulas import norm_of, residual, unused_variance
 from isoprobe_plugins.adapters.declared.declaration import parse_declaration
 from isoprobe_plugins.adapters.weights.named import fill_layers
-from isoprobe_plugins.doctor.skeleton import DECODER, ENCODER
-from isoprobe_plugins.heads import HEADS
+from isoprobe_plugins.doctor.plan import ACTIVATIONS, SAME, Choices, Plan
+from isoprobe_plugins.doctor.sequences import SequencePlan
+from isoprobe_plugins.doctor.trying import MANY, PAIRS, Tried, attempt, squeezed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from torch import Tensor
 
-    from isoprobe.contracts import VAE
+    from isoprobe.contracts import Metric, Networks
 
-ACTIVATIONS: tuple[Any, ...] = (
-    "relu", {"leaky_relu": 0.01}, {"leaky_relu": 0.2}, "elu", "tanh", "silu", "gelu",
-)  # fmt: skip
+SomePlan = Plan | SequencePlan
+
+#: forms of the scale that are tried, the most usual first
+FORMS = ("logvar", "logstd", "softplus-std", "softplus-variance", "std", "variance")
+#: what names say of the form
+_SPOKEN = (
+    ("logvar", re.compile(r"log_?v|log_?sigma_?(2|sq)|(^|[._])lv", re.IGNORECASE)),
+    ("logstd", re.compile(r"log_?(std|sd|sigma|scale)", re.IGNORECASE)),
+)
 OUTPUTS = ("sigmoid", "linear", "tanh")
-#: heads of one layer, and of two: name -> which layer is the mean
-LAYOUTS_ONE = ("halves", "interleaved", "swapped")
-LAYOUTS_TWO = ("separate", "separate, heads swapped")
-#: readings whose scale is examined: the best few by reconstruction
-FINALISTS = 4
-#: forms whose deviations differ by less than this share are the same to any data
-SAME = 0.02
-#: samples on which layouts and activations are compared
+#: rows of a first glimpse
+GLIMPSE = 64
+#: rows on which readings are first compared
 QUICK = 96
-#: readings within this much explained variance of the best are told apart by the residual
-TIE = 0.005
+#: how much worse a few rows may find a reading that all rows are asked about
+WORTH = 0.5
+#: a reading whose reconstructions miss more than this times what the best misses is no rival
+FAR = 1.6
+#: explained variance below which no reading is recommended
+FLOOR = 0.05
+#: slope above which nothing was trained to it
+STEEP = 0.6
+#: by how much less steep the less usual of two near readings has to be
+SLIGHT = 0.02
+#: activations that few draws do not tell apart
+LEAKY = ("relu", {"leaky_relu": 0.01})
+#: products that a try on all rows may take, and one by many draws
+ALL_ROWS, MANY_DRAWS = 1e8, 3e8
+#: readings that are tried by many draws
+CLOSE = 5
+#: products a row of a network on which many combinations are tried
+LIGHT = 1e5
+#: others that are
+TRIED_AGAIN = 12
+#: rounds over the choices
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -46,196 +68,415 @@ class Reading:
     """One way to read the weights, and how the data bears it out.
 
     Attributes:
-        fields: the declaration.
-        origin: skeleton and head layout it was made from.
-        encoder: the encoder's activation.
-        decoder: the decoder's activation.
-        output: what squeezes the output.
-        explained: share of the data's variance that the reconstruction at the mean explains.
-        form: of the scale, once examined.
-        kl: in nats a sample.
-        beta: recovered by stationarity under ``metric``.
-        residual: root mean square over latents of norm + sigma^2 - 1.
-        metric: of beta and residual.
+        plan: the way through the network.
+        choices: what was chosen where the weights leave it open.
+        metric: spec of the loss under which its slope is least.
+        tried: what the data says of it.
     """
 
-    fields: Mapping[str, Any]
-    origin: tuple[Mapping[str, Any], str]
-    encoder: str
-    decoder: str
-    output: str
-    explained: float
-    form: str = "logvar"
-    kl: float = float("nan")
-    beta: float = float("nan")
-    residual: float = float("nan")
-    metric: str = "sse"
+    plan: SomePlan
+    choices: Choices
+    metric: str
+    tried: Tried
 
     @property
-    def layout(self) -> str:
-        """Where mean and scale sit, in words."""
-        return self.origin[1]
+    def fields(self) -> dict[str, Any]:
+        """The declaration."""
+        return self.plan.fields(self.choices)
+
+
+def _work(tensors: Mapping[str, Tensor], x: Tensor) -> float:
+    """About how many products one row takes."""
+    convolved = sum(t.numel() for t in tensors.values() if t.ndim > 2)
+    dense = sum(t.numel() for t in tensors.values() if t.ndim == 2)
+    return float(dense + convolved * max(x[0].numel() // 4, 1) + 1)
+
+
+class Bench:
+    """Tries readings on data, each once.
+
+    Args:
+        tensors: of the file, by name.
+        x: inputs, ``(B, *input_shape)``.
+        metrics: that may be the loss'.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], x: Tensor, metrics: Sequence[Metric]) -> None:
+        self.tensors, self.metrics = tensors, tuple(metrics)
+        each = _work(tensors, x)
+        self.x = x[: max(int(ALL_ROWS / each), QUICK)]
+        self.many = int(min(max(MANY_DRAWS / each / len(self.x), PAIRS), MANY))
+        self.light = each < LIGHT
+        self._known: dict[tuple[str, int, int], dict[str, Tried]] = {}
+        self._missed: dict[str, float] = {}
+
+    def tried(
+        self, plan: SomePlan, choices: Choices, rows: int, pairs: int = PAIRS
+    ) -> dict[str, Tried]:
+        """Return what data says of choices, by metric; empty where they give no numbers."""
+        fields = plan.fields(choices)  # many choices come to the same network
+        key = (repr(fields), rows, pairs)
+        if key not in self._known:
+            self._known[key] = self._attempt(fields, rows, pairs)
+        return self._known[key]
+
+    def _attempt(self, fields: Mapping[str, Any], rows: int, pairs: int) -> dict[str, Tried]:
+        try:
+            networks = build({**fields, "output": "linear"}, self.tensors)
+            x = fitted(self.x[:rows], tuple(fields["input_shape"]))
+            return attempt(
+                networks, fields["output"], self.metrics, x, errors=rows == len(self.x), pairs=pairs
+            )
+        except (IsoprobeError, RuntimeError):
+            return {}
+
+    def missed(self, plan: SomePlan, choices: Choices) -> float:
+        """Return the squared error of reconstructions of a few rows at the mean."""
+        fields = plan.fields(choices)
+        key = repr(fields)
+        if key not in self._missed:
+            self._missed[key] = self._miss(fields)
+        return self._missed[key]
+
+    def _miss(self, fields: Mapping[str, Any]) -> float:
+        try:
+            networks = build({**fields, "output": "linear"}, self.tensors)
+            x = fitted(self.x[:GLIMPSE], tuple(fields["input_shape"]))
+            with torch.no_grad():
+                raw = networks.decoder(networks.encoder(x)[0].flatten(1))
+                value = float(((squeezed(raw, fields["output"]) - x) ** 2).mean())
+        except (IsoprobeError, RuntimeError):
+            return math.inf
+        return value if math.isfinite(value) else math.inf
+
+    def best(self, plan: SomePlan, choices: Choices, rows: int) -> tuple[str, Tried] | None:
+        """Return the metric under which choices have the least slope."""
+        every = self.tried(plan, choices, rows)
+        if not every:
+            return None
+        return min(every.items(), key=lambda item: item[1].slope)
+
+
+def fitted(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Bring rows into the shape that a network takes, channels moved where they stand last."""
+    if tuple(x.shape[1:]) == shape:
+        return x
+    if x.ndim == len(shape) + 1 and (x.shape[-1], *x.shape[1:-1]) == shape:
+        return x.movedim(-1, 1)
+    return x.reshape(len(x), *shape)
+
+
+def build(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Networks:
+    """Build the networks of a declaration and fill them; tensors of no layer are left out."""
+    declaration = parse_declaration(fields, "doctor")
+    config = declaration.config(tensors, "doctor")
+    networks = fill_layers(config, tensors, "doctor", strict=False)
+    networks.encoder.eval()
+    networks.decoder.eval()
+    return networks
+
+
+def metrics_for(x: Tensor, asked: Metric | None) -> tuple[Metric, ...]:
+    """Return what may be the loss' metric for data.
+
+    Args:
+        x: inputs.
+        asked: the one the user names; None for those that are usual.
+    """
+    if asked is not None:
+        return (asked,)
+    names = ["sse"]
+    if float(x.min()) >= 0 and float(x.max()) <= 1:
+        names.insert(0, "bce")
+    return tuple(installed().metric(name) for name in names)
+
+
+def _cost(tried: Tried) -> float:
+    """What is made least: the slope, and what reconstructions at the mean miss."""
+    missed = max(1 - tried.at_mean, 1e-3)
+    return math.log(max(tried.slope, 1e-4)) + 0.75 * math.log(missed)
 
 
 def diagnose(
-    skeletons: Sequence[Mapping[str, Any]],
+    plans: Sequence[SomePlan],
     tensors: Mapping[str, Tensor],
     x: Tensor,
-    progress: Callable[[Iterator[Any], int], Iterable[Any]] = lambda steps, _: steps,
+    metric: Metric | None = None,
+    told: Mapping[str, Any] | None = None,
 ) -> list[Reading]:
     """Rank the plausible readings of weights by what data says.
 
-    First by the variance that the reconstruction at the mean explains, which depends on layers,
-    layout and activations; then, among the best, by the residual of stationarity of sigma,
-    which depends on the scale.
-
     Args:
-        skeletons: from :func:`isoprobe_plugins.doctor.skeleton.skeletons`.
+        plans: ways through the network.
         tensors: of the file, by name.
-        x: inputs, ``(B, *input_shape)``, in the model's range.
-        progress: wraps the readings tried, told how many there are.
+        x: inputs, ``(B, ...)``, in the model's range.
+        metric: the loss' where it is known.
+        told: choices that the user or the file tells.
 
     Returns:
-        Readings with their scale examined, the best first.
+        Readings; the first is the most usual of those that no other beats by more than its error,
+        the others follow by how well they fit.
 
     Raises:
         CheckpointError: when no reading gives finite reconstructions.
     """
-    few = x[:QUICK]
-    layouts = [(skeleton, layout) for skeleton in skeletons for layout in _layouts(skeleton)]
-    first: list[Reading] = []
-    for skeleton, layout in progress(iter(layouts), len(layouts)):
-        for activation in ACTIVATIONS:
-            first += _reconstructions(skeleton, layout, activation, [activation], tensors, few)
-    if not first:
+    bench = Bench(tensors, x, metrics_for(x, metric))
+    said = dict(told or {})
+    starts = [
+        _glimpsed(bench, plan, replace(plan.start(), **said), _open(bench, plan, said))
+        for plan in plans
+    ]
+    seen = [(bench.missed(p, s), p, s) for p, s in zip(plans, starts, strict=True)]
+    least = min((missed for missed, *_ in seen), default=math.inf)
+    found = [
+        r for missed, plan, start in seen if missed <= 1.3 * least and missed < math.inf
+        for first in _starts(bench, plan, start, _open(bench, plan, said))
+        for r in _explored(bench, plan, first, _open(bench, plan, said))
+    ]  # fmt: skip
+    if not found:
         raise CheckpointError("no reading of these weights gives finite reconstructions")
-    # where mean and scale sit shows with any one activation; then every pair of activations
-    skeleton, layout = max(first, key=lambda reading: reading.explained).origin
-    tried: list[Reading] = []
-    for encoder in progress(iter(ACTIVATIONS), len(ACTIVATIONS)):
-        tried += _reconstructions(skeleton, layout, encoder, ACTIVATIONS, tensors, few)
-    best = sorted(tried, key=lambda reading: -reading.explained)[:FINALISTS]
-    scored = [r for reading in best for r in _scales(reading, tensors, x)]
-    top = max((r.explained for r in scored), default=0.0)
-    return sorted(scored, key=lambda r: (round((top - r.explained) / TIE), r.residual))
+    ordered = sorted(_near(found), key=lambda r: _cost(r.tried))
+    fine = _finer(bench, _usual(ordered, plans), ordered)
+    chosen = _finest(fine, plans)
+    again = _as_finely(
+        bench, chosen,
+        [r for r in ordered if (r.choices, r.plan) not in [(f.choices, f.plan) for f in fine]],
+    )  # fmt: skip
+    return [chosen, *(r for r in fine if r is not chosen), *again]
 
 
-def _layouts(skeleton: Mapping[str, Any]) -> tuple[str, ...]:
-    return LAYOUTS_TWO if len(skeleton["heads"]) == 2 else LAYOUTS_ONE
+def _finer(bench: Bench, usual: Reading, ordered: Sequence[Reading]) -> list[Reading]:
+    """Try what is not told apart by many draws, under every metric; the best first."""
+    near = [usual, *(r for r in ordered if r.plan == usual.plan and not beats(ordered[0], r))]
+    chosen = list({repr(r.fields): r.choices for r in near}.values())[:CLOSE]
+    sides = (usual.choices.encoder, usual.choices.decoder)
+    if all(side in LEAKY for side in sides):  # told apart by no few draws: both sides are alike
+        chosen += [replace(usual.choices, encoder=act, decoder=act) for act in LEAKY]
+    found = []
+    for choices in {repr(usual.plan.fields(c)): c for c in chosen}.values():
+        every = bench.tried(usual.plan, choices, len(bench.x), bench.many)
+        found += [Reading(usual.plan, choices, name, tried) for name, tried in every.items()]
+    return sorted(found, key=lambda r: _cost(r.tried))
 
 
-# --------------------------------------------------------------------------- reconstruction
+def _as_finely(bench: Bench, chosen: Reading, others: Sequence[Reading]) -> list[Reading]:
+    """Give rivals that few draws leave the draws that the chosen reading had, nearest first."""
+    left = TRIED_AGAIN
+    found = []
+    for reading in others:
+        again = reading
+        if left and not beats(chosen, reading):
+            left -= 1
+            every = bench.tried(reading.plan, reading.choices, len(bench.x), bench.many)
+            again = replace(reading, tried=every.get(reading.metric, reading.tried))
+        found.append(again)
+    return found
 
 
-def _reconstructions(
-    skeleton: Mapping[str, Any],
-    layout: str,
-    encoder: Any,
-    decoders: Sequence[Any],
-    tensors: Mapping[str, Tensor],
-    x: Tensor,
-) -> Iterator[Reading]:
-    """Yield readings with one encoder and several decoders, their explained variance known."""
-    fields = _fields(skeleton, layout, encoder, decoders[0], "linear")
-    vae = build(fields, tensors)
-    if vae.encode is None:
-        return
-    with torch.no_grad():
-        mean = vae.encode(x).mean
-    if not torch.isfinite(mean).all():
-        return
-    total = ((x - x.mean(0)) ** 2).sum()
-    for decoder in decoders:
-        raw_fields = _fields(skeleton, layout, encoder, decoder, "linear")
-        with torch.no_grad():
-            raw = build(raw_fields, tensors).decode(mean)
-        for output in OUTPUTS:
-            x_hat = _squeeze(raw, output)
-            explained = float(1 - ((x - x_hat) ** 2).sum() / total)
-            if np.isfinite(explained):
-                words = (_word(encoder), _word(decoder), output)
-                declared = {**raw_fields, "output": output}
-                yield Reading(declared, (skeleton, layout), *words, explained)
+def _finest(fine: Sequence[Reading], plans: Sequence[SomePlan]) -> Reading:
+    chosen = _usual(fine, plans)
+    sides = (chosen.choices.encoder, chosen.choices.decoder)
+    if any(side not in LEAKY for side in sides):
+        return chosen
+    alike = [
+        r for r in fine
+        if r.metric == chosen.metric and r.choices.encoder == r.choices.decoder
+        and replace(r.choices, encoder=None, decoder=None)
+        == replace(chosen.choices, encoder=None, decoder=None)
+    ]  # fmt: skip
+    return min(alike, key=lambda r: r.tried.slope * (1 + SLIGHT * (r.choices.encoder != "relu")),
+               default=chosen)  # fmt: skip
 
 
-def _squeeze(raw: Tensor, output: str) -> Tensor:
-    return {"sigmoid": torch.sigmoid, "tanh": torch.tanh}.get(output, lambda t: t)(raw)
+def _near(found: Sequence[Reading]) -> list[Reading]:
+    """Readings whose reconstructions do not miss far more than the best's."""
+    least = min(1 - r.tried.at_mean for r in found)
+    return [r for r in found if 1 - r.tried.at_mean <= FAR * max(least, 1e-3) + 0.02]
 
 
-def _word(activation: Any) -> str:
-    if isinstance(activation, str):
-        return activation
-    ((name, slope),) = activation.items()
-    return f"{name}({slope})"
+def _open(bench: Bench, plan: SomePlan, told: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """What is left to choose."""
+    return {k: v for k, v in {**plan.options(), **_heads(plan, bench)}.items() if k not in told}
 
 
-def _fields(
-    skeleton: Mapping[str, Any], layout: str, encoder: Any, decoder: Any, output: str
-) -> dict[str, Any]:
-    """Fill the open places of a skeleton; the result is a declaration."""
-    swap = {ENCODER: encoder, DECODER: decoder}
-    chains = {
-        name: [swap.get(step, step) if isinstance(step, str) else step for step in skeleton[name]]
-        for name in ("encoder", "decoder")
-    }
-    places = list(skeleton["heads"])
-    if len(places) == 1:
-        chains["encoder"] = [*chains["encoder"], {"linear": places[0]}]
-        head: dict[str, Any] = {"layout": layout}
-    else:
-        mean, scale = places if layout == "separate" else reversed(places)
-        head = {"layout": "separate", "mean": mean, "scale": scale}
-    return {
-        "input_shape": skeleton["input_shape"],
-        "latent_size": skeleton["latent_size"],
-        **chains,
-        "head": {**head, "form": "logvar"},
-        "output": output,
-    }
+def _explored(
+    bench: Bench, plan: SomePlan, current: Choices, options: Mapping[str, Sequence[Any]]
+) -> list[Reading]:
+    """Follow choices downhill, then look around the end."""
+    rows = min(QUICK, len(bench.x))
+    least = _value(bench, plan, current, rows)
+    for _ in range(ROUNDS):
+        before = current
+        for name, values in options.items():
+            for value in values:
+                choices = replace(current, **{name: value})
+                if bench.missed(plan, choices) > FAR * bench.missed(plan, current):
+                    continue
+                cost = _value(bench, plan, choices, rows)
+                if cost < least - 1e-9:
+                    current, least = choices, cost
+        if current == before:
+            break
+    if least == math.inf:
+        return []
+    found: dict[tuple[str, str], Reading] = {}
+    for _ in range(ROUNDS):
+        far = FAR * bench.missed(plan, current)
+        near = [
+            c for c in _around(current, options)
+            if c == current
+            or (bench.missed(plan, c) <= far and _value(bench, plan, c, rows) < least + WORTH)
+        ]  # fmt: skip
+        for reading in _judged(bench, plan, near):
+            found[reading.choices.key(), reading.metric] = reading
+        if not found:
+            return []
+        ordered = sorted(_near(list(found.values())), key=lambda r: _cost(r.tried))
+        chosen = _usual(ordered, [plan]).choices
+        if chosen == current:
+            break
+        current = chosen
+    return list(found.values())
 
 
-def build(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> VAE:
-    """Build the model of a declaration and fill it; arguments as for the declared adapter."""
-    declaration = parse_declaration(fields, "doctor")
-    config = declaration.config(tensors, "doctor")
-    networks = fill_layers(config, tensors, "doctor")
-    return vae_from_networks(networks, declaration.facts(config, "doctor"))
+def _glimpsed(
+    bench: Bench, plan: SomePlan, start: Choices, options: Mapping[str, Sequence[Any]]
+) -> Choices:
+    """Choices that reconstruct best at the mean, from where the slope is followed down.
+
+    What hides each other is chosen together: both activations with the first one, the output and
+    the layout; both geometries.
+
+    Returns:
+        The choices.
+    """
+
+    def either(*names: str) -> list[dict[str, Any]]:
+        known = [n for n in names if n in options]
+        values = itertools.product(*(options[n] for n in known))
+        return [dict(zip(known, each, strict=True)) for each in values]
+
+    firsts = [f for f in options.get("first", (start.first,)) if f in (SAME, None)]
+    acts = [
+        {**more, **({"encoder": act} if "encoder" in options else {}),
+         **({"decoder": act} if "decoder" in options else {}), "first": first}
+        for act in ACTIVATIONS[:7] for first in firsts for more in either("layout", "output")
+    ]  # fmt: skip
+    moves = [acts, either("way_in", "way_out"), either("blocks", "order")]
+    moves += [either(name) for name in ("pool", "resize", "groups", "last", "recurrent")]
+    current, least = start, bench.missed(plan, start)
+    for _ in range(2):
+        for move in moves:
+            for change in move:
+                choices = replace(current, **change)
+                missed = bench.missed(plan, choices)
+                if missed < least:
+                    current, least = choices, missed
+    return current
 
 
-# --------------------------------------------------------------------------- the scale
+def _starts(
+    bench: Bench, plan: SomePlan, glimpsed: Choices, options: Mapping[str, Sequence[Any]]
+) -> list[Choices]:
+    """Choices from where the slope is followed down.
+
+    What reconstructs best at the mean may lie beyond a ridge from the truth, so activations and
+    the scale's form are tried together as well, the same activation on both sides.
+
+    Returns:
+        One or two choices.
+    """
+    rows = min(QUICK, len(bench.x))
+    acts = [a for a in ACTIVATIONS[:7] if {"encoder", "decoder"} <= options.keys()]
+    forms = options.get("form", (glimpsed.form,)) if bench.light else (glimpsed.form,)
+    firsts = [f for f in options.get("first", (glimpsed.first,)) if f in (SAME, None)]
+    grid = [
+        replace(glimpsed, encoder=act, decoder=act, first=first, form=form)
+        for act in acts for form in forms for first in firsts
+    ]  # fmt: skip
+    near = [c for c in grid if bench.missed(plan, c) <= FAR * bench.missed(plan, glimpsed)]
+    best = min(near, key=lambda c: _value(bench, plan, c, rows), default=glimpsed)
+    return [glimpsed] if best == glimpsed else [best, glimpsed]
 
 
-def _scales(reading: Reading, tensors: Mapping[str, Tensor], x: Tensor) -> Iterator[Reading]:
-    """Yield the reading with every form of the scale that gives finite numbers."""
-    inside = reading.output == "sigmoid" and float(x.min()) >= 0 and float(x.max()) <= 1
-    metric = installed().metric("bce" if inside else "sse")
-    seen: list[Tensor] = []
-    for form in HEADS:
-        fields = {**reading.fields, "head": {**reading.fields["head"], "form": form}}
-        try:
-            probe = Probe(
-                build(fields, tensors), metric, {"std", "kl", "stationarity"}, ProbeOptions(seed=0)
-            )
-            batch = probe(np.arange(len(x)), x)
-        except IsoprobeError:
-            continue
-        kl, std, pull = (batch[name].double().mean(0) for name in ("kl", "std", "stationarity"))
-        variance = (batch["std"].double() ** 2).mean(0)
-        active = kl > 0.01
-        numbers = torch.stack([kl, std, pull, variance])
-        if not torch.isfinite(numbers).all() or not active.any():
-            continue
-        beta = pull[active].sum() / unused_variance(variance[active]).sum()
-        if not beta > 0 or any(torch.allclose(std, other, rtol=SAME) for other in seen):
-            continue  # no objective has such a weight; or the same scale under another name
-        seen.append(std)
-        off = residual(norm_of(pull, beta), variance).square().mean().sqrt()
-        yield replace(
-            reading,
-            fields=fields,
-            form=form,
-            kl=float(kl.sum()),
-            beta=float(beta),
-            residual=float(off),
-            metric=metric.name,
-        )
+def _around(center: Choices, options: Mapping[str, Sequence[Any]]) -> list[Choices]:
+    """A choice and those that differ from it in one."""
+    near = [center]
+    for name, values in options.items():
+        near += [replace(center, **{name: v}) for v in values if v != getattr(center, name)]
+    return near
+
+
+def _usual(ordered: Sequence[Reading], plans: Sequence[SomePlan]) -> Reading:
+    """The most usual reading that the best does not beat by more than its error."""
+    best = ordered[0]
+    rivals = [r for r in ordered if not beats(best, r)]
+    return min(rivals, key=lambda r: (plans.index(r.plan), oddness(r), _cost(r.tried)))
+
+
+def beats(one: Reading, other: Reading) -> bool:
+    """Say whether a reading fits better than another by more than the error of both.
+
+    Args:
+        one: that fits better.
+        other: the other.
+
+    Returns:
+        Whether it does.
+    """
+    if one.metric != other.metric:
+        return other.tried.slope > 1.15 * one.tried.slope + 0.01
+    pairs = [b - a for a, b in zip(one.tried.blocks, other.tried.blocks, strict=True)]
+    n = len(pairs)
+    middle = sum(pairs) / n if n else 0.0
+    error = math.sqrt((n - 1) / n * sum((p - middle) ** 2 for p in pairs)) if n else 0.0
+    gap = other.tried.slope - one.tried.slope
+    missed = (1 - other.tried.at_mean) / max(1 - one.tried.at_mean, 1e-6)
+    return gap > 2 * error + 0.03 * one.tried.slope or missed > 1.25
+
+
+def oddness(reading: Reading) -> int:
+    """Say how far from the usual choices, and from what names say, a reading is.
+
+    Args:
+        reading: one reading.
+
+    Returns:
+        The sum of the places of its choices among the usual ones, 0 for the most usual of all.
+    """
+    plan = reading.plan
+    options = {**plan.options(), "form": _forms(plan), "layout": plan.layouts()}
+    return sum(
+        values.index(getattr(reading.choices, name)) if getattr(reading.choices, name) in values
+        else len(values)
+        for name, values in options.items()
+    )  # fmt: skip
+
+
+def _forms(plan: SomePlan) -> tuple[str, ...]:
+    """Forms of the scale, that first which the head's name speaks of."""
+    name = plan.split.heads[-1].place
+    spoken = next((form for form, told in _SPOKEN if told.search(name)), None)
+    return tuple(sorted(FORMS, key=lambda form: form != spoken))
+
+
+def _heads(plan: SomePlan, bench: Bench) -> dict[str, tuple[Any, ...]]:
+    x = bench.x
+    inside = float(x.min()) >= -1e-6 and float(x.max()) <= 1 + 1e-6
+    signed = float(x.min()) >= -1 - 1e-6 and float(x.max()) <= 1 + 1e-6
+    outputs = OUTPUTS if inside else ("linear", "tanh") if signed else ("linear",)
+    return {"layout": plan.layouts(), "form": _forms(plan), "output": outputs}
+
+
+def _value(bench: Bench, plan: SomePlan, choices: Choices, rows: int) -> float:
+    best = bench.best(plan, choices, rows)
+    return math.inf if best is None else _cost(best[1])
+
+
+def _judged(bench: Bench, plan: SomePlan, every: Sequence[Choices]) -> list[Reading]:
+    """Readings on all rows."""
+    return [
+        Reading(plan, choices, name, tried)
+        for choices in {repr(plan.fields(c)): c for c in every}.values()
+        for name, tried in bench.tried(plan, choices, len(bench.x)).items()
+    ]

@@ -99,7 +99,7 @@ def load_declared(
     declaration.refuse_left_out_prior(state.tensors.keys() - tensors.keys(), where)
     config = declaration.config(tensors, where)
     networks = fill_layers(config, tensors, str(source.path))
-    return vae_from_networks(
+    vae = vae_from_networks(
         networks,
         declaration.facts(config, where, state.notes),
         name=source.path.stem,
@@ -107,6 +107,9 @@ def load_declared(
         sha256=source.sha256(),
         condition=declaration.condition if isinstance(declaration.condition, str) else "",
     )
+    pad = declaration.pad
+    vae.pad = (pad, pad) if isinstance(pad, int) else pad
+    return vae
 
 
 @hookimpl

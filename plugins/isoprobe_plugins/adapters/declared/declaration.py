@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -163,6 +163,7 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         output: what squeezes the output: ``sigmoid``, ``tanh``, or nothing (``linear``).
         latent_size: where it cannot be read off the head's last dense layer.
         input_range: lowest and highest input value the model was trained on.
+        pad: size, or height and width, that images were padded to with zeros.
         dataset: data spec of the training data.
         loss: the training loss.
         prefix: keep only weights whose names begin so, and take it off.
@@ -180,6 +181,7 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output: Literal["linear", "sigmoid", "tanh"] = "linear"
     latent_size: int | None = None
     input_range: tuple[float, float] | None = None
+    pad: int | tuple[int, int] | None = None
     dataset: str | None = None
     loss: Loss | None = None
     prefix: str | None = None
@@ -375,7 +377,18 @@ def parse_declaration(fields: Mapping[str, Any], where: str) -> Declaration:
     try:
         return msgspec.convert(_renamed(fields, where), Declaration)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise CheckpointError(f"{where}: {error}") from error
+        raise CheckpointError(f"{where}: {error}{_allowed(str(error))}") from error
+
+
+def _allowed(message: str) -> str:
+    """Name the values that a field takes, where it takes a few words alone."""
+    place = re.search(r"Invalid enum value .* at `\$\.([a-z_.]+)`", message)
+    kind: Any = Declaration
+    for name in place[1].split(".") if place else ():
+        inner = next((k for k in (kind, *get_args(kind)) if isinstance(k, type)), None)
+        kind = None if inner is None else get_type_hints(inner).get(name)
+    words = get_args(kind) if get_origin(kind) is Literal else ()
+    return f"; expected {', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else ""
 
 
 def _renamed(fields: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -34,10 +34,11 @@ class TutorialOptions:
     """Options of ``tutorial-mlp``.
 
     Attributes:
-        beta: KL weight; the tutorial's 1 when left out.
+        beta: KL weight; recovered when left out, since people change the tutorial's 1 and keep
+            its names.
     """
 
-    beta: float = 1.0
+    beta: float | None = None
 
 
 class TutorialMlp(Adapter):
@@ -48,7 +49,13 @@ class TutorialMlp(Adapter):
 
     def matches(self, source: Source) -> bool:
         """Return True when the file has exactly these layers and no declaration."""
-        return tensor_names(source) == _TUTORIAL and not beside(source).is_file()
+        if tensor_names(source) != _TUTORIAL or beside(source).is_file():
+            return False
+        shapes = _shapes(source)
+        if "fc3.weight" not in shapes:  # objects beside the tensors: only their names are known
+            return True
+        ends = shapes["fc4.weight"][0] == shapes["fc1.weight"][-1]
+        return ends and shapes["fc3.weight"][-1] == shapes["fc21.weight"][0]  # else a condition
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Read the weights as the tutorial uses them."""
@@ -66,12 +73,16 @@ class TutorialMlp(Adapter):
         """Return what the layout implies."""
         return {
             "architecture": "MLP of one hidden layer",
-            "objective": {"metric": "bce", "beta": 1.0, "beta_source": "the tutorial"},
+            "objective": {
+                "metric": "bce",
+                "beta": None,
+                "beta_source": "unknown: 1 in the tutorial",
+            },
             "assumptions": ["ReLU", "sigmoid output", "log variance"],
         }
 
 
-def _tutorial(state: State, beta: float) -> Declaration:
+def _tutorial(state: State, beta: float | None) -> Declaration:
     from isoprobe_plugins.adapters.declared.declaration import parse_declaration
 
     size = state.tensors["fc1.weight"].shape[1]
@@ -83,7 +94,7 @@ def _tutorial(state: State, beta: float) -> Declaration:
             "head": {"mean": "fc21", "scale": "fc22", "form": "logvar"},
             "decoder": [{"linear": "fc3"}, "relu", {"linear": "fc4"}],
             "output": "sigmoid",
-            "loss": {"metric": "bce", "beta": beta},
+            "loss": {"metric": "bce", **({} if beta is None else {"beta": beta})},
         },
         "tutorial-mlp",
     )
@@ -112,7 +123,9 @@ class JointVae(Adapter):
         weights = _weights(source)
         if weights is None or beside(weights).is_file():
             return False
-        return tensor_names(weights) >= _JOINT
+        if not tensor_names(weights) >= _JOINT:
+            return False
+        return len(_shapes(weights).get("img_to_features.0.weight", (0,) * 4)) == 4
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Read the weights, the discrete latents a condition of each row.
@@ -158,6 +171,16 @@ class JointVae(Adapter):
             },
             "condition": "each row's most probable discrete code; --option code=K holds one",
         }
+
+
+def _shapes(source: Source) -> dict[str, tuple[int, ...]]:
+    """Shapes by the last two words of a name, whatever stands before them."""
+    from isoprobe.checkpoints.contents import tensor_shapes
+
+    every = tensor_shapes(source)
+    return {".".join(n.split(".")[-2:]): s for n, s in every.items()} | {
+        ".".join(n.split(".")[-3:]): s for n, s in every.items() if n.count(".") > 1
+    }
 
 
 def _holding(names: frozenset[str], source: Source, adapter: str) -> State:

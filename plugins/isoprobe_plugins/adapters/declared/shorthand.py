@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 Brief = str | Mapping[str, Any]
 
 _ACTIVATIONS = frozenset(get_args(Activation))
-_WEIGHTED = ("linear", "conv", "conv_transpose", "batch_norm", "layer_norm")
+_RECURRENT = ("lstm", "gru", "rnn")
+_WEIGHTED = (
+    "linear", "conv", "conv_transpose", "batch_norm", "layer_norm", "group_norm", "prelu",
+    *_RECURRENT, "attention",
+)  # fmt: skip
 #: brief key -> (op, the field that the brief value fills)
 _VALUED = {
     "reshape": ("reshape", "shape"),
@@ -29,9 +33,17 @@ _VALUED = {
     "pad": ("pad", "widths"),
     "pool": ("pool", "kind"),
     "log_share": ("log_share", "column"),
+    "global_pool": ("global_pool", "kind"),
+    "resize": ("resize", "size"),
+    "softmax": ("softmax", "axis"),
+    "repeat": ("repeat", "steps"),
 }
+#: brief key -> (op, the fields that a pair of brief values fills)
+_COMPOSED = ("residual", "standardise", "condition", "clamp", "constant")
+_PAIRED = {"take": ("take", ("start", "stop"))}
+_FUNCTIONS = frozenset({"exp", "abs", "square", "sqrt"})
 #: steps with nothing to say
-_BARE = ("flatten", "log1p", "log_share")
+_BARE = ("flatten", "softmax", "log1p", "log_share")
 _SLOPED = ("leaky_relu", "elu")
 
 
@@ -59,21 +71,59 @@ def expand_step(step: Brief, tensors: Mapping[str, Tensor], where: str) -> dict[
     if "op" in step:
         return dict(step)
     rest = dict(step)
-    if rest.keys() & _SPECIAL.keys():
-        key = next(iter(rest.keys() & _SPECIAL.keys()))
-        return _SPECIAL[key](rest.pop(key), rest, tensors, where)
-    for key in _WEIGHTED:
-        if key in rest:
-            return _weighted(key, str(rest.pop(key)), rest, tensors, where)
-    for key, (op, field) in _VALUED.items():
-        if key in rest:
-            return {"op": op, field: rest.pop(key), **rest}
-    for key in _SLOPED:
-        if key in rest:
-            return {"op": "activation", "name": key, "slope": rest.pop(key), **rest}
-    known = [*_WEIGHTED, *_VALUED, *_SLOPED, *_SPECIAL]
+    key = next((k for k in (*_COMPOSED, *_PAIRED, *_WEIGHTED, *_VALUED, *_SLOPED) if k in rest), "")
+    if key in _COMPOSED:
+        return _composed(key, rest, tensors, where)
+    if key in _PAIRED:
+        return _pair(key, rest, where)
+    if key in _WEIGHTED:
+        return _weighted(key, str(rest.pop(key)), rest, tensors, where)
+    op, field = ("activation", "slope") if key in _SLOPED else _VALUED.get(key, ("", ""))
+    if op:
+        named = {"name": key} if key in _SLOPED else {}
+        return {"op": op, **named, field: rest.pop(key), **rest}
+    known = [*_WEIGHTED, *_COMPOSED, *_VALUED, *_PAIRED, *_SLOPED]
     first = next(iter(step), "")
-    raise CheckpointError(f"{where}: no layer is called {first!r}{nearest(first, known)}")
+    raise CheckpointError(
+        f"{where}: no layer is called {first!r}{nearest(first, known)}; known: {', '.join(known)}"
+    )
+
+
+def _composed(
+    key: str, rest: dict[str, Any], tensors: Mapping[str, Tensor], where: str
+) -> dict[str, Any]:
+    """Write out a step that holds chains, or values by name."""
+    value = rest.pop(key)
+    if key in _SPECIAL:
+        return _SPECIAL[key](value, rest, tensors, where)
+    if key == "standardise":
+        if not isinstance(value, Mapping) or set(value) != {"mean", "scale"}:
+            raise CheckpointError(f"{where}: standardise = {{ mean = [..], scale = [..] }}")
+        return {"op": key, **value, **rest}
+    shortcut = _steps(rest.pop("shortcut", []), where)
+    return {
+        "op": "residual",
+        "body": expand(_steps(value, where), tensors, f"{where}.residual"),
+        "shortcut": expand(shortcut, tensors, f"{where}.shortcut"),
+        **rest,
+    }
+
+
+def _pair(key: str, rest: dict[str, Any], where: str) -> dict[str, Any]:
+    """Write out a step of two values."""
+    op, names = _PAIRED[key]
+    pair = rest.pop(key)
+    if not isinstance(pair, list) or len(pair) != len(names):
+        raise CheckpointError(f"{where}: {key} = [{names[0].upper()}, {names[1].upper()}]")
+    return {"op": op, **dict(zip(names, pair, strict=True)), **rest}
+
+
+def _steps(value: Any, where: str) -> list[Brief]:
+    if isinstance(value, str):  # a key of its own for one layer
+        return [value]
+    if not isinstance(value, list):
+        raise CheckpointError(f"{where}: a chain is a list of layers, found {value!r}")
+    return value
 
 
 def _word(word: str, where: str) -> dict[str, Any]:
@@ -81,8 +131,12 @@ def _word(word: str, where: str) -> dict[str, Any]:
         return {"op": "activation", "name": word}
     if word in _BARE:
         return {"op": word}
-    known = [*_ACTIVATIONS, *_BARE]
-    raise CheckpointError(f"{where}: no layer is called {word!r}{nearest(word, known)}")
+    if word in _FUNCTIONS:
+        return {"op": "function", "name": word}
+    known = [*sorted(_ACTIVATIONS), *sorted(_FUNCTIONS), *_BARE]
+    raise CheckpointError(
+        f"{where}: no layer is called {word!r}{nearest(word, known)}; known: {', '.join(known)}"
+    )
 
 
 def _clamped(
@@ -129,19 +183,68 @@ def _weighted(
     step: dict[str, Any] = {"op": kind, "weights": name}
     if kind == "batch_norm":
         return {**step, "affine": f"{name}.weight" in tensors, **rest}
-    weight = tensors.get(f"{name}.weight")
+    if kind in _RECURRENT:
+        return {**step, **_recurrent(kind, name, tensors, where), **_expanded(rest, tensors, where)}
+    if kind == "attention":
+        return {**step, "bias": f"{name}.in_proj_bias" in tensors, **rest}
+    foreign = str(rest.get("weight", f"{name}.weight"))
+    weight = tensors.get(foreign)
     if weight is None:
-        known = [n.removesuffix(".weight") for n in tensors if n.endswith(".weight")]
+        raise CheckpointError(f"{where}: the file has no {_missing(foreign, name, tensors)}")
+    if kind in {"layer_norm", "group_norm", "prelu"}:
+        return {**step, **({"count": weight.numel()} if kind == "prelu" else {}), **rest}
+    member = rest.get("member")
+    shape = list(weight.shape)
+    if isinstance(member, int) and not isinstance(member, bool):
+        if not 0 <= member < (shape or [0])[0]:
+            raise CheckpointError(f"{where}: {foreign} of shape {tuple(shape)} has no {member}")
+        shape = shape[1:]
+    if len(shape) < (2 if kind == "linear" else 3):
+        raise CheckpointError(f"{where}: {foreign} of shape {tuple(shape)} is no {kind}")
+    step["bias"] = str(rest.get("bias_name", f"{name}.bias")) in tensors
+    if rest.get("transposed"):  # (in, out), (*kernel, in, out)
+        shape = [shape[-1], shape[-2], *shape[:-2]]
+    groups = rest.get("groups", 1)
+    channels = shape[0] if kind == "conv" else shape[1] * (groups if type(groups) is int else 1)
+    sizes = {"channels": channels, "kernel": shape[2:]}
+    return {**step, **({"width": shape[0]} if kind == "linear" else sizes), **rest}
+
+
+def _missing(foreign: str, name: str, tensors: Mapping[str, Tensor]) -> str:
+    """Say which tensors there are, and how to name them, where one is not there."""
+    known = [n.removesuffix(".weight") for n in tensors if n.endswith(".weight")]
+    if known:
+        listed = f"{', '.join(known[:8])}{' ...' if len(known) > 8 else ''}"
+        return f"weights {name!r}{nearest(name, known)}; it has {listed}"
+    names = list(tensors)
+    listed = f"{', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
+    return (
+        f"tensor {foreign!r}; it has {listed or 'none'}: name weight and bias, as in "
+        f"{{ linear = {name!r}, weight = {names[0] if names else 'NAME'!r}, bias_name = ... }}"
+    )
+
+
+def _recurrent(kind: str, name: str, tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+    """Read the sizes of a recurrent network off its tensors."""
+    inside = {n.removeprefix(f"{name}."): t for n, t in tensors.items() if n.startswith(f"{name}.")}
+    state = next((t for n, t in inside.items() if n.startswith("weight_hh")), None)
+    if state is None or state.ndim != 2:
+        known = sorted({n.rpartition(".")[0] for n in tensors if ".weight_hh" in n})
         raise CheckpointError(
-            f"{where}: the file has no weights {name!r}{nearest(name, known)}; "
-            f"it has {', '.join(known[:8])}{' ...' if len(known) > 8 else ''}"
+            f"{where}: {name!r} has no weight_hh_l0, so it is no {kind}"
+            f"{nearest(name, known)}; recurrent are {', '.join(known) or 'none'}"
         )
-    if kind == "layer_norm":
-        return {**step, **rest}
-    if weight.ndim < (2 if kind == "linear" else 3):
-        raise CheckpointError(f"{where}: {name}.weight of shape {tuple(weight.shape)} is no {kind}")
-    step["bias"] = f"{name}.bias" in tensors
-    if kind == "linear":
-        return {**step, "width": weight.shape[0], **rest}
-    channels = weight.shape[0 if kind == "conv" else 1]
-    return {**step, "channels": channels, "kernel": list(weight.shape[2:]), **rest}
+    numbers = [n for n in inside if n.startswith("weight_hh") and not n.endswith("_reverse")]
+    return {
+        "hidden": state.shape[1],
+        "layers": len(numbers),
+        "bidirectional": any(n.endswith("_reverse") for n in inside),
+        "bias": any(n.startswith("bias") for n in inside),
+    }
+
+
+def _expanded(rest: dict[str, Any], tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+    """Write out the chain that feeds a recurrent network its own output."""
+    if "out" not in rest:
+        return rest
+    return {**rest, "out": expand(_steps(rest["out"], where), tensors, f"{where}.out")}

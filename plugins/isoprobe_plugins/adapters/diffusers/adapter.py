@@ -1,7 +1,10 @@
-"""Load diffusers' AutoencoderKL, in folders and single files."""
+"""Read diffusers' autoencoders with a posterior: folders, pipelines and single files."""
 
 from __future__ import annotations
 
+import inspect
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +17,7 @@ from isoprobe.registry.specs import construct
 from isoprobe_plugins.adapters.declared.adapter import beside
 from isoprobe_plugins.adapters.diffusers.names import config_from_shapes, prefix_of, renamed
 from isoprobe_plugins.adapters.extras import need
-from isoprobe_plugins.adapters.weights.names import tensor_names, why_unsupported
+from isoprobe_plugins.adapters.weights.names import tensor_names, why_quantised
 from isoprobe_plugins.adapters.weights.state import read_state
 
 if TYPE_CHECKING:
@@ -23,8 +26,11 @@ if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
     from isoprobe_plugins.adapters.weights.state import State
 
-_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_ENDINGS = ("safetensors", "bin")
 
+_KL = "AutoencoderKL"
+#: what a shard's name has before its ending
+_SHARD = re.compile(r"-\d{5}-of-\d{5}(?=\.)")
 #: relatives, and why there is nothing to analyse
 _RELATIVES = {
     "AutoencoderTiny": "is deterministic: it has no posterior",
@@ -40,27 +46,31 @@ class DiffusersOptions:
     """Options of ``diffusers``.
 
     Attributes:
-        size: side of the square images to analyse; the training size when left out.
+        size: side of the square images to analyse, length of sounds; the training size when left
+            out, where the configuration says it.
+        frames: of videos.
         groups: of the group norms, where a single file is read, which does not say.
+        variant: which weights of a folder with several, such as ``fp16``.
     """
 
     size: int | None = None
+    frames: int = 1
     groups: int = 32
+    variant: str | None = None
 
 
 class Diffusers(Adapter):
     """Reads configuration and weights; the attention is the plain one, which can be derived."""
 
     name = "diffusers"
-    summary = "AutoencoderKL of diffusers, folders and single files; --option size=PIXELS"
+    summary = "autoencoders of diffusers: folders, pipelines, single files; --option size=PIXELS"
 
     def matches(self, source: Source) -> bool:
         """Return True for a diffusers model folder, or weights with an AutoencoderKL's names."""
         if source.is_folder:
-            return source.kind is FileKind.DIFFUSERS
+            return source.kind is FileKind.DIFFUSERS or _of_pipeline(source) is not None
         names = tensor_names(source)
-        single = prefix_of(names) is not None and why_unsupported(names) is None
-        return single and not beside(source).is_file()
+        return prefix_of(names) is not None and not beside(source).is_file()
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Build the autoencoder and fill it.
@@ -73,8 +83,19 @@ class Diffusers(Adapter):
             The model, with spatial latents flattened.
         """
         settings = construct(DiffusersOptions, options, f"adapter '{self.name}'")
+        part = _of_pipeline(source)
+        if part is not None:
+            vae = self.load(part, options)
+            return replace(vae, name=source.path.resolve().name).with_facts(
+                assumptions=(
+                    f"the pipeline's autoencoder, {part.path.name}/",
+                    *vae.facts.assumptions,
+                )
+            )
         config, state, weights = _read(source, settings)
         module = _load_module(config, state.tensors, weights)
+        if config["_class_name"] != _KL:
+            return _other(module, config, state, source, settings, self.name)
         input_shape, latent_shape = _shapes(config, settings.size)
         return VAE(
             decode=_decoder(module, latent_shape),
@@ -85,13 +106,16 @@ class Diffusers(Adapter):
             facts=_facts(config, state.notes),
             name=source.path.resolve().name if source.is_folder else source.path.stem,
             adapter=self.name,
-            sha256=weights.sha256(),
+            sha256=(source if len(_files(source, settings)) > 1 else weights).sha256(),
         )
 
     def describe(self, source: Source) -> Mapping[str, Any]:
         """Return the configuration; of a single file, what loading reads it off."""
         if not source.is_folder:
             return {"architecture": "AutoencoderKL", "config": "read off the weights' shapes"}
+        part = _of_pipeline(source)
+        if part is not None:
+            return {"autoencoder": part.path.name, **self.describe(part)}
         config = _config(source)
         facts = _facts(config, ())
         return {
@@ -103,25 +127,59 @@ class Diffusers(Adapter):
         }
 
 
+def _of_pipeline(source: Source) -> Source | None:
+    """Return the folder of a pipeline's autoencoder."""
+    if not source.is_folder or not source.has("model_index.json", "vae"):
+        return None
+    part = source.child("vae")
+    return part if part.is_folder and part.kind is FileKind.DIFFUSERS else None
+
+
 def _config(source: Source) -> dict[str, Any]:
-    """Return the configuration of an AutoencoderKL.
+    """Return the configuration of an autoencoder.
 
     Raises:
-        CheckpointError: for another class, named with the reason.
+        CheckpointError: for a class without a posterior, named with the reason.
     """
     config: dict[str, Any] = source.json("config.json")
     name = str(config.get("_class_name"))
-    if name != "AutoencoderKL":
-        reason = _RELATIVES.get(name, "is another class than AutoencoderKL, the one read here")
+    reason = _RELATIVES.get(name)
+    if reason is None and not (name.startswith("Autoencoder") and name.isidentifier()):
+        reason = "is no autoencoder"
+    if reason is not None:
         raise CheckpointError(f"{source.path} holds diffusers' {name}, which {reason}")
     return config
 
 
-def _weights(source: Source) -> Source:
-    for name in _WEIGHTS:
-        if source.has(name):
-            return source.child(name)
-    raise CheckpointError(f"{source.path} has no weights; expected {_WEIGHTS[0]}")
+def _files(source: Source, settings: DiffusersOptions) -> list[Source]:
+    """Return the files of a folder's weights, several where they come in shards.
+
+    Raises:
+        CheckpointError: for a folder without weights, or with several sets of them.
+    """
+    if not source.is_folder:
+        return [source]
+    stem = "diffusion_pytorch_model"
+    for ending in _ENDINGS:
+        held = [n for n in source.names() if n.startswith(stem) and n.endswith(f".{ending}")]
+        sets = sorted({_SHARD.sub("", n)[len(stem) : -len(ending) - 1].strip(".") for n in held})
+        if not sets:
+            continue
+        wanted = settings.variant if settings.variant is not None else ""
+        if settings.variant is None and "" not in sets and len(sets) == 1:
+            (wanted,) = sets
+        chosen = [
+            n for n in held
+            if _SHARD.sub("", n)[len(stem) : -len(ending) - 1].strip(".") == wanted
+        ]  # fmt: skip
+        if not chosen:
+            raise CheckpointError(
+                f"{source.path} has weights of variant {' and '.join(s or 'none' for s in sets)}; "
+                "choose one with --option variant=NAME"
+            )
+        whole = [n for n in chosen if not _SHARD.search(n)]
+        return [source.child(n) for n in whole or chosen]
+    raise CheckpointError(f"{source.path} has no weights; expected {stem}.safetensors")
 
 
 def _read(source: Source, settings: DiffusersOptions) -> tuple[dict[str, Any], State, Source]:
@@ -131,10 +189,19 @@ def _read(source: Source, settings: DiffusersOptions) -> tuple[dict[str, Any], S
         CheckpointError: for a file that holds no such autoencoder.
     """
     if source.is_folder:
-        config, weights = _config(source), _weights(source)
-        state = read_state(weights, prefix="")
-        return config, replace(state, tensors=renamed(state.tensors)), weights
-    prefix = prefix_of(read_state(source, prefix="").tensors)
+        config, files = _config(source), _files(source, settings)
+        states = [read_state(file, prefix="") for file in files]
+        tensors = {name: tensor for state in states for name, tensor in state.tensors.items()}
+        notes = states[0].notes
+        if len(files) > 1:
+            notes = (*notes, f"weights put together from {len(files)} files")
+        if config["_class_name"] == _KL:  # older files of it have other names
+            tensors = renamed(tensors)
+        return config, replace(states[0], tensors=tensors, notes=notes), files[0]
+    names = read_state(source, prefix="").tensors
+    prefix, reason = prefix_of(names), why_quantised(names)
+    if prefix is not None and reason is not None:
+        raise CheckpointError(f"{source.path} is {reason}")
     if prefix is None:
         raise CheckpointError(f"{source.path} is {source.description}, with no AutoencoderKL in it")
     state = read_state(source, prefix=prefix)
@@ -157,9 +224,14 @@ def _load_module(
     from isoprobe.checkpoints.native import compare_state
 
     diffusers = need("diffusers", "diffusers", "an AutoencoderKL")
+    kind = getattr(diffusers, config["_class_name"], None)
+    if kind is None or not hasattr(kind, "encode") or not hasattr(kind, "from_config"):
+        raise CheckpointError(
+            f"{weights.path}: diffusers {diffusers.__version__} has no {config['_class_name']}"
+        )
     try:
         with torch.device("meta"):
-            module: nn.Module = diffusers.AutoencoderKL.from_config(dict(config))
+            module: nn.Module = kind.from_config(dict(config))
     except Exception as error:  # the configuration decides what the library trips over
         first = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise CheckpointError(f"{weights.path}: diffusers cannot build it: {first[0]}") from error
@@ -182,6 +254,76 @@ def _settle_strides(module: nn.Module) -> None:
             part.register_forward_pre_hook(settle)
 
 
+def _other(
+    module: nn.Module,
+    config: Mapping[str, Any],
+    state: State,
+    source: Source,
+    settings: DiffusersOptions,
+    adapter: str,
+) -> VAE:
+    """Read a class whose shapes are told by trying it: of images, videos or sounds.
+
+    Returns:
+        The model.
+
+    Raises:
+        CheckpointError: for one that gives no posterior, or no row of the shape it takes.
+    """
+    import torch
+
+    name = config["_class_name"]
+    shape = _taken(config, state.tensors, settings)
+    try:
+        with torch.no_grad():
+            given = module.encode(torch.zeros(1, *shape))  # type: ignore[operator]
+            mean = given.latent_dist.mean
+            latent_shape = tuple(mean.shape[1:])
+            back = _decoder(module, latent_shape, **_told_frames(module, shape))(mean.flatten(1))
+    except Exception as error:  # what a class trips over is its own
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise CheckpointError(
+            f"{source.path}: {name} takes no row of shape {shape} (--option size=N, --option "
+            f"frames=N): {what}"
+        ) from error
+    if tuple(back.shape[1:]) != shape:
+        raise CheckpointError(
+            f"{source.path}: {name} gives {tuple(back.shape[1:])} for {shape}; choose another "
+            "--option size=N or --option frames=N"
+        )
+    return VAE(
+        decode=_decoder(module, latent_shape, **_told_frames(module, shape)),
+        encode=_encoder(module),
+        input_shape=shape,
+        latent_shape=latent_shape,
+        module=module,
+        facts=_facts(config, state.notes),
+        name=source.path.resolve().name,
+        adapter=adapter,
+        sha256=source.sha256(),
+    )
+
+
+def _taken(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], settings: DiffusersOptions
+) -> tuple[int, ...]:
+    """Shape of one input, by how many axes the encoder's convolutions have."""
+    axes = max((t.ndim for n, t in tensors.items() if n.startswith("encoder")), default=4) - 2
+    channels = int(config.get("in_channels") or config.get("audio_channels") or 3)
+    if axes == 1:
+        hop = math.prod(config.get("downsampling_ratios", [1]))
+        return (channels, settings.size if settings.size is not None else 4 * hop)
+    told = config.get("sample_size") or config.get("sample_height")
+    side = settings.size if settings.size is not None else told if isinstance(told, int) else 64
+    return (channels, side, side) if axes == 2 else (channels, settings.frames, side, side)
+
+
+def _told_frames(module: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
+    """What a decoder of single frames asks for."""
+    taken = inspect.signature(module.decode).parameters  # type: ignore[arg-type]
+    return {"num_frames": 1} if "num_frames" in taken and len(shape) == 3 else {}
+
+
 def _shapes(config: Mapping[str, Any], size: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
     down = 2 ** (len(config["block_out_channels"]) - 1)
     side = size if size is not None else config.get("sample_size", 256)
@@ -199,13 +341,13 @@ def _encoder(module: Any) -> Callable[[Tensor], Posterior]:
     return encode
 
 
-def _decoder(module: Any, latent_shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
+def _decoder(module: Any, latent_shape: tuple[int, ...], **told: int) -> Callable[[Tensor], Tensor]:
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     def decode(z: Tensor) -> Tensor:
         # of the attention kernels only this one has a forward derivative
         with sdpa_kernel(SDPBackend.MATH):
-            x_hat: Tensor = module.decode(z.reshape(*z.shape[:-1], *latent_shape)).sample
+            x_hat: Tensor = module.decode(z.reshape(*z.shape[:-1], *latent_shape), **told).sample
         return x_hat
 
     return decode
@@ -218,7 +360,9 @@ def _facts(config: Mapping[str, Any], notes: tuple[str, ...]) -> Facts:
     pipeline = (f"{' and '.join(left)} left to pipelines, as encode and decode do",) if left else ()
     return Facts(
         input_range=(-1.0, 1.0),
-        scale_head="logvar-clamped",
+        scale_head="softplus-std"
+        if config["_class_name"] == "AutoencoderOobleck"
+        else "logvar-clamped",
         beta_source="unknown: trained with perceptual and adversarial terms beside the KL",
         assumptions=(*pipeline, *notes),
     )

@@ -101,7 +101,36 @@ class Keras(Adapter):
             for name, model in models.items()
         }
         beta = whole["config"].get("beta")
-        return {"architecture": f"Keras {whole.get('class_name')}", **parts, "beta": beta}
+        ends = {"inputs": _ends(models, "input_layers"), "outputs": _ends(models, "output_layers")}
+        return {"architecture": f"Keras {whole.get('class_name')}", **parts, **ends, "beta": beta}
+
+    def tensors(self, source: Source) -> Mapping[str, tuple[int, ...]]:
+        """Return shapes of the arrays in a file."""
+        if source.is_folder:
+            return {}
+        arrays = _arrays(source)
+        found = arrays.file.walk(arrays.file.file)
+        return {name: tuple(array.shape) for name, array in found if array.shape}
+
+
+def _ends(models: Mapping[str, Any], which: str) -> list[str]:
+    """Names of the layers at the ends of graphs, with shapes where the configuration has them."""
+    found = []
+    for model in models.values():
+        config = model["config"]
+        shapes = {
+            layer["config"].get("name"): layer["config"].get("batch_shape")
+            or layer["config"].get("batch_input_shape")
+            for layer in config.get("layers", [])
+        }
+        for end in config.get(which, []):
+            name = end[0] if isinstance(end, list) else end
+            if isinstance(name, list):
+                name = name[0]
+            dims = shapes.get(name)
+            told = "" if not dims else ": " + " x ".join("?" if d is None else str(d) for d in dims)
+            found.append(f"{name}{told}")
+    return found
 
 
 def _whole(source: Source) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,10 @@ import torch
 from torch import nn
 
 from isoprobe.checkpoints.source import Source
-from isoprobe.errors import CheckpointError
+from isoprobe.contracts import VAE, Live
+from isoprobe.errors import CheckpointError, IsoprobeError, OptionError
 from isoprobe_plugins.adapters.objects.options import ModelOptions
+from isoprobe_plugins.adapters.objects.wrapping import vae_from_object
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import FileKind
@@ -28,6 +31,76 @@ class PairOptions(ModelOptions):
     """
 
     decoder: str | None = None
+
+
+@dataclass(frozen=True)
+class Shapeless:
+    """Entry points whose shapes the first rows of the data tell.
+
+    Attributes:
+        built: object with encode and decode.
+        settings: options in force.
+        source: where it comes from.
+    """
+
+    built: Any
+    settings: PairOptions
+    source: Source
+
+    @classmethod
+    def of(
+        cls, build: Callable[[], Any], settings: PairOptions, source: Source, adapter: str
+    ) -> Live | None:
+        """Return such entry points; None where options tell the shape, or there is no encoder."""
+        if settings.input_shape is not None or settings.decoder == "self":
+            return None
+        found = cls(build(), settings, source)
+        return Live(found, {}, source.path.stem, source.sha256(), adapter=adapter)
+
+    def read(self, x: torch.Tensor, adapter: str) -> VAE:
+        """Try the shapes that rows may have: as they are held, flat, with a channel.
+
+        Args:
+            x: rows, ``(B, ...)``.
+            adapter: name of the adapter at work.
+
+        Returns:
+            The model.
+
+        Raises:
+            OptionError: where it takes rows in none of them.
+        """
+        row = tuple(x.shape[1:])
+        shapes = [row, (math.prod(row),)]
+        shapes += [(1, *row)] if len(row) == 2 else []
+        shapes += [(row[-1], *row[:-1])] if len(row) == 3 else []
+        failed: list[str] = []
+        for shape in dict.fromkeys(shapes):
+            settings = replace(self.settings, input_shape="x".join(map(str, shape)))
+            try:
+                vae = vae_from_object(
+                    self.built, settings, str(self.source.path), self.source, adapter=adapter
+                )
+                self._try(vae, x, shape)
+            except (IsoprobeError, RuntimeError, ValueError, IndexError, TypeError) as error:
+                failed.append(f"{shape}: {' '.join(str(error).split())[:120]}")
+                continue
+            return vae
+        raise OptionError(
+            f"{self.source.path} takes rows in no shape that they may have ({'; '.join(failed)}); "
+            "say which with --option input_shape=..."
+        )
+
+    def _try(self, vae: VAE, x: torch.Tensor, shape: tuple[int, ...]) -> None:
+        few = x[:2].to(vae.dtype)
+        last = len(shape) == 3 and shape != tuple(x.shape[1:]) and x.ndim == 4
+        few = few.movedim(-1, 1) if last else few.reshape(len(few), *shape)
+        with torch.no_grad():
+            if vae.encode is None:
+                raise OptionError("there is no encoder")
+            given = vae.decode(vae.encode(few).mean)
+        if given.numel() != few.numel():
+            raise OptionError(f"it gives {tuple(given.shape[1:])} back")
 
 
 class Pair(nn.Module):
@@ -72,8 +145,8 @@ def sources_of(
     """Find the files of encoder and decoder.
 
     Args:
-        source: the checkpoint: the encoder's file, the decoder's with ``decoder=self``, or a
-            folder with one file named for each.
+        source: the checkpoint: the encoder's file, the decoder's where its name or
+            ``decoder=self`` says so, or a folder with one file named for each.
         settings: options in force.
         kind: what both files must be.
 
@@ -83,13 +156,17 @@ def sources_of(
     Raises:
         CheckpointError: when a file is missing or of another kind.
     """
+    stem = source.path.stem.lower()
+    beside = source.path.with_name(source.path.name.replace("encoder", "decoder"))
     if source.is_folder:
-        encoder: Source | None = _named(source, "encoder")
-        decoder = _named(source, "decoder")
-    elif settings.decoder == "self":
+        encoder: Source | None = _named(source, "encoder", kind)
+        decoder = _named(source, "decoder", kind)
+    elif settings.decoder == "self" or (settings.decoder is None and "decoder" in stem):
         encoder, decoder = None, source
     elif settings.decoder is not None:
         encoder, decoder = source, Source(Path(settings.decoder), trusted=source.trusted)
+    elif beside != source.path and beside.is_file():
+        encoder, decoder = source, Source(beside, trusted=source.trusted)
     else:
         raise CheckpointError(
             f"{source.path} is one function; name the decoder's file with --option decoder=FILE, "
@@ -101,18 +178,22 @@ def sources_of(
     return encoder, decoder
 
 
-def _named(folder: Source, stem: str) -> Source:
-    names = [name for name in folder.names() if Path(name).stem == stem]
+def _named(folder: Source, stem: str, kind: FileKind) -> Source:
+    files = [name for name in folder.names() if (folder.path / name).is_file()]
+    names = [name for name in files if Path(name).stem == stem]
+    if not names:
+        held = [name for name in files if stem in Path(name).stem.lower()]
+        names = [name for name in held if folder.child(name).kind is kind]
     if len(names) != 1:
         raise CheckpointError(f"{folder.path} has {len(names)} files named {stem}.*; expected one")
     return folder.child(names[0])
 
 
 def is_pair(source: Source, kind: FileKind) -> bool:
-    """Return True for a folder of two files named encoder and decoder, both of a kind."""
+    """Return True for a folder of two files whose names say encoder and decoder, of a kind."""
     if not source.is_folder:
         return False
     try:
-        return all(_named(source, stem).kind is kind for stem in ("encoder", "decoder"))
+        return all(_named(source, stem, kind).kind is kind for stem in ("encoder", "decoder"))
     except CheckpointError:
         return False

@@ -19,7 +19,7 @@ class Onnx(Adapter):
     """Reads two graphs; an encoder that gives only a mean is left out, and said."""
 
     name = "onnx"
-    summary = "ONNX files: encoder.onnx with --option decoder=FILE, or a folder of both"
+    summary = "ONNX files: encoder and decoder, each its own file, or both in one graph"
 
     def matches(self, source: Source) -> bool:
         """Return True for an ONNX file, or a folder of encoder.onnx and decoder.onnx."""
@@ -32,29 +32,23 @@ class Onnx(Adapter):
 
         Args:
             source: the encoder's file, or the folder.
-            options: fields of :class:`~isoprobe_plugins.adapters.objects.pairs.PairOptions`.
+            options: fields of :class:`~isoprobe_plugins.adapters.onnx.options.OnnxOptions`.
 
         Returns:
             The model.
         """
         from dataclasses import replace
 
-        from isoprobe_plugins.adapters.objects.pairs import (
-            EncoderFirst,
-            Pair,
-            PairOptions,
-            sources_of,
-        )
+        from isoprobe_plugins.adapters.objects.pairs import EncoderFirst, Pair
         from isoprobe_plugins.adapters.objects.wrapping import vae_from_object
-        from isoprobe_plugins.adapters.onnx.reading import read_onnx
+        from isoprobe_plugins.adapters.onnx.options import OnnxOptions
+        from isoprobe_plugins.adapters.onnx.reading import graphs_of
         from isoprobe_plugins.adapters.onnx.runtime import RuntimeGraph
         from isoprobe_plugins.adapters.programs.bounded import Bounded
 
-        settings = construct(PairOptions, options, f"adapter '{self.name}'")
-        encoder, decoder = sources_of(source, settings, FileKind.ONNX)
-        decode = read_onnx(decoder)
-        encode = None if encoder is None else read_onnx(encoder)
-        notes = tuple(_said(g) for g in (encode, decode) if isinstance(g, RuntimeGraph))
+        settings = construct(OnnxOptions, options, f"adapter '{self.name}'")
+        (encoder, encode), (decoder, decode), cut = graphs_of(source, settings)
+        notes = (*cut, *(_said(g) for g in (encode, decode) if isinstance(g, RuntimeGraph)))
         if settings.latent_shape is None and decode.input_shape is not None:
             settings = replace(settings, latent_shape="x".join(map(str, decode.input_shape)))
         label = str(source.path)
@@ -81,8 +75,21 @@ class Onnx(Adapter):
         return vae.with_facts(assumptions=(*notes, *vae.facts.assumptions))
 
     def describe(self, source: Source) -> Mapping[str, Any]:
-        """Return nothing beyond the kind: the graph is only read when it is loaded."""
-        return {"architecture": "ONNX graph" if not source.is_folder else "a pair of ONNX graphs"}
+        """Return inputs and outputs with their shapes, of each graph."""
+        from isoprobe_plugins.adapters.onnx.reading import ends_of
+
+        if not source.is_folder:
+            return {"architecture": "ONNX graph", **ends_of(source)}
+        files = [n for n in source.names() if n.endswith(".onnx")]
+        return {"architecture": "a pair of ONNX graphs"} | {
+            name.removesuffix(".onnx"): ends_of(source.child(name)) for name in files
+        }
+
+    def tensors(self, source: Source) -> Mapping[str, tuple[int, ...]]:
+        """Return shapes of the graph's weights."""
+        from isoprobe_plugins.adapters.onnx.reading import weights_of
+
+        return {} if source.is_folder else weights_of(source)
 
 
 def _said(graph: RuntimeGraph) -> str:

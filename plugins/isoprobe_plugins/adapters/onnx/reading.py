@@ -11,6 +11,8 @@ import torch
 from isoprobe.checkpoints.source import FileKind
 from isoprobe.errors import CheckpointError
 from isoprobe_plugins.adapters.extras import need
+from isoprobe_plugins.adapters.objects.pairs import sources_of
+from isoprobe_plugins.adapters.onnx.cutting import find_cut, halves
 from isoprobe_plugins.adapters.onnx.graph import OnnxGraph
 from isoprobe_plugins.adapters.onnx.inlining import inlined
 from isoprobe_plugins.adapters.onnx.operators import MAX_ELEMENTS, UntranslatedError
@@ -20,11 +22,83 @@ from isoprobe_plugins.adapters.weights.torch_files import first_line
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
+    from isoprobe_plugins.adapters.onnx.options import OnnxOptions
 
 MODEL_LIMIT = 2 << 30
 
 
-def read_onnx(source: Source) -> OnnxGraph | RuntimeGraph:
+Graph = OnnxGraph | RuntimeGraph
+
+
+def graphs_of(
+    source: Source, settings: OnnxOptions
+) -> tuple[tuple[Source | None, Graph | None], tuple[Source, Graph], tuple[str, ...]]:
+    """Read encoder and decoder, from two files or by cutting the graph of one.
+
+    Args:
+        source: the file or folder.
+        settings: options in force.
+
+    Returns:
+        File and graph of the encoder, None where there is none; of the decoder; and where a graph
+        was cut, in words.
+
+    Raises:
+        CheckpointError: for a graph that is neither of a pair nor a whole VAE.
+    """
+    told = settings.cut()
+    if not source.is_folder and settings.decoder is None:
+        model = parsed(source)
+        cut = find_cut(model.graph, told, source)
+        if cut is not None:
+            encoder, decoder = (readable(part, source) for part in halves(model, cut, source))
+            note = f"one graph, cut at '{cut.latent}': posterior '{cut.mean}' and '{cut.scale}'"
+            return (source, encoder), (source, decoder), (note,)
+        ends = [o.name for o in model.graph.output]
+        if told or len(ends) > 2:
+            raise CheckpointError(
+                f"{source.path} gives {', '.join(ends)}, and it is not clear where it is to be cut "
+                "into encoder and decoder: name its tensors with --option mean=NAME --option "
+                "scale=NAME --option latent=NAME --option recon=NAME"
+            )
+    first, second = sources_of(source, settings, FileKind.ONNX)
+    return (first, None if first is None else read_onnx(first)), (second, read_onnx(second)), ()
+
+
+def ends_of(source: Source) -> dict[str, list[str]]:
+    """Describe a graph's inputs and outputs, as in ``x: b x 6``.
+
+    Args:
+        source: the file.
+
+    Returns:
+        ``inputs`` and ``outputs``.
+    """
+    graph = parsed(source).graph
+    weights = {t.name for t in graph.initializer}
+    inputs = [i for i in graph.input if i.name not in weights]
+    return {"inputs": [_end(i) for i in inputs], "outputs": [_end(o) for o in graph.output]}
+
+
+def _end(value: Any) -> str:
+    import onnx
+
+    kind = value.type.tensor_type
+    dims = " x ".join(str(d.dim_value or d.dim_param or "?") for d in kind.shape.dim)
+    name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+    return f"{value.name}: {dims}" + ("" if name == "float" else f" of {name}")
+
+
+def weights_of(source: Source) -> dict[str, tuple[int, ...]]:
+    """Return shapes of a graph's weights, by name.
+
+    Args:
+        source: the file.
+    """
+    return {t.name: tuple(t.dims) for t in parsed(source).graph.initializer}
+
+
+def read_onnx(source: Source) -> Graph:
     """Read an ONNX file as a torch module, or else to be run by onnxruntime.
 
     Args:
@@ -36,11 +110,47 @@ def read_onnx(source: Source) -> OnnxGraph | RuntimeGraph:
     Raises:
         CheckpointError: when it is damaged, or neither can be.
     """
+    return readable(parsed(source), source)
+
+
+def parsed(source: Source) -> Any:
+    """Parse an ONNX file, functions written out.
+
+    Args:
+        source: the file.
+
+    Returns:
+        The model.
+
+    Raises:
+        CheckpointError: when it is none, or damaged.
+    """
     onnx = need("onnx", "onnx", "an ONNX file")
     if source.kind is not FileKind.ONNX or source.size > MODEL_LIMIT:
         raise CheckpointError(f"{source.path} is {source.description}, not an ONNX model")
     try:
-        model = inlined(onnx.load_model_from_string(source.path.read_bytes()), source)
+        return inlined(onnx.load_model_from_string(source.path.read_bytes()), source)
+    except CheckpointError:
+        raise
+    except Exception as error:  # protocol buffers fail in their own ways
+        raise CheckpointError(f"{source.path} is damaged: {first_line(error)}") from error
+
+
+def readable(model: Any, source: Source) -> Graph:
+    """Translate a model to torch, or hand it to onnxruntime.
+
+    Args:
+        model: parsed.
+        source: its file.
+
+    Returns:
+        The module, or the graph as a black box.
+
+    Raises:
+        CheckpointError: when neither can be.
+    """
+    _refuse_bytes(model, source)
+    try:
         return _translated(model, source)
     except CheckpointError:
         raise
@@ -48,6 +158,21 @@ def read_onnx(source: Source) -> OnnxGraph | RuntimeGraph:
         return _run_as_it_stands(model, source, str(error))
     except Exception as error:  # protocol buffers and numpy fail in their own ways
         raise CheckpointError(f"{source.path} is damaged: {first_line(error)}") from error
+
+
+def _refuse_bytes(model: Any, source: Source) -> None:
+    """Refuse a graph that rounds its output: it has no derivative."""
+    import onnx
+
+    for value in model.graph.output:
+        kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+        if "int" in kind:
+            maker = next((n for n in model.graph.node if value.name in n.output), None)
+            before = "" if maker is None or not maker.input else f" '{maker.input[0]}' before it"
+            raise CheckpointError(
+                f"{source.path} gives '{value.name}' as {kind}, which has no derivative; export "
+                f"the tensor{before} instead"
+            )
 
 
 def _run_as_it_stands(model: Any, source: Source, why: str) -> RuntimeGraph:

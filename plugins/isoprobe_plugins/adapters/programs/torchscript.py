@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.checkpoints.source import FileKind
-from isoprobe.contracts import VAE, Adapter
+from isoprobe.contracts import VAE, Adapter, FirstRows, Live
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
 from isoprobe_plugins.adapters.programs.script import load_script
-from isoprobe_plugins.adapters.weights.names import why_unsupported
+from isoprobe_plugins.adapters.weights.names import why_quantised, why_unsupported
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
+    from isoprobe_plugins.adapters.objects.pairs import PairOptions
 
 
 class TorchScript(Adapter):
@@ -39,22 +41,44 @@ class TorchScript(Adapter):
         Returns:
             The model.
         """
-        from isoprobe_plugins.adapters.objects.pairs import (
-            EncoderFirst,
-            Pair,
-            PairOptions,
-            sources_of,
-        )
+        from isoprobe_plugins.adapters.objects.pairs import PairOptions
         from isoprobe_plugins.adapters.objects.wrapping import vae_from_object
 
         settings = construct(PairOptions, options, f"adapter '{self.name}'")
-        if not source.is_folder and settings.decoder is None:
-            built: Any = _entry_points(source)
-        else:
-            encoder, decoder = sources_of(source, settings, FileKind.TORCHSCRIPT)
-            encode = None if encoder is None else EncoderFirst(_load(encoder))
-            built = Pair(encode, _load(decoder))
+        built = _built(source, settings)
         return vae_from_object(built, settings, str(source.path), source, adapter=self.name)
+
+    def build(self, source: Source, options: Mapping[str, str]) -> Live | None:
+        """Return the entry points, whose shapes the data then tells.
+
+        Returns:
+            Them; None where the options tell the shapes, or there is no encoder.
+        """
+        from isoprobe_plugins.adapters.objects.pairs import PairOptions, Shapeless
+
+        settings = construct(PairOptions, options, f"adapter '{self.name}'")
+        return Shapeless.of(lambda: _built(source, settings), settings, source, self.name)
+
+    def takes(self, model: object) -> bool:
+        """Return True for what :meth:`build` gives."""
+        found = sys.modules.get("isoprobe_plugins.adapters.objects.pairs")
+        own = found is not None and isinstance(model, found.Shapeless)
+        return bool(own and self.matches(model.source))  # type: ignore[attr-defined]
+
+    def read(self, live: Live, rows: FirstRows) -> VAE:
+        """Read the entry points in the shape of the rows."""
+        model: VAE = live.model.read(rows.x, self.name)
+        return model
+
+
+def _built(source: Source, settings: PairOptions) -> Any:
+    from isoprobe_plugins.adapters.objects.pairs import EncoderFirst, Pair, sources_of
+
+    if not source.is_folder and settings.decoder is None:
+        return _entry_points(source)
+    encoder, decoder = sources_of(source, settings, FileKind.TORCHSCRIPT)
+    encode = None if encoder is None else EncoderFirst(_load(encoder))
+    return Pair(encode, _load(decoder))
 
 
 def _entry_points(source: Source) -> Any:
@@ -68,7 +92,7 @@ def _entry_points(source: Source) -> Any:
 
     module = load_script(source)
     names = [name for name, _ in [*module.named_parameters(), *module.named_buffers()]]
-    reason = why_unsupported(names)
+    reason = why_unsupported(names) or why_quantised(names)
     if reason is not None:
         raise CheckpointError(f"{source.path} is {reason}")
     if not (hasattr(module, "encode") and hasattr(module, "decode")):

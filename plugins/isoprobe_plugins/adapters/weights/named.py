@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
     from torch import Tensor
 
     from isoprobe.contracts import Networks
     from isoprobe_plugins.architectures.layers import LayersConfig
-    from isoprobe_plugins.architectures.steps import Step
+    from isoprobe_plugins.architectures.steps import (
+        ConditionStep,
+        ConstantStep,
+        Step,
+        WeightedStep,
+    )
+
+    #: steps whose tensors a file names
+    Named = WeightedStep | ConditionStep | ConstantStep
 
 
-def fill_layers(config: LayersConfig, tensors: Mapping[str, Tensor], where: str) -> Networks:
+def fill_layers(
+    config: LayersConfig, tensors: Mapping[str, Tensor], where: str, *, strict: bool = True
+) -> Networks:
     """Build the networks of a configuration and fill them from named tensors.
 
     A step with ``weights = "fc1"`` takes ``fc1.weight``, ``fc1.bias`` and so on.
@@ -24,6 +35,7 @@ def fill_layers(config: LayersConfig, tensors: Mapping[str, Tensor], where: str)
         config: chains whose steps name their weights.
         tensors: of the file, by name.
         where: how to name the file in an error.
+        strict: refuse tensors that no step uses.
 
     Returns:
         The networks with their weights.
@@ -38,22 +50,34 @@ def fill_layers(config: LayersConfig, tensors: Mapping[str, Tensor], where: str)
 
     networks = built_without_memory(lambda: build_layers(config), where)
     modules = torch.nn.ModuleDict({"encoder": networks.encoder, "decoder": networks.decoder})
-    wanted = modules.state_dict()
-    sources = dict(_names(config))
+    steps, priors = dict(_named_steps(config)), _named_prior(config)
     filled, used = {}, set()
-    for name in wanted:
+    for name, wanted in modules.state_dict().items():
         place, _, leaf = name.rpartition(".")
-        named = sources.get(place, place)
-        foreign = named if leaf == "value" and named in tensors else f"{named}.{leaf}"
+        step = steps.get(place)
+        if (
+            step is None and place not in priors
+        ):  # a part of a step's own, such as the projection of an attention
+            place, _, inner = place.rpartition(".")
+            step, leaf = steps.get(place), f"{inner}.{leaf}"
+        named = priors.get(place, place)
+        foreign = f"{named}.{leaf}" if step is None else _foreign(step, leaf, tensors)
+        if place in priors and leaf == "value" and named in tensors:
+            foreign = named
         if foreign in tensors:
-            whole = name.startswith("decoder.prior.")
-            filled[name] = _fitted(tensors[foreign], wanted[name]) if whole else tensors[foreign]
+            if place in priors:
+                filled[name] = _fitted(tensors[foreign], wanted)
+            else:
+                filled[name] = (
+                    tensors[foreign] if step is None else _own(step, leaf, tensors[foreign])
+                )
             used.add(foreign)
         elif leaf == "num_batches_tracked":
             filled[name] = torch.zeros((), dtype=torch.long)
         else:
             raise CheckpointError(f"{where} has no tensor {foreign!r}, which {place} needs")
-    _refuse_unused(set(tensors) - used, where)
+    if strict:
+        _refuse_unused(set(tensors) - used, where)
     load_weights(networks, filled, where)
     return networks
 
@@ -64,6 +88,31 @@ def _fitted(tensor: Tensor, wanted: Tensor) -> Tensor:
         return tensor
     columns = tensor.ndim == 2 and len(tensor) != len(wanted) and tensor.shape[1] == len(wanted)
     return (tensor.T if columns else tensor).reshape(wanted.shape).contiguous()
+
+
+def _foreign(step: Named, leaf: str, tensors: Mapping[str, Tensor]) -> str:
+    """Name in the file of a step's tensor."""
+    told = {"weight": "weight", "bias": "bias_name"}.get(leaf)
+    if leaf == "value" and step.weights in tensors:  # a tensor of its own
+        return str(step.weights)
+    name = getattr(step, told or "", None) or f"{step.weights}.{leaf}"
+    if name not in tensors and leaf.endswith("_l0"):  # a cell of its own has no layers
+        return name.removesuffix("_l0")
+    return name
+
+
+def _own(step: Named, leaf: str, tensor: Tensor) -> Tensor:
+    """Turn a foreign tensor into the form in which torch keeps it."""
+    from isoprobe_plugins.architectures.steps import WeightedStep
+
+    if not isinstance(step, WeightedStep):
+        return tensor
+    if step.member is not None and tensor.ndim:
+        tensor = tensor[step.member]
+    if step.transposed and leaf == "weight" and tensor.ndim > 1:
+        axes = list(range(tensor.ndim))
+        tensor = tensor.permute(axes[-1], axes[-2], *axes[:-2])
+    return tensor.contiguous()
 
 
 def built_without_memory(build: Callable[[], Networks], where: str) -> Networks:
@@ -96,8 +145,8 @@ def _refuse_unused(names: set[str], where: str) -> None:
         raise CheckpointError(f"{where}: tensor {min(names)!r}{more} is used by no layer")
 
 
-def _names(config: LayersConfig) -> Iterator[tuple[str, str]]:
-    """Own place -> foreign place, of every step that has weights."""
+def _named_steps(config: LayersConfig) -> Iterator[tuple[str, Named]]:
+    """Place -> step, of every step whose weights have a name."""
     for place, chain in (
         ("encoder.body", config.encoder),
         ("encoder.mean", config.head.mean),
@@ -106,10 +155,14 @@ def _names(config: LayersConfig) -> Iterator[tuple[str, str]]:
         *((f"encoder.codes.{i}", chain) for i, chain in enumerate(_codes(config))),
         *((f"decoder.heads.{i}", chain) for i, chain in enumerate(_parameters(config))),
     ):
-        yield from _names_of(place, chain)
-    if config.prior is not None:
-        for part, foreign in config.prior.weights.items():
-            yield f"decoder.prior.{part}", foreign
+        yield from _inside(place, chain)
+
+
+def _named_prior(config: LayersConfig) -> dict[str, str]:
+    """Own place -> foreign place, of what makes a prior."""
+    if config.prior is None:
+        return {}
+    return {f"decoder.prior.{part}": name for part, name in config.prior.weights.items()}
 
 
 def _parameters(config: LayersConfig) -> Sequence[Sequence[Step]]:
@@ -120,8 +173,21 @@ def _codes(config: LayersConfig) -> Sequence[Sequence[Step]]:
     return () if config.condition is None else config.condition.codes
 
 
-def _names_of(place: str, chain: Sequence[Step]) -> Iterator[tuple[str, str]]:
+def _inside(place: str, chain: Sequence[Step]) -> Iterator[tuple[str, Named]]:
+    from isoprobe_plugins.architectures.steps import (
+        ConditionStep,
+        ConstantStep,
+        ResidualStep,
+        WeightedStep,
+    )
+
     for index, step in enumerate(chain):
-        foreign = getattr(step, "weights", None)
-        if foreign is not None:
-            yield f"{place}.{index}", foreign
+        if isinstance(step, ResidualStep):
+            yield from _inside(f"{place}.{index}.body", step.body)
+            yield from _inside(f"{place}.{index}.shortcut", step.shortcut)
+        if (
+            isinstance(step, WeightedStep | ConditionStep | ConstantStep)
+            and step.weights is not None
+        ):
+            yield f"{place}.{index}", step
+            yield from _inside(f"{place}.{index}.out", getattr(step, "out", ()))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from isoprobe.checkpoints.source import TORCH_KINDS, FileKind
 from isoprobe.errors import CheckpointError
+from isoprobe_plugins.adapters.weights.sets import plain
 from isoprobe_plugins.adapters.weights.state import PREFIXES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from isoprobe.checkpoints.source import Source
 
 _LEAVES = re.compile(
@@ -37,6 +39,7 @@ def tensor_names(source: Source) -> frozenset[str]:
         names = {text for text in source.pickle.strings if _LEAVES.search(text)}
     else:
         return frozenset()
+    names = {plain(name) for name in names}
     while names and (prefix := next((p for p in PREFIXES if _all_begin(names, p)), None)):
         names = {name.removeprefix(prefix) for name in names}
     return frozenset(names)
@@ -48,16 +51,6 @@ def _all_begin(names: Iterable[str], prefix: str) -> bool:
 
 #: what names betray, and why such a model has no Gaussian posterior and smooth decoder
 _TELLTALES = (
-    (
-        re.compile(r"(^|\.)decoder\.(.*\.)?(weight|bias)_hh_l\d+$"),
-        "an autoregressive decoder (recurrent weights '{}'): it writes a sequence token by token, "
-        "so there is no decode(z) to differentiate",
-    ),
-    (
-        re.compile(r"(^|[._])(vq\w*|quantize\w*|quantizer|codebook)\b.*"),
-        "a vector-quantised autoencoder ('{}'): its latents are entries of a codebook, so there "
-        "is no Gaussian posterior",
-    ),
     (
         re.compile(r"^[13]\.conv\.[024]\.weight$"),
         "a deterministic autoencoder of the TAESD family ('{}'): it has no posterior, so there is "
@@ -99,3 +92,25 @@ def why_unsupported(names: Iterable[str]) -> str | None:
         if found is not None:
             return reason.format(found)
     return None
+
+
+#: names of entries that latents are snapped to
+_CODEBOOK = re.compile(r"(^|[._])(vq\w*|quantize\w*|quantizer|codebook)\b.*")
+
+
+def why_quantised(names: Iterable[str]) -> str | None:
+    """Say that a program's latents are entries of a codebook, where its tensors' names say so.
+
+    Args:
+        names: of the tensors.
+
+    Returns:
+        What it is and why it cannot be analysed; None for any other model.
+    """
+    found = next((name for name in sorted(names) if _CODEBOOK.search(name)), None)
+    if found is None:
+        return None
+    return (
+        f"a vector-quantised autoencoder ('{found}'): its latents are entries of a codebook, so "
+        "there is no Gaussian posterior"
+    )

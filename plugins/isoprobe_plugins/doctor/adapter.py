@@ -1,0 +1,331 @@
+"""Read weights that nothing describes by trying what they could be on the data."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from isoprobe.checkpoints.contents import tensor_shapes
+from isoprobe.contracts import VAE, Adapter, FirstRows, Live
+from isoprobe.errors import CheckpointError, FileError, OptionError
+from isoprobe.files.documents import parse_json
+from isoprobe.hookspecs import hookimpl
+from isoprobe.registry.specs import construct
+from isoprobe_plugins.adapters.declared.adapter import Declared, load_declared
+from isoprobe_plugins.adapters.declared.declaration import parse_declaration
+from isoprobe_plugins.adapters.weights.arrays import named_arrays
+from isoprobe_plugins.adapters.weights.known import looks_like
+from isoprobe_plugins.adapters.weights.state import (
+    holds_weights,
+    is_arrays,
+    read_state,
+    weights_in,
+)
+from isoprobe_plugins.doctor.plan import OPTION, SPOKEN
+from isoprobe_plugins.doctor.refusals import recurrent, why_no_vae
+from isoprobe_plugins.doctor.words import word
+from isoprobe_plugins.heads import check_head
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from isoprobe.checkpoints.source import Source
+    from isoprobe_plugins.adapters.weights.state import State
+
+
+#: what else there is for a model that is pickled whole
+_TRUST = (
+    "unpickling it whole would run code; if you trust whoever wrote it, add --trust, which lets "
+    "that code do whatever you may do on this machine"
+)
+
+
+@dataclass(frozen=True)
+class UndeclaredOptions:
+    """What a user may say about weights that nothing describes.
+
+    Attributes:
+        weights: which set of weights, where a file holds several.
+        head: form of the scale.
+        layout: order within one head of 2n values.
+        output: what squeezes the output: ``sigmoid``, ``tanh`` or ``linear``.
+        encoder: the encoder's hidden activation.
+        decoder: the decoder's hidden activation.
+        first: the activation after the decoder's first layer, where it is another one.
+        last: the same after the encoder's last layer.
+        order: ``norm`` or ``act``: which follows a layer first.
+        blocks: how containers of several layers are wired.
+        pool: ``max`` or ``average``.
+        upsample: ``nearest`` or ``bilinear``.
+        groups: of norms over groups of channels; 0 for a norm over the last axis.
+        reading: a reading as a result has recorded it, which is followed without data.
+    """
+
+    weights: str | None = None
+    head: str | None = None
+    layout: str | None = None
+    output: str | None = None
+    encoder: str | None = None
+    decoder: str | None = None
+    first: str | None = None
+    last: str | None = None
+    order: str | None = None
+    blocks: str | None = None
+    pool: str | None = None
+    upsample: str | None = None
+    groups: int | None = None
+    reading: str | None = None
+
+    def told(self) -> dict[str, Any]:
+        """Return the choices that are made.
+
+        Raises:
+            OptionError: for one that is not among those that are tried.
+        """
+        found: dict[str, Any] = {} if self.groups is None else {"groups": self.groups}
+        if self.head is not None:
+            found["form"] = check_head(self.head)
+        for name, values in SPOKEN.items():
+            typed = getattr(self, name)
+            if typed is None:
+                continue
+            known = {word(value): value for value in values}
+            if typed not in known:
+                raise OptionError(
+                    f"option '{name}' of adapter 'weights' is one of {', '.join(known)}; "
+                    f"found '{typed}'"
+                )
+            found["resize" if name == "upsample" else name] = known[typed]
+        return found
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """A set of weights that is to be read on rows.
+
+    Attributes:
+        state: the weights.
+        source: where they come from.
+        wanted: name of the set, where one was asked for.
+    """
+
+    state: State
+    source: Source
+    wanted: str | None = None
+
+
+class Undeclared(Adapter):
+    """Finds layers, activations and head of plain weights by trying them on the data."""
+
+    name = "weights"
+    summary = "weights alone: what their layers are is told by trying them on the data"
+    last_resort: ClassVar[bool] = True
+    rows: ClassVar[int] = 1024
+
+    def matches(self, source: Source) -> bool:
+        """Return True for a file or folder of tensors by name, matrices among them."""
+        return holds_weights(source)
+
+    def build(self, source: Source, options: Mapping[str, str]) -> Live | None:
+        """Read the weights.
+
+        Args:
+            source: the file.
+            options: fields of :class:`UndeclaredOptions`; with ``declaration`` or ``reading``, that
+                is followed instead.
+
+        Returns:
+            The weights, to be read on the first rows of the data; None where that is followed.
+
+        Raises:
+            CheckpointError: for options of a whole model, which is not unpickled here.
+        """
+        if "declaration" in options or "reading" in options:
+            return None
+        if _runs_code(source) and not set(options) <= {f.name for f in fields(UndeclaredOptions)}:
+            raise CheckpointError(f"{source.path} is {source.description}: {_TRUST}")
+        settings = construct(UndeclaredOptions, options, f"adapter '{self.name}'")
+        state = read_state(source, wanted=settings.weights)
+        tensors = Tensors(state, source, settings.weights)
+        name = source.path.stem or source.path.name
+        return Live(tensors, settings.told(), name, source.sha256(), adapter=self.name)
+
+    def takes(self, model: object) -> bool:
+        """Return True for what :meth:`build` gives."""
+        return isinstance(model, Tensors)
+
+    def load(self, source: Source, options: Mapping[str, str]) -> VAE:
+        """Follow a declaration that is named, or a reading that a result has recorded.
+
+        Returns:
+            The model.
+
+        Raises:
+            CheckpointError: without one: what the layers are is only told with data.
+        """
+        if "declaration" in options:
+            return Declared().load(source, options)
+        if "reading" in options:
+            return recorded(source, str(options["reading"]), self.name)
+        tensors = read_state(source).tensors
+        reason, again = why_no_vae(tensors), recurrent(tensors)
+        if reason is not None:
+            raise CheckpointError(f"{source.path} holds {reason}")
+        what = "weights and nothing that says what its layers are"
+        told = (
+            f"{source.path} holds {what if again is None else f'{again}; it holds {what}'}; data "
+            f"tells: isoprobe doctor {source.path} --data SPEC --out "
+            f"{source.path.with_suffix('.toml')}"
+        )
+        raise CheckpointError(f"{told}; {_TRUST}" if _runs_code(source) else told)
+
+    def read(self, live: Live, rows: FirstRows) -> VAE:
+        """Try the plausible readings of the weights on rows.
+
+        Args:
+            live: the weights.
+            rows: a few inputs as the data holds them, and the metric asked for.
+
+        Returns:
+            The model as the best reading has it.
+
+        Raises:
+            CheckpointError: where no reading is borne out, with the reason and the next command.
+        """
+        from isoprobe_plugins.doctor.verdict import judged  # loads torch
+
+        tensors: Tensors = live.model
+        source = tensors.source
+        verdict = _said(source, lambda: judged(tensors.state, rows.x, rows.metric, live.options))
+        where = shlex.quote(str(source.path))
+        toml = shlex.quote(str(source.path.with_suffix(".toml")))
+        doctor = f"'isoprobe doctor {where} {rows.typed} --out {toml}'"
+        if verdict.doubt:
+            raise CheckpointError(
+                f"{source.path}: {verdict.doubt}; is this the data it was trained on? {doctor} "
+                "writes the reading that comes nearest, to start from"
+            )
+        if verdict.unsure and not verdict.ask:
+            raise CheckpointError(f"{source.path}: {verdict.unsure}; {doctor} writes it")
+        if verdict.unsure:
+            told = {**live.options, **verdict.ask}
+            options = " ".join(f"--option {OPTION.get(k, k)}={word(v)}" for k, v in told.items())
+            raise CheckpointError(
+                f"{source.path}: {verdict.unsure}; say which its code has, the usual one by "
+                f"'isoprobe analyze {where} {rows.typed} {options}'"
+            )
+        return model_of(verdict, tensors, self.name)
+
+    def describe(self, source: Source) -> Mapping[str, Any]:
+        """Return what names and shapes tell; layers are told with data."""
+        import torch
+
+        shapes = self.tensors(source)
+        known = looks_like(shapes)
+        told: dict[str, Any] = {} if known is None else {"looks_like": known}
+        held = {n: torch.empty(s, device="meta") for n, s in shapes.items()}
+        reason, again = why_no_vae(held), recurrent(held)
+        told |= {} if again is None else {"decoder": again}
+        return told if reason is None else {**told, "not_read": reason}
+
+    def tensors(self, source: Source) -> Mapping[str, tuple[int, ...]]:
+        """Return shapes of the tensors of a file, or of the files of a folder."""
+        if not source.is_folder:
+            if is_arrays(source):
+                return {name: tuple(t.shape) for name, t in named_arrays(source).items()}
+            return tensor_shapes(source)
+        parts = [source.child(name) for name in weights_in(source)]
+        return {
+            f"{part.path.name}: {name}": shape
+            for part in parts for name, shape in tensor_shapes(part).items()
+        }  # fmt: skip
+
+
+def _said(source: Source, ask: Any) -> Any:
+    try:
+        return ask()
+    except CheckpointError as error:
+        raise CheckpointError(f"{source.path} holds {error}") from error
+
+
+def model_of(verdict: Any, tensors: Tensors, adapter: str) -> VAE:
+    """Build the model of a verdict's reading.
+
+    Args:
+        verdict: what data made of the weights.
+        tensors: the weights.
+        adapter: name of the adapter at work.
+
+    Returns:
+        The model.
+    """
+    chosen = verdict.chosen
+    declared = dict(chosen.fields)
+    if verdict.metric is not None:
+        declared["loss"] = {"metric": verdict.metric}
+    places = [p.place for p in chosen.plan.split.rest]
+    used = {name for part in chosen.plan.split.rest for name in part.names}
+    left_out = sorted(n for n in tensors.state.tensors if n in used or _within(n, places))
+    told = {"declaration": declared, "left_out": left_out, "weights": tensors.wanted}
+    reading = json.dumps(told, sort_keys=True)
+    state = replace(tensors.state, notes=(*tensors.state.notes, *verdict.notes))
+    return _followed(told, reading, state, tensors.source, adapter)
+
+
+def recorded(source: Source, reading: str, adapter: str) -> VAE:
+    """Read weights as a result has recorded that they were read.
+
+    Args:
+        source: the file.
+        reading: the record, as :func:`model_of` writes it.
+        adapter: name of the adapter at work.
+
+    Returns:
+        The model.
+
+    Raises:
+        OptionError: for a text that is no such record.
+    """
+    try:
+        told = parse_json(reading.encode(), "reading")
+        wanted, left_out, declared = told["weights"], told["left_out"], told["declaration"]
+    except (FileError, KeyError, TypeError):
+        told = wanted = left_out = declared = None
+    sound = isinstance(left_out, list) and isinstance(declared, dict)
+    if not sound or not isinstance(wanted, str | None):
+        raise OptionError(
+            f"option 'reading' of adapter '{adapter}' is the attribute 'reading' of a result; "
+            f"found {reading[:60]!r}"
+        )
+    state = read_state(source, wanted=wanted)
+    note = "layers read as the result that was given has recorded"
+    return _followed(told, reading, replace(state, notes=(*state.notes, note)), source, adapter)
+
+
+def _followed(
+    told: Mapping[str, Any], reading: str, state: State, source: Source, adapter: str
+) -> VAE:
+    left_out = frozenset(map(str, told["left_out"]))
+    kept = {n: t for n, t in state.tensors.items() if n not in left_out}
+    declaration = parse_declaration(told["declaration"], "weights")
+    vae = load_declared(
+        declaration, replace(state, tensors=kept), source, adapter=adapter, where="the reading"
+    )
+    return replace(vae, reading=reading)
+
+
+def _runs_code(source: Source) -> bool:
+    """Whether a file is a pickle that names classes of somebody's own."""
+    return not source.is_folder and source.pickle is not None and bool(source.pickle.foreign)
+
+
+def _within(name: str, places: Sequence[str]) -> bool:
+    return any(name == place or name.startswith(f"{place}.") for place in places)
+
+
+@hookimpl
+def isoprobe_adapters() -> list[type[Adapter]]:
+    """Return the adapters of this module."""
+    return [Undeclared]
