@@ -11,7 +11,7 @@ import numpy as np
 from isoprobe.registry.lookup import installed
 from isoprobe_trainers.common.analysed import analysed
 from isoprobe_trainers.common.files import use_root
-from isoprobe_trainers.common.isometric import isometric
+from isoprobe_trainers.common.isometric import PAIRS, isometric
 from isoprobe_trainers.common.plan import Work
 from isoprobe_trainers.common.records import Record, origin, rounded, write
 from isoprobe_trainers.common.tables import render
@@ -240,7 +240,8 @@ def _record(run: Run, result: Result, checkpoint: Path, records: Path) -> None:
             "beta_recovered": float(result.attrs["beta_recovered"]),
             "rate": float(result["overview"]["kl_mean"].values.sum()),
             "cosine": float(result["isometry"]["cosine_mean_abs"].values),
-            "isometric": [isometric(checkpoint)],
+            # a shortest path under SSIM takes minutes
+            "isometric": [isometric(checkpoint, pairs=PAIRS if digits else 0)],
         },
         **origin([checkpoint]),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from isoprobe_trainers.common.records import Record, records
 from isoprobe_trainers.common.tables import render
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 def table() -> str:
@@ -30,15 +30,21 @@ def table() -> str:
 
 def _row(record: Record) -> list[str]:
     seeds = record.values["isometric"]
-    distance = np.array([seed["distance"] for seed in seeds])
-    excess = np.array([seed["excess"] for seed in seeds])
-    correlation = np.array([seed["correlation"] for seed in seeds]).mean(axis=0)
     return [
         record.model,
         str(len(seeds)),
         ", ".join(sorted({str(len(seed["eigenvalues"])) for seed in seeds})),
         _ends([seed["eigenvalues"] for seed in seeds]),
         _ends([seed["expected"] for seed in seeds]),
+        *(_distances(seeds) if all(seed["pairs"] for seed in seeds) else ["-"] * 4),
+    ]
+
+
+def _distances(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    distance = np.array([seed["distance"] for seed in seeds])
+    excess = np.array([seed["excess"] for seed in seeds])
+    correlation = np.array([seed["correlation"] for seed in seeds]).mean(axis=0)
+    return [
         ", ".join(f"{value:.3f}" for value in distance[:, 0]),
         f"{distance[:, 1].min():.3f} to {distance[:, 2].max():.3f}",
         f"{excess.mean():.2%}",
