@@ -1,7 +1,8 @@
 """Find plugins among the installed distributions, import only those asked for, and blame by name.
 
-An entry point of group ``isoprobe`` is named ``KIND.NAME``. One without a known kind may offer
-anything but commands. Importing, hook validation and return types are checked here, so that one
+An entry point of group ``isoprobe`` is named ``KIND.NAME`` and names a module with hooks, or the
+plugin's class itself. One without a known kind names a module, which may offer anything but
+commands. Importing, hook validation and return types are checked here, so that one
 broken plugin is reported with its distribution and the others work.
 """
 
@@ -150,7 +151,7 @@ class Discovery:
         self.problems: list[Problem] = []
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
-        self._modules: dict[str, ModuleType | None] = {}
+        self._modules: dict[str, ModuleType | type | None] = {}
         self._offers: dict[tuple[str, str], list[Any]] = {}
 
     def names(self, kind: str) -> list[str]:
@@ -190,25 +191,31 @@ class Discovery:
             return
         key = (origin.entry.value, kind)
         if key not in self._offers:
-            self._offers[key] = list(self._call(module, KINDS[kind], origin))
+            self._offers[key] = list(
+                self._checked([module], KINDS[kind], origin, "it names")
+                if isinstance(module, type)
+                else self._call(module, KINDS[kind], origin)
+            )
         for plugin in self._offers[key]:
             yield Offer(kind, plugin, origin)
 
-    def _module(self, origin: Origin) -> ModuleType | None:
-        """The plugin's module, imported, validated and registered; None when that fails."""
+    def _module(self, origin: Origin) -> ModuleType | type | None:
+        """The plugin's class or module, imported, validated, registered; None if that fails."""
         value = origin.entry.value
         if value not in self._modules:
             self._modules[value] = self._import(origin)
         return self._modules[value]
 
-    def _import(self, origin: Origin) -> ModuleType | None:
+    def _import(self, origin: Origin) -> ModuleType | type | None:
         try:
             with contextlib.redirect_stdout(sys.stderr):  # stdout is for data
-                module: ModuleType = origin.entry.load()
+                module: ModuleType | type = origin.entry.load()
         except (Exception, SystemExit) as error:
             # a plugin may fail in any way; it is reported, and the others work on
             self.report(origin, f"does not import: {type(error).__name__}: {error}")
             return None
+        if isinstance(module, type):
+            return self._named(module, origin)
         if self._outdated(module, origin):
             return None
         self._check_hook_names(module, origin)
@@ -220,6 +227,13 @@ class Discovery:
             self.report(origin, f"a hook does not fit its specification: {error}")
             return None
         return module
+
+    def _named(self, plugin: type, origin: Origin) -> type | None:
+        """A class that an entry point names; None where its kind or its interface is wrong."""
+        if origin.kind is None:
+            self.report(origin, f"names a class, so its own name begins with {', '.join(KINDS)}")
+            return None
+        return None if self._outdated(sys.modules[plugin.__module__], origin) else plugin
 
     def _outdated(self, module: ModuleType, origin: Origin) -> bool:
         written_for = getattr(module, INTERFACE_ATTRIBUTE, hookspecs.INTERFACE)
@@ -260,12 +274,18 @@ class Discovery:
             except (Exception, SystemExit) as error:
                 self.report(origin, f"{kind.hook} fails: {type(error).__name__}: {error}")
                 return
-            for plugin in returned:
-                wrong = _contract_breach(plugin, kind)
-                if wrong:
-                    self.report(origin, f"{kind.hook} returns {plugin!r}, {wrong}")
-                else:
-                    yield plugin
+            yield from self._checked(returned, kind, origin, f"{kind.hook} returns")
+
+    def _checked(
+        self, plugins: Iterable[Any], kind: Kind, origin: Origin, what: str
+    ) -> Iterator[Any]:
+        """Those of some plugins that are of the kind; the others are reported."""
+        for plugin in plugins:
+            wrong = _contract_breach(plugin, kind)
+            if wrong:
+                self.report(origin, f"{what} {plugin!r}, {wrong}")
+            else:
+                yield plugin
 
     def report(self, origin: Origin, message: str) -> None:
         """Note a problem once, and warn of it."""

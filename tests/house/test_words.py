@@ -121,7 +121,6 @@ VERBS = frozenset(
 WAITING = frozenset(
     [
         "plugins/isoprobe_plugins/adapters/declared/declaration.py",
-        "plugins/isoprobe_plugins/adapters/declared/presets.py",
         "plugins/isoprobe_plugins/adapters/declared/shorthand.py",
         "plugins/isoprobe_plugins/adapters/objects/pairs.py",
         "plugins/isoprobe_plugins/adapters/programs/exported.py",

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from isoprobe.checkpoints.source import FileKind, Source
-from isoprobe.errors import CheckpointError, OptionError
+from isoprobe.errors import CheckpointError, OptionError, PluginError
 from isoprobe.registry.lookup import installed
 from isoprobe_plugins.adapters.declared.adapter import Declared, load_declared
+from isoprobe_plugins.adapters.declared.cards import FOLDER, preset, presets
 from isoprobe_plugins.adapters.declared.declaration import parse_declaration
-from isoprobe_plugins.adapters.declared.presets import JointVae, TutorialMlp
 from isoprobe_plugins.adapters.declared.unsupported import Unsupported
 from isoprobe_plugins.adapters.weights.state import read_state
 
@@ -297,6 +297,8 @@ def test_a_declaration_of_old_is_read_and_its_author_told():
 
 # --------------------------------------------------------------------------- presets
 
+BY_NAME = {adapter.name: adapter for adapter in presets()}
+
 
 def tutorial_state():
     torch.manual_seed(0)
@@ -324,7 +326,7 @@ def test_the_tutorial_mlp_needs_no_declaration(tmp_path):
     assert torch.allclose(vae.decode_logits(z), logits, atol=1e-5)
     assert (vae.facts.metric, vae.facts.beta) == ("bce", 3.0)
     torch.save({**state, "fc11.weight": torch.zeros(1)}, path)
-    assert not TutorialMlp().matches(Source(path))
+    assert not BY_NAME["tutorial-mlp"]().matches(Source(path))
 
 
 REAL = {
@@ -401,7 +403,7 @@ def test_joint_vae_holds_its_discrete_latent(shared):
     assert (table.min(0).values < 0.6 * table.median(0).values).all()
     for code in ("10", "x", "1,2", "-1"):
         with pytest.raises(OptionError, match=r"0\.\.9"):
-            JointVae().load(source, {"code": code})
+            BY_NAME["joint-vae"]().load(source, {"code": code})
 
 
 @pytest.mark.shared
@@ -470,3 +472,71 @@ def test_a_name_that_speaks_of_quantising_refuses_nothing(tmp_path):
     path = tmp_path / "m.pt"
     torch.save({"encoder.0.weight": torch.zeros(1), "vq_layer.weight": torch.zeros(2, 2)}, path)
     assert not Unsupported().matches(Source(path))
+
+
+# --------------------------------------------------------------------------- cards
+
+CARDS = pathlib.Path(__file__).parent / "cards"
+
+
+# the declarations by hand were written before kl_weight was called beta
+@pytest.mark.filterwarnings("ignore:.*kl_weight is beta now:FutureWarning")
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("card", "weights", "declaration", "shape"),
+    [
+        ("conv-without-activation", "16-conv-vae-without-activation/conv.pt", "truth.toml",
+         (1, 28, 28)),
+        ("one-hidden-layer", "files/relu_beta30.pt", "relu_beta30_true.toml", (100,)),
+    ],
+)  # fmt: skip
+def test_a_preset_is_a_card_and_no_code(
+    shared, tmp_path, monkeypatch, card, weights, declaration, shape
+):
+    """A layout that was declared by hand is an adapter once its card lies in the folder."""
+    path = shared / "cases" / weights
+    made = preset(CARDS / f"{card}.toml")
+    alone = tmp_path / path.name
+    alone.write_bytes(path.read_bytes())
+    assert made().matches(Source(alone))
+    others = [p for p in CARDS.glob("*.toml") if p.stem != card]
+    assert not any(preset(p)().matches(Source(alone)) for p in others)
+    assert not any(adapter().matches(Source(alone)) for adapter in presets())
+    vae = made().load(Source(alone), {})
+    said = {"declaration": str(path.parent / declaration)}
+    right = Declared().load(Source(alone), said)
+    x = torch.rand(5, *shape, generator=torch.Generator().manual_seed(0))
+    for found, expected in (
+        (vae.encode(x).mean, right.encode(x).mean),
+        (vae.encode(x).std, right.encode(x).std),
+        (vae.decode(right.encode(x).mean), right.decode(right.encode(x).mean)),
+    ):
+        assert torch.equal(found, expected)
+    assert (vae.facts.metric, vae.facts.beta) == (right.facts.metric, right.facts.beta)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("summary =", "sumary =", "unknown field"),
+        ('["h", "m"]', '"h"', "Expected `array`"),
+        ("[declaration]", "[declaratoin]", "unknown field|missing required"),
+    ],
+)
+def test_a_wrong_card_is_said(tmp_path, old, new, words):
+    text = (FOLDER / "tutorial-mlp.toml").read_text()
+    assert old in text
+    (tmp_path / "wrong.toml").write_text(text.replace(old, new, 1))
+    with pytest.raises(PluginError, match=words):
+        preset(tmp_path / "wrong.toml")
+
+
+def test_a_letter_is_one_size_wherever_it_stands(tmp_path):
+    state = tutorial_state()
+    state["fc4.weight"] = torch.zeros(11, 7)
+    state["fc4.bias"] = torch.zeros(11)
+    torch.save(state, tmp_path / "vae.pt")
+    source = Source(tmp_path / "vae.pt")
+    assert not BY_NAME["tutorial-mlp"]().matches(source)
+    with pytest.raises(CheckpointError, match="shapes are not those"):
+        BY_NAME["tutorial-mlp"]().load(source, {})

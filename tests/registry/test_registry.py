@@ -66,6 +66,26 @@ def test_an_entry_point_without_a_kind_serves_every_kind_but_commands(folder: Pa
     assert registry(folder).command_names() == []
 
 
+def test_an_entry_point_may_name_a_class(folder: Path) -> None:
+    module, text = module_name(), METRIC.format(name="plain").split("@hookimpl")[0]
+    install(folder, "theirs", {"metric.plain": f"{module}:Plain"}, {module: text})
+    found = registry(folder)
+    assert found.metric("plain").name == "plain"
+    assert found.names("metric") == ["plain"]
+    assert found.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [("plain", "its own name begins with adapter"), ("adapter.plain", "no class derived")],
+)
+def test_a_class_of_another_kind_is_reported(folder: Path, entry: str, words: str) -> None:
+    module, text = module_name(), METRIC.format(name="plain").split("@hookimpl")[0]
+    install(folder, "theirs", {entry: f"{module}:Plain"}, {module: text})
+    with pytest.warns(PluginWarning, match=words):
+        assert registry(folder).names("adapter") == []
+
+
 def test_only_the_entry_point_asked_for_is_imported(folder: Path) -> None:
     wanted = add_metric(folder, "one", "one")
     others = [add_metric(folder, "two", "two"), add_metric(folder, "three", "three", "anything")]
