@@ -140,6 +140,7 @@ def analyze(
         return
     inputs = (*model, split_spec(settings["data"] or "")[0], *options_paths(options))
     sweeping = len(model) > 1 or (out or "").endswith("/")
+    _check_prints(model, as_json=as_json)
     _check_drawn(image_shape, drawn=report is not None and not sweeping)
     if sweeping:
         if shard is not None:
@@ -209,6 +210,13 @@ def _result(model: Path, settings: dict[str, Any]) -> Result | None:
         progress=process is None or process.rank == 0,
         process=process,
     )
+
+
+def _check_prints(model: tuple[Path, ...], *, as_json: bool) -> None:
+    """Refuse a name meant for ``--json``, which would be a second checkpoint."""
+    for path in model:
+        if as_json and path.suffix == ".json" and not path.exists():
+            raise click.UsageError(f"--json prints and takes no file name; write '> {path}'.")
 
 
 def _sweep(

@@ -255,7 +255,11 @@ def in_order(shards: Sequence[Shard]) -> list[Shard]:
 
 
 def _missing(start: int, stop: Any) -> str:
-    return f"no shard holds samples {start} up to {stop}; give every shard, or make the one missing"
+    count = f" ({stop - start} rows)" if isinstance(stop, int) else ""
+    return (
+        f"no shard holds samples {start} up to {stop}{count};"
+        " give every shard, or make the one missing"
+    )
 
 
 def recorded(shard: Shard, name: str, kind: type = dict) -> Any:

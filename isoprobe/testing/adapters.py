@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import shutil
 from collections.abc import Callable, Mapping
@@ -101,6 +102,10 @@ class AdapterLaws(Laws):
                 shutil.copytree(self.path, copy)
             else:
                 shutil.copyfile(self.path, copy)
+                # what lies beside it under its name (a declaration, settings) comes along
+                for beside in self.path.parent.glob(f"{glob.escape(self.path.stem)}.*"):
+                    if beside.is_file() and beside != self.path:
+                        shutil.copyfile(beside, copy.with_suffix(beside.suffix))
             require(self.adapter.matches(Source(copy)), "a copy of another name is not accepted")
 
     @law("matches accepts no foreign file")

@@ -439,6 +439,14 @@ def test_every_option_says_what_it_does(command: str) -> None:
     assert [o.name for o in options if not o.help] == []
 
 
+def test_a_file_name_after_json_is_no_second_checkpoint(run: Run, folder: Path) -> None:
+    before, named = set(folder.iterdir()), folder / "s.json"
+    code, _, err = run("analyze", str(folder / "model.safetensors"), "--json", str(named))
+    assert code == 2
+    assert f"takes no file name; write '> {named}'" in " ".join(err.split())
+    assert set(folder.iterdir()) == before
+
+
 def test_options_of_analyze_are_arguments_of_the_call() -> None:
     import inspect
 
@@ -447,6 +455,6 @@ def test_options_of_analyze_are_arguments_of_the_call() -> None:
     command = cli.get_command(click.Context(cli), "analyze")
     assert command is not None
     own = {"as_json", "debug", "file_limit", "report", "shard", "own_class", "class_arguments"}
-    own |= {"fail_on", "cluster"}
+    own |= {"fail_on", "cluster", "plan", "quiet", "verbose", "image_shape"}
     offered = {p.name for p in command.params} - own
     assert offered == set(inspect.signature(analyze).parameters) - {"progress", "command"}

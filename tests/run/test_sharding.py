@@ -281,9 +281,9 @@ def test_a_merge_with_other_settings_is_refused(tmp_path: Path) -> None:
 
 def test_missing_and_repeated_samples_are_refused(tmp_path: Path) -> None:
     one, two, three, four = shards(tmp_path, Part(1, 1))
-    assert "no shard holds samples 10 up to 20" in refused([one, three, four])
-    assert "no shard holds samples 20 up to 40" in refused([two, one])
-    assert "no shard holds samples 0 up to 10" in refused([three, two, four])
+    assert "no shard holds samples 10 up to 20 (10 rows)" in refused([one, three, four])
+    assert "no shard holds samples 20 up to 40 (20 rows)" in refused([two, one])
+    assert "no shard holds samples 0 up to 10 (10 rows)" in refused([three, two, four])
     assert f"{two} and {two} both hold sample 10" in refused([two, one, three, two, four])
     (tmp_path / "half").mkdir()
     half = shards(tmp_path / "half", Part(1, 1), batch_size=20)
