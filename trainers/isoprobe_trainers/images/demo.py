@@ -21,7 +21,7 @@ from isoprobe.checkpoints.native import FORMAT_VERSION, Manifest, Objective, wri
 from isoprobe.registry.lookup import installed
 
 IMAGES = 500
-STEPS = 7_000
+STEPS = 40_000
 _BATCH, _RATE, _BETA = 256, 2e-3, 1.0
 _LATENTS = 10
 _CONFIG: dict[str, Any] = {
