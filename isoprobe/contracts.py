@@ -63,7 +63,7 @@ class Facts:
         transform_weight: weight of D(x, x_check) relative to D(x_check, x_hat), if decomposed.
         transform_metric: metric spec of D(x, x_check), where it differs from ``metric``.
         dataset: data spec of the training data.
-        capacity: C in nats of a loss E D + gamma |E KL - C|, under which beta is what balances
+        capacity: C in nats of a loss ``E D + gamma |E KL - C|``, under which beta is what balances
             there, and not gamma.
         free_bits: nats up to which the mean KL of each latent costs nothing; what is held there has
             a weight of its own, below beta.

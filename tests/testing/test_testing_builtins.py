@@ -151,6 +151,13 @@ def table_file(folder: Path) -> str:
     return f"{folder / 'x.csv'}:label=kind"
 
 
+def zarr_store(folder: Path) -> str:
+    import zarr
+
+    zarr.save_array(folder / "x.zarr", np.random.default_rng(0).random((20, 6)))
+    return str(folder / "x.zarr")
+
+
 def image_folder(folder: Path) -> str:
     from PIL import Image
 
@@ -168,6 +175,7 @@ DATA_CASES = {
     "csv": ("tables", table_file),
     "images": ("images", image_folder),
     "parts": ("parts", array_parts),
+    "zarr": ("zarr", zarr_store),
     "prior": ("prior", lambda _: "prior"),
     "toy": ("toy", lambda _: "toy/mix:seed=3,samples=100"),
 }
@@ -506,6 +514,7 @@ UNTRIED = {
         "pickle",
     ): "it runs code, so without trust it reads nothing",
     ("adapter", "class"): "it runs the class that a user names; tests/plugins has its own",
+    ("adapter", "scvi"): "its models take a condition; tests/plugins holds it to scvi-tools",
     ("adapter", "live"): "it takes modules in memory, not files; tests/gallery tries 31 of them",
     ("adapter", "weights"): "it reads weights on data; tests/plugins has its own",
     ("adapter", "unsupported"): "it refuses whatever it recognises: there is no model to try",
