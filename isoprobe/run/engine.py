@@ -359,15 +359,10 @@ class Pass:
             Whether it was made.
         """
         restore(self.steps, copy.deepcopy(self._fresh))
-        rows = writer.rows
-        for start in range(rows.start, rows.stop, self.batch):
-            if over():
-                return False
-            stop = min(start + self.batch, rows.stop)
-            writer.append(stop - start, self.feed(start, stop))
-            advance(stop - start)
-        writer.finish(record, _state(self.steps))
-        return True
+        made = self._fill(writer, self.feed, advance, over)
+        if made:
+            writer.finish(record, _state(self.steps))
+        return made
 
     def encode(
         self,
@@ -391,17 +386,34 @@ class Pass:
         """
         restore(self.steps, copy.deepcopy(self._fresh))
         steps, vae = seeing_encoded(self.steps), self.run.vae
-        for start in range(writer.rows.start, writer.rows.stop, self.batch):
-            if over():
-                return False
-            stop = min(start + self.batch, writer.rows.stop)
+
+        def feed(start: int, stop: int) -> dict[str, Variable]:
             told, x, labels = data.rows(start, stop, vae)
             batch = self._probe.encoded(np.arange(start, stop), x, labels, told)
             for step in steps:
                 step.update_encoded(batch)
-            writer.append(stop - start, {})
+            return {}
+
+        made = self._fill(writer, feed, advance, over)
+        if made:
+            writer.finish(record, _state(steps))
+        return made
+
+    def _fill(
+        self,
+        writer: ShardWriter,
+        feed: Callable[[int, int], Mapping[str, Variable]],
+        advance: Callable[[int], object],
+        over: Callable[[], bool],
+    ) -> bool:
+        """Feed a shard's rows batch by batch; return whether it was needed to the end."""
+        rows = writer.rows
+        for start in range(rows.start, rows.stop, self.batch):
+            if over():
+                return False
+            stop = min(start + self.batch, rows.stop)
+            writer.append(stop - start, feed(start, stop))
             advance(stop - start)
-        writer.finish(record, _state(steps))
         return True
 
     def merge_encoded(self, steps: Sequence[Analysis], shards: Sequence[Shard]) -> None:

@@ -7,21 +7,20 @@ raw bytes of its weights are read instead, and only operators of torch's own ``a
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.checkpoints.source import FileKind
-from isoprobe.contracts import VAE, Adapter, FirstRows, Live
 from isoprobe.hookspecs import hookimpl
-from isoprobe.registry.specs import construct
+from isoprobe_plugins.adapters.programs.entries import Programs
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
+    from isoprobe.contracts import Adapter
     from isoprobe_plugins.adapters.objects.pairs import Pair, PairOptions
 
 
-class Exported(Adapter):
+class Exported(Programs):
     """Reads a pair of exported programs, encoder and decoder."""
 
     name = "torch-export"
@@ -33,44 +32,17 @@ class Exported(Adapter):
 
         return source.kind is FileKind.TORCH_EXPORT or is_pair(source, FileKind.TORCH_EXPORT)
 
-    def load(self, source: Source, options: Mapping[str, str]) -> VAE:
-        """Read both graphs and wrap them.
+    def entries(self, source: Source, settings: PairOptions) -> Pair:
+        """Read both graphs."""
+        from isoprobe_plugins.adapters.objects.pairs import EncoderFirst, Pair, sources_of
+        from isoprobe_plugins.adapters.programs.aten import read_program
+        from isoprobe_plugins.adapters.programs.bounded import Bounded
 
-        Args:
-            source: the encoder's archive, or the folder.
-            options: fields of :class:`~isoprobe_plugins.adapters.objects.pairs.PairOptions`.
-
-        Returns:
-            The model.
-        """
-        from isoprobe_plugins.adapters.objects.pairs import PairOptions
-        from isoprobe_plugins.adapters.objects.wrapping import vae_from_object
-
-        settings = construct(PairOptions, options, f"adapter '{self.name}'")
-        pair = _pair(source, settings)
-        return vae_from_object(pair, settings, str(source.path), source, adapter=self.name)
-
-    def build(self, source: Source, options: Mapping[str, str]) -> Live | None:
-        """Return both programs, whose shapes the data then tells.
-
-        Returns:
-            Them; None where the options tell the shapes, or there is no encoder.
-        """
-        from isoprobe_plugins.adapters.objects.pairs import PairOptions, Shapeless
-
-        settings = construct(PairOptions, options, f"adapter '{self.name}'")
-        return Shapeless.of(lambda: _pair(source, settings), settings, source, self.name)
-
-    def takes(self, model: object) -> bool:
-        """Return True for what :meth:`build` gives."""
-        found = sys.modules.get("isoprobe_plugins.adapters.objects.pairs")
-        own = found is not None and isinstance(model, found.Shapeless)
-        return bool(own and self.matches(model.source))  # type: ignore[attr-defined]
-
-    def read(self, live: Live, rows: FirstRows) -> VAE:
-        """Read the entry points in the shape of the rows."""
-        model: VAE = live.model.read(rows.x, self.name)
-        return model
+        encoder, decoder = sources_of(source, settings, FileKind.TORCH_EXPORT)
+        encode = None
+        if encoder is not None:
+            encode = EncoderFirst(Bounded(read_program(encoder), encoder))
+        return Pair(encode, Bounded(read_program(decoder), decoder))
 
     def describe(self, source: Source) -> Mapping[str, Any]:
         """Return the operators of the graph."""
@@ -83,18 +55,6 @@ class Exported(Adapter):
             "architecture": "an exported program",
             "operators": sorted({str(node.get("target")) for node in nodes}),
         }
-
-
-def _pair(source: Source, settings: PairOptions) -> Pair:
-    from isoprobe_plugins.adapters.objects.pairs import EncoderFirst, Pair, sources_of
-    from isoprobe_plugins.adapters.programs.aten import read_program
-    from isoprobe_plugins.adapters.programs.bounded import Bounded
-
-    encoder, decoder = sources_of(source, settings, FileKind.TORCH_EXPORT)
-    encode = None
-    if encoder is not None:
-        encode = EncoderFirst(Bounded(read_program(encoder), encoder))
-    return Pair(encode, Bounded(read_program(decoder), decoder))
 
 
 @hookimpl

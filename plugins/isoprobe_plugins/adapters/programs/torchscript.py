@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.checkpoints.source import FileKind
-from isoprobe.contracts import VAE, Adapter, FirstRows, Live
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
-from isoprobe.registry.specs import construct
+from isoprobe_plugins.adapters.programs.entries import Programs
 from isoprobe_plugins.adapters.programs.script import load_script
 from isoprobe_plugins.adapters.weights.names import why_quantised, why_unsupported
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
+    from isoprobe.contracts import Adapter
     from isoprobe_plugins.adapters.objects.pairs import PairOptions
 
 
-class TorchScript(Adapter):
+class TorchScript(Programs):
     """Reads scripted or traced modules whose operators are among those that networks need."""
 
     name = "torchscript"
@@ -31,54 +29,15 @@ class TorchScript(Adapter):
 
         return source.kind is FileKind.TORCHSCRIPT or is_pair(source, FileKind.TORCHSCRIPT)
 
-    def load(self, source: Source, options: Mapping[str, str]) -> VAE:
-        """Load the archive and wrap its entry points.
+    def entries(self, source: Source, settings: PairOptions) -> Any:
+        """Load the archive, or both."""
+        from isoprobe_plugins.adapters.objects.pairs import EncoderFirst, Pair, sources_of
 
-        Args:
-            source: the archive, the encoder's archive, or a folder of both.
-            options: fields of :class:`~isoprobe_plugins.adapters.objects.pairs.PairOptions`.
-
-        Returns:
-            The model.
-        """
-        from isoprobe_plugins.adapters.objects.pairs import PairOptions
-        from isoprobe_plugins.adapters.objects.wrapping import vae_from_object
-
-        settings = construct(PairOptions, options, f"adapter '{self.name}'")
-        built = _built(source, settings)
-        return vae_from_object(built, settings, str(source.path), source, adapter=self.name)
-
-    def build(self, source: Source, options: Mapping[str, str]) -> Live | None:
-        """Return the entry points, whose shapes the data then tells.
-
-        Returns:
-            Them; None where the options tell the shapes, or there is no encoder.
-        """
-        from isoprobe_plugins.adapters.objects.pairs import PairOptions, Shapeless
-
-        settings = construct(PairOptions, options, f"adapter '{self.name}'")
-        return Shapeless.of(lambda: _built(source, settings), settings, source, self.name)
-
-    def takes(self, model: object) -> bool:
-        """Return True for what :meth:`build` gives."""
-        found = sys.modules.get("isoprobe_plugins.adapters.objects.pairs")
-        own = found is not None and isinstance(model, found.Shapeless)
-        return bool(own and self.matches(model.source))  # type: ignore[attr-defined]
-
-    def read(self, live: Live, rows: FirstRows) -> VAE:
-        """Read the entry points in the shape of the rows."""
-        model: VAE = live.model.read(rows.x, self.name)
-        return model
-
-
-def _built(source: Source, settings: PairOptions) -> Any:
-    from isoprobe_plugins.adapters.objects.pairs import EncoderFirst, Pair, sources_of
-
-    if not source.is_folder and settings.decoder is None:
-        return _entry_points(source)
-    encoder, decoder = sources_of(source, settings, FileKind.TORCHSCRIPT)
-    encode = None if encoder is None else EncoderFirst(_load(encoder))
-    return Pair(encode, _load(decoder))
+        if not source.is_folder and settings.decoder is None:
+            return _entry_points(source)
+        encoder, decoder = sources_of(source, settings, FileKind.TORCHSCRIPT)
+        encode = None if encoder is None else EncoderFirst(_load(encoder))
+        return Pair(encode, _load(decoder))
 
 
 def _entry_points(source: Source) -> Any:
