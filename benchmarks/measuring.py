@@ -1,4 +1,4 @@
-"""Times in turns and peaks of memory, as ratios with their spread."""
+"""Times in turns and peaks of memory, as ratios with their range."""
 
 from __future__ import annotations
 

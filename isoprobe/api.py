@@ -15,7 +15,7 @@ from isoprobe.registry.lookup import installed
 from isoprobe.results import reader
 from isoprobe.run.merging import run_shards
 from isoprobe.run.opening import load
-from isoprobe.run.settings import Settings
+from isoprobe.run.settings import RunSettings
 from isoprobe.show.compare import Comparison
 from isoprobe.show.compare import compare as compare_results
 from isoprobe.show.report import compared_page, write
@@ -127,7 +127,7 @@ def analyze(
         ResultError: if the result cannot be written, or exists already.
     """
     given = locals()
-    asked = Settings(**{f.name: given[f.name] for f in fields(Settings)})
+    asked = RunSettings(**{f.name: given[f.name] for f in fields(RunSettings)})
     result = run_shards(
         model,
         data,

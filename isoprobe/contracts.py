@@ -891,7 +891,7 @@ class Context:
     Attributes:
         setup: as at the start.
         beta: the KL weight in force.
-        statistics: means and spreads over all samples, which no analysis need keep again.
+        statistics: means and deviations over all samples, which no analysis need keep again.
         results: finished analyses by name, in the order they ran.
     """
 

@@ -65,9 +65,9 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
     """
     share = hits / trials
     center = share + Z**2 / (2 * trials)
-    spread = Z * math.sqrt(share * (1 - share) / trials + Z**2 / (4 * trials**2))
+    half = Z * math.sqrt(share * (1 - share) / trials + Z**2 / (4 * trials**2))
     scale = 1 + Z**2 / trials
-    return max(0.0, (center - spread) / scale), min(1.0, (center + spread) / scale)
+    return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
 
 
 def share(hits: int, trials: int) -> str:

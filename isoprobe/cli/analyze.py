@@ -16,7 +16,7 @@ from isoprobe.cli import types
 from isoprobe.cli.group import COMMAND_LINE
 from isoprobe.contracts import DEFAULT_ANALYSES
 from isoprobe.errors import OptionError, ResultError
-from isoprobe.run.settings import Settings, with_defaults
+from isoprobe.run.settings import RunSettings, with_defaults
 from isoprobe.show.report.page import ADDS
 from isoprobe.show.voice import voice
 
@@ -64,7 +64,7 @@ ORDER = (
 )
 @shared.own_class
 @shared.class_arguments
-@shared.from_settings(Settings, *ORDER, reported=", ".join(REPORTED_ANALYSES))
+@shared.from_settings(RunSettings, *ORDER, reported=", ".join(REPORTED_ANALYSES))
 @click.option(
     "--out",
     metavar="F.h5|FOLDER/",
@@ -283,10 +283,10 @@ def _on(address: str, model: Path, settings: dict[str, Any]) -> Result | None:
         return run_shards(model, settings["data"], asked, **beside, progress=True, cluster=cluster)
 
 
-def _apart(settings: dict[str, Any]) -> tuple[Settings, dict[str, Any]]:
+def _apart(settings: dict[str, Any]) -> tuple[RunSettings, dict[str, Any]]:
     """What the numbers depend on, and what else a command says beside the data."""
     asked = {name: value for name, value in settings.items() if name not in BESIDE}
-    return Settings(**asked), {name: settings[name] for name in BESIDE if name != "data"}
+    return RunSettings(**asked), {name: settings[name] for name in BESIDE if name != "data"}
 
 
 def _analyze_share(text: str, model: Path, settings: dict[str, Any]) -> None:

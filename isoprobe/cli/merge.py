@@ -9,7 +9,7 @@ import click
 
 from isoprobe.cli import options as shared
 from isoprobe.cli.group import COMMAND_LINE
-from isoprobe.run.settings import Settings
+from isoprobe.run.settings import RunSettings
 
 
 @shared.command(
@@ -27,7 +27,7 @@ from isoprobe.run.settings import Settings
     help="The checkpoint, where it has moved. [default: as the shards were made]",
 )
 @click.option("--data", metavar="SPEC", help="The data, where it has moved.")
-@shared.from_settings(Settings, "adapter", "options", "trust", "device")
+@shared.from_settings(RunSettings, "adapter", "options", "trust", "device")
 @shared.overwriting("result")
 @shared.as_json
 def merge(

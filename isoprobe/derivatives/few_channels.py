@@ -39,17 +39,17 @@ def convolve(
     Returns:
         Outputs, ``(R, channels, *size)``.
     """
-    spread = _as_spread(func, rows, weight, args)
-    if spread is None:
+    scatter = _as_scatter(func, rows, weight, args)
+    if scatter is None:
         return func(rows, weight, bias, *args)
-    output = _spread(rows, *spread)
+    output = _scatter(rows, *scatter)
     return output if bias is None else output.add_(bias[:, None, None])
 
 
-def _as_spread(
+def _as_scatter(
     func: Callable[..., Tensor], rows: Tensor, weight: Tensor, args: Sequence[Any]
 ) -> tuple[Tensor, tuple[int, int], tuple[int, int], tuple[int, int]] | None:
-    """Weight ``(in, out, k, k)``, stride, padding and size of a convolution that spreads pixels.
+    """Weight ``(in, out, k, k)``, stride, padding and size of a convolution that scatters pixels.
 
     Returns:
         None where the usual way is taken.
@@ -88,14 +88,14 @@ def _filled(given: Sequence[Any], default: Sequence[int]) -> list[tuple[int, int
     return [(pair[0], pair[-1]) for pair in pairs]
 
 
-def _spread(
+def _scatter(
     rows: Tensor,
     weight: Tensor,
     stride: tuple[int, int],
     padding: tuple[int, int],
     size: tuple[int, int],
 ) -> Tensor:
-    """Spread every input pixel over the output pixels that it reaches.
+    """Scatter every input pixel over the output pixels that it reaches.
 
     With stride s, output pixel s i + p gets contributions of input pixels i, i - 1, ...: for each
     phase p these are images that are shifted and added.

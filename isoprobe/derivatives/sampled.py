@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from isoprobe.derivatives.routes import Route
 
 #: with random signs, one sample in this many gets a second draw, whose difference from the first
-#: measures the spread
-SPREAD_EVERY = 8
+#: estimates what lies off the diagonal
+OFF_DIAGONAL_EVERY = 8
 #: exact columns a sample: with the shared primal pass, five decoder passes
 COLUMNS = 4
 #: latents up to which columns are drawn, and beyond which signs
@@ -45,14 +45,14 @@ class RandomPullback:
         output: decoder output at z, ``(B, *shape)``.
         diagonal: estimates of g_jj, ``(B, n)``; single ones may be negative (signs), or zero where
             nothing was drawn and n / COLUMNS times g_jj elsewhere (columns).
-        spread: unbiased estimates of the sum over k != j of (sigma_j sigma_k g_jk)^2, ``(B, n)``,
-            whose mean is zero exactly when the columns are orthogonal.
+        off_diagonal: unbiased estimates of the sum over k != j of (sigma_j sigma_k g_jk)^2,
+            ``(B, n)``, whose mean is zero exactly when the columns are orthogonal.
         drawn: where an exact column lies behind the estimate, ``(B, n)`` bool; None for signs.
     """
 
     output: Tensor
     diagonal: Tensor
-    spread: Tensor
+    off_diagonal: Tensor
     drawn: Tensor | None = None
 
 
@@ -130,7 +130,7 @@ def column_pullback(
         rows: tangents pushed at once; all when None.
 
     Returns:
-        Estimates, with the spread from pairs of the drawn columns.
+        Estimates, with what lies off the diagonal from pairs of the drawn columns.
     """
     block = max((rows or columns.numel()) // columns.shape[1], 1)
     parts = []
@@ -173,14 +173,16 @@ def _by_signs(
     """One draw of signs for every sample, a second for every eighth."""
     n = z.shape[1]
     both = torch.as_tensor(signs(seed, "pullback", index, 2 * n), dtype=z.dtype, device=z.device)
-    again = torch.as_tensor(index % SPREAD_EVERY == 0, device=z.device)
+    again = torch.as_tensor(index % OFF_DIAGONAL_EVERY == 0, device=z.device)
     drawn = torch.cat([both[:, :n], both[again, n:]])
     numbers = torch.arange(len(z), device=z.device)
     rows = torch.cat([numbers, numbers[again]])
     outputs, diagonals = sign_pullback(view.rows(rows), z[rows], std[rows], drawn, route)
     output, diagonal, repeated = outputs[: len(z)], diagonals[: len(z)], diagonals[len(z) :]
     estimate = torch.zeros_like(z)
-    estimate[again] = SPREAD_EVERY * spread(diagonal[again], repeated, std[again])
+    estimate[again] = OFF_DIAGONAL_EVERY * off_diagonal_squares(
+        diagonal[again], repeated, std[again]
+    )
     return RandomPullback(output, diagonal, estimate)
 
 
@@ -209,7 +211,7 @@ def sign_pullback(
     return output, signs * product / std
 
 
-def spread(first: Tensor, second: Tensor, std: Tensor) -> Tensor:
+def off_diagonal_squares(first: Tensor, second: Tensor, std: Tensor) -> Tensor:
     """Unbiased estimate of the sum over k != j of (sigma_j sigma_k g_jk)^2.
 
     Args:

@@ -18,7 +18,7 @@ from isoprobe.monitor.log import AUTO, JsonLines, LiveTable, log_path, record_of
 from isoprobe.monitor.subject import Trained, Weights
 from isoprobe.progress import say
 from isoprobe.run.processes import Process
-from isoprobe.run.settings import Settings
+from isoprobe.run.settings import RunSettings
 from isoprobe.show.plots.trends import overview
 from isoprobe.show.report import trend_page, write
 from isoprobe.show.trend import Point, Trend, point, trend_of_points
@@ -164,7 +164,7 @@ class Monitor(Closing):
         self.watches = is_first()
         if not self.watches:
             return
-        asked = Settings(
+        asked = RunSettings(
             condition=condition,
             metric=metric,
             analyses=ANALYSES,
@@ -327,7 +327,7 @@ class Monitor(Closing):
         except IsoprobeError:
             return False
 
-    def _begin(self, found: Measured, asked: Settings, share: float | None) -> None:
+    def _begin(self, found: Measured, asked: RunSettings, share: float | None) -> None:
         self._metric = str(found.attrs["metric"])
         if self._file is not None:
             header = {

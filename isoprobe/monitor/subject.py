@@ -25,7 +25,7 @@ from isoprobe.run.opening import opened, place
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Dataset
-    from isoprobe.run.settings import Settings
+    from isoprobe.run.settings import RunSettings
     from isoprobe.run.settle import Job, Subject
 
 #: rows on which two readings are compared
@@ -66,7 +66,7 @@ class Trained:
         rows: that it is measured on, held in memory once they are read.
     """
 
-    def __init__(self, model: Any, data: Any, asked: Settings, weights: Weights | None) -> None:
+    def __init__(self, model: Any, data: Any, asked: RunSettings, weights: Weights | None) -> None:
         self.model = model
         self.module = _module_of(model)
         self._data, self._asked, self._weights = data, asked, weights

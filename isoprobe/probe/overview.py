@@ -146,9 +146,9 @@ class Overview(Analysis):
         latents = _LATENTS if self.setup.vae.prior is None else _LATENTS | _OWN_PRIOR
         for name, quantity in latents.items():
             moments: Moments = getattr(self.statistics, quantity.of)
-            variables |= _spread(name, ("latent",), moments, quantity)
+            variables |= _described(name, ("latent",), moments, quantity)
         for name, quantity in _LOSSES.items():
-            variables |= _spread(name, (), getattr(self.statistics, name), quantity)
+            variables |= _described(name, (), getattr(self.statistics, name), quantity)
         return variables
 
 
@@ -169,7 +169,7 @@ class _Quantity:
     of: str = ""
 
 
-def _spread(
+def _described(
     name: str, dims: tuple[str, ...], moments: Moments, quantity: _Quantity
 ) -> dict[str, Variable]:
     """Mean, deviation over samples, and standard error of the mean."""

@@ -54,8 +54,8 @@ def active_latents(
             first.append((told, x))
     if not means:
         return np.zeros(vae.latent_size, dtype=bool)
-    spread = _variance(np.concatenate(means))
-    moving = used_latents(spread, Measured.of(np.zeros(vae.latent_size)))
+    variance = _variance(np.concatenate(means))
+    moving = used_latents(variance, Measured.of(np.zeros(vae.latent_size)))
     if moving.all():
         return moving
     if not moving.any():  # where nothing moves, whatever has a rate at all is looked at
@@ -63,7 +63,7 @@ def active_latents(
         return idle
     told, x = joined(first)
     answer = _answer(told.rows(slice(ANSWERED)), metric, x[:ANSWERED], moving, seed)
-    return moving if answer is None else used_latents(spread, answer)
+    return moving if answer is None else used_latents(variance, answer)
 
 
 def _variance(mean: np.ndarray) -> Measured:

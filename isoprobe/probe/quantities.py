@@ -59,14 +59,14 @@ QUANTITIES: dict[str, str] = {
     "draws": "the draws z of the posterior, (B, 2 pairs, n)",
     "draw_gradients": "dD(x, Dec(z))/dz_j at those draws, (B, 2 pairs, n)",
     "pullback": "g_jj = J_j' G J_j at mu, (B, n) (Eq. 23)",
-    "pullback_spread": "estimates of sum_{k != j} (sigma_j sigma_k g_jk)^2, (B, n), by --pullback "
-    "probe alone; zero where nothing was drawn for it, and scaled up elsewhere",
+    "pullback_off_diagonal": "estimates of sum_{k != j} (sigma_j sigma_k g_jk)^2, (B, n), by "
+    "--pullback probe alone; zero where nothing was drawn for it, and scaled up elsewhere",
     "pullback_drawn": "where an exact column lies behind the estimate, (B, n) bool, by --pullback "
     f"probe and at most {COLUMN_LIMIT} latents alone",
     "gram": "J' G J, (B, n, n) (Lemma 4)",
     "euclidean_gram": "J' J of the decoded mean, (B, n, n)",
 }
-_SAMPLED = frozenset({"pullback_spread", "pullback_drawn"})
+_SAMPLED = frozenset({"pullback_off_diagonal", "pullback_drawn"})
 _TENSOR = _SAMPLED | {"pullback", "gram", "euclidean_gram"}
 _FIXED = frozenset({"distortion_fixed", "distortion_fixed_map", "distortion_fixed_draws"})
 _FIXED_CHECKED = frozenset({"distortion_fixed_checked", "distortion_fixed_checked_map"})
@@ -340,7 +340,7 @@ class Probe:
             rows=self.plan.block * self.plan.chunk,
         )
         quantities["pullback"] = pulled.diagonal
-        quantities["pullback_spread"] = pulled.spread
+        quantities["pullback_off_diagonal"] = pulled.off_diagonal
         if pulled.drawn is not None:
             quantities["pullback_drawn"] = pulled.drawn
         return pulled.output

@@ -31,14 +31,14 @@ class Recovered:
         beta: pooled over active dimensions, in units of that metric.
         low: lower end of the 95 % interval.
         high: upper end.
-        spread: relative standard deviation of beta between active dimensions.
+        disagreement: relative standard deviation of beta between active dimensions.
     """
 
     metric: str
     beta: float
     low: float
     high: float
-    spread: float
+    disagreement: float
 
 
 def recover_table(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PassStatistics:
-    """What a pass knows of its samples: mean, spread and standard error of each quantity.
+    """What a pass knows of its samples: mean, deviation and standard error of each quantity.
 
     What rests on the encoder alone (from ``mean`` to ``entropy``, ``rate`` and ``scales``) may be
     of more rows than the rest.

@@ -248,8 +248,8 @@ class _Watch:
 
     def _moved(self, kind: str, seen: Moments, old: int, level: float) -> Iterator[Moved]:
         name = _KINDS[kind]
-        before, spread = self.usual[f"{name}_mean"].ravel(), self.usual[f"{name}_sd"].ravel()
-        shift = mean_shift(seen.mean, seen.sd, seen.count, before, spread, old)
+        before, deviation = self.usual[f"{name}_mean"].ravel(), self.usual[f"{name}_sd"].ravel()
+        shift = mean_shift(seen.mean, seen.sd, seen.count, before, deviation, old)
         p_values = normal_p_value(shift)
         for place in np.flatnonzero(p_values <= level).tolist():
             most = math.copysign(min(abs(float(shift[place])), 1e9), float(shift[place]))

@@ -33,7 +33,7 @@ from isoprobe.run.enough import (
     largest_rate_error,
 )
 from isoprobe.run.opening import opened, processor_threads
-from isoprobe.run.settings import Settings, remember, remembered
+from isoprobe.run.settings import RunSettings, remember, remembered
 from isoprobe.run.shards import (
     Part,
     ShardFolder,
@@ -65,7 +65,7 @@ class _EndedError(Exception):
 def run_shards(
     model: Any,
     data: Any,
-    asked: Settings,
+    asked: RunSettings,
     *,
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -173,7 +173,7 @@ def analyze_shard(
         ResultError: if the folder holds another run, or is being written.
     """
     del command
-    asked = Settings(**{"samples": DEFAULT_LIMIT, **settings})
+    asked = RunSettings(**{"samples": DEFAULT_LIMIT, **settings})
     if asked.samples == "auto":
         raise OptionError(
             "--samples auto needs every sample, and a share has some; give a number of samples, as "
@@ -218,7 +218,7 @@ def merge(
     Returns:
         The result; the working folder of ``out`` is removed, shards elsewhere are left alone.
     """
-    asked = Settings(**{"samples": DEFAULT_LIMIT, **settings})
+    asked = RunSettings(**{"samples": DEFAULT_LIMIT, **settings})
     with ExitStack() as stack:
         paths = found_in([Path(path) for path in shards])
         ordered = in_order([stack.enter_context(Shard.open(path)) for path in paths])
@@ -301,7 +301,7 @@ class Asked:
 
     model: Any
     data: Any
-    settings: Settings
+    settings: RunSettings
     samples: int | None
     enough: Enough | None = None
 
@@ -597,12 +597,12 @@ class _Work:
             raise
 
 
-def _writer(working: Working, job: Job, asked: Settings) -> ResultWriter:
+def _writer(working: Working, job: Job, asked: RunSettings) -> ResultWriter:
     samples, latent = job.run.data.samples, job.run.vae.latent_size
     return ResultWriter(working, samples=samples, latent=latent, keeps_rows=not asked.no_rows)
 
 
-def _number(asked: Settings) -> int | None:
+def _number(asked: RunSettings) -> int | None:
     return None if asked.samples == "auto" else asked.samples
 
 

@@ -37,7 +37,7 @@ from isoprobe.run.tables import ScoreWork, join, make_shard, score_identity
 if TYPE_CHECKING:
     from isoprobe.data.batches import Prepared
     from isoprobe.results.shard import Shard
-    from isoprobe.run.settings import ScoreSettings, Settings
+    from isoprobe.run.settings import RunSettings, ScoreSettings
     from isoprobe.run.settle import Job
 
 #: processor seconds that a task takes of scheduler and asking process, and when that was measured
@@ -201,7 +201,7 @@ class Plan:
         return "\n".join(lines)
 
 
-def plan_analysis(models: Sequence[str | Path], data: Any, asked: Settings) -> Plan:
+def plan_analysis(models: Sequence[str | Path], data: Any, asked: RunSettings) -> Plan:
     """Measure the first batches of an analysis.
 
     Args:

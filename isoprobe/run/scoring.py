@@ -188,7 +188,7 @@ class Reference:
         attrs: its root attributes.
         pool: scores of its rows, and by group where these are told apart.
         thresholds: rows of a higher score are flagged, by rule.
-        usual: means and spreads of parts over its rows, by name; none in older results.
+        usual: means and deviations of parts over its rows, by name; none in older results.
         other: the score that is taken instead of L_x; None for L_x.
     """
 

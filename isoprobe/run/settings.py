@@ -143,7 +143,7 @@ class Opening:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Opening):
+class RunSettings(Opening):
     """What the numbers of a run depend on beside model and data; see :func:`isoprobe.analyze`."""
 
     metric: str | Metric | None = setting(  # noqa: RUF009  (a default of None)
@@ -306,7 +306,7 @@ def with_defaults(
     return (*default, *names) if beside else tuple(names)
 
 
-def recorded(settings: Settings) -> dict[str, Any]:
+def recorded(settings: RunSettings) -> dict[str, Any]:
     """Return the settings that are attributes of the result."""
     return {f.name: getattr(settings, f.name) for f in fields(settings) if form(f).recorded}
 
@@ -315,8 +315,8 @@ def recorded(settings: Settings) -> dict[str, Any]:
 
 
 def _remembered() -> list[tuple[str, Any]]:
-    hints = get_type_hints(Settings)
-    kept = [f for f in fields(Settings) if form(f).remembered]
+    hints = get_type_hints(RunSettings)
+    kept = [f for f in fields(RunSettings) if form(f).remembered]
     return [(f.name, form(f).plain or hints[f.name]) for f in kept]
 
 
@@ -329,7 +329,7 @@ Request = msgspec.defstruct(
 )
 
 
-def remember(model: object, data: object, settings: Settings) -> dict[str, Any] | None:
+def remember(model: object, data: object, settings: RunSettings) -> dict[str, Any] | None:
     """Return how a run was asked for, so that a merge need not be told again.
 
     Args:
@@ -352,7 +352,7 @@ def remember(model: object, data: object, settings: Settings) -> dict[str, Any] 
     return plain
 
 
-def remembered(kept: object, path: object) -> tuple[dict[str, Any], Settings]:
+def remembered(kept: object, path: object) -> tuple[dict[str, Any], RunSettings]:
     """Read what a shard remembers.
 
     Args:
@@ -376,7 +376,7 @@ def remembered(kept: object, path: object) -> tuple[dict[str, Any], Settings]:
     except msgspec.ValidationError as error:
         raise ResultError(f"{path} is damaged: request: {error}") from error
     texts = {name: asked.pop(name) for name in ("model", "data", "adapted")}
-    return texts, Settings(**asked)
+    return texts, RunSettings(**asked)
 
 
 def _text(given: object) -> object:

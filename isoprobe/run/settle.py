@@ -28,7 +28,7 @@ from isoprobe.probe.selfcheck import SAMPLES, mean_input_distortion
 from isoprobe.probe.told import joined
 from isoprobe.run.against import Second
 from isoprobe.run.engine import Run, spread
-from isoprobe.run.settings import Opening, Settings, recorded, with_defaults
+from isoprobe.run.settings import Opening, RunSettings, recorded, with_defaults
 from isoprobe.theory.tolerances import TOLERANCES
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Subject:
     notes: Sequence[str]
     conditions: Dataset | None = None
 
-    def job(self, settings: Settings, samples: int | None, *, progress: bool = False) -> Job:
+    def job(self, settings: RunSettings, samples: int | None, *, progress: bool = False) -> Job:
         """Settle what is to be done.
 
         Args:
@@ -154,7 +154,9 @@ class Subject:
             more["training_share"] = training
         return Job(run, {**attrs, **more}, notes, identity)
 
-    def longer(self, job: Job, settings: Settings, samples: int, *, progress: bool = False) -> Job:
+    def longer(
+        self, job: Job, settings: RunSettings, samples: int, *, progress: bool = False
+    ) -> Job:
         """Settle the same for more samples, without trying the model again.
 
         Args:
@@ -177,12 +179,12 @@ class Subject:
             {**job.identity, **told},
         )
 
-    def least(self, settings: Settings) -> int:
+    def least(self, settings: RunSettings) -> int:
         """Return how many samples the analyses that are asked for begin with."""
         steps = _analyses(self.registry, with_defaults(settings.analyses))
         return max((step.least_samples for step in steps), default=0)
 
-    def _second(self, settings: Settings, samples: int | None, metric: Metric) -> Second | None:
+    def _second(self, settings: RunSettings, samples: int | None, metric: Metric) -> Second | None:
         """The set that the data is compared with, where one is named."""
         spec = settings.against
         if spec is None:
@@ -458,7 +460,7 @@ def _attributes(
     metric: Metric,
     data: Prepared,
     analyses: Sequence[Analysis],
-    settings: Settings,
+    settings: RunSettings,
 ) -> dict[str, Any]:
     """What the numbers depend on; recorded, and compared when a run is resumed."""
     return {

@@ -33,7 +33,7 @@ from isoprobe.run.merging import run_shards
 
 if TYPE_CHECKING:
     from isoprobe.run.cluster import Cluster
-    from isoprobe.run.settings import Settings
+    from isoprobe.run.settings import RunSettings
 
 #: what the table says of a checkpoint whose turn has not come, or whose analysis was killed
 UNDONE = "not analysed yet"
@@ -42,7 +42,7 @@ UNDONE = "not analysed yet"
 def sweep(
     models: Sequence[str | Path],
     data: Any,
-    asked: Settings,
+    asked: RunSettings,
     folder: str | Path,
     *,
     overwrite: bool = False,
@@ -99,7 +99,7 @@ def _on(
     cluster: Cluster,
     todo: Sequence[tuple[Outcome, Path]],
     data: Any,
-    asked: Settings,
+    asked: RunSettings,
     settings: Mapping[str, Any],
 ) -> Iterator[Outcome]:
     """Yield what became of each checkpoint on a cluster, a task each, as they end."""
@@ -146,7 +146,7 @@ def places(models: Sequence[Path], folder: Path, *, overwrite: bool = False) -> 
     return outs
 
 
-def looked_at(model: Path, data: Any, asked: Settings) -> Outcome:
+def looked_at(model: Path, data: Any, asked: RunSettings) -> Outcome:
     """Look at a checkpoint before it is analysed; runs nothing.
 
     Args:
@@ -196,7 +196,7 @@ def kept(look: Outcome, earlier: Outcome | None, out: Path) -> Outcome:
 def analyze_into(
     look: Outcome,
     data: Any,
-    asked: Settings,
+    asked: RunSettings,
     out: Path,
     *,
     overwrite: bool = False,
@@ -245,7 +245,7 @@ def analyze_into(
     )
 
 
-def _request(data: Any, asked: Settings) -> str:
+def _request(data: Any, asked: RunSettings) -> str:
     """Tell whether the same is asked for again; empty for data in memory."""
     if not isinstance(data, str | Path | None):
         return ""

@@ -65,7 +65,7 @@ def lines(found: Mapping[str, Any], width: int = 80) -> Iterator[str]:
         ties = max(found["trained"]["ties"])
         said = f"prevalence {found['prevalence']:.3g}; up to {ties} rows tied at a threshold"
         yield paragraph(said, width, "  ", "    ")
-    # one anomaly alone has no spread
+    # one anomaly alone has no deviation
     by_score = {n: row for n, row in (found["by_score"] or {}).items() if None not in row.values()}
     if by_score:
         rows = [["score", "AUROC", "average precision"]] + [

@@ -68,8 +68,8 @@ class AssistedMeans(Accumulator):
         count = self.normal[:, 0, 0, None]
         mean = self.moment[:, 0] / np.maximum(count, 1)
         variance = (self.square - count * mean**2) / np.maximum(count - 1, 1)
-        spread: np.ndarray = np.sqrt(np.maximum(variance, 0))
-        return spread
+        sd: np.ndarray = np.sqrt(np.maximum(variance, 0))
+        return sd
 
     def _mean(self, item: int) -> tuple[np.ndarray, np.ndarray]:
         count, total = self.normal[item, 0, 0], self.gram[0, 0]
@@ -89,8 +89,8 @@ class AssistedMeans(Accumulator):
         value = weights[0] + (moment[0] - normal[0] @ weights) / count
         left = self.square[item] + (weights * (normal @ weights - 2 * moment)).sum(axis=0)
         noise = np.maximum(left, 0) / max(count - np.trace(inverse @ normal), 1)
-        spread = standard.T @ self.gram[chosen] @ standard / total
-        predicted = (weights[1:] * (spread[1:, 1:] @ weights[1:])).sum(axis=0)
+        whole = standard.T @ self.gram[chosen] @ standard / total
+        predicted = (weights[1:] * (whole[1:, 1:] @ weights[1:])).sum(axis=0)
         # a form that is never negative, but for rounding where a value hardly varies
         return value, np.sqrt(noise * inverse[0, 0] + np.maximum(predicted, 0) / total)
 

@@ -35,8 +35,8 @@ def jackknife(function: Callable[..., np.ndarray], *sums: np.ndarray) -> Estimat
     with np.errstate(divide="ignore", invalid="ignore"):
         value = np.asarray(function(*totals))
         if blocks < 2:
-            spread = np.full_like(value, np.inf, dtype=float)
-            return Estimate(value, spread, value - spread, value + spread)
+            unknown = np.full_like(value, np.inf, dtype=float)
+            return Estimate(value, unknown, value - unknown, value + unknown)
         without = function(*(total - part for total, part in zip(totals, kept, strict=True)))
         said = without.mean(axis=0) - without
         square = (said**2).mean(axis=0)

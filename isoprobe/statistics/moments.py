@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: Samples fall into this many interleaved blocks by their position in the run; the spread of
+#: Samples fall into this many interleaved blocks by their position in the run; the deviation of
 #: estimates with one block left out gives standard errors of ratios (delete-a-group jackknife).
 BLOCKS = 64
 
@@ -76,8 +76,8 @@ class Moments(Accumulator):
     @property
     def sd(self) -> np.ndarray:
         """Standard deviation with n - 1; zero for a single sample."""
-        spread: np.ndarray = np.sqrt(self.squares / max(self.count - 1, 1))
-        return spread
+        sd: np.ndarray = np.sqrt(self.squares / max(self.count - 1, 1))
+        return sd
 
     @property
     def se(self) -> np.ndarray:

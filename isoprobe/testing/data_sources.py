@@ -68,10 +68,10 @@ class DataSourceLaws(Laws):
     def _rows(self) -> None:
         with self._opened() as data:
             indices = self._indices(data)
-            together, spread = data.read(indices), data.read(indices[::3])
+            together, apart = data.read(indices), data.read(indices[::3])
             alone = np.concatenate([data.read(indices[i : i + 1]) for i in range(len(indices))])
         require(_close(alone, together), "rows read one by one differ")
-        require(_close(spread, together[::3]), "every third row differs")
+        require(_close(apart, together[::3]), "every third row differs")
 
     @law("labels belong to rows")
     def _labels(self) -> None:

@@ -88,7 +88,7 @@ class ScaleTable(Accumulator):
         return ScaleCurve(
             weight=n / n.sum(),
             mean=mean,
-            spread=np.maximum(square[used] / n - mean**2, 0) + variance[used] / n,
+            within=np.maximum(square[used] / n - mean**2, 0) + variance[used] / n,
             inverse=inverse[used] / n,
             count=n,
             wobble=np.maximum(steep[used] / n - (inverse[used] / n) ** 2, 0),
@@ -114,7 +114,7 @@ class ScaleCurve:
     Attributes:
         weight: share of the samples.
         mean: mean of mu_j in the bin.
-        spread: variance of the aggregate posterior within the bin: of mu_j, plus E sigma_j^2.
+        within: variance of the aggregate posterior within the bin: of mu_j, plus E sigma_j^2.
         inverse: E[1 / sigma_j] in the bin.
         count: samples in the bin.
         wobble: Var(1 / sigma_j) in the bin.
@@ -122,7 +122,7 @@ class ScaleCurve:
 
     weight: np.ndarray
     mean: np.ndarray
-    spread: np.ndarray
+    within: np.ndarray
     inverse: np.ndarray
     count: np.ndarray
     wobble: np.ndarray
@@ -135,7 +135,7 @@ class ScaleCurve:
     def variance(self, beta: float) -> float:
         """Return Var(y_j) under the aggregate posterior: the exact importance (Eq. 16, 67).
 
-        Each bin is a Gaussian of its mean and spread, integrated by Gauss-Hermite quadrature.
+        Each bin is a Gaussian of its mean and variance, integrated by Gauss-Hermite quadrature.
         """
         _, off, probability = self._centred(beta)
         return float((probability * off**2).sum())
@@ -143,7 +143,7 @@ class ScaleCurve:
     def _centred(self, beta: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Nodes z of the quadrature, y less its mean at them, and their weights, ``(K, Q)``."""
         nodes, weights = _GAUSS_HERMITE
-        z = self.mean[:, None] + np.sqrt(self.spread)[:, None] * nodes
+        z = self.mean[:, None] + np.sqrt(self.within)[:, None] * nodes
         y = self.coordinate(beta).to_isometric(z)
         probability = self.weight[:, None] * weights / weights.sum()
         return z, y - (probability * y).sum(), probability
@@ -191,10 +191,10 @@ class ScaleCurve:
         degrees = degrees + np.append(np.ones_like(step), 0.0)
         window = np.ones(2 * _NEIGHBOURS + 1)
         pooled = np.convolve(apart, window)[_NEIGHBOURS:-_NEIGHBOURS]
-        spread: np.ndarray = pooled / np.maximum(
+        about: np.ndarray = pooled / np.maximum(
             np.convolve(degrees, window)[_NEIGHBOURS:-_NEIGHBOURS], 1
         )
-        return spread
+        return about
 
 
 @dataclass(frozen=True)

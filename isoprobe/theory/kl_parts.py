@@ -38,7 +38,7 @@ class LatentParts:
         marginal_kl: KL(q(z_j) || p), ``(n,)`` nats.
         marginal_kl_se: its standard error.
         rows: sum_j I and sum_j KL(q || p) of each row, ``(N, 2)``: their means are the sums over
-            latents, their spread is the sums' error.
+            latents, their standard deviation is the sums' error.
         bias: by how much N rows raise KL(q_j || p) and lower I(x; z_j) on average, ``(n,)``:
             (mean own share - 1/N) / 2 to first order, in effect a fifth more; twice that, the
             distance to the value with every own row left out, widens the sums' intervals.

@@ -226,7 +226,7 @@ def entropy_rate(std: Array) -> Array:
 def certificate_gap(kl: Array, entropy: Array, active: Array) -> Array:
     """E KL less its entropy form over active latents: 0 when the certificate holds.
 
-    It is half of the sum of E[mu_j^2 + sigma_j^2] - 1: positive where latents spread too far.
+    It is half of the sum of E[mu_j^2 + sigma_j^2] - 1: positive where latents lie too far out.
 
     Args:
         kl: E[KL_j], ``(n,)``, nats.

@@ -140,11 +140,11 @@ def auroc_error(scores: np.ndarray, anomalous: np.ndarray) -> float:
     odd, normal = scores[anomalous], scores[~anomalous]
     if min(len(odd), len(normal)) < 2:
         return math.nan
-    spreads = [
+    variances = [
         _placements(odd, normal).var(ddof=1) / len(odd),
         _placements(normal, odd).var(ddof=1) / len(normal),
     ]
-    return float(np.sqrt(sum(spreads)))
+    return float(np.sqrt(sum(variances)))
 
 
 def _placements(values: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -48,7 +48,7 @@ def cite(formula: Callable[..., Any]) -> Source:
     """Say where values come from, as keyword arguments of a variable.
 
     Args:
-        formula: decorated with :func:`stated`; its values, or their mean or spread, are shown.
+        formula: decorated with :func:`stated`; its values, or their mean or deviation, are shown.
 
     Returns:
         Equation, dotted name of the function, and heading of the page on theory.

@@ -75,5 +75,5 @@ def relaxed_distortion(eigenvalues: np.ndarray) -> np.ndarray:
         >>> float(relaxed_distortion(np.array([1.0, 3.0])))
         0.25
     """
-    spread: np.ndarray = eigenvalues.var(axis=-1) / eigenvalues.mean(axis=-1) ** 2
-    return spread
+    relative: np.ndarray = eigenvalues.var(axis=-1) / eigenvalues.mean(axis=-1) ** 2
+    return relative

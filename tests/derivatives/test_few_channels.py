@@ -67,7 +67,7 @@ def test_others_are_left_to_torch(func: object, shape: tuple[int, ...], args: tu
         seen.append(given)
         return func(*given)
 
-    assert few_channels._as_spread(func, x, weight, args) is None
+    assert few_channels._as_scatter(func, x, weight, args) is None
     found = few_channels.convolve(watched, x, weight, None, *args)
     assert torch.equal(found, func(x, weight, None, *args))
     assert len(seen) == 1

@@ -18,8 +18,8 @@ from isoprobe.derivatives.sampled import (
     COLUMNS,
     column_pullback,
     drawn_columns,
+    off_diagonal_squares,
     sign_pullback,
-    spread,
 )
 from isoprobe.probe.quantities import Probe, ProbeOptions
 from isoprobe.statistics.draws import signs
@@ -47,14 +47,14 @@ def test_the_mean_over_all_signs_is_the_diagonal(metric: Metric) -> None:
     torch.testing.assert_close(output, view.decode(z))
 
 
-def test_the_mean_spread_is_the_sum_of_squares_off_the_diagonal() -> None:
+def test_the_mean_is_the_sum_of_squares_off_the_diagonal() -> None:
     vae = small_vae()
     view = output_metric(SumSquaredError(), vae)
     posterior = vae.encode(rows(1))
     z, std = (t.expand(16, -1) for t in (posterior.mean, posterior.std))
     found = sign_pullback(view, z, std, CORNERS, choose_route(view.decode, z[:2]))[1]
     pairs = torch.tensor(list(itertools.product(range(16), repeat=2)))
-    estimate = spread(found[pairs[:, 0]], found[pairs[:, 1]], std[:1]).mean(0)
+    estimate = off_diagonal_squares(found[pairs[:, 0]], found[pairs[:, 1]], std[:1]).mean(0)
     gram = exact_pullback(view, posterior.mean, gram=True).gram[0]
     scaled = gram * torch.outer(std[0], std[0])
     expected = scaled.square().sum(1) - scaled.diagonal().square()
@@ -85,15 +85,18 @@ MANY = COLUMN_LIMIT + 1
 def test_batches_change_nothing(latents: int) -> None:
     vae, x = small_vae(latents=latents), rows(20)
     probe = Probe(
-        vae, SumSquaredError(), {"pullback", "pullback_spread"}, ProbeOptions(pullback="probe")
+        vae,
+        SumSquaredError(),
+        {"pullback", "pullback_off_diagonal"},
+        ProbeOptions(pullback="probe"),
     )
     whole = probe(np.arange(20), x)
     parts = [probe(np.arange(a, a + 5), x[a : a + 5]) for a in range(0, 20, 5)]
-    for name in ("pullback", "pullback_spread"):
+    for name in ("pullback", "pullback_off_diagonal"):
         torch.testing.assert_close(whole[name], torch.cat([part[name] for part in parts]))
     assert ("pullback_drawn" in whole.quantities) == (latents == 9)
     if latents == MANY:
-        assert not bool(whole["pullback_spread"][np.arange(20) % 8 != 0].any())
+        assert not bool(whole["pullback_off_diagonal"][np.arange(20) % 8 != 0].any())
 
 
 def test_every_latent_is_drawn_equally_often() -> None:
@@ -107,7 +110,7 @@ def test_every_latent_is_drawn_equally_often() -> None:
 
 
 @pytest.mark.parametrize("metric", [SumSquaredError(), BinaryCrossEntropy()], ids=["sse", "bce"])
-def test_the_mean_over_all_columns_is_the_diagonal_and_its_spread(metric: Metric) -> None:
+def test_the_mean_over_all_columns_is_the_diagonal(metric: Metric) -> None:
     vae = small_vae(sigmoid=True, latents=5)
     view = output_metric(metric, vae)
     sets = torch.tensor(list(itertools.combinations(range(5), 3)))
@@ -117,7 +120,7 @@ def test_the_mean_over_all_columns_is_the_diagonal_and_its_spread(metric: Metric
     gram = exact_pullback(view, posterior.mean, gram=True).gram[0]
     torch.testing.assert_close(found.diagonal.mean(0), gram.diagonal())
     scaled = (gram * torch.outer(std[0], std[0])).square()
-    torch.testing.assert_close(found.spread.mean(0), scaled.sum(1) - scaled.diagonal())
+    torch.testing.assert_close(found.off_diagonal.mean(0), scaled.sum(1) - scaled.diagonal())
     torch.testing.assert_close(found.output, view.decode(z))
     assert (found.drawn.sum(1) == 3).all()
 

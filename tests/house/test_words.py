@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,24 @@ def test_the_search_sees_a_riddle(tmp_path: Path) -> None:
     path = tmp_path / "riddle.py"
     path.write_text('"""Files that are whole or not there."""\n')
     assert first_word(path) not in VERBS
+
+
+#: class names that still mean two things in two rooms; none may join them
+TWICE = frozenset(
+    "Column Declared Finding Group Held Measured Mixture Objective Outcome Pair Part Parts Plan Pool "
+    "Radogaga Recipe Record Rows Run Sizes Source Split Trained Verdict Work".split()
+)
+#: class names that are one thing in each of several frameworks or files, as its API asks for
+ALIKE = frozenset({"MonitorCallback", "NegativeBinomial", "Result"})
+
+
+def test_a_class_name_means_one_thing() -> None:
+    """`Settings` and `Reading` meant three and four things: a name is taken once in all rooms."""
+    names = Counter(
+        node.name
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert {name for name, count in names.items() if count > 1} <= TWICE | ALIKE

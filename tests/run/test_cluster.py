@@ -23,12 +23,12 @@ from isoprobe.results.working import Visited
 from isoprobe.run import merging
 from isoprobe.run.cluster import Cluster, absolute, require_seen
 from isoprobe.run.merging import run_shards
-from isoprobe.run.settings import Settings
+from isoprobe.run.settings import RunSettings
 from isoprobe.run.sweep import sweep
 from tests.kills import contents_of, model_and_data
 
 ANALYSES = ("isometry", "importance", "anomaly")
-ASKED = Settings(batch_size=100, threads=1, analyses=ANALYSES, device="cpu")
+ASKED = RunSettings(batch_size=100, threads=1, analyses=ANALYSES, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,9 @@ def test_shards_of_a_cluster_are_those_of_one_process(
 
 def test_as_many_samples_as_are_enough_too(here: Cluster, folder: Path, tmp_path: Path) -> None:
     given = (folder / "m.safetensors", str(folder / "rows.npy"))
-    asked = Settings(batch_size=100, threads=1, analyses=ANALYSES, samples="auto", tolerance=0.05)
+    asked = RunSettings(
+        batch_size=100, threads=1, analyses=ANALYSES, samples="auto", tolerance=0.05
+    )
     for name, cluster in (("a.h5", None), ("b.h5", here)):
         result = run_shards(*given, asked, out=tmp_path / name, cluster=cluster)
         assert result is not None

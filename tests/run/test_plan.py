@@ -11,7 +11,7 @@ import pytest
 from isoprobe.cli import main
 from isoprobe.run.merging import run_shards
 from isoprobe.run.plan import TASK, Plan, plan_analysis
-from isoprobe.run.settings import Settings
+from isoprobe.run.settings import RunSettings
 from tests.kills import model_and_data
 
 #: ten shards of 100 samples, 1 s a sample
@@ -74,7 +74,7 @@ def test_no_more_workers_than_tasks_are_told_of(tasks: int) -> None:
 
 
 def test_it_is_of_the_job_that_would_be_done(folder: Path, tmp_path: Path) -> None:
-    asked = Settings(samples=1500, batch_size=100, threads=1, analyses=("isometry", "anomaly"))
+    asked = RunSettings(samples=1500, batch_size=100, threads=1, analyses=("isometry", "anomaly"))
     given = (str(folder / "rows.npy"), asked)
     plan = plan_analysis([folder / "m.safetensors"], *given)
     out = tmp_path / "r.h5"

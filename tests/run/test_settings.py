@@ -19,8 +19,8 @@ from isoprobe.errors import ResultError
 from isoprobe.run.settings import (
     CodeSettings,
     Opening,
+    RunSettings,
     ScoreSettings,
-    Settings,
     form,
     remember,
     remembered,
@@ -30,7 +30,7 @@ from isoprobe_plugins.commands.codes import encode as encode_command
 #: what the Python calls take beside the settings
 BESIDE = {"model", "data", "reference", "out", "overwrite", "resume", "progress", "command"}
 KINDS = [
-    (Settings, isoprobe.analyze, analyze_command),
+    (RunSettings, isoprobe.analyze, analyze_command),
     (ScoreSettings, isoprobe.score, score_command),
     (CodeSettings, isoprobe.encode, encode_command),
 ]
@@ -68,14 +68,14 @@ def test_merge_asks_for_what_no_file_may_say() -> None:
 
 
 def test_a_shard_remembers_how_it_was_asked_for() -> None:
-    asked = Settings(metric="bce", beta=2.0, analyses=("isometry",), resize=(3, 4), seed=5)
+    asked = RunSettings(metric="bce", beta=2.0, analyses=("isometry",), resize=(3, 4), seed=5)
     told, again = remembered(remember("m", None, asked), "s")
     assert told == {"model": "m", "data": None, "adapted": False}
     assert again == asked
 
 
 def test_a_shard_remembers_nothing_that_says_which_code_runs() -> None:
-    asked = Settings(adapter="factory", options={"target": "models.py:build"}, trust=True)
+    asked = RunSettings(adapter="factory", options={"target": "models.py:build"}, trust=True)
     kept = remember("m", "d", asked)
     assert kept is not None
     assert kept["adapted"] is True
@@ -83,9 +83,9 @@ def test_a_shard_remembers_nothing_that_says_which_code_runs() -> None:
 
 
 def test_what_a_shard_says_is_checked() -> None:
-    kept = remember("m", "d", Settings())
+    kept = remember("m", "d", RunSettings())
     assert kept is not None
-    assert remember(object(), "d", Settings()) is None
+    assert remember(object(), "d", RunSettings()) is None
     for wrong in ({"seed": "x"}, {"trust": True}, {"pairs": None}):
         with pytest.raises(ResultError, match="s is damaged: request"):
             remembered({**kept, **wrong}, "s")

@@ -32,7 +32,7 @@ from isoprobe.run import merging as sharding
 from isoprobe.run import shards as plans
 from isoprobe.run.engine import Pass
 from isoprobe.run.processes import Process
-from isoprobe.run.settings import Settings
+from isoprobe.run.settings import RunSettings
 from isoprobe.run.shards import Part, in_order, planned
 from isoprobe_plugins.architectures.mlp import Mlp
 
@@ -121,7 +121,7 @@ def sharded(count: int, out: Path, **changes: Any) -> Result:
 
 def together(rank: int, count: int, out: Path, **changes: Any) -> Result | None:
     """What one of several processes does."""
-    settings = Settings(**{**SETTINGS, **changes})
+    settings = RunSettings(**{**SETTINGS, **changes})
     process = Process(rank, count, rank)
     return sharding.run_shards(model(), Labelled(), settings, out=out, process=process)
 

@@ -31,7 +31,7 @@ from isoprobe.results.sweep import (
 )
 from isoprobe.run import sweep as sweeps
 from isoprobe.run.measured import Measured
-from isoprobe.run.settings import Settings
+from isoprobe.run.settings import RunSettings
 from isoprobe.run.sweep import sweep
 from isoprobe.show.report import trend_page
 from isoprobe.show.trend import Trend, point, trend_of
@@ -42,7 +42,7 @@ EIGENVALUES = torch.tensor([4.0, 2.0, 1.0, 0.02]).double()
 BETAS = {100: 0.4, 200: 0.2, 1000: 0.1}
 #: latents 0 and 1 change places in the second checkpoint
 SWAPPED = [1, 0, 2]
-ASKED = Settings(analyses=("isometry", "diagnosis"), batch_size=500, device="cpu")
+ASKED = RunSettings(analyses=("isometry", "diagnosis"), batch_size=500, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def test_moments_equal_numpy_for_any_batches(
             np.testing.assert_allclose(moments.sd, values.std(0, ddof=1), rtol=1e-7)
 
 
-def test_moments_keep_small_spread_on_a_large_mean() -> None:
+def test_moments_keep_a_small_deviation_on_a_large_mean() -> None:
     """A sum of squares would lose every digit here."""
     values = 1e8 + np.random.default_rng(0).normal(size=(10_000, 1))
     moments = Moments((1,))

@@ -185,10 +185,10 @@ def test_what_random_columns_tell_of_orthogonality(oracle: Oracle) -> None:
     """Means and errors of the probe's own estimates, taken once more by hand."""
     model = vae()
     metric = installed().metric(model.facts.metric)
-    needs = {"std", "pullback", "pullback_spread", "pullback_drawn"}
+    needs = {"std", "pullback", "pullback_off_diagonal", "pullback_drawn"}
     probe = Probe(model, metric, needs, ProbeOptions(pullback="probe", seed=SEED))
     batch = probe(np.arange(ROWS), torch.as_tensor(oracle.x))
-    square = 4 * batch.array("pullback_spread")
+    square = 4 * batch.array("pullback_off_diagonal")
     response = 2 * oracle.s**2 * batch.array("pullback")
     options = {"beta": BETA, "seed": SEED, "pullback": "probe", "analyses": ["isometry"]}
     with isoprobe.analyze(model, oracle.x, **options) as result:

@@ -37,7 +37,7 @@ from isoprobe_trainers.common.records import Record
 
 CPU = torch.device("cpu")
 TINY = Recipe("thyroid", (6, 4), 2, "leaky_relu", "l2", 60.0, 30.0, 10, 0.1)
-BRIEF = dagmm.Settings((4, 1), 2, 60, 256, rate=1e-2)
+BRIEF = dagmm.DagmmSettings((4, 1), 2, 60, 256, rate=1e-2)
 
 
 OFF_THE_LINE, ALONG_IT = (0.2, 0.2, -0.3), (0.6, 0.3, 0.6)
@@ -324,9 +324,9 @@ def test_a_checkpoint_of_another_schedule_is_not_passed_off(tables, tmp_path):
 
 
 def anomaly_experiments_settings(out):
-    from isoprobe_trainers.commands.reproduce import Settings
+    from isoprobe_trainers.commands.reproduce import Reproduction
 
-    return Settings(quick=True, out=out, seeds=1, device="cpu", compile_step=False)
+    return Reproduction(quick=True, out=out, seeds=1, device="cpu", compile_step=False)
 
 
 def test_short_schedules_keep_everything_but_length_and_the_rate_of_kddcup99():

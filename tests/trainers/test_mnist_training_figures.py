@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from isoprobe.contracts import Dataset, Variable
 from isoprobe.errors import CheckpointError
 from isoprobe.registry.lookup import installed
-from isoprobe_trainers.commands.reproduce import Settings
+from isoprobe_trainers.commands.reproduce import Reproduction
 from isoprobe_trainers.common.records import Record
 from isoprobe_trainers.images.celeba_source import FacesSource
 from isoprobe_trainers.images.experiments import (
@@ -85,7 +85,7 @@ SMALL = Sizes(
 
 def quickly(name, out, capsys):
     """Reproduce a figure at small sizes; return what is printed."""
-    settings = Settings(
+    settings = Reproduction(
         quick=True, out=out, seeds=1, device="cpu", compile_step=False, records=out / "kept"
     )
     reproduce([name], settings, SMALL)

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 import isoprobe
 from isoprobe.cli.main import main
 from isoprobe.errors import DataError
-from isoprobe_trainers.commands.reproduce import ITEMS, Settings
+from isoprobe_trainers.commands.reproduce import ITEMS, Reproduction
 from isoprobe_trainers.commands.reproduce import reproduce as reproduce_command
 from isoprobe_trainers.common import paper, tables
 from isoprobe_trainers.common.plan import CARD, Work, plan
@@ -82,11 +82,11 @@ def test_every_row_has_a_place_and_measures_something():
         assert row.sd is None or len(row.sd) == len(row.values)
 
 
-def test_differences_come_in_units_of_the_papers_spread():
+def test_differences_come_in_units_of_the_papers_deviation():
     row = paper.PaperRow("table1", "norm", "norm_mean", (1.0, 2.0, 0.0), (0.5, 0.1, 0.0), 0.03)
-    spreads = row.spreads([1.25, 1.9, 0.2])
-    assert spreads[:2] == pytest.approx([0.5, -1.0])
-    assert math.isnan(spreads[2])
+    deviations = row.deviations([1.25, 1.9, 0.2])
+    assert deviations[:2] == pytest.approx([0.5, -1.0])
+    assert math.isnan(deviations[2])
 
 
 def test_tolerances_are_absolute_or_relative_and_may_be_doubled():
@@ -296,7 +296,7 @@ def test_reproduce_trains_once_for_all_and_uses_it_again(tiny, tmp_path):
 
 
 def test_models_of_another_schedule_are_not_passed_off(tiny, tmp_path, monkeypatch):
-    settings = Settings(quick=True, out=tmp_path, seeds=1, device="cpu", compile_step=False)
+    settings = Reproduction(quick=True, out=tmp_path, seeds=1, device="cpu", compile_step=False)
     toy_experiments.reproduce(["table1"], settings)
     monkeypatch.setattr(toy_experiments, "QUICK", Schedule(3, 50))
     with pytest.raises(isoprobe.IsoprobeError, match="another schedule"):

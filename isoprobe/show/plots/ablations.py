@@ -46,8 +46,8 @@ def ablation(
             label=name,
         )
         if spreads is not None and name in spreads:
-            spread = np.asarray(spreads[name])
-            low, high = values - spread, values + spread
+            deviation = np.asarray(spreads[name])
+            low, high = values - deviation, values + deviation
             ax.fill_between(weights, low, high, color=colour, alpha=0.15, lw=0)
     if ideal is not None:
         ax.axhline(ideal, color=INK, lw=0.8, ls="--")

@@ -1,4 +1,4 @@
-"""Draw anomaly scores: their spread, the threshold, and what it buys."""
+"""Draw anomaly scores: their histogram, the threshold, and what it buys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def score_histogram(
     threshold: float | None = None,
     x_label: str = r"anomaly score $L_x$",
 ) -> None:
-    """Draw how the scores are spread, normals and anomalies apart where labels tell.
+    """Draw the histogram of the scores, normals and anomalies apart where labels tell.
 
     Args:
         scores: one a sample, ``(N,)``; the higher the odder.

@@ -37,7 +37,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Trial:
     """How well one reading of the posterior fits, on the same rows for all.
 
     Attributes:
@@ -152,7 +152,7 @@ class Evidence:
     families: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, OtherMetric] = field(default_factory=dict)
     code_fit: np.ndarray | None = None
-    trials: tuple[Reading, ...] = ()
+    trials: tuple[Trial, ...] = ()
     objective: str = ""
     capacity: float | None = None
     free_bits: float | None = None
@@ -207,12 +207,12 @@ class Evidence:
 
 @stated("Verdict")
 def used_latents(
-    spread: Measured, answer: Measured, *, least: float = 0.01, beyond: float = 3.0
+    variance: Measured, answer: Measured, *, least: float = 0.01, beyond: float = 3.0
 ) -> np.ndarray:
     """Find the latents that do something: their means vary, or the decoder answers to them.
 
     Args:
-        spread: Var(mu_j), ``(n,)``.
+        variance: Var(mu_j), ``(n,)``.
         answer: the decoder's answer, the stationary norm or 2 sigma_j^2 g_jj / beta, ``(n,)``.
         least: what either must exceed.
         beyond: by how many standard errors.
@@ -221,6 +221,6 @@ def used_latents(
         ``(n,)`` bool.
     """
     # means that differ plainly between a few rows already are no error of a constant
-    moves = (spread.value - beyond * spread.se > least) | (spread.value > PLAINLY * least)
+    moves = (variance.value - beyond * variance.se > least) | (variance.value > PLAINLY * least)
     used: np.ndarray = moves | (answer.value - beyond * answer.se > least)
     return used

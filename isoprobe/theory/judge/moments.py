@@ -59,8 +59,8 @@ def _alike(e: Evidence) -> bool:
     second, centre = e.second.value[e.used], e.centre.value[e.used]
     if len(second) < 2:
         return False
-    spread = second - centre**2
-    same_width = spread.std() < 0.25 * abs(spread.mean() - 1) and abs(spread.mean() - 1) > 0.3
+    variance = second - centre**2
+    same_width = variance.std() < 0.25 * abs(variance.mean() - 1) and abs(variance.mean() - 1) > 0.3
     same_centre = np.abs(centre).std() < 0.25 * np.abs(centre).mean() and abs(centre.mean()) > 0.5
     return bool(same_width or same_centre)
 

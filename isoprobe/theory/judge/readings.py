@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from isoprobe.theory.judge.answers import Answer, Condition, Finding, failing, weigh
-from isoprobe.theory.judge.evidence import AS_READ, Evidence, Reading
+from isoprobe.theory.judge.evidence import AS_READ, Evidence, Trial
 from isoprobe.theory.judge.words import moment_words, residual_words
 from isoprobe.theory.tolerances import TOLERANCES
 
 
-def fitting_reading(e: Evidence) -> Reading | None:
+def fitting_reading(e: Evidence) -> Trial | None:
     """Find another reading of the posterior that fits where the one in hand does not.
 
     Args:
@@ -20,7 +20,7 @@ def fitting_reading(e: Evidence) -> Reading | None:
         The best one; None where none is clearly better.
     """
     ours = next((t for t in e.trials if t.name == AS_READ), None)
-    best: Reading | None = None
+    best: Trial | None = None
     for trial in e.trials:
         if trial.name == AS_READ or trial.misfit > TOLERANCES["reading"].value:
             continue
@@ -34,12 +34,12 @@ def fitting_reading(e: Evidence) -> Reading | None:
     return best
 
 
-def declaring_reading(e: Evidence) -> tuple[Reading, float] | None:
+def declaring_reading(e: Evidence) -> tuple[Trial, float] | None:
     """A reading that fits as well as the one in hand and shows the declared beta, and that beta."""
     ours = next((t for t in e.trials if t.name == AS_READ), None)
     if ours is None or e.declared is None or e.beta is None:
         return None
-    found: list[tuple[float, Reading, float]] = []
+    found: list[tuple[float, Trial, float]] = []
     for trial in e.trials:
         # both were tried on the same few rows, so that their ratio is known better than either
         beta = float(e.beta.value[0]) * trial.beta / ours.beta
@@ -53,19 +53,19 @@ def declaring_reading(e: Evidence) -> tuple[Reading, float] | None:
     return reading, beta
 
 
-def _closer(e: Evidence, trial: Reading, best: Reading | None) -> bool:
+def _closer(e: Evidence, trial: Trial, best: Trial | None) -> bool:
     """Whether a reading is to be preferred to the best so far."""
     if best is None:
         return True
 
-    def cost(reading: Reading) -> float:
+    def cost(reading: Trial) -> float:
         known = 0.0 if e.declared is None else abs(float(np.log(reading.beta / e.declared)))
         return reading.misfit + known
 
     return cost(trial) < cost(best)
 
 
-def misread(e: Evidence, reading: Reading, reasons: list[str]) -> Finding:
+def misread(e: Evidence, reading: Trial, reasons: list[str]) -> Finding:
     """Say that the posterior head is misread, and which reading fits."""
     ours = next((t for t in e.trials if t.name == AS_READ), None)
     first = (

@@ -107,11 +107,11 @@ def _bend(e: Evidence) -> str:
     if e.beta is None or e.beta_pullback is None:
         return ""
     value, error = (float(np.ravel(part)[0]) for part in (e.beta.value, e.beta.se))
-    other, spread = (
+    other, doubt = (
         float(np.ravel(part)[0]) for part in (e.beta_pullback.value, e.beta_pullback.se)
     )
     apart = other / value - 1
-    half = 2 * float(np.hypot(error, spread)) / value
+    half = 2 * float(np.hypot(error, doubt)) / value
     if not abs(apart) > max(half, 0.02):
         return ""
     side = "below" if apart < 0 else "above"

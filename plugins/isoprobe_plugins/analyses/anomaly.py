@@ -387,7 +387,7 @@ class Anomaly(Analysis):
         return variables
 
     def _usual_parts(self, *, apart: bool) -> dict[str, Variable]:
-        """Means and spreads of inputs, latents and their parts of the score, by reference rows.
+        """Means and deviations of inputs, latents and their parts of the score, by reference rows.
 
         Args:
             apart: whether rows marked as anomalies are left out.

@@ -156,7 +156,7 @@ class Conditions(Analysis):
         shift = jackknife(lambda t, c: gain_error(t, c, beta), *self._both("slope", "sharp"))
         return {
             **_with_error(
-                "spread", jackknife(_variance, count, mean, square), used_latents, "Var(mu_j)"
+                "variance", jackknife(_variance, count, mean, square), used_latents, "Var(mu_j)"
             ),
             **_with_error(
                 "answer",

@@ -12,7 +12,7 @@ from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Batch, Context, Facts, Metric
-    from isoprobe.theory.judge import Evidence, Finding, Measured, OtherMetric, Reading, Verdict
+    from isoprobe.theory.judge import Evidence, Finding, Measured, OtherMetric, Trial, Verdict
 
 #: inputs on which metrics and readings are tried where a rule needs them
 KEPT = 512
@@ -121,7 +121,7 @@ class DiagnosisAnalysis(Analysis):
             for row in rows
         }
 
-    def _trials(self) -> tuple[Reading, ...]:
+    def _trials(self) -> tuple[Trial, ...]:
         """The reading in hand and the others, on the same rows, distortions less D(x, x)."""
         from dataclasses import replace
 
@@ -163,7 +163,7 @@ def evidence_of(context: Context) -> Evidence:
     baseline = float(c["mean_distortion"].values) - own if "mean_distortion" in c else None
     facts = setup.vae.facts
     # where nothing moves and the decoder answers to nothing, no latent is used
-    used = setup.active & used_latents(measured("spread"), measured("answer")).any()
+    used = setup.active & used_latents(measured("variance"), measured("answer")).any()
     held = used & ~weighed(used, facts, overview["kl_mean"].values)
     return Evidence(
         samples=setup.samples,

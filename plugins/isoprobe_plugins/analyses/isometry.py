@@ -47,10 +47,14 @@ class Isometry(Analysis):
 
         super().start(setup)
         n = setup.vae.latent_size
-        self.spread = Moments((n,))
+        self.off_diagonal = Moments((n,))
         self.cosine = Moments((n, n) if n <= GRAM_LIMIT else ())
         self.gap = Moments()
-        self.accumulators = {"cosine": self.cosine, "gap": self.gap, "spread": self.spread}
+        self.accumulators = {
+            "cosine": self.cosine,
+            "gap": self.gap,
+            "off_diagonal": self.off_diagonal,
+        }
         self.assisted = None
         if setup.metric.smooth:
             self.needs = self.needs | {"pullback"} | self._beyond_the_diagonal(setup.pullback, n)
@@ -63,7 +67,7 @@ class Isometry(Analysis):
 
         if method == "probe":
             few = {"mean", "pullback_drawn"} if n <= COLUMN_LIMIT else set()
-            return {"pullback_spread"} | few
+            return {"pullback_off_diagonal"} | few
         return {"gram"} if method == "exact" and n <= GRAM_LIMIT else set()
 
     def update(self, batch: Batch) -> Mapping[str, Variable] | None:
@@ -75,8 +79,8 @@ class Isometry(Analysis):
         pullback = batch.array("pullback")
         if "gram" in batch.quantities:
             self._orthogonality(batch)
-        if "pullback_spread" in batch.quantities:
-            self.spread.update(4 * batch.array("pullback_spread"))
+        if "pullback_off_diagonal" in batch.quantities:
+            self.off_diagonal.update(4 * batch.array("pullback_off_diagonal"))
         if self.assisted is not None:
             pullback = self._drawn(self.assisted, batch)
         stored = pullback.astype(np.float64 if batch.x.element_size() == 8 else np.float32)
@@ -122,8 +126,8 @@ class Isometry(Analysis):
             variables |= self._by_pullback(context)
         if self.cosine.count:
             variables |= self._by_gram(context.setup.active)
-        if self.spread.count:
-            variables |= self._by_spread(context.statistics.response.mean)
+        if self.off_diagonal.count:
+            variables |= self._orthogonality_defect(context.statistics.response.mean)
         return variables
 
     def _by_stationarity(self, context: Context) -> dict[str, Variable]:
@@ -219,11 +223,11 @@ class Isometry(Analysis):
             **self._beta_by_latent("beta_pullback", statistics.beta, 2, "pullback"),
         }
 
-    def _by_spread(self, response: np.ndarray) -> dict[str, Variable]:
+    def _orthogonality_defect(self, response: np.ndarray) -> dict[str, Variable]:
         """What a few products a sample tell of orthogonality, in place of cosines."""
         import numpy as np
 
-        square, source = self.spread, cite(formulas.orthogonality_defect)
+        square, source = self.off_diagonal, cite(formulas.orthogonality_defect)
         with np.errstate(divide="ignore", invalid="ignore"):
             defect = formulas.orthogonality_defect(square.mean, response)
             error = 0.5 * defect * square.se / square.mean  # of a root, to first order

@@ -67,7 +67,7 @@ class Maps(Analysis):
         """Nothing: maps are taken once the order of importance is known."""
 
     def result(self, context: Context) -> Mapping[str, Variable]:
-        """Mean and spread of both maps, ``(rank, *input axes)``, and how they agree."""
+        """Mean and deviation of both maps, ``(rank, *input axes)``, and how they agree."""
         from isoprobe.derivatives.metric_tensor import output_metric
         from isoprobe.derivatives.routes import choose_route
 
@@ -114,13 +114,17 @@ class Maps(Analysis):
         variables = {
             "latents": Variable(("rank",), order, "latent of each map, by importance"),
             "write": Variable(axes, self.write.mean, f"mean {write}", "input"),
-            "write_sd": Variable(axes, self.write.sd, f"spread of {write} over rows", "input"),
+            "write_sd": Variable(
+                axes, self.write.sd, f"standard deviation of {write} over rows", "input"
+            ),
             "rows": scalar(self.write.count, "rows averaged over"),
         }
         if self.read.count:
             variables |= {
                 "read": Variable(axes, self.read.mean, f"mean {read}", "1/input"),
-                "read_sd": Variable(axes, self.read.sd, f"spread of {read} over rows", "1/input"),
+                "read_sd": Variable(
+                    axes, self.read.sd, f"standard deviation of {read} over rows", "1/input"
+                ),
                 "alignment": Variable(
                     ("rank",),
                     self.agreed.mean,

@@ -185,14 +185,14 @@ def _(step: steps.ConvStep, shape: Shape) -> tuple[nn.Module, Shape]:
     axes = _axes(shape)
     kernel, stride = _each(step.kernel, axes), _each(step.stride, axes)
     padding = _each(step.padding, axes)
-    spread = _each(step.dilation, axes)
+    dilation = _each(step.dilation, axes)
     _divides(step.groups, shape[0], step.channels)
     kind: Callable[..., nn.Module] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
-    more = {"dilation": spread, "groups": step.groups, "bias": step.bias}
+    more = {"dilation": dilation, "groups": step.groups, "bias": step.bias}
     layer = kind(shape[0], step.channels, kernel, stride, padding, **more)
     out = [
         (s + 2 * p - d * (k - 1) - 1) // t + 1
-        for s, k, t, p, d in zip(shape[1:], kernel, stride, padding, spread, strict=True)
+        for s, k, t, p, d in zip(shape[1:], kernel, stride, padding, dilation, strict=True)
     ]
     return layer, _positive((step.channels, *out), shape)
 
@@ -202,15 +202,17 @@ def _(step: steps.ConvTransposeStep, shape: Shape) -> tuple[nn.Module, Shape]:
     axes = _axes(shape)
     kernel, stride = _each(step.kernel, axes), _each(step.stride, axes)
     padding, extra = _each(step.padding, axes), _each(step.output_padding, axes)
-    spread = _each(step.dilation, axes)
+    dilation = _each(step.dilation, axes)
     _divides(step.groups, shape[0], step.channels)
     kinds = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
     kind: Callable[..., nn.Module] = kinds[axes - 1]
-    more = {"dilation": spread, "groups": step.groups, "bias": step.bias}
+    more = {"dilation": dilation, "groups": step.groups, "bias": step.bias}
     layer = kind(shape[0], step.channels, kernel, stride, padding, extra, **more)
     out = [
         (s - 1) * t - 2 * p + d * (k - 1) + 1 + e
-        for s, k, t, p, d, e in zip(shape[1:], kernel, stride, padding, spread, extra, strict=True)
+        for s, k, t, p, d, e in zip(
+            shape[1:], kernel, stride, padding, dilation, extra, strict=True
+        )
     ]
     return layer, _positive((step.channels, *out), shape)
 

@@ -107,7 +107,7 @@ def _settings(method: str, recipe: Recipe, fraction: float) -> dict[str, Any]:
     return recipe.record()
 
 
-def _dagmm_settings(recipe: Recipe, fraction: float) -> dagmm.Settings:
+def _dagmm_settings(recipe: Recipe, fraction: float) -> dagmm.DagmmSettings:
     full = dagmm.SETTINGS[recipe.name]
     return replace(full, epochs=max(KEPT, round(fraction * full.epochs)))
 

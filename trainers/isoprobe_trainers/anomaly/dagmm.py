@@ -32,7 +32,7 @@ _WEIGHT_STREAM, _ORDER_STREAM = 10, 11
 
 
 @dataclass(frozen=True)
-class Settings:
+class DagmmSettings:
     """Networks and schedule of one data set, from that paper's Section 4.3.
 
     Attributes:
@@ -60,11 +60,11 @@ class Settings:
         return asdict(self)
 
 
-SETTINGS: dict[str, Settings] = {
-    "kddcup99": Settings((60, 30, 10, 1), 4, 200, 1024, merge=True),
-    "thyroid": Settings((12, 4, 1), 2, 20000, 1024),
-    "arrhythmia": Settings((10, 2), 2, 10000, 128),
-    "kddcup-rev": Settings((60, 30, 10, 1), 2, 400, 1024, merge=True),
+SETTINGS: dict[str, DagmmSettings] = {
+    "kddcup99": DagmmSettings((60, 30, 10, 1), 4, 200, 1024, merge=True),
+    "thyroid": DagmmSettings((12, 4, 1), 2, 20000, 1024),
+    "arrhythmia": DagmmSettings((10, 2), 2, 10000, 128),
+    "kddcup-rev": DagmmSettings((60, 30, 10, 1), 2, 400, 1024, merge=True),
 }
 
 
@@ -125,7 +125,7 @@ class Dagmm(nn.Module):
         settings: widths and components.
     """
 
-    def __init__(self, inputs: int, settings: Settings) -> None:
+    def __init__(self, inputs: int, settings: DagmmSettings) -> None:
         super().__init__()
         widths = (inputs, *settings.widths)
         self.encoder = _tanh_network(widths)
@@ -142,7 +142,7 @@ class Dagmm(nn.Module):
         return torch.cat([code, distance[:, None], cosine[:, None]], 1), error.square()
 
 
-def scores(table: Table, halves: Split, seed: int, settings: Settings) -> np.ndarray:
+def scores(table: Table, halves: Split, seed: int, settings: DagmmSettings) -> np.ndarray:
     """Train on the normal rows and score the test rows.
 
     Args:
@@ -176,7 +176,7 @@ def numbered(table: Table, halves: Split) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _train(
-    model: Dagmm, rows: Tensor, train: Tensor, settings: Settings, order: torch.Generator
+    model: Dagmm, rows: Tensor, train: Tensor, settings: DagmmSettings, order: torch.Generator
 ) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.rate, fused=True)
     for _ in tqdm(range(settings.epochs), "DAGMM", unit="epoch", disable=None, leave=False):
@@ -188,7 +188,7 @@ def _train(
             optimizer.step()
 
 
-def loss(model: Dagmm, x: Tensor, share: Tensor, settings: Settings) -> Tensor:
+def loss(model: Dagmm, x: Tensor, share: Tensor, settings: DagmmSettings) -> Tensor:
     """Objective of a batch.
 
     Args:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from isoprobe_trainers.anomaly.quality import CitedRow
     from isoprobe_trainers.anomaly.recipes import Recipe
-    from isoprobe_trainers.commands.reproduce import Settings
+    from isoprobe_trainers.commands.reproduce import Reproduction
 
 TITLES = {
     "table3": "F1 of anomaly detection",
@@ -49,7 +49,7 @@ _HEADINGS = {"precision": "precision", "recall": "recall", "f1": "F1"}
 _BESIDE = {"auroc": "AUROC", "average_precision": "average precision"}
 
 
-def reproduce(names: Sequence[str], settings: Settings) -> None:
+def reproduce(names: Sequence[str], settings: Reproduction) -> None:
     """Train or reuse models and baselines, and print each table for each data set.
 
     Args:
@@ -72,7 +72,7 @@ def reproduce(names: Sequence[str], settings: Settings) -> None:
             click.echo(report(_recipe(data, settings)[0], by_method, figures) + "\n")
 
 
-def work(names: Sequence[str], settings: Settings) -> list[Work]:
+def work(names: Sequence[str], settings: Reproduction) -> list[Work]:
     """Models and baselines that the tables need, and how long each takes.
 
     Args:
@@ -92,7 +92,7 @@ def work(names: Sequence[str], settings: Settings) -> list[Work]:
     return [Work(name, "anomaly", seconds) for name in names]
 
 
-def _recipe(data: str, settings: Settings) -> tuple[Recipe, float]:
+def _recipe(data: str, settings: Reproduction) -> tuple[Recipe, float]:
     """Return the recipe of a data set, and what fraction of the full schedule it has."""
     full = RECIPES[data]
     recipe = short(full) if settings.quick else full
@@ -100,7 +100,7 @@ def _recipe(data: str, settings: Settings) -> tuple[Recipe, float]:
 
 
 def measure(
-    recipe: Recipe, fraction: float, folder: Path, settings: Settings
+    recipe: Recipe, fraction: float, folder: Path, settings: Reproduction
 ) -> dict[str, list[Quality]]:
     """Figures of every method on the splits of every seed.
 
@@ -154,7 +154,7 @@ def _record(
         write(record, records, f"{EXPERIMENT}_{recipe.name}_{method.split()[0].lower()}")
 
 
-def _provide(recipe: Recipe, folder: Path, settings: Settings) -> None:
+def _provide(recipe: Recipe, folder: Path, settings: Reproduction) -> None:
     """Train together the models that are missing."""
     record = recipe.record()
     missing = [
@@ -209,7 +209,7 @@ def report(recipe: Recipe, found: Mapping[str, Sequence[Quality]], figures: Sequ
     ours = [
         [
             f"{method} (ours)",
-            *(_spread(rows, name) for name in (*figures, *_BESIDE)),
+            *(_mean_and_sd(rows, name) for name in (*figures, *_BESIDE)),
             str(len(rows)),
             " ".join(str(row.ties) for row in rows),
         ]
@@ -238,14 +238,14 @@ def _account(recipe: Recipe, rows: Sequence[Quality]) -> str:
 
 
 def _cited(row: CitedRow, name: str) -> str:
-    mean, spread = getattr(row, name)
-    return f"{mean:.4f}" if spread is None else f"{mean:.4f} ({spread:.4f})"
+    mean, deviation = getattr(row, name)
+    return f"{mean:.4f}" if deviation is None else f"{mean:.4f} ({deviation:.4f})"
 
 
-def _spread(rows: Sequence[Quality], name: str) -> str:
+def _mean_and_sd(rows: Sequence[Quality], name: str) -> str:
     values = [float(getattr(row, name)) for row in rows]
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-    return f"{_mean(rows, name):.4f}" + ("" if math.isnan(spread) else f" ({spread:.4f})")
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    return f"{_mean(rows, name):.4f}" + ("" if math.isnan(deviation) else f" ({deviation:.4f})")
 
 
 def _mean(rows: Sequence[Quality], name: str) -> float:

@@ -50,7 +50,7 @@ class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CitedRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A row the paper prints: mean and spread of each figure, the spread None where it has none."""
+    """A row the paper prints: mean and deviation of each figure, None for one it has not."""
 
     data: str
     method: str

@@ -177,8 +177,8 @@ def _revised(table: Table, seed: int) -> Table:
 
 def _scaled(x: np.ndarray) -> np.ndarray:
     """Scale each column to [0, 1] by its least and greatest value; a constant one becomes 0."""
-    least, spread = x.min(0), np.ptp(x, axis=0)
-    scaled: np.ndarray = (x - least) / np.where(spread > 0, spread, 1)
+    least, span = x.min(0), np.ptp(x, axis=0)
+    scaled: np.ndarray = (x - least) / np.where(span > 0, span, 1)
     return scaled
 
 

@@ -59,7 +59,7 @@ ITEMS: dict[str, tuple[str, str]] = (
 
 
 @dataclass(frozen=True)
-class Settings:
+class Reproduction:
     """How to reproduce.
 
     Attributes:
@@ -167,7 +167,7 @@ def reproduce(names: tuple[str, ...], only_plan: bool, **given: object) -> None:
         return
     from isoprobe_trainers.common.plan import plan
 
-    settings = Settings(**given)  # type: ignore[arg-type]
+    settings = Reproduction(**given)  # type: ignore[arg-type]
     homes: dict[str, list[str]] = {}
     for name in names:
         homes.setdefault(ITEMS[name][1], []).append(name)

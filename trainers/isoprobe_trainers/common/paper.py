@@ -23,7 +23,7 @@ class PaperRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         row: row as the paper names it.
         quantity: attribute of :class:`~isoprobe_trainers.toy.measure.Measurement`.
         values: by latent, z_1 first, or a single number.
-        sd: the paper's spread over samples, where it prints one.
+        sd: the paper's deviation over samples, where it prints one.
         within: distance at which the full schedule counts as reproduced.
         within_relative: the same, relative to the value.
     """
@@ -36,8 +36,8 @@ class PaperRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     within: float | None = None
     within_relative: float | None = None
 
-    def spreads(self, ours: Sequence[float]) -> list[float]:
-        """Differences in units of the paper's spread; NaN where it prints none or zero."""
+    def deviations(self, ours: Sequence[float]) -> list[float]:
+        """Differences in units of the paper's deviation; NaN where it prints none or zero."""
         sd = self.sd or (0.0,) * len(self.values)
         pairs = zip(ours, self.values, sd, strict=True)
         return [(o - p) / s if s > 0 else math.nan for o, p, s in pairs]

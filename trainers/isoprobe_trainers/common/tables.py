@@ -48,7 +48,7 @@ def compare(place: str, by_seed: Callable[[str], Sequence[Sequence[float]]], sla
                 numbers(row.values),
                 numbers(ours),
                 numbers(ranges) if len(columns[0]) > 1 else "-",
-                numbers(row.spreads(ours)),
+                numbers(row.deviations(ours)),
                 numbers([_percent(o, p) for o, p in zip(ours, row.values, strict=True)]),
                 {True: "yes", False: "NO", None: "-"}[verdict],
             ]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from isoprobe.results.reader import Result
-    from isoprobe_trainers.commands.reproduce import Settings
+    from isoprobe_trainers.commands.reproduce import Reproduction
     from isoprobe_trainers.images.train import Run
 
 #: processor seconds of an iteration: MNIST's, and CelebA's for each image of its batch
@@ -146,7 +146,7 @@ def runs_of(figure: str, *, quick: bool, sizes: Sizes = SIZES) -> list[Run]:
     return [replace(run, iterations=iterations, decay=sizes.quick_decay) for run in runs]
 
 
-def reproduce(names: Sequence[str], settings: Settings, sizes: Sizes = SIZES) -> None:
+def reproduce(names: Sequence[str], settings: Reproduction, sizes: Sizes = SIZES) -> None:
     """Train or reuse the models of figures, analyse them, draw, and print beside the paper.
 
     Args:
@@ -162,7 +162,7 @@ def reproduce(names: Sequence[str], settings: Settings, sizes: Sizes = SIZES) ->
                 click.echo(_panel(name, panel, run, settings, sizes) + "\n")
 
 
-def work(names: Sequence[str], settings: Settings) -> list[Work]:
+def work(names: Sequence[str], settings: Reproduction) -> list[Work]:
     """Models that the figures need, and how long each takes.
 
     Args:
@@ -188,7 +188,7 @@ def _cost(run: Run) -> float:
     return DIGITS_SECONDS if run.architecture == "mlp" else FACE_SECONDS * run.batch
 
 
-def _panel(name: str, panel: int, run: Run, settings: Settings, sizes: Sizes) -> str:
+def _panel(name: str, panel: int, run: Run, settings: Reproduction, sizes: Sizes) -> str:
     """Return the text of one model of a figure, the figure being drawn."""
     folder = settings.folder / "images"
     checkpoint = provide(run, folder, settings.device)

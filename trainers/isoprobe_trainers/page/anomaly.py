@@ -39,7 +39,7 @@ def tables() -> str:
 def _verdict() -> str:
     """Where the VAE reaches the paper's mean F1, by two measures of near."""
     by_error: list[str] = []
-    by_spread: list[str] = []
+    by_deviation: list[str] = []
     far: list[str] = []
     for data, title in DATA.items():
         for record in (r for r in of(EXPERIMENT, data) if r.model.startswith(_VAE)):
@@ -47,12 +47,12 @@ def _verdict() -> str:
             if apart is None:
                 continue
             name = title + record.model.removeprefix(_VAE).replace(", ", " at ", 1)
-            kind = by_error if apart[1] >= -1 else by_spread if apart[0] >= -1 else far
+            kind = by_error if apart[1] >= -1 else by_deviation if apart[0] >= -1 else far
             kind.append(name)
     return (
         f"The VAE's mean F1 is above the paper's or within a standard error of it on: "
         f"{', '.join(by_error) or 'none'}; lower by more, but within one standard deviation, on: "
-        f"{', '.join(by_spread) or 'none'}; further below on: {', '.join(far) or 'none'}."
+        f"{', '.join(by_deviation) or 'none'}; further below on: {', '.join(far) or 'none'}."
     )
 
 
@@ -64,17 +64,17 @@ def distance(record: Record) -> tuple[float, float] | None:
 
     Returns:
         The difference over the paper's standard deviation, and over the standard error of the
-        difference; None where the paper has no such row or prints no spread.
+        difference; None where the paper has no such row or prints no deviation.
     """
     method = record.model.partition(",")[0]
     cited = [r for r in cited_rows() if (r.data, r.method) == (record.data, method)]
     if not cited or cited[0].f1[1] is None:
         return None
-    mean, spread = cited[0].f1[0], cited[0].f1[1]
+    mean, deviation = cited[0].f1[0], cited[0].f1[1]
     ours = column(record, "f1")
     difference = float(np.mean(ours)) - mean
-    error = math.hypot(spread / math.sqrt(PAPER_SEEDS), _sd(ours) / math.sqrt(len(ours)))
-    return difference / spread, difference / error
+    error = math.hypot(deviation / math.sqrt(PAPER_SEEDS), _sd(ours) / math.sqrt(len(ours)))
+    return difference / deviation, difference / error
 
 
 def _section(data: str, title: str) -> str:
@@ -88,7 +88,7 @@ def _section(data: str, title: str) -> str:
 
 
 def _ours(record: Record) -> list[str]:
-    means = [_spread(column(record, name)) for name in (*_FIGURES, *_BESIDE)]
+    means = [_mean_and_sd(column(record, name)) for name in (*_FIGURES, *_BESIDE)]
     apart = distance(record)
     far = ["-", "-"] if apart is None else [f"{value:+.1f}" for value in apart]
     return [record.model, *means, str(len(record.seeds)), record.schedule, *far]
@@ -97,8 +97,8 @@ def _ours(record: Record) -> list[str]:
 def _cited(row: CitedRow) -> list[str]:
     figures = []
     for name in _FIGURES:
-        mean, spread = getattr(row, name)
-        figures.append(f"{mean:.4f}" + ("" if spread is None else f" ({spread:.4f})"))
+        mean, deviation = getattr(row, name)
+        figures.append(f"{mean:.4f}" + ("" if deviation is None else f" ({deviation:.4f})"))
     return [f"{row.method} (cited)", *figures, "-", "-", str(PAPER_SEEDS), "-", "-", "-"]
 
 
@@ -136,7 +136,7 @@ def _padded(cells: Iterable[str]) -> list[str]:
     return [*found, *["-"] * (10 - len(found))]
 
 
-def _spread(values: Sequence[float]) -> str:
+def _mean_and_sd(values: Sequence[float]) -> str:
     return f"{np.mean(values):.4f} ({_sd(values):.4f})"
 
 

@@ -11,7 +11,7 @@ from isoprobe.errors import DataError
 
 #: different values of a category at most
 MOST_VALUES = 200
-#: a spread below this share of the mean is rounding
+#: a deviation below this share of the mean is rounding
 _ROUNDING = 1e-9
 
 
@@ -56,9 +56,9 @@ def _column(name: str, cells: np.ndarray, where: str) -> Column:
         raw = (found[:, None] == np.array(values)).astype(float)
     else:
         values, raw = None, numbers(cells, name, where)[:, None]
-    center, spread = raw.mean(axis=0), raw.std(axis=0)
-    varies = spread > _ROUNDING * np.maximum(1, np.abs(center))
-    scale = 1 / np.where(varies, spread, 1.0)
+    center, deviation = raw.mean(axis=0), raw.std(axis=0)
+    varies = deviation > _ROUNDING * np.maximum(1, np.abs(center))
+    scale = 1 / np.where(varies, deviation, 1.0)
     return Column(name, values, tuple(center.tolist()), tuple(scale.tolist()))
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from isoprobe_trainers.commands.reproduce import Settings
+    from isoprobe_trainers.commands.reproduce import Reproduction
     from isoprobe_trainers.common.training import Schedule
     from isoprobe_trainers.toy.measure import Measurement
 
@@ -70,7 +70,7 @@ class Experiment:
     samples: int = TABLE_SAMPLES
 
 
-def reproduce(names: Sequence[str], settings: Settings) -> None:
+def reproduce(names: Sequence[str], settings: Reproduction) -> None:
     """Train or reuse what the experiments need, analyse it, and print every comparison.
 
     Args:
@@ -94,7 +94,7 @@ def reproduce(names: Sequence[str], settings: Settings) -> None:
             click.echo(experiment.report(measured, folder / "figures", slack) + "\n")
 
 
-def work(names: Sequence[str], settings: Settings) -> list[Work]:
+def work(names: Sequence[str], settings: Reproduction) -> list[Work]:
     """Models that the experiments need, and how long each takes.
 
     Args:
@@ -116,7 +116,7 @@ def work(names: Sequence[str], settings: Settings) -> list[Work]:
     return works
 
 
-def _schedule(settings: Settings) -> tuple[Schedule, Path]:
+def _schedule(settings: Reproduction) -> tuple[Schedule, Path]:
     """Return the schedule and the folder of what is trained by it."""
     schedule = QUICK if settings.quick else FULL
     if settings.decay is None:
@@ -126,7 +126,7 @@ def _schedule(settings: Settings) -> tuple[Schedule, Path]:
 
 
 def _provide(
-    members: Sequence[Member], schedule: Schedule, folder: Path, settings: Settings
+    members: Sequence[Member], schedule: Schedule, folder: Path, settings: Reproduction
 ) -> None:
     """Train, in one program, the members that have no checkpoint yet."""
     record = schedule.record()
@@ -244,12 +244,12 @@ def _radogaga(models: Sequence[Measurement], figures: Path, slack: float) -> str
     rows = []
     for m in models:
         label = "RaDOGAGA" if m.member.objective == "radogaga" else "VAE"
-        spread = m.pullback_sd / m.pullback_mean
+        relative = m.pullback_sd / m.pullback_mean
         rows.append(
             [
                 f"{label}, seed {m.member.seed}",
                 tables.numbers(m.pullback_mean),
-                tables.numbers(spread),
+                tables.numbers(relative),
                 tables.numbers(m.norm_mean),
                 tables.numbers(m.norm_sd / m.norm_mean),
             ]

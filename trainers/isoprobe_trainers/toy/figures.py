@@ -53,9 +53,9 @@ def ablation(path: Path, models: Sequence[Measurement], title: str) -> None:
     figure, axes = _axes(3, title, 2.9)
     lams = [m.member.lam for m in models]
     for j in range(3):
-        norms, spread = [m.norm_mean[j] for m in models], [m.norm_sd[j] for m in models]
+        norms, deviation = [m.norm_mean[j] for m in models], [m.norm_sd[j] for m in models]
         style = {"marker": "o", "ms": 3, "capsize": 2, "color": _COLOURS[j]}
-        axes[0].errorbar(lams, norms, spread, label=f"$z_{j + 1}$", **style)
+        axes[0].errorbar(lams, norms, deviation, label=f"$z_{j + 1}$", **style)
     axes[0].set(title=r"norm $(2/\beta)\,\sigma_j^2 D'_j$", ylim=(0, 1.6))
     axes[0].axhline(1, color="grey", lw=0.8)
     for j, expected in ((1, 4), (2, 16)):

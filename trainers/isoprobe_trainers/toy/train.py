@@ -154,8 +154,8 @@ class Radogaga(Objective):
     def __init__(self, members: Sequence[Member], components: int = 16) -> None:
         super().__init__(members)
         shape = (len(members), 1, members[0].latent_size, components)
-        spread = torch.linspace(-3, 3, components).expand(shape).clone()
-        self.prior_mean = nn.Parameter(spread)
+        evenly = torch.linspace(-3, 3, components).expand(shape).clone()
+        self.prior_mean = nn.Parameter(evenly)
         self.prior_log_std = nn.Parameter(torch.full(shape, -0.5))
         self.prior_logit = nn.Parameter(torch.zeros(shape))
         stds = torch.tensor([math.sqrt(m.beta / 2) for m in members])

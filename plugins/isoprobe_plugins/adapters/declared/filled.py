@@ -54,7 +54,7 @@ def filled(value: Any, sizes: Sizes) -> Any:
     if isinstance(value, Mapping):
         return {name: filled(inner, sizes) for name, inner in value.items()}
     if isinstance(value, list):
-        return [one for inner in value for one in _spread(inner, sizes)]
+        return [one for inner in value for one in _repeated(inner, sizes)]
     if value == "*":
         return sizes.layer
     if isinstance(value, str) and value.startswith("$"):
@@ -64,7 +64,7 @@ def filled(value: Any, sizes: Sizes) -> Any:
     return value
 
 
-def _spread(value: Any, sizes: Sizes) -> list[Any]:
+def _repeated(value: Any, sizes: Sizes) -> list[Any]:
     """A step as it is, or those that it stands for."""
     if not isinstance(value, Mapping) or "each" not in value:
         return [filled(value, sizes)]

@@ -61,7 +61,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Reading:
+class PosteriorForm:
     """How a posterior is read from an answer.
 
     Attributes:
@@ -181,8 +181,8 @@ def misfit(view: OutputMetric, x: Tensor, mean: Tensor, std: Tensor, seed: int =
 
 
 def best(
-    candidates: Sequence[Reading], measure: Callable[[Reading], float | None]
-) -> tuple[Reading | None, dict[str, float]]:
+    candidates: Sequence[PosteriorForm], measure: Callable[[PosteriorForm], float | None]
+) -> tuple[PosteriorForm | None, dict[str, float]]:
     """Return the reading with the least misfit where no other comes near, else None.
 
     Which outputs are mean and scale is told first; among the forms of those the usual one, which is
@@ -219,7 +219,7 @@ def _clear(least: float, rivals: Sequence[float]) -> bool:
     return least <= FITS and min(rivals, default=1.0) >= max(1.75 * least, least + CLEAR)
 
 
-def words(reading: Reading) -> str:
+def words(reading: PosteriorForm) -> str:
     """Say what a reading is, in short."""
     order = "" if reading.layout is None else f"{reading.layout} "
     return f"{order}{reading.form} of {reading.scale or 'the output'}"

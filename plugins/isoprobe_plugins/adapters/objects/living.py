@@ -22,7 +22,7 @@ from isoprobe_plugins.heads import HEADS, check_head
 if TYPE_CHECKING:
     from isoprobe.contracts import Metric
     from isoprobe_plugins.adapters.objects.finding import Ways
-    from isoprobe_plugins.adapters.objects.forms import Reading
+    from isoprobe_plugins.adapters.objects.forms import PosteriorForm
     from isoprobe_plugins.adapters.objects.leaves import Leaf
 
 
@@ -158,7 +158,9 @@ def _logits(ways: Ways, options: LiveOptions, metric: Metric | None) -> tuple[bo
 # --------------------------------------------------------------------------- the posterior
 
 
-def _reading(ways: Ways, options: LiveOptions, logits: bool, metric: Metric | None) -> Reading:
+def _reading(
+    ways: Ways, options: LiveOptions, logits: bool, metric: Metric | None
+) -> PosteriorForm:
     """Tell mean, scale and form."""
     usable = _usable(ways)
     single = [
@@ -210,21 +212,21 @@ def _called(found: list[Leaf], name: str, what: str) -> Leaf:
 def _scale_of(
     ways: Ways, options: LiveOptions, mean: Leaf, scales: list[Leaf], logits: bool,
     metric: Metric | None,
-) -> Reading:  # fmt: skip
+) -> PosteriorForm:  # fmt: skip
     if options.scale is not None:
         scales = [_called(scales, options.scale, "scale")]
     if options.head is not None and len(scales) == 1:
-        return forms.Reading(mean.name, scales[0].name, options.head, why="as said")
+        return forms.PosteriorForm(mean.name, scales[0].name, options.head, why="as said")
     told = next((s for s in scales if s.form), None)
     if told is not None and told.form is not None:
-        return forms.Reading(mean.name, told.name, told.form, why="a Normal says so")
+        return forms.PosteriorForm(mean.name, told.name, told.form, why="a Normal says so")
     std = None if ways.draw is None else ways.draw.std
     if std is not None:
         for leaf in scales:
             exact = forms.forms_of(std, leaf.tensor)
             if exact:
                 why = "forward draws its latents with it"
-                return forms.Reading(mean.name, leaf.name, exact[0], why=why)
+                return forms.PosteriorForm(mean.name, leaf.name, exact[0], why=why)
     if len(scales) > 1:
         spoken = [s for s in scales if _spoken(ways, s)]
         scales = spoken if len(spoken) == 1 else scales
@@ -235,9 +237,9 @@ def _scale_of(
     expected = options.head or _spoken(ways, scale) or "logvar"
     usual = [expected, *(form for form in forms.USUAL if form != expected)]
     usual = [options.head] if options.head else usual
-    candidates = [forms.Reading(mean.name, scale.name, form) for form in usual]
+    candidates = [forms.PosteriorForm(mean.name, scale.name, form) for form in usual]
     if ways.draw is None and not _mean_is_certain(ways, mean):
-        swapped = [forms.Reading(scale.name, mean.name, form) for form in usual[:2]]
+        swapped = [forms.PosteriorForm(scale.name, mean.name, form) for form in usual[:2]]
         candidates += swapped
     return _least(ways, candidates, logits, metric, spoken=_spoken(ways, scale) is not None)
 
@@ -252,7 +254,7 @@ def _spoken(ways: Ways, leaf: Leaf) -> str | None:
 
 def _split_reading(
     ways: Ways, options: LiveOptions, found: list[Leaf], logits: bool, metric: Metric | None
-) -> Reading:
+) -> PosteriorForm:
     """Read one output that holds mean and scale."""
     even = [leaf for leaf in found if leaf.tensor.shape[1] % 2 == 0]
     if not even:
@@ -264,7 +266,7 @@ def _split_reading(
     layouts = [options.layout] if options.layout else list(forms.LAYOUTS)
     usual = [options.head] if options.head else list(forms.USUAL)
     candidates = [
-        forms.Reading(leaf.name, "", form, layout) for layout in layouts for form in usual
+        forms.PosteriorForm(leaf.name, "", form, layout) for layout in layouts for form in usual
     ]
     if ways.draw is not None:
         split = {r.layout: r.apply({leaf.name: leaf.tensor})[0] for r in candidates}
@@ -280,8 +282,13 @@ def _split_reading(
 
 
 def _least(
-    ways: Ways, candidates: list[Reading], logits: bool, metric: Metric | None, *, spoken: bool
-) -> Reading:
+    ways: Ways,
+    candidates: list[PosteriorForm],
+    logits: bool,
+    metric: Metric | None,
+    *,
+    spoken: bool,
+) -> PosteriorForm:
     """Choose by stationarity; a name that speaks decides where nothing fits."""
     if metric is None:
         metric = installed().metric("sse")
@@ -289,7 +296,7 @@ def _least(
     trial = _blank(ways, logits)
     view = output_metric(metric, trial)
 
-    def measure(reading: Reading) -> float | None:
+    def measure(reading: PosteriorForm) -> float | None:
         if reading.form in forms.POSITIVE and not bool((reading.raw(found) > 0).all()):
             return None
         mean, std = reading.apply(found)
@@ -327,7 +334,7 @@ def _blank(ways: Ways, logits: bool) -> VAE:
 
 
 def _as_vae(
-    live: Live, ways: Ways, reading: Reading, options: LiveOptions, notes: list[str]
+    live: Live, ways: Ways, reading: PosteriorForm, options: LiveOptions, notes: list[str]
 ) -> VAE:
     found = {leaf.name: leaf.tensor for leaf in ways.first}
     latent = tuple(reading.apply(found)[0].shape[1:])
@@ -362,7 +369,7 @@ def _as_vae(
     )
 
 
-def _facts(options: LiveOptions, reading: Reading) -> Any:
+def _facts(options: LiveOptions, reading: PosteriorForm) -> Any:
     return Facts(
         input_range=read_range(options.input_range),
         beta=options.beta,

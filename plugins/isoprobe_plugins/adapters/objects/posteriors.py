@@ -13,7 +13,7 @@ from isoprobe_plugins.heads import split_head, to_std
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadPosterior:
     """A posterior as an encoder returned it.
 
     Attributes:
@@ -27,7 +27,7 @@ class Reading:
     form: str
 
 
-def read_posterior(answer: Any, head: str | None, layout: str | None) -> Reading:
+def read_posterior(answer: Any, head: str | None, layout: str | None) -> ReadPosterior:
     """Read mean and standard deviation from whatever an encoder returned.
 
     Args:
@@ -46,18 +46,18 @@ def read_posterior(answer: Any, head: str | None, layout: str | None) -> Reading
     if isinstance(answer, torch.distributions.Independent):
         answer = answer.base_dist
     if isinstance(answer, torch.distributions.Normal):
-        return Reading(answer.loc, answer.scale, "std")
+        return ReadPosterior(answer.loc, answer.scale, "std")
     if isinstance(answer, torch.distributions.Distribution):
         raise OptionError(
             f"encode returns the distribution {type(answer).__name__}; a Normal is needed"
         )
     mean, std = getattr(answer, "mean", None), getattr(answer, "std", None)
     if isinstance(mean, Tensor) and isinstance(std, Tensor):
-        return Reading(mean, std, "std")
+        return ReadPosterior(mean, std, "std")
     return _read_pair(answer, head or "logvar", layout)
 
 
-def _read_pair(answer: Any, form: str, layout: str | None) -> Reading:
+def _read_pair(answer: Any, form: str, layout: str | None) -> ReadPosterior:
     if isinstance(answer, Tensor) and layout is not None:
         answer = split_head(layout, answer)
     pair = tuple(answer) if isinstance(answer, tuple | list) else ()
@@ -72,7 +72,7 @@ def _read_pair(answer: Any, form: str, layout: str | None) -> Reading:
             f"encode gives a mean of shape {tuple(mean.shape)} and a scale of shape "
             f"{tuple(raw.shape)}; they must be alike"
         )
-    return Reading(mean, to_std(form, raw), form)
+    return ReadPosterior(mean, to_std(form, raw), form)
 
 
 def read_reconstruction(answer: Any) -> Tensor:

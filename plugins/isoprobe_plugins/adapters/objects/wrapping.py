@@ -23,7 +23,7 @@ from isoprobe_plugins.adapters.objects.posteriors import (
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
     from isoprobe_plugins.adapters.objects.options import ModelOptions
-    from isoprobe_plugins.adapters.objects.posteriors import Reading
+    from isoprobe_plugins.adapters.objects.posteriors import ReadPosterior
 
 Shape = tuple[int, ...]
 
@@ -68,7 +68,7 @@ class Wrapped:
         x_hat = self._decoded(self.built.decode, z)
         return torch.sigmoid(x_hat) if self.settings.output == "logits" else x_hat
 
-    def read(self, x: Tensor) -> Reading:
+    def read(self, x: Tensor) -> ReadPosterior:
         """Encode, and read whatever comes back."""
         return read_posterior(self.built.encode(x), self.settings.head, self.settings.layout)
 
@@ -198,7 +198,7 @@ def _declared(text: str | None, built: Any, attribute: str) -> Shape | None:
 
 def _encoded_shape(wrapped: Wrapped, input_shape: Shape, declared: Shape | None) -> Shape:
     """Shape of the mean of a zero sample; the scale's form is noted on the way."""
-    reading: Reading = _ask("encode", wrapped.read, _zeros(wrapped, input_shape))
+    reading: ReadPosterior = _ask("encode", wrapped.read, _zeros(wrapped, input_shape))
     shape = tuple(reading.mean.shape[1:])
     if reading.mean.ndim < 2 or len(reading.mean) != 1 or reading.mean.shape != reading.std.shape:
         raise OptionError(

@@ -168,8 +168,8 @@ def declared(saved: Saved) -> dict[str, Any]:
     decoder = _layers("decoder.px_decoder.fc_layers", saved, count)
     rate = [{"linear": "decoder.px_scale_decoder.0"}, {"log_share": 1 if count else 0}]
     cell = settings["dispersion"] == "gene-cell"
-    spread = [{"linear": "decoder.px_r_decoder"}] if cell else [{"constant": "px_r"}]
-    parameters = [rate, spread]
+    dispersion = [{"linear": "decoder.px_r_decoder"}] if cell else [{"constant": "px_r"}]
+    parameters = [rate, dispersion]
     ignored = ["l_encoder."] + (["px_r"] if cell else ["decoder.px_r_decoder."])
     if likelihood == "zinb":
         parameters.append([{"linear": "decoder.px_dropout_decoder"}])
