@@ -20,7 +20,7 @@ from isoprobe.errors import IsoprobeError
 from isoprobe.probe.selfcheck import mean_input_distortion
 from isoprobe.statistics.draws import normal
 from isoprobe.theory.conditions import round_trip
-from isoprobe.theory.judge import AS_READ, Trial
+from isoprobe.theory.judge import AS_READ, TriedReading
 from isoprobe.theory.stated import stated
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def _halved(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     return head[:, :n], (0.5 * head[:, n:]).exp()
 
 
-def try_readings(vae: VAE, metric: Metric, x: Tensor, seed: int = 0) -> list[Trial]:
+def try_readings(vae: VAE, metric: Metric, x: Tensor, seed: int = 0) -> list[TriedReading]:
     """Try the reading in hand, which comes first, and every other one.
 
     Args:
@@ -264,7 +264,7 @@ def try_readings(vae: VAE, metric: Metric, x: Tensor, seed: int = 0) -> list[Tri
 
 def _trial(
     name: str, vae: VAE, metric: Metric, x: Tensor, mean: Tensor, std: Tensor, seed: int
-) -> Trial | None:
+) -> TriedReading | None:
     """Measure one reading; None where it gives numbers that are none."""
     if not bool((mean.isfinite() & std.isfinite() & (std > 0)).all()):
         return None
@@ -290,7 +290,7 @@ def _trial(
         return None
     beta, off = fitted
     moment = ((mean.double().square().mean(0) + variance)[used] - 1).abs().mean()
-    return Trial(name, float(distortion.double().mean()), off, float(moment), beta)
+    return TriedReading(name, float(distortion.double().mean()), off, float(moment), beta)
 
 
 def fitted_beta(answer: Tensor, room: Tensor, used: Tensor) -> tuple[float, float] | None:

@@ -54,6 +54,8 @@ VERBS = frozenset(
         "Hand",
         "Hold",
         "Import",
+        "Interpret",
+        "Join",
         "Judge",
         "Keep",
         "Know",
@@ -118,28 +120,6 @@ VERBS = frozenset(
         "Write",
     ]
 )
-#: modules that are still to be given a sentence; none may join them
-WAITING = frozenset(
-    [
-        "plugins/isoprobe_plugins/adapters/declared/declaration.py",
-        "plugins/isoprobe_plugins/adapters/declared/shorthand.py",
-        "plugins/isoprobe_plugins/adapters/objects/pairs.py",
-        "plugins/isoprobe_plugins/adapters/programs/exported.py",
-        "plugins/isoprobe_plugins/adapters/programs/torchscript.py",
-        "plugins/isoprobe_plugins/adapters/weights/named.py",
-        "plugins/isoprobe_plugins/adapters/weights/names.py",
-        "plugins/isoprobe_plugins/adapters/weights/state.py",
-        "plugins/isoprobe_plugins/architectures/chain.py",
-        "plugins/isoprobe_plugins/architectures/layers.py",
-        "plugins/isoprobe_plugins/architectures/steps.py",
-        "plugins/isoprobe_plugins/commands/doctor.py",
-        "plugins/isoprobe_plugins/doctor/__init__.py",
-        "plugins/isoprobe_plugins/doctor/parts.py",
-        "plugins/isoprobe_plugins/doctor/readings.py",
-        "plugins/isoprobe_plugins/doctor/skeleton.py",
-        "plugins/isoprobe_plugins/doctor/toml.py",
-    ]
-)
 
 
 def first_word(path: Path) -> str:
@@ -152,7 +132,7 @@ def test_a_module_opens_with_a_verb(package: str) -> None:
     for path in sorted((ROOT / package).rglob("*.py")):
         name = str(path.relative_to(ROOT))
         said = first_word(path)
-        assert said in VERBS or name in WAITING, (
+        assert said in VERBS, (
             f"{name} opens with '{said}': begin with a verb that says what the module does, and "
             "add the verb to VERBS where it is new"
         )
@@ -167,8 +147,33 @@ def test_the_search_sees_a_riddle(tmp_path: Path) -> None:
 
 #: class names that still mean two things in two rooms; none may join them
 TWICE = frozenset(
-    "Column Declared Finding Group Held Measured Mixture Objective Outcome Pair Part Parts Plan Pool "
-    "Radogaga Recipe Record Rows Run Sizes Source Split Trained Verdict Work".split()
+    [
+        "Column",
+        "Declared",
+        "Finding",
+        "Group",
+        "Held",
+        "Measured",
+        "Mixture",
+        "Objective",
+        "Outcome",
+        "Pair",
+        "Part",
+        "Parts",
+        "Plan",
+        "Pool",
+        "Radogaga",
+        "Recipe",
+        "Record",
+        "Rows",
+        "Run",
+        "Sizes",
+        "Source",
+        "Split",
+        "Trained",
+        "Verdict",
+        "Work",
+    ]
 )
 #: class names that are one thing in each of several frameworks or files, as its API asks for
 ALIKE = frozenset({"MonitorCallback", "NegativeBinomial", "Result"})

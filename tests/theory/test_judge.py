@@ -15,7 +15,7 @@ from isoprobe.theory.judge import (
     Level,
     Measured,
     OtherMetric,
-    Trial,
+    TriedReading,
     judge,
     used_latents,
     weigh,
@@ -133,8 +133,8 @@ DEFECTS = {
     "scale-head": {
         "residual": Measured.of([0.5, -0.6, 0.9], 0.005),
         "trials": (
-            Trial("as read", 10.0, 0.6, 0.5, 3.0),
-            Trial("the scale head is a log variance", 10.0, 0.03, 0.03, 1.0),
+            TriedReading("as read", 10.0, 0.6, 0.5, 3.0),
+            TriedReading("the scale head is a log variance", 10.0, 0.03, 0.03, 1.0),
         ),
     },
 }
@@ -193,8 +193,8 @@ def test_the_nearest_metric_is_named_and_none_of_the_same_family() -> None:
 
 def test_beta_metric_and_head_are_named_together_where_all_explain() -> None:
     trials = (
-        Trial("as read", 10.0, 0.05, 0.06, 1.1),
-        Trial("the scale head is a log variance", 10.0, 0.04, 0.06, 2.2),
+        TriedReading("as read", 10.0, 0.05, 0.06, 1.1),
+        TriedReading("the scale head is a log variance", 10.0, 0.04, 0.06, 2.2),
     )
     evidence = sound(declared=2.0, metrics=others(sse=1.0, l1=2.0), trials=trials)
     (finding,) = judge(evidence).findings

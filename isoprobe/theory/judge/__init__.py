@@ -26,7 +26,7 @@ from isoprobe.theory.judge.evidence import (
     Evidence,
     Measured,
     OtherMetric,
-    Trial,
+    TriedReading,
     used_latents,
 )
 from isoprobe.theory.judge.readings import fitting_reading
@@ -44,7 +44,7 @@ __all__ = [
     "Level",
     "Measured",
     "OtherMetric",
-    "Trial",
+    "TriedReading",
     "Verdict",
     "fitting_reading",
     "judge",

@@ -37,7 +37,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TriedReading:
     """How well one reading of the posterior fits, on the same rows for all.
 
     Attributes:
@@ -152,7 +152,7 @@ class Evidence:
     families: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, OtherMetric] = field(default_factory=dict)
     code_fit: np.ndarray | None = None
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[TriedReading, ...] = ()
     objective: str = ""
     capacity: float | None = None
     free_bits: float | None = None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from isoprobe.theory.judge.answers import Answer, Condition, Finding, failing, weigh
-from isoprobe.theory.judge.evidence import AS_READ, Evidence, Trial
+from isoprobe.theory.judge.evidence import AS_READ, Evidence, TriedReading
 from isoprobe.theory.judge.words import moment_words, residual_words
 from isoprobe.theory.tolerances import TOLERANCES
 
 
-def fitting_reading(e: Evidence) -> Trial | None:
+def fitting_reading(e: Evidence) -> TriedReading | None:
     """Find another reading of the posterior that fits where the one in hand does not.
 
     Args:
@@ -20,7 +20,7 @@ def fitting_reading(e: Evidence) -> Trial | None:
         The best one; None where none is clearly better.
     """
     ours = next((t for t in e.trials if t.name == AS_READ), None)
-    best: Trial | None = None
+    best: TriedReading | None = None
     for trial in e.trials:
         if trial.name == AS_READ or trial.misfit > TOLERANCES["reading"].value:
             continue
@@ -34,12 +34,12 @@ def fitting_reading(e: Evidence) -> Trial | None:
     return best
 
 
-def declaring_reading(e: Evidence) -> tuple[Trial, float] | None:
+def declaring_reading(e: Evidence) -> tuple[TriedReading, float] | None:
     """A reading that fits as well as the one in hand and shows the declared beta, and that beta."""
     ours = next((t for t in e.trials if t.name == AS_READ), None)
     if ours is None or e.declared is None or e.beta is None:
         return None
-    found: list[tuple[float, Trial, float]] = []
+    found: list[tuple[float, TriedReading, float]] = []
     for trial in e.trials:
         # both were tried on the same few rows, so that their ratio is known better than either
         beta = float(e.beta.value[0]) * trial.beta / ours.beta
@@ -53,19 +53,19 @@ def declaring_reading(e: Evidence) -> tuple[Trial, float] | None:
     return reading, beta
 
 
-def _closer(e: Evidence, trial: Trial, best: Trial | None) -> bool:
+def _closer(e: Evidence, trial: TriedReading, best: TriedReading | None) -> bool:
     """Whether a reading is to be preferred to the best so far."""
     if best is None:
         return True
 
-    def cost(reading: Trial) -> float:
+    def cost(reading: TriedReading) -> float:
         known = 0.0 if e.declared is None else abs(float(np.log(reading.beta / e.declared)))
         return reading.misfit + known
 
     return cost(trial) < cost(best)
 
 
-def misread(e: Evidence, reading: Trial, reasons: list[str]) -> Finding:
+def misread(e: Evidence, reading: TriedReading, reasons: list[str]) -> Finding:
     """Say that the posterior head is misread, and which reading fits."""
     ours = next((t for t in e.trials if t.name == AS_READ), None)
     first = (

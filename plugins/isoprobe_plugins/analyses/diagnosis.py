@@ -12,7 +12,14 @@ from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Batch, Context, Facts, Metric
-    from isoprobe.theory.judge import Evidence, Finding, Measured, OtherMetric, Trial, Verdict
+    from isoprobe.theory.judge import (
+        Evidence,
+        Finding,
+        Measured,
+        OtherMetric,
+        TriedReading,
+        Verdict,
+    )
 
 #: inputs on which metrics and readings are tried where a rule needs them
 KEPT = 512
@@ -121,7 +128,7 @@ class DiagnosisAnalysis(Analysis):
             for row in rows
         }
 
-    def _trials(self) -> tuple[Trial, ...]:
+    def _trials(self) -> tuple[TriedReading, ...]:
         """The reading in hand and the others, on the same rows, distortions less D(x, x)."""
         from dataclasses import replace
 

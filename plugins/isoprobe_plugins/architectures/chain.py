@@ -1,4 +1,4 @@
-"""Chains of layers as modules; importing this imports torch.
+"""Build chains of layers as modules; importing this imports torch.
 
 A chain's children are numbered like its steps, so that weights are found by position.
 """

@@ -1,4 +1,4 @@
-"""Any chain of ordinary layers, written down: what declared and converted checkpoints use."""
+"""Write down any chain of ordinary layers: what declared and converted checkpoints use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The steps a chain of layers is written in."""
+"""Define the steps that a chain of layers is written in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``isoprobe doctor``: try the plausible readings of weights that do not describe themselves."""
+"""Try the plausible readings of weights that do not describe themselves: ``isoprobe doctor``."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Undeclared weights: what the layers could be, and which reading the data bears out."""
+"""Find what undeclared weights' layers could be, and which reading the data bears out."""

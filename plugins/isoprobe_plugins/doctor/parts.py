@@ -1,4 +1,4 @@
-"""The layers of a set of tensors, in the order in which a network most likely uses them."""
+"""Order the layers of a set of tensors as a network most likely uses them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every plausible reading of weights, tried on data and ranked."""
+"""Try every plausible reading of weights on data, and rank them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From tensors and the shape of a row to the ways through a network that fit both."""
+"""Find the ways through a network that fit its tensors and the shape of a row."""
 
 from __future__ import annotations
 

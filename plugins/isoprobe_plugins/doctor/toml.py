@@ -1,4 +1,4 @@
-"""A declaration as TOML text; the standard library reads TOML and does not write it."""
+"""Write a declaration as TOML, which the standard library reads and does not write."""
 
 from __future__ import annotations
 

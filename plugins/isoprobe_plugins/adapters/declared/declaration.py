@@ -1,4 +1,4 @@
-"""What a user declares about weights that do not describe themselves: a short TOML file."""
+"""Read what a user declares of weights that do not describe themselves: a short TOML file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers written briefly, their sizes read off the weights.
+"""Write out layers that are named briefly, their sizes read off the weights.
 
 ``"relu"`` is an activation, ``{linear = "fc1"}`` a dense layer whose weights are ``fc1.weight``
 and ``fc1.bias``, ``{conv = "e1", stride = 2, padding = 1}`` a convolution. Whatever can be seen

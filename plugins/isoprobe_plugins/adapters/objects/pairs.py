@@ -1,4 +1,4 @@
-"""Encoder and decoder that come as two files, or as one with two entry points."""
+"""Join encoder and decoder that come as two files, or as one with two entry points."""
 
 from __future__ import annotations
 

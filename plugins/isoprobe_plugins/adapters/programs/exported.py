@@ -1,4 +1,4 @@
-"""torch.export archives: the graph is interpreted here, operator by operator.
+"""Interpret the graph of a torch.export archive, operator by operator.
 
 ``torch.export.load`` unpickles sample inputs, evaluates expressions and looks operators up by any
 dotted name, so that opening a stranger's archive runs what it says. Only the graph's JSON and the

@@ -1,4 +1,4 @@
-"""TorchScript archives with entry points encode and decode, or a pair of them."""
+"""Read a TorchScript archive with entry points encode and decode, or a pair of them."""
 
 from __future__ import annotations
 

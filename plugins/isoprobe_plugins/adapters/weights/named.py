@@ -1,4 +1,4 @@
-"""Weights of a foreign file put into chains of layers by the names a configuration gives."""
+"""Put weights of a foreign file into chains of layers by the names a configuration gives."""
 
 from __future__ import annotations
 

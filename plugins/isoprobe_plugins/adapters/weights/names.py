@@ -1,4 +1,4 @@
-"""What a file's tensor names tell, without loading a tensor."""
+"""Tell what a file's tensor names say, without loading a tensor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weights of any file that holds tensors by name, with wrappers taken off."""
+"""Load the weights of any file that holds tensors by name, with wrappers taken off."""
 
 from __future__ import annotations
 
