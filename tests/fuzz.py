@@ -36,7 +36,7 @@ from isoprobe.errors import IsoprobeError
 from isoprobe.registry.lookup import installed
 from isoprobe.results.reader import Result
 from isoprobe.show.trend import trend_of
-from tests import bad_files
+from tests import bad_files, parquet
 from tests.files import test_corpus as corpus
 from tests.made import made_result
 
@@ -63,6 +63,17 @@ def _cells(path: Path) -> None:
     with h5py.File(path, "w") as file:
         corpus.cells(file)
         file["X/indptr"] = np.arange(41)
+
+
+def _labelled(path: Path) -> None:
+    _cells(path)
+    with h5py.File(path, "a") as file:
+        file["obs/kind/codes"] = np.zeros(40, "i1")
+        file["obs/kind/categories"] = ["a", "b"]
+
+
+#: numbers, and texts by their places in a dictionary, some missing
+_TEXTS = pa.table({"x": np.ones(50), "t": ["a", None] * 25})
 
 
 def _scvi(path: Path) -> None:
@@ -114,6 +125,10 @@ MAKE: dict[str, Callable[[Path], Any]] = {
     "rows.csv.gz": _csv,
     "rows.parquet": lambda path: pq.write_table(pa.table({"x": np.ones(50)}), path),
     "part.parquet": lambda path: pq.write_table(pa.table({"x": np.ones(50)}), path),
+    "texts.parquet": lambda path: pq.write_table(_TEXTS, path, row_group_size=30),
+    "pages.parquet": lambda path: parquet.write(path, parquet.Column(parquet.numbers())),
+    "texts.csv": lambda path: path.write_text("x,t\n" + "1.5,a\n2,bc\n" * 20),
+    "labels.h5ad": _labelled,
     "zarr.json": lambda path: path.write_text(json.dumps(corpus.ZARR)),
     "chunk.zstd": _chunk,
     "result.h5": lambda path: made_result(path).close(),
@@ -123,6 +138,7 @@ MAKE: dict[str, Callable[[Path], Any]] = {
 }
 READ = {
     **corpus.READERS,
+    "pages.parquet": corpus.READERS["rows.parquet"],
     "weights.safetensors": corpus.READERS["zip.pt"],
     "sweep.json": lambda path: trend_of(path.parent).to_text(),
     "log.jsonl": lambda path: trend_of(path).to_text(),

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from isoprobe.errors import FileError, OptionError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: bytes that may be built from each byte of a file; dSprites, well compressed, holds 116
 FACTOR = 128
@@ -88,3 +93,23 @@ class Meter:
             self.charge(count, what)
         finally:
             self.built = built
+
+    def texts(self, cells: Iterable[object], what: str = "its text") -> np.ndarray:
+        """Return cells as an array of texts, in which each takes as many bytes as the longest.
+
+        Args:
+            cells: texts, or what is to be one.
+            what: how to name them in an error.
+
+        Returns:
+            ``(N,)``, of fixed width.
+
+        Raises:
+            FileError: when a long one among many is out of proportion to the file.
+        """
+        import numpy as np
+
+        cells = list(cells)
+        longest = max((len(c) for c in cells if isinstance(c, str | bytes)), default=0)
+        self.check(4 * len(cells) * longest, what)
+        return np.array([str(cell) for cell in cells], np.str_)

@@ -34,7 +34,7 @@ from isoprobe.registry.lookup import installed
 from isoprobe.results.reader import Result
 from isoprobe.run.opening import load
 from isoprobe_plugins.adapters.declared.declaration import read_declaration
-from tests import bad_files
+from tests import bad_files, parquet
 from tests.made import made_result
 
 SECONDS, MEGABYTES = 5.0, 400
@@ -59,6 +59,9 @@ def data(path: Path) -> None:
         opened.read(np.zeros(1, np.int64))
         opened.read(np.arange(max(len(opened) - 2, 0), len(opened)))
         opened.fingerprint()
+        beside = np.arange(min(len(opened), 8192))
+        opened.labels(beside)
+        opened.carry(beside)
     finally:
         opened.close()
 
@@ -126,6 +129,9 @@ READERS: dict[str, Callable[[Path], None]] = {
     "rows.csv.gz": data,
     "rows.parquet": data,
     "part.parquet": part,
+    "texts.parquet": lambda path: data(Path(f"{path}:keep=t")),
+    "texts.csv": lambda path: data(Path(f"{path}:keep=t")),
+    "labels.h5ad": lambda path: data(Path(f"{path}:X,kind")),
     "images.zip": data,
     "zarr.json": store,
     "chunk.zstd": store,
@@ -154,7 +160,9 @@ APPLIES = {
     "checksum": (*ZIPS, "native.safetensors", "result.h5"),
     "deflated": ZIPS,
     "cycle": ("rows.h5", "model.h5", "result.h5", "legacy.pt"),
-    "link outside": ("rows.h5", "model.h5", "result.h5", "model.keras", "cells.h5ad"),
+    "link outside": (
+        "rows.h5", "model.h5", "result.h5", "model.keras", "cells.h5ad", "rows.parquet",
+    ),
     "storage outside": ("rows.h5", "model.h5", "result.h5", "model.keras", "cells.h5ad"),
     "virtual": ("rows.h5", "model.h5", "result.h5", "model.keras", "cells.h5ad"),
     "unwritten rows": (
@@ -172,6 +180,10 @@ APPLIES = {
         "zip.pt", "legacy.pt", "native.safetensors", "rows.npy", "rows.npz", "rows.parquet",
         "part.parquet", "chunk.zstd",
     ),
+    "page longer than told": ("rows.parquet", "part.parquet", "texts.parquet"),
+    "dictionary longer than told": ("rows.parquet", "part.parquet", "texts.parquet"),
+    "long list": ("rows.parquet", "part.parquet", "texts.parquet"),
+    "long among many": ("texts.parquet", "texts.csv", "labels.h5ad"),
     "bad header": ("rows.npy", "rows.npz", "native.safetensors"),
     "complex": ("zip.pt", "legacy.pt", "native.safetensors", "rows.npy"),
     "integers": ("zip.pt", "native.safetensors"),
@@ -180,7 +192,7 @@ APPLIES = {
     "nothing but blank": ("rows.csv.gz",),
     "endless line": ("rows.csv.gz",),
     "dotted keys": ("model.toml",),
-    "nesting": ("model.toml", "native.safetensors", "zip.pt", "zarr.json"),
+    "nesting": ("rows.parquet", "model.toml", "native.safetensors", "zip.pt", "zarr.json"),
     "number of many digits": ("model.toml", "zarr.json"),
 }  # fmt: skip
 #: how a file of each kind is made, for each reader that it applies to
@@ -778,13 +790,13 @@ def outside(path: Path) -> Path:
     return other
 
 
-def cells(file: h5py.File) -> None:
-    """An AnnData file of 40 cells and 12 genes, without the ends of its rows."""
+def cells(file: h5py.File, count: int = 40) -> None:
+    """An AnnData file of some cells and 12 genes, without the ends of its rows."""
     file.attrs["encoding-type"] = "anndata"
     file["X/data"], file["X/indices"] = np.ones(40, "f4"), np.arange(40) % 12
     file["X"].attrs["encoding-type"] = "csr_matrix"
-    for table, count in (("var", 12), ("obs", 40)):
-        file[f"{table}/_index"] = [f"{table}{i}" for i in range(count)]
+    for table, length in (("var", 12), ("obs", count)):
+        file[f"{table}/_index"] = [f"{table}{i}" for i in range(length)]
         file[table].attrs["_index"] = "_index"
 
 
@@ -957,6 +969,66 @@ def _(path, reader):
 def _(path, reader):
     table = pa.table({"x": pa.array(np.zeros(1 << 26, "i1")).dictionary_encode().cast(pa.int8())})
     pq.write_table(table, path, row_group_size=1 << 26, compression="zstd")
+
+
+PARQUET = ("rows.parquet", "part.parquet", "texts.parquet")
+
+
+def columns(reader: str, pages: bytes, **more) -> list[parquet.Column]:
+    """The column in question, beside one of numbers where it goes along."""
+    if reader != "texts.parquet":
+        return [parquet.Column(pages, **more)]
+    return [parquet.Column(parquet.numbers()), parquet.Column(pages, b"t", **more)]
+
+
+@case("page longer than told", *PARQUET)
+def _(path, reader):
+    page = parquet.page(0, parquet.zeros(1 << 29), 1 << 29, 50)
+    parquet.write(path, *columns(reader, page))
+
+
+@case("dictionary longer than told", *PARQUET)
+def _(path, reader):
+    page = parquet.page(2, parquet.zeros(80), 80, (1 << 31) - 1)
+    parquet.write(path, *columns(reader, page + parquet.numbers(), dictionary=True))
+
+
+@case("long list", *PARQUET)
+def _(path, reader):
+    parquet.write(path, *columns(reader, parquet.numbers()), claimed=1 << 20)
+
+
+@case("nesting", "rows.parquet")
+def _(path, reader):
+    tower = [parquet.element(b"n", None, 1)] * 100_000
+    parquet.write(path, *columns(reader, parquet.numbers()), schema=tower)
+
+
+@case("link outside", "rows.parquet")
+def _(path, reader):
+    part = [(1, parquet.BINARY, b"other.parquet")]
+    parquet.write(path, *columns(reader, parquet.numbers(), part=part))
+
+
+@case("long among many", "texts.parquet")
+def _(path, reader):
+    many = parquet.repeated(b"a" * (1 << 20), 50)
+    own = {"kind": parquet.BYTE_ARRAY, "dictionary": True}
+    parquet.write(path, *columns(reader, many, **own))
+
+
+@case("long among many", "texts.csv")
+def _(path, reader):
+    path.write_text("x,t\n" + "1,a\n" * 8191 + f"1,{'a' * 100_000}\n")
+
+
+@case("long among many", "labels.h5ad")
+def _(path, reader):
+    with h5py.File(path, "w") as file:
+        cells(file, 1 << 14)
+        file["X/indptr"] = np.zeros((1 << 14) + 1, int)
+        file["obs/kind/codes"] = np.zeros(1 << 14, "i1")
+        file["obs/kind/categories"] = ["a" * (1 << 20)]
 
 
 @case("empty lines", "rows.csv.gz")

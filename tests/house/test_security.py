@@ -128,7 +128,7 @@ OPENERS = {
     "tarfile.open": set(),
     "load_model_from_string": {"plugins/isoprobe_plugins/adapters/onnx/reading.py"},
     "onnx.load": set(),
-    "ParquetFile": {"plugins/isoprobe_plugins/data/parquet.py"},
+    "parquet.ParquetFile": {"isoprobe/files/parquet.py"},
     "gzip.open": {"plugins/isoprobe_plugins/data/lines.py"},
     "zarr.open": set(),
     "get_codec": {"plugins/isoprobe_plugins/data/zarr.py"},

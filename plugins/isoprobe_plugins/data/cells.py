@@ -186,15 +186,16 @@ def _column(file: Hdf5File, obs: Any, name: str, path: Path) -> np.ndarray:
         values = file.read(found).reshape(-1)
         if values.dtype.kind in "iufb":
             return values
-        return np.array([_text(value) for value in values])
+        return file.meter.texts([_text(value) for value in values], f"column '{name}' of obs")
     codes, named = file.child(found, "codes"), file.child(found, "categories")
     if not hasattr(codes, "dtype") or not hasattr(named, "dtype"):
         raise DataError(f"{path}: column '{name}' of obs is of a kind that is not read")
     numbers = file.read(codes).reshape(-1)
-    texts = np.array([_text(value) for value in file.read(named).reshape(-1)] or [""])
+    texts = file.meter.texts([_text(v) for v in file.read(named).reshape(-1)] or [""])
     if numbers.dtype.kind not in "iu" or (len(numbers) and int(numbers.max()) >= len(texts)):
         raise DataError(f"{path}: column '{name}' of obs is damaged: a code without a category")
     if len(numbers) and int(numbers.min()) < 0:
         raise DataError(f"{path}: column '{name}' of obs is empty in row {int(numbers.argmin())}")
+    file.meter.check(texts.itemsize * len(numbers), f"column '{name}' of obs")
     labels: np.ndarray = texts[numbers]
     return labels

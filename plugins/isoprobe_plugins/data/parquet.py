@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from isoprobe.contracts import Dataset
 from isoprobe.data.files import fingerprint, shown_name
 from isoprobe.errors import DataError
-from isoprobe.files.meter import Meter
+from isoprobe.files.parquet import ParquetFile
 
 if TYPE_CHECKING:
     from isoprobe_plugins.data.columns import Roles
@@ -33,7 +33,7 @@ class ParquetDataset(Dataset):
     def __init__(self, path: Path, roles: Roles) -> None:
         self.name = shown_name(path, roles.spec)
         self._path, self._roles = path, roles
-        self._file = _open(path)
+        self._file = ParquetFile(path)
         try:
             self._choose(roles)
         except DataError:
@@ -42,12 +42,7 @@ class ParquetDataset(Dataset):
         self.shape = (len(self._columns),)
         self.columns = tuple(self._columns)
         self.notes = (f"{len(self._columns)} columns read as numbers",)
-        metadata = self._file.metadata
-        sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-        if any(size < 0 for size in sizes):
-            self.close()
-            raise DataError(f"{path} is damaged: a group of it has {min(sizes)} rows")
-        self._starts = np.cumsum([0, *sizes])
+        self._starts = np.cumsum([0, *self._file.rows])
         self._group: tuple[int, Any] = (-1, None)
 
     def __len__(self) -> int:
@@ -67,20 +62,19 @@ class ParquetDataset(Dataset):
 
     def labels(self, indices: np.ndarray) -> np.ndarray | None:
         """Labels of the rows, as stored."""
-        if self._label is None:
-            return None
-        parts = [_array(table.column(self._label)) for table in self._tables(indices)]
-        labels = np.concatenate(parts)
-        return labels.astype(np.str_) if labels.dtype == object else labels
+        return None if self._label is None else self._beside(self._label, self._tables(indices))
 
     def carry(self, indices: np.ndarray) -> Mapping[str, np.ndarray]:
         """Columns that go along, numbers as numbers and all else as text."""
         tables = self._tables(indices)
-        found = {
-            name: np.concatenate([_array(table.column(name)) for table in tables])
-            for name in self.carried
-        }
-        return {n: v if v.dtype.kind in "fiub" else v.astype(np.str_) for n, v in found.items()}
+        return {name: self._beside(name, tables) for name in self.carried}
+
+    def _beside(self, name: str, tables: Sequence[Any]) -> np.ndarray:
+        """Values of a column that is no input, text where they are no numbers."""
+        found = np.concatenate([_array(table.column(name)) for table in tables])
+        if found.dtype.kind in "fiub":
+            return found
+        return self._file.meter.texts(found, f"column '{name}'")
 
     def fingerprint(self) -> str:
         """Hash of sampled blocks of the file, see :func:`isoprobe.data.files.fingerprint`."""
@@ -93,7 +87,7 @@ class ParquetDataset(Dataset):
     def _choose(self, roles: Roles) -> None:
         import pyarrow as pa
 
-        schema = self._file.schema_arrow
+        schema = self._file.schema
         places = roles.places(schema.names, len(schema.names), str(self._path))
         self._label = None if places.label is None else schema.names[places.label]
         self._columns = [schema.names[i] for i in places.inputs]
@@ -106,8 +100,9 @@ class ParquetDataset(Dataset):
         for name in self._columns:
             kind = schema.field(name).type
             if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or kind == pa.bool_()):
+                shown = kind.value_type if pa.types.is_dictionary(kind) else kind
                 raise DataError(
-                    f"column '{name}' of {self._path} has type {kind}; expected numbers: drop it, "
+                    f"column '{name}' of {self._path} has type {shown}; expected numbers: drop it, "
                     f"or, if it is the label, add ':label={name}', if it is to go along, "
                     f"':keep={name}'"
                 )
@@ -124,53 +119,26 @@ class ParquetDataset(Dataset):
 
     def _rows_of(self, group: int, rows: np.ndarray) -> Any:
         table = self._read_group(group)
-        if len(rows) and int(rows.max()) >= table.num_rows:
-            raise DataError(f"{self._path} is damaged: its group {group} has {table.num_rows} rows")
         if len(rows) and int(rows[-1]) - int(rows[0]) == len(rows) - 1:
             return table.slice(int(rows[0]), len(rows))
         return table.take(rows)
 
     def _read_group(self, group: int) -> Any:
         if self._group[0] != group:
-            import pyarrow as pa
-
-            self._check_group(group)
-            try:
-                table = self._file.read_row_group(group, self._read, use_threads=False)
-                self._group = (group, table)
-            except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-                raise DataError(f"{self._path} is damaged ({_line(error)})") from error
+            self._group = (-1, None)  # two are never held
+            self._group = (group, self._file.read(group, self._read))
         return self._group[1]
-
-    def _check_group(self, group: int) -> None:
-        """Refuse a row group that unpacks to more than the file's size allows."""
-        # of the group alone: pyarrow ends the process when it is asked for a damaged column
-        found = self._file.metadata.row_group(group)
-        rows = found.num_rows * found.num_columns * 8  # a value said once may stand for a million
-        meter = Meter(self._path, self._path.stat().st_size)
-        meter.check(max(found.total_byte_size, rows), f"its group of {found.num_rows} rows")
-
-
-def _open(path: Path) -> Any:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise DataError(
-            f"{path} is a Parquet file, which needs pyarrow: pip install 'isoprobe[data]'"
-        ) from error
-    try:
-        return pq.ParquetFile(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(
-            f"{path} is no whole Parquet file ({_line(error)}); fetch it again"
-        ) from error
 
 
 def _array(column: Any) -> np.ndarray:
-    array: np.ndarray = column.to_numpy()
-    return array
-
-
-def _line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    """Return a column's values; of a dictionary only those that stand in the rows are made."""
+    if not hasattr(column.type, "index_type"):
+        plain: np.ndarray = column.to_numpy()
+        return plain
+    parts = []
+    for chunk in column.chunks:
+        places = chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        used, which = np.unique(places, return_inverse=True)
+        values = chunk.dictionary.take(used[used >= 0]).to_pylist()
+        parts.append(np.array([None] * (used[:1] < 0).sum() + values, object)[which])
+    return np.concatenate(parts) if parts else np.empty(0, object)

@@ -12,6 +12,7 @@ import numpy as np
 from isoprobe.contracts import Dataset
 from isoprobe.data.files import fingerprint, shown_name
 from isoprobe.errors import DataError
+from isoprobe.files.meter import Meter
 from isoprobe_plugins.data.lines import Lines
 
 if TYPE_CHECKING:
@@ -85,13 +86,16 @@ class TextDataset(Dataset):
             return None
         lines = self._lines.at(indices + self._header)
         cells = [self._cells(line)[self._label] for line in lines]
-        return np.array(cells, dtype=np.float64 if self._label_is_number else np.str_)
+        return np.array(cells, np.float64) if self._label_is_number else self._texts(cells)
 
     def carry(self, indices: np.ndarray) -> Mapping[str, np.ndarray]:
         """Columns that go along, as the text they are."""
         rows = [self._cells(line) for line in self._lines.at(indices + self._header)]
         places = zip(self.carried, self._kept, strict=True)
-        return {name: np.array([row[i] for row in rows], np.str_) for name, i in places}
+        return {name: self._texts([row[i] for row in rows]) for name, i in places}
+
+    def _texts(self, cells: Sequence[str]) -> np.ndarray:
+        return Meter(self._path, self._path.stat().st_size).texts(cells)
 
     def fingerprint(self) -> str:
         """Hash of sampled blocks of the file, see :func:`isoprobe.data.files.fingerprint`."""
