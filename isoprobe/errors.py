@@ -11,6 +11,27 @@ class CheckpointError(IsoprobeError):
     """A checkpoint that cannot be read: missing, foreign, damaged, or unsafe."""
 
 
+class UnreadError(CheckpointError):
+    """A checkpoint that is not read as it stands, with what to type next.
+
+    Args:
+        what: the file and why it is not read, in a sentence.
+        commands: the one or two that will most likely do, the likeliest first.
+    """
+
+    def __init__(self, what: str, *commands: str) -> None:
+        named = " or ".join(f"'{command}'" for command in commands)
+        super().__init__(f"{what}; next: {named}" if named else what)
+        self.what = what
+        self.commands = commands
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The error as a terminal shows it: a line each for the file and for every command."""
+        first = f"{self.what}:" if self.commands else self.what
+        return (first, *(f"  {command}" for command in self.commands))
+
+
 class DataError(IsoprobeError):
     """Data that does not fit the model: shape, range, type, NaN, or nothing at all."""
 

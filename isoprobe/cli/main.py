@@ -1,6 +1,7 @@
 """Turn errors into exit codes, in one place.
 
-0 done; 1 the input's or the user's mistake, one line; 2 wrong usage; 3 a verdict that --fail-on
+0 done; 1 the input's or the user's mistake, one line and the
+commands to type next; 2 wrong usage; 3 a verdict that --fail-on
 names; 70 a defect of ours; 128 and the number of the signal when ended by one: 130 for Ctrl-C, 143
 when told to end, 129 when hung up.
 """
@@ -23,7 +24,7 @@ from click.shell_completion import shell_complete
 
 from isoprobe.cli.doors import quieten, shown, shown_streams
 from isoprobe.cli.group import COMMAND_LINE, DEBUG, cli
-from isoprobe.errors import IsoprobeError
+from isoprobe.errors import IsoprobeError, UnreadError
 from isoprobe.files.meter import VARIABLE
 
 INTERRUPTED = 130
@@ -169,8 +170,15 @@ def _failed(error: Exception, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     else:
-        click.echo(f"Error: {shown(' '.join(str(error).split()))}", err=True)
+        lines = error.lines if isinstance(error, UnreadError) else (str(error),)
+        click.echo(f"Error: {chr(10).join(map(_line, lines))}", err=True)
     return 1
+
+
+def _line(text: str) -> str:
+    """One line of what is said, with its indentation."""
+    indent = text[: len(text) - len(text.lstrip(" "))]
+    return indent + shown(" ".join(text.split()))
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.checkpoints.source import Source
-from isoprobe.errors import CheckpointError
+from isoprobe.errors import CheckpointError, UnreadError
 from isoprobe.registry.lookup import installed
 
 if TYPE_CHECKING:
@@ -37,12 +37,14 @@ def look(model: str | Path, *, adapter: str | None = None, trust: bool = False) 
     source = Source(Path(model), trusted=trust)
     tensors = tensor_shapes(source)
     reader, refused = None, None
+    following: str | None = None
     try:
         reader = installed().adapter_for(source, adapter)
     except CheckpointError as error:
         if not tensors:
             raise
-        refused = str(error)
+        refused = error.what if isinstance(error, UnreadError) else str(error)
+        following = next(iter(getattr(error, "commands", ())), None)
     declared = {} if reader is None else dict(reader.describe(source))
     if reader is not None and not tensors:
         tensors = dict(reader.tensors(source))
@@ -58,7 +60,7 @@ def look(model: str | Path, *, adapter: str | None = None, trust: bool = False) 
         "declared": declared,
         "refused": refused,
         "tensors": {name: list(shape) for name, shape in tensors.items()},
-        "next": None if reader is None else _next(source, reader, declared, adapter),
+        "next": following if reader is None else _next(source, reader, declared, adapter),
     }
 
 

@@ -169,20 +169,21 @@ class Registry:
         return architecture
 
     def adapter_for(
-        self, source: Source, name: str | None = None, data: str | None = None
+        self, source: Source, name: str | None = None, typed: str | None = None
     ) -> Adapter:
         """The adapter that reads a checkpoint.
 
         Args:
             source: the checkpoint.
             name: adapter the user names, which then is not asked whether it matches.
-            data: data spec the user typed, for the commands that an error names.
+            typed: options that name data and loss as the user did, for commands in an error.
 
         Returns:
             The only adapter that matches.
 
         Raises:
-            CheckpointError: when none matches.
+            CheckpointError: for a file that is refused whatever it was to be.
+            UnreadError: when none matches, with commands to type next.
             PluginError: when several do.
         """
         if source.refusal is not None:
@@ -200,7 +201,8 @@ class Registry:
         if not matching:
             from isoprobe.registry.unread import unread  # errors only
 
-            raise CheckpointError(unread(source, data))
+            error = unread(source, typed)
+            raise error
         found: Adapter = self._construct("adapter", matching[0].name, {})
         return found
 

@@ -24,8 +24,16 @@ from isoprobe.data.held import hold
 from isoprobe.data.padding import padded, wanted
 from isoprobe.data.recipe import Recipe, recorded_rows
 from isoprobe.data.told import held_at, value_of
-from isoprobe.errors import CheckpointError, DataError, IsoprobeError, OptionError, nearest
+from isoprobe.errors import (
+    CheckpointError,
+    DataError,
+    IsoprobeError,
+    OptionError,
+    UnreadError,
+    nearest,
+)
 from isoprobe.registry.lookup import installed
+from isoprobe.registry.unread import described, quoted
 from isoprobe.run.lending import lent
 from isoprobe.run.settle import Subject
 
@@ -135,10 +143,14 @@ def _found(registry: Registry, model: Any, data: Any, settings: Opening) -> VAE 
         return Live(model, settings.options or {})
     local, told = fetched(model, trusted=settings.trust)
     source = Source(local, trusted=settings.trust)
-    typed = str(data) if isinstance(data, str | Path) else None
-    adapter = registry.adapter_for(source, settings.adapter, typed)
+    adapter = registry.adapter_for(source, settings.adapter, _typed(data, settings))
     built = adapter.build(source, settings.options or {})
     if built is not None:
+        if adapter.last_resort and _no_rows(data):
+            raise UnreadError(
+                f"{described(source)}; it is read by trying it on rows, and no data was given",
+                f"isoprobe analyze {quoted(source.path)} --data SPEC --metric NAME",
+            )
         return replace(built, notes=(*([told] if told else []), *built.notes))
     return _told(_loaded(adapter, source, settings.options or {}), told)
 
@@ -157,7 +169,7 @@ def _rows_for(registry: Registry, live: Live, data: Any) -> Dataset:
     Raises:
         DataError: where there are none: its shapes come from the data.
     """
-    if data is None or (isinstance(data, str) and data == "prior"):
+    if _no_rows(data):
         raise DataError(
             f"{live.name or 'a ' + type(live.model).__name__} is read by trying it on rows, and no "
             "data was given: --data SPEC, or isoprobe.analyze(model, x, metric=...)"
@@ -165,6 +177,10 @@ def _rows_for(registry: Registry, live: Live, data: Any) -> Dataset:
     if isinstance(data, Dataset):
         return data
     return registry.data(str(data)) if isinstance(data, str | Path) else hold(data)
+
+
+def _no_rows(data: Any) -> bool:
+    return data is None or (isinstance(data, str) and data == "prior")
 
 
 def _typed(data: Any, settings: Opening) -> str:

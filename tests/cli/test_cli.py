@@ -280,12 +280,12 @@ BAD_INPUT = {
     "truncated safetensors": (["analyze", "cut.safetensors"], "cut.safetensors.*(cut|short|end)"),
     "foreign safetensors": (
         ["analyze", "foreign.safetensors"],
-        "foreign.*(no tensors by name|no data was given: --data SPEC)",
+        "foreign.*(no tensors by name|no data was given:.*--data SPEC)",
     ),
     "LFS pointer": (["analyze", "pointer.safetensors"], "Git LFS pointer.*git lfs pull"),
     "pickled module": (
         ["analyze", "module.pt"],
-        "module.*(no tensors by name|no data was given: --data SPEC)",
+        "module.*(no tensors by name|no data was given:.*--data SPEC)",
     ),
     "other pickle": (["analyze", "object.pkl"], "pickle.*pathlib.*state_dict"),
     "wrong size": ([*ANALYZE_GOOD, "wide.npy"], r"\(12,\).*\(13,\)"),
@@ -307,7 +307,7 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize("case", BAD_INPUT)
-def test_bad_input_is_one_line_and_exit_1_and_writes_nothing(
+def test_bad_input_is_a_line_beside_commands_and_exit_1_and_writes_nothing(
     run: Run, folder: Path, case: str
 ) -> None:
     import re
@@ -319,9 +319,11 @@ def test_bad_input_is_one_line_and_exit_1_and_writes_nothing(
     code, out, err = run(*arguments)
     assert code == 1
     assert out == ""
-    assert err.count("\n") == 1, err
+    _, *commands = err.splitlines()
+    assert len(commands) <= 2, err
+    assert all(line.startswith(("  isoprobe ", "  git ")) for line in commands), err
     assert err.startswith("Error: ")
-    assert re.search(message, err), err
+    assert re.search(message, err, re.DOTALL), err
     assert snapshot(folder) == before
 
 

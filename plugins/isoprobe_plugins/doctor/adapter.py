@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import shlex
+import math
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from isoprobe.checkpoints.contents import tensor_shapes
 from isoprobe.contracts import VAE, Adapter, FirstRows, Live
-from isoprobe.errors import CheckpointError, FileError, OptionError
+from isoprobe.data.fitting import plane
+from isoprobe.errors import CheckpointError, FileError, OptionError, UnreadError
 from isoprobe.files.documents import parse_json
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
+from isoprobe.registry.unread import chain, described, next_for, quoted
 from isoprobe_plugins.adapters.declared.adapter import Declared, load_declared
 from isoprobe_plugins.adapters.declared.declaration import parse_declaration
 from isoprobe_plugins.adapters.weights.arrays import named_arrays
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 
 #: what else there is for a model that is pickled whole
 _TRUST = (
-    "unpickling it whole would run code; if you trust whoever wrote it, add --trust, which lets "
-    "that code do whatever you may do on this machine"
+    "unpickling it whole would run code; if you trust whoever wrote it, --trust lets that code do "
+    "whatever you may do on this machine"
 )
 
 
@@ -140,12 +142,16 @@ class Undeclared(Adapter):
             The weights, to be read on the first rows of the data; None where that is followed.
 
         Raises:
-            CheckpointError: for options of a whole model, which is not unpickled here.
+            UnreadError: for options of a whole model, which is not unpickled here.
         """
         if "declaration" in options or "reading" in options:
             return None
         if _runs_code(source) and not set(options) <= {f.name for f in fields(UndeclaredOptions)}:
-            raise CheckpointError(f"{source.path} is {source.description}: {_TRUST}")
+            path = quoted(source.path)
+            raise UnreadError(
+                f"{source.path} is {source.description}: {_TRUST}",
+                f"isoprobe analyze {path} --data SPEC --trust",
+            )
         settings = construct(UndeclaredOptions, options, f"adapter '{self.name}'")
         state = read_state(source, wanted=settings.weights)
         tensors = Tensors(state, source, settings.weights)
@@ -163,7 +169,8 @@ class Undeclared(Adapter):
             The model.
 
         Raises:
-            CheckpointError: without one: what the layers are is only told with data.
+            CheckpointError: for what is no VAE.
+            UnreadError: without a reading: what the layers are is only told with data.
         """
         if "declaration" in options:
             return Declared().load(source, options)
@@ -173,13 +180,11 @@ class Undeclared(Adapter):
         reason, again = why_no_vae(tensors), recurrent(tensors)
         if reason is not None:
             raise CheckpointError(f"{source.path} holds {reason}")
-        what = "weights and nothing that says what its layers are"
-        told = (
-            f"{source.path} holds {what if again is None else f'{again}; it holds {what}'}; data "
-            f"tells: isoprobe doctor {source.path} --data SPEC --out "
-            f"{source.path.with_suffix('.toml')}"
+        holds = "" if again is None else f", holds {again}"
+        raise UnreadError(
+            f"{described(source)}{holds}; what its layers are is told by data",
+            *next_for(source, "--data SPEC"),
         )
-        raise CheckpointError(f"{told}; {_TRUST}" if _runs_code(source) else told)
 
     def read(self, live: Live, rows: FirstRows) -> VAE:
         """Try the plausible readings of the weights on rows.
@@ -192,29 +197,36 @@ class Undeclared(Adapter):
             The model as the best reading has it.
 
         Raises:
-            CheckpointError: where no reading is borne out, with the reason and the next command.
+            UnreadError: where no reading is borne out, with the reason and the next command.
         """
         from isoprobe_plugins.doctor.verdict import judged  # loads torch
 
         tensors: Tensors = live.model
         source = tensors.source
-        verdict = _said(source, lambda: judged(tensors.state, rows.x, rows.metric, live.options))
-        where = shlex.quote(str(source.path))
-        toml = shlex.quote(str(source.path.with_suffix(".toml")))
-        doctor = f"'isoprobe doctor {where} {rows.typed} --out {toml}'"
+        try:
+            verdict = judged(tensors.state, rows.x, rows.metric, live.options)
+        except CheckpointError as error:
+            said = _no_reading(tensors, rows, str(error))
+            raise said from error
         if verdict.doubt:
-            raise CheckpointError(
-                f"{source.path}: {verdict.doubt}; is this the data it was trained on? {doctor} "
-                "writes the reading that comes nearest, to start from"
+            raise UnreadError(
+                f"{source.path}: {verdict.doubt}; is this the data it was trained on? The doctor "
+                "writes the reading that comes nearest, to start from",
+                *next_for(source, rows.typed),
             )
         if verdict.unsure and not verdict.ask:
-            raise CheckpointError(f"{source.path}: {verdict.unsure}; {doctor} writes it")
+            raise UnreadError(f"{source.path}: {verdict.unsure}", *next_for(source, rows.typed))
         if verdict.unsure:
             told = {**live.options, **verdict.ask}
             options = " ".join(f"--option {OPTION.get(k, k)}={word(v)}" for k, v in told.items())
-            raise CheckpointError(
-                f"{source.path}: {verdict.unsure}; say which its code has, the usual one by "
-                f"'isoprobe analyze {where} {rows.typed} {options}'"
+            own = [c for c in next_for(source, rows.typed) if " --class " in c]
+            raise UnreadError(
+                f"{source.path}: {verdict.unsure}; say which its code has, the usual one by the "
+                "last command"
+                if own
+                else f"{source.path}: {verdict.unsure}; the usual one is",
+                *own,
+                f"isoprobe analyze {quoted(source.path)} {rows.typed} {options}",
             )
         return model_of(verdict, tensors, self.name)
 
@@ -243,11 +255,22 @@ class Undeclared(Adapter):
         }  # fmt: skip
 
 
-def _said(source: Source, ask: Any) -> Any:
-    try:
-        return ask()
-    except CheckpointError as error:
-        raise CheckpointError(f"{source.path} holds {error}") from error
+def _no_reading(tensors: Tensors, rows: FirstRows, reason: str) -> UnreadError:
+    """Say why rows lead nowhere; rows of another size are the commonest reason."""
+    source = tensors.source
+    shapes = {name: tuple(t.shape) for name, t in tensors.state.tensors.items()}
+    own = [command for command in next_for(source, rows.typed) if " --class " in command]
+    size, widths = math.prod(rows.x.shape[1:]), chain(shapes)
+    if not widths or widths[0] == size:
+        return UnreadError(f"{source.path} holds {reason}", *own)
+    shape, side = "x".join(map(str, rows.x.shape[1:])), math.isqrt(widths[0])
+    larger = f"isoprobe analyze {quoted(source.path)} {rows.typed} --resize {side}"
+    fits = side**2 == widths[0] and plane(tuple(rows.x.shape[1:])) and "--resize" not in rows.typed
+    return UnreadError(
+        f"{described(source, shapes)}; it takes rows of {widths[0]} values, those of the data are "
+        f"{shape}",
+        *([larger] if fits else own),
+    )
 
 
 def model_of(verdict: Any, tensors: Tensors, adapter: str) -> VAE:
