@@ -272,9 +272,13 @@ def _of_loader(data: Any, name: str) -> Dataset:
 
 
 def _of_hugging_face(data: Any, name: str) -> Dataset:
-    columns = list(data.column_names)
     if isinstance(data, Mapping):
         raise DataError(f"{name} holds several splits; give one of them, such as data['train']")
+    if not hasattr(data, "__len__"):
+        raise DataError(
+            f"{name} reads a stream without a length; give its rows as one array (N, ...)"
+        )
+    columns = list(data.column_names)
     if len(data) == 0:
         raise DataError(f"{name} has no rows; expected at least one")
     key = next((c for c in _INPUTS if c in columns), None)

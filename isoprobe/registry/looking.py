@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isoprobe.checkpoints.remote import fetched
 from isoprobe.checkpoints.source import Source
 from isoprobe.errors import CheckpointError, UnreadError
 from isoprobe.registry.lookup import installed
@@ -19,7 +20,7 @@ def look(model: str | Path, *, adapter: str | None = None, trust: bool = False) 
     """Tell what a checkpoint is, which adapter reads it, what is known; nothing in it is run.
 
     Args:
-        model: file or folder.
+        model: file, folder or ``hf://owner/name``.
         adapter: adapter to ask; the one that matches by default.
         trust: count adapters that would run code of the checkpoint.
 
@@ -34,7 +35,7 @@ def look(model: str | Path, *, adapter: str | None = None, trust: bool = False) 
     """
     from isoprobe.checkpoints.contents import tensor_shapes
 
-    source = Source(Path(model), trusted=trust)
+    source = Source(fetched(model, trusted=trust)[0], trusted=trust)
     tensors = tensor_shapes(source)
     reader, refused = None, None
     following: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from isoprobe.checkpoints.remote import fetched
 from isoprobe.errors import CheckpointError
+from tests.checkpoints.hub_server import served
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL, DATA = ROOT / "examples" / "digits.safetensors", ROOT / "examples" / "digits.npy"
@@ -35,9 +37,14 @@ def cache(tmp_path):
     return tmp_path
 
 
-def isoprobe(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+def isoprobe(
+    home: Path, *words: str, endpoint: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"}
+    environment |= {"HF_HUB_OFFLINE": "1"} if endpoint is None else {"HF_ENDPOINT": endpoint}
     environment.pop("HF_HUB_CACHE", None)
+    if endpoint is not None:
+        environment.pop("HF_HUB_OFFLINE", None)
     return subprocess.run(
         [sys.executable, "-m", "isoprobe", *words],
         env=environment,
@@ -54,6 +61,45 @@ def test_a_file_of_the_hub_is_analysed_from_the_cache(cache):
     there = isoprobe(cache, "analyze", "hf://someone/digits/model.safetensors", *quick)
     assert there.returncode == 0, there.stderr
     assert there.stdout.replace('"model": "model"', '"model": "digits"') == here.stdout
+
+
+QUICK = ["--data", str(DATA), "--samples", "50", "--analysis", "importance"]
+
+
+def test_a_server_is_asked_for_safetensors_and_json_alone(tmp_path):
+    """A file by name, and a repository whose pickle and code stay where they are."""
+    pytest.importorskip("huggingface_hub")
+    files = {
+        "model.safetensors": MODEL.read_bytes(),
+        "model.pt": b"\x80\x02.",
+        "modeling.py": b"raise SystemExit('run')",
+    }
+    here = isoprobe(tmp_path, "analyze", str(MODEL), *QUICK, "--json")
+    with served("someone/digits", files) as (endpoint, asked):
+        for name in ("file", "repository"):
+            (tmp_path / name).mkdir()
+        address = "hf://someone/digits"
+        words = ["analyze", f"{address}/model.safetensors", *QUICK, "--json"]
+        done = isoprobe(tmp_path / "file", *words, endpoint=endpoint)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.replace('"model": "model"', '"model": "digits"') == here.stdout
+        got = [line.split("/")[-1] for line in asked if line.startswith("GET someone")]
+        assert got == ["model.safetensors"]
+        asked.clear()
+        told = isoprobe(tmp_path / "repository", "inspect", address, "--json", endpoint=endpoint)
+        assert json.loads(told.stdout)["adapter"] == "native", told.stderr
+        got = [line.split("/")[-1] for line in asked if line.startswith("GET someone")]
+        assert got == ["model.safetensors"]
+
+
+def test_a_server_that_has_no_such_file_or_is_not_there_is_one_line(tmp_path):
+    pytest.importorskip("huggingface_hub")
+    with served("someone/digits", {}) as (endpoint, _):
+        done = isoprobe(
+            tmp_path, "analyze", "hf://someone/digits/model.safetensors", *QUICK, endpoint=endpoint
+        )
+        assert done.returncode == 1 and done.stderr.count("\n") == 1
+        assert "cannot be had" in done.stderr
 
 
 def test_what_is_no_safetensors_is_not_fetched(cache):

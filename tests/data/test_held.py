@@ -50,6 +50,24 @@ class Hub:
         return {"image": X[index].tolist(), "label": 0}
 
 
+def hugging_face():
+    library = pytest.importorskip("datasets")
+    return library.Dataset.from_dict({"image": X.tolist(), "label": [0] * 20})
+
+
+def columns_of_hugging_face():
+    library = pytest.importorskip("datasets")
+    return library.Dataset.from_dict({c: X[:, k] for k, c in enumerate("abc")})
+
+
+def ann_data(sparse=False):
+    library = pytest.importorskip("anndata")
+    csr = pytest.importorskip("scipy.sparse").csr_matrix
+    cells = library.AnnData(csr(X) if sparse else X)
+    cells.var_names = list("abc")
+    return cells
+
+
 class Sparse:
     """A matrix that is dense row by row only, as scipy's CSR."""
 
@@ -87,7 +105,11 @@ HELD = {
     "DataLoader": lambda: torch.utils.data.DataLoader(Pairs(), 8, shuffle=True),
     "DataLoader of a tensor": lambda: torch.utils.data.DataLoader(torch.from_numpy(X), 8),
     "Hugging Face": Hub,
+    "Hugging Face's own": hugging_face,
+    "Hugging Face's own, a column a value": columns_of_hugging_face,
     "AnnData": cells,
+    "AnnData's own": ann_data,
+    "AnnData's own, sparse": lambda: ann_data(sparse=True),
     "scipy": Sparse,
 }
 
@@ -118,6 +140,16 @@ def texts():
     return data
 
 
+def stream():
+    library = pytest.importorskip("datasets")
+    return library.IterableDataset.from_generator(lambda: iter([{"x": 1.0}]))
+
+
+def splits():
+    library = pytest.importorskip("datasets")
+    return library.DatasetDict({"train": hugging_face()})
+
+
 BAD = {
     "masked": (lambda: np.ma.masked_greater(X, 0.5), "masked"),
     "text column": (texts, "'name'"),
@@ -128,6 +160,8 @@ BAD = {
     "objects": (lambda: np.array([[object()]]), "numbers"),
     "iterator": (lambda: iter(X), "iterator"),
     "nothing": (object, "object"),
+    "a stream of Hugging Face": (stream, "without a length"),
+    "splits of Hugging Face": (splits, "several splits"),
 }
 
 

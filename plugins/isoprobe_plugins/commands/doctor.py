@@ -51,6 +51,7 @@ def examine(
     """
     from contextlib import closing
 
+    from isoprobe.checkpoints.remote import fetched
     from isoprobe.checkpoints.source import Source
     from isoprobe.data.batches import first_rows
     from isoprobe.data.padding import padded
@@ -59,7 +60,7 @@ def examine(
     from isoprobe_plugins.adapters.weights.state import read_state
     from isoprobe_plugins.doctor.verdict import judged
 
-    state = read_state(Source(Path(model)))
+    state = read_state(Source(fetched(model)[0]))
     with closing(installed().data(data)) as dataset:
         x = first_rows(padded(dataset, pad), samples, resize=resize, scale=scale)
     chosen = None if metric is None else installed().metric(metric)
