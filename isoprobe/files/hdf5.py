@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from isoprobe.errors import FileError
-from isoprobe.files.heaps import check_heaps, check_packed
+from isoprobe.files.heaps import check_heaps, check_packed, check_records
 from isoprobe.files.meter import OBJECT, Meter
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryErr
 #: bytes of one chunk, which is unpacked whole
 CHUNK_LIMIT = 256 << 20
 _DEPTH = 32
+#: filters, by HDF5's numbers, and what marks one that may be left out of a chunk
+_SHUFFLE, _SUM, _OPTIONAL = 2, 3, 1
 
 
 class Hdf5File:
@@ -185,8 +187,7 @@ class Hdf5File:
         try:
             if data.dtype.kind == "O":
                 self._check_heaps()
-                if data.chunks is not None:
-                    check_packed(data, self.meter)
+                self._check_records(data)
                 return self._texts(data, chosen)
             if rows is None:
                 self.meter.check(data.nbytes, str(data.name))
@@ -271,13 +272,29 @@ class Hdf5File:
         self.meter.check(size if chunked else 0, str(data.name))
 
     def _chunks(self, data: h5py.Dataset) -> int:
-        """Return how many chunks a data set has in their places, all of its filters applied."""
+        """Return how many chunks a data set has in their places, whole.
+
+        A filter that does not make a chunk shorter may be left out of it, as LZF is of noise; a sum
+        that is left out would let damage pass.
+        """
+        plan = data.id.get_create_plist()
+        filters = [plan.get_filter(k)[:2] for k in range(plan.get_nfilters())]
+        numbers = [number for number, _ in filters]
+        may_lack = sum(
+            1 << k for k, (n, flags) in enumerate(filters) if n != _SUM and flags & _OPTIONAL
+        )
+        packing = sum(1 << k for k, n in enumerate(numbers) if n not in {_SHUFFLE, _SUM})
+        size = math.prod(data.chunks) * data.id.get_type().get_size()
+        plain = size + 4 * numbers.count(_SUM)
         count = 0
 
         def look(chunk: Any) -> None:
             nonlocal count
+            lacks = chunk.filter_mask
             inside = all(o < n for o, n in zip(chunk.chunk_offset, data.shape, strict=True))
-            count += inside and chunk.filter_mask == 0
+            unpacked = packing and lacks & packing == packing
+            sound = lacks & ~may_lack == 0 and (not unpacked or chunk.size == plain)
+            count += inside and sound
 
         data.id.chunk_iter(look)
         return count
@@ -287,14 +304,33 @@ class Hdf5File:
         if self._heaps:
             return
         self._heaps = True
+        if self.file.id.get_create_plist().get_sizes() != (8, 8):
+            raise FileError(f"{self.path}: its addresses have no 8 bytes; its texts are not read")
         if self._stream is not None:
-            place = self._stream.tell()
-            self._stream.seek(0)
-            check_heaps(self._stream.read(), self.meter, self.file.userblock_size)
-            self._stream.seek(place)
+            check_heaps(self._bytes(0, self.size), self.meter, self.file.userblock_size)
         else:
             with self.path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as held:
                 check_heaps(held, self.meter, self.file.userblock_size)
+
+    def _check_records(self, data: h5py.Dataset) -> None:
+        """Check the lengths of a data set's texts where they are stored."""
+        place, size = data.id.get_offset(), data.id.get_storage_size()
+        if data.chunks is not None:
+            check_packed(data, self.meter)
+        elif place is not None:  # else in its head, whose every byte was looked at
+            check_records(self._bytes(place, size), self.meter)
+
+    def _bytes(self, place: int, size: int) -> bytes:
+        """Return bytes of the file itself."""
+        if self._stream is None:
+            with self.path.open("rb") as file:
+                file.seek(place)
+                return file.read(size)
+        before = self._stream.tell()
+        self._stream.seek(place)
+        found = self._stream.read(size)
+        self._stream.seek(before)
+        return found
 
     def _damaged(self, place: object, error: BaseException) -> FileError:
         return FileError(f"{self.path}: {place} is damaged ({_line(error)}); fetch it again")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from mmap import mmap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +16,15 @@ from isoprobe.errors import FileError
 from isoprobe.files.meter import FACTOR, Meter
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from mmap import mmap
+
     import h5py
 
 #: how a heap of objects of any length begins
 _HEAP = b"GCOL\x01\0\0\0"
+#: bytes of the head of a heap, and of an object on it
+_HEAD = 16
 #: how a text is stored: its length, the address of its heap, its number there
 _TEXT = np.dtype([("length", "<u4"), ("heap", "<u8"), ("number", "<u4")])
 #: from this size on no length of four bytes is out of proportion to a file
@@ -41,47 +45,95 @@ def check_heaps(data: bytes | mmap, meter: Meter, base: int = 0) -> None:
         FileError: for a heap that holds an object without a length or beyond its end, and for a
             text of a length out of proportion.
     """
-    heaps: dict[int, set[int]] = {}
-    start = data.find(_HEAP)
-    while start >= 0:
-        heaps[start - base] = set(_numbers(data, start, meter.where))
-        start = data.find(_HEAP, start + 8)
-    if heaps and len(data) < _LARGE:
-        _check_lengths(data[:], heaps, meter)
+    heaps = _Heaps(data, meter, base)
+    if heaps.numbers and len(data) < _LARGE:
+        heaps.check_lengths()
 
 
-def _numbers(data: bytes | mmap, start: int, where: str) -> list[int]:
-    """Numbers of the objects in a heap."""
-    (size,) = struct.unpack("<Q", data[start + 8 : start + 16].ljust(8, b"\0"))
-    end, place, found = min(start + size, len(data)), start + 16, []
-    while place + 16 <= end:
-        number, _, length = struct.unpack("<HH4xQ", data[place : place + 16])
-        step = length if number == 0 else 16 + length + -length % 8
-        if step < 16 or place + step > end:
-            raise FileError(f"{where}: its heap of texts is damaged; fetch it again")
-        found.append(number)
-        place += step
-    return found
+class _Heaps:
+    """The heaps of a file, and the objects on them."""
+
+    def __init__(self, data: bytes | mmap, meter: Meter, base: int) -> None:
+        self._data, self._meter = data, meter
+        #: numbers of a heap's objects, by its address
+        self.numbers: dict[int, set[int]] = {}
+        self._starts: list[int] = []
+        start = data.find(_HEAP)
+        while start >= 0:
+            self.numbers[start - base] = set(self._objects(start))
+            start = data.find(_HEAP, start + 8)
+
+    def _objects(self, start: int) -> Iterator[int]:
+        """Yield the numbers of the objects in a heap."""
+        data = self._data
+        (size,) = struct.unpack("<Q", data[start + 8 : start + 16].ljust(8, b"\0"))
+        end, place = min(start + size, len(data)), start + _HEAD
+        while place + _HEAD <= end:
+            number, _, length = struct.unpack("<HH4xQ", data[place : place + _HEAD])
+            step = length if number == 0 else _HEAD + length + -length % 8
+            if step < _HEAD or place + step > end:
+                raise FileError(
+                    f"{self._meter.where}: its heap of texts is damaged; fetch it again"
+                )
+            self._starts.append(place)
+            yield number
+            place += step
+
+    def check_lengths(self) -> None:
+        """Look for the address of a heap at every byte; what stands around it is a text's record.
+
+        The end of a text and the head of the next one look like a record where the next one's
+        number is a heap's address; these are passed over.
+        """
+        data = self._data[:]
+        octets, starts = np.frombuffer(data, np.uint8), np.array(self._starts)
+        addresses = np.array(sorted(self.numbers), np.uint64)
+        for shift in range(8):
+            count = (len(octets) - shift) // 8
+            words = octets[shift : shift + 8 * count].view("<u8")
+            for place in (np.flatnonzero(np.isin(words, addresses)) * 8 + shift - 4).tolist():
+                record = data[place : place + _TEXT.itemsize] if place >= 0 else b""
+                if len(record) < _TEXT.itemsize:
+                    continue
+                length, heap, number = struct.unpack("<IQI", record)
+                if number in self.numbers[heap] and not _ends_text(data, starts, place):
+                    self._meter.check(length, "a text")
 
 
-def _check_lengths(data: bytes, heaps: dict[int, set[int]], meter: Meter) -> None:
-    """Look for the address of a heap at every byte; what stands around it is a text's record."""
-    octets = np.frombuffer(data, np.uint8)
-    addresses = np.array(sorted(heaps), np.uint64)
-    for shift in range(8):
-        count = (len(octets) - shift) // 8
-        words = octets[shift : shift + 8 * count].view("<u8")
-        for place in (np.flatnonzero(np.isin(words, addresses)) * 8 + shift - 4).tolist():
-            record = octets[place : place + _TEXT.itemsize].tobytes() if place >= 0 else b""
-            if len(record) < _TEXT.itemsize:
-                continue
-            length, heap, number = struct.unpack("<IQI", record)
-            if number in heaps[heap]:
-                meter.check(length, "a text")
+def _ends_text(data: bytes, starts: np.ndarray, place: int) -> bool:
+    """Whether a place lies in a text on a heap, so near its end that the next head follows."""
+    # only in what is text to its last byte: a record that HDF5 would read has zeros before it
+    at = int(np.searchsorted(starts, place, side="right")) - 1
+    if at < 0:
+        return False
+    start = int(starts[at])
+    number, _, length = struct.unpack("<HH4xQ", data[start : start + _HEAD])
+    end = start + _HEAD + length + -length % 8
+    if number == 0 or not start + _HEAD <= place <= end - 4 or place + _TEXT.itemsize <= end:
+        return False
+    text = data[start + _HEAD : start + _HEAD + length].rstrip(b"\0")
+    try:
+        return "\0" not in text.decode()
+    except UnicodeDecodeError:
+        return False
+
+
+def check_records(raw: bytes, meter: Meter) -> None:
+    """Refuse bytes that stand for texts one of whose lengths is out of proportion.
+
+    Args:
+        raw: of a data set, as it is stored.
+        meter: of its file.
+
+    Raises:
+        FileError: for such a length.
+    """
+    records = np.frombuffer(raw[: len(raw) // _TEXT.itemsize * _TEXT.itemsize], _TEXT)
+    meter.check(int(records["length"].max(initial=0)), "a text")
 
 
 def check_packed(data: h5py.Dataset, meter: Meter) -> None:
-    """Refuse a data set of texts whose lengths, which its filters hide, are out of proportion.
+    """Refuse a data set of texts in chunks whose lengths are out of proportion, filtered or not.
 
     Args:
         data: in chunks.
@@ -92,7 +144,7 @@ def check_packed(data: h5py.Dataset, meter: Meter) -> None:
     """
     settings = data.id.get_create_plist()
     filters = [settings.get_filter(k)[0] for k in range(settings.get_nfilters())]
-    if not filters or meter.size >= _LARGE:
+    if meter.size >= _LARGE:
         return
     if not {_DEFLATE, _SHUFFLE}.issuperset(filters):
         raise FileError(f"{meter.where}: {data.name} has texts behind filters that are not read")
@@ -105,8 +157,7 @@ def check_packed(data: h5py.Dataset, meter: Meter) -> None:
         for place in reversed(range(len(filters))):
             if not mask >> place & 1:
                 raw = _without(filters[place], raw, size)
-        records = np.frombuffer(raw[: len(raw) // _TEXT.itemsize * _TEXT.itemsize], _TEXT)
-        meter.check(int(records["length"].max(initial=0)), "a text")
+        check_records(raw, meter)
 
 
 def _without(number: int, raw: bytes, size: int) -> bytes:
