@@ -38,15 +38,20 @@ DEFAULT_ANALYSES = ("isometry", "importance", "diagnosis")
 
 @dataclass(frozen=True)
 class Posterior:
-    """The encoder's answer q(z|x) = N(mean, diag std^2).
+    """The encoder's answer q(z|x) = N(mean, diag std^2), or N(mean, root root').
 
     Attributes:
         mean: mu(x), ``(B, n)``.
-        std: sigma(x), ``(B, n)``, positive.
+        std: sigma(x), ``(B, n)``, positive. Where latents are correlated, what is left of each
+            when the others are known, (Sigma^-1)_jj^(-1/2), which stands in its place in every
+            formula of one latent; :func:`isoprobe.theory.covariance.correlated` computes it.
+        root: L(x) of the covariance L L', ``(B, n, n)``, lower triangular with a positive
+            diagonal; None where latents are independent.
     """
 
     mean: Tensor
     std: Tensor
+    root: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -217,6 +222,7 @@ class VAE:
         pad: height and width that images were padded to with zeros, where the checkpoint says so.
         given: conditions of the rows in hand, ``(B, k)``, of a model bound by :meth:`on`.
         prior: p(z) where it is not N(0, I).
+        correlated: its posteriors have a full covariance, each with its ``root``.
     """
 
     decode: Callable[[Tensor], Tensor]
@@ -238,6 +244,7 @@ class VAE:
     prior: Prior | None = None
     reading: str = ""
     pad: tuple[int, int] | None = None
+    correlated: bool = False
 
     def __post_init__(self) -> None:
         if self.given is None and self.module is not None and self.adapter not in BORROWED:
@@ -515,7 +522,8 @@ class Networks:
     """What an architecture builds.
 
     Attributes:
-        encoder: module ``x -> (mean, std)``, each ``(B, n)``.
+        encoder: module ``x -> (mean, std)``, each ``(B, n)``; or ``x -> (mean, L)``, L
+            ``(B, n, n)``, where ``correlated``.
         decoder: module ``z -> x_hat``; has a method ``logits(z)`` where its output is a sigmoid.
         input_shape: shape of one input.
         latent_shape: shape of one latent.
@@ -527,6 +535,7 @@ class Networks:
         prior: logs of shares ``(K,)``, means and deviations ``(K, n)`` of the Gaussians that the
             prior is a mixture of, where it is not N(0, I).
         prior_words: what it is.
+        correlated: posteriors are N(mean, L L').
     """
 
     encoder: nn.Module
@@ -539,6 +548,7 @@ class Networks:
     also: Callable[[Tensor], Tensor] | None = None
     prior: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None
     prior_words: str = ""
+    correlated: bool = False
 
 
 # --------------------------------------------------------------------------- the metric
@@ -924,6 +934,8 @@ class Analysis(abc.ABC):
     least_samples: int = 0
     #: why nothing is said under a prior other than N(0, I); empty where something is
     standard_prior: ClassVar[str] = ""
+    #: why nothing is said where latents are correlated in a posterior; empty where something is
+    independent: ClassVar[str] = ""
 
     @classmethod
     def figures(cls) -> Sequence[Figure]:

@@ -21,6 +21,7 @@ from isoprobe.checkpoints.source import FileKind, Source
 from isoprobe.contracts import VAE, Conditional, Facts, Networks, Posterior
 from isoprobe.errors import CheckpointError
 from isoprobe.results.whole import check_place, replacing
+from isoprobe.theory.covariance import correlated
 from isoprobe.theory.prior import MixturePrior
 
 if TYPE_CHECKING:
@@ -371,6 +372,8 @@ def vae_from_networks(networks: Networks, facts: Facts, **fields: Any) -> VAE:
     gaussian = given if given is not None and len(given()[0]) == 1 else None
 
     def encode(x: Tensor, *c: Tensor) -> Posterior:
+        if networks.correlated:
+            return correlated(*networks.encoder(x, *c))
         mean, std = (part.flatten(1) for part in networks.encoder(x, *c))
         if gaussian is not None:
             _, centres, widths = (part.to(mean) for part in gaussian())
@@ -395,6 +398,7 @@ def vae_from_networks(networks: Networks, facts: Facts, **fields: Any) -> VAE:
         "likelihood": getattr(networks.decoder, "likelihood", ""),
         "input_shape": networks.input_shape,
         "latent_shape": networks.latent_shape,
+        "correlated": networks.correlated,
         "module": nn.ModuleDict({"encoder": networks.encoder, "decoder": networks.decoder}),
         "facts": facts,
     }

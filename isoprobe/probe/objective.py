@@ -17,6 +17,7 @@ import torch
 from isoprobe.errors import CheckpointError
 from isoprobe.probe.fixed import GAUSSIAN, fixed_noise
 from isoprobe.probe.quantities import Probe, ProbeOptions, distortion_by_input
+from isoprobe.theory.covariance import correlated_kl
 from isoprobe.theory.detection import tie_tolerance
 from isoprobe.theory.formulas import kl_divergence, objective, weighted_rate
 from isoprobe.theory.prior import prior_terms
@@ -24,7 +25,7 @@ from isoprobe.theory.prior import prior_terms
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from isoprobe.contracts import VAE, Batch, Metric, Prior
+    from isoprobe.contracts import VAE, Batch, Metric, Posterior, Prior
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Terms:
         transform: w D_t(x, x_check), ``(B,)``; None when not decomposed.
         by_input: both distortions by input, ``(B, *input_shape)``; None when not asked for.
         prior: p(z) where it is not N(0, I).
+        root: L of a full covariance, ``(B, n, n)``; None where latents are independent.
     """
 
     mean: Tensor
@@ -46,11 +48,12 @@ class Terms:
     transform: Tensor | None = None
     by_input: Tensor | None = None
     prior: Prior | None = None
+    root: Tensor | None = None
 
     @property
     def rates(self) -> np.ndarray:
         """KL_j in nats, ``(B, n)`` float64; see :func:`rates`."""
-        return rates(self.mean, self.std, self.prior)
+        return rates(self.mean, self.std, self.prior, self.root)
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,7 @@ def terms_of(batch: Batch, vae: VAE, transform_metric: Metric | None) -> Terms:
             batch["distortion_fixed"],
             by_input=found.get("distortion_fixed_map"),
             prior=vae.prior,
+            root=found.get("root"),
         )
     weight, moved = transform_weight(vae), found.get("distortion_transform_map")
     transform = batch["distortion_transform"]
@@ -177,7 +181,7 @@ def terms_of(batch: Batch, vae: VAE, transform_metric: Metric | None) -> Terms:
     if by_input is not None and moved is not None:
         by_input = by_input + weight * moved
     coded = batch["distortion_fixed_checked"]
-    return Terms(mean, std, coded, weight * transform, by_input, vae.prior)
+    return Terms(mean, std, coded, weight * transform, by_input, vae.prior, found.get("root"))
 
 
 def transform_weight(vae: VAE) -> float:
@@ -204,8 +208,16 @@ def parts(terms: Terms, beta: float) -> Parts:
     )
 
 
+def rates_of(posterior: Posterior, prior: Prior | None = None) -> np.ndarray:
+    """KL_j of posteriors against a prior, ``(B, n)`` float64, nats; see :func:`rates`."""
+    return rates(posterior.mean, posterior.std, prior, posterior.root)
+
+
 def rates(
-    mean: Tensor | np.ndarray, std: Tensor | np.ndarray, prior: Prior | None = None
+    mean: Tensor | np.ndarray,
+    std: Tensor | np.ndarray,
+    prior: Prior | None = None,
+    root: Tensor | None = None,
 ) -> np.ndarray:
     """KL_j of posteriors, in double precision whatever theirs (Eq. 2).
 
@@ -214,11 +226,15 @@ def rates(
         std: sigma, ``(B, n)``.
         prior: p(z) where it is not N(0, I); means over it are taken at the same draws in every
             row, and a latent's part is given those before it.
+        root: L of a full covariance, ``(B, n, n)``; a latent's part is given those before it.
 
     Returns:
         ``(B, n)`` in nats.
     """
     centre, width = _double(mean), _double(std)
+    if root is not None:
+        whole: np.ndarray = correlated_kl(centre, _double(root)).numpy()
+        return whole
     if prior is None:
         found: np.ndarray = kl_divergence(centre, width).numpy()
         return found

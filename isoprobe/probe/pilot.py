@@ -10,7 +10,7 @@ import torch
 
 from isoprobe.contracts import ACTIVE_NATS
 from isoprobe.errors import IsoprobeError
-from isoprobe.probe.objective import rates
+from isoprobe.probe.objective import rates_of
 from isoprobe.probe.prior import answer_called_for
 from isoprobe.probe.quantities import Probe, ProbeOptions
 from isoprobe.probe.told import encoded, joined
@@ -46,7 +46,7 @@ def active_latents(
     for told, x in inputs:
         with torch.no_grad():
             posterior = encoded(told, x)
-            rate = torch.as_tensor(rates(posterior.mean, posterior.std, vae.prior))
+            rate = torch.as_tensor(rates_of(posterior, vae.prior))
         if bool(rate.isfinite().all()):  # else the probe names sample and latent
             means.append(posterior.mean.double().cpu().numpy())
             nats.append(rate.double().cpu().numpy())

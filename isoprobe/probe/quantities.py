@@ -20,7 +20,7 @@ from isoprobe.probe.finite import first_bad_layer, require_finite
 from isoprobe.probe.fixed import EXPECTATIONS, GAUSSIAN, fixed_noise
 from isoprobe.probe.prior import terms_by_row
 from isoprobe.statistics.draws import normal
-from isoprobe.theory import formulas
+from isoprobe.theory import covariance, formulas
 from isoprobe.theory.likelihood import Likelihood
 
 if TYPE_CHECKING:
@@ -32,9 +32,12 @@ if TYPE_CHECKING:
 #: What an analysis may ask for. Shapes are per batch; distortions in units of the metric.
 QUANTITIES: dict[str, str] = {
     "mean": "mu(x), (B, n)",
-    "std": "sigma(x), (B, n)",
-    "kl": "KL_j in nats, (B, n) (Eq. 2); under another prior by draws, each latent given those "
-    "before it",
+    "std": "sigma(x), (B, n); of each latent given the others, where they are correlated",
+    "root": "L, (B, n, n), of a full covariance L L', where latents are correlated",
+    "variance": "Sigma_jj, (B, n), likewise",
+    "own_answer": "E_eps[(z_j - mu_j) dD/dz_j], (B, n), likewise, with stationarity",
+    "kl": "KL_j in nats, (B, n) (Eq. 2); under another prior by draws, and with a full covariance, "
+    "each latent given those before it",
     "prior_slope": "E[s_j], s_j = d(-log p(z))/dz_j, (B, n), where the prior is not N(0, I)",
     "prior_answer": "P_j = E[sigma_j eps_j s_j], (B, n), likewise",
     "x_check": "Dec(mu), (B, *input_shape)",
@@ -53,8 +56,9 @@ QUANTITIES: dict[str, str] = {
     "distortion_transform_map": "parts of distortion_transform by input, likewise",
     "distortion_draws": "D(x, Dec(z)) at random z of the posterior, (B, 2 pairs)",
     "stationarity": "E_eps[sigma_j eps_j dD/dz_j], with the Gram as control where it is at hand, "
-    "(B, n): beta (1 - sigma_j^2) at an optimum",
-    "noise_gradient": "E_eps[sigma_k eps_k dD/dz_j], (B, n, n), k first, likewise",
+    "(B, n): beta (1 - sigma_j^2) at an optimum; with a full covariance the draw in place of "
+    "sigma_j eps_j is sigma_j^2 (Sigma^-1 (z - mu))_j",
+    "noise_gradient": "E_eps[(z_k - mu_k) dD/dz_j], (B, n, n), k first, likewise",
     "gradient": "E_eps dD(x, Dec(z))/dz_j, (B, n)",
     "draws": "the draws z of the posterior, (B, 2 pairs, n)",
     "draw_gradients": "dD(x, Dec(z))/dz_j at those draws, (B, 2 pairs, n)",
@@ -71,7 +75,8 @@ _TENSOR = _SAMPLED | {"pullback", "gram", "euclidean_gram"}
 _FIXED = frozenset({"distortion_fixed", "distortion_fixed_map", "distortion_fixed_draws"})
 _FIXED_CHECKED = frozenset({"distortion_fixed_checked", "distortion_fixed_checked_map"})
 #: what needs no decoding of the posterior mean
-_AWAY = _FIXED | {"mean", "std", "kl", "distortion_self", "prior_slope", "prior_answer"}
+_AWAY = _FIXED | {"mean", "std", "root", "variance", "kl", "distortion_self"}
+_AWAY |= {"prior_slope", "prior_answer"}
 _AVERAGES = frozenset({"distortion", "distortion_pairs", "distortion_coding"})
 _GRADIENTS = frozenset({"stationarity", "noise_gradient", "draw_gradients", "gradient"})
 _DRAWS = _GRADIENTS | {"distortion_draws", "draws"}
@@ -195,6 +200,8 @@ class Probe:
         method = self.options.pullback
         if method not in METHODS:
             raise OptionError(f"--pullback takes {' or '.join(METHODS)}; found {method!r}.")
+        if vae.correlated:
+            self._check_correlated(vae)
         if self.needs & _TENSOR:
             require_tensor(metric)
         if method != "exact" and self.needs & {"gram", "euclidean_gram"}:
@@ -244,6 +251,19 @@ class Probe:
         self._require_finite(later, index, quantities["mean"])
         return Batch(index, x, quantities, labels, condition=condition)
 
+    def _check_correlated(self, vae: VAE) -> None:
+        """Refuse what is not known of posteriors with a full covariance."""
+        if self.options.expectation != GAUSSIAN:
+            raise OptionError(
+                f"{vae.name}: latents are correlated in its posteriors, for which the two points "
+                "mu +- sigma stand for nothing; leave --expectation at gaussian."
+            )
+        if vae.prior is not None:
+            raise CheckpointError(
+                f"{vae.name}: latents are correlated in its posteriors, and its prior is "
+                f"{vae.prior.words}; a full covariance is measured to N(0, I) alone."
+            )
+
     def _bind(self, x: Tensor, vae: VAE | None) -> np.ndarray | None:
         """Take the model as it is for these rows; return what it is told of them."""
         if self.vae.conditional is None:
@@ -278,10 +298,18 @@ class Probe:
     def _posterior(self, index: np.ndarray, x: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
             posterior = self.encode(x)
-        mean, std = posterior.mean, posterior.std
+        mean, std, root = posterior.mean, posterior.std, posterior.root
+        if (root is not None) != self.vae.correlated:
+            given = "no root" if root is None else "a root"
+            raise CheckpointError(
+                f"{self.vae.name}: encode gives {given} of a covariance, and the model says "
+                f"correlated={self.vae.correlated}; say what encode gives."
+            )
+        diagonal = std if root is None else root.diagonal(0, -2, -1)
         for name, values, good in (
             ("mean", mean, mean.isfinite()),
             ("standard deviation", std, std.isfinite() & (std > 0)),
+            ("diagonal L_jj", diagonal, diagonal.isfinite() & (diagonal > 0)),
         ):
             if self.options.checked and not bool(good.all()):
                 row, latent = (int(i) for i in (~good).nonzero()[0])
@@ -292,6 +320,9 @@ class Probe:
                     "The scale head may be read in the wrong form."
                 )
         found = {"mean": mean, "std": std}
+        if root is not None:
+            spread = {"root": root, "variance": covariance.marginal_variance(root)}
+            return {**found, **spread, "kl": covariance.correlated_kl(mean, root)}
         if self.vae.prior is None:
             return {**found, "kl": formulas.kl_divergence(mean, std)}
         terms = terms_by_row(self.vae.prior, mean, std, index, self.options.seed)
@@ -365,13 +396,15 @@ class Probe:
         """Mean distortions over the set of draws that is the same for every row."""
         mean, std = quantities["mean"], quantities["std"]
         noise = fixed_noise(mean.shape[1], self.options.expectation).to(mean)
+        root = quantities.get("root")
         wanted = {"distortion_fixed": x} if self.needs & _FIXED else {}
         if self.needs & _FIXED_CHECKED:
             wanted["distortion_fixed_checked"] = quantities["x_check"]
         sums: dict[str, Tensor] = {}
         draws: list[Tensor] = []
         for epsilon in noise:
-            output = self.view.decode(mean + std * epsilon)
+            shift = std * epsilon if root is None else root @ epsilon
+            output = self.view.decode(mean + shift)
             for name, reference in wanted.items():
                 found = {name: self.view.distortion(reference, output)}
                 if name == "distortion_fixed":
@@ -401,7 +434,8 @@ class Probe:
         n, pairs = mean.shape[1], self.options.pairs
         drawn = normal(self.options.seed, "posterior", index, pairs * n)
         noise = torch.as_tensor(drawn, dtype=mean.dtype, device=mean.device).reshape(-1, pairs, n)
-        shifts = std[:, None] * noise
+        root = quantities.get("root")
+        shifts = std[:, None] * noise if root is None else noise @ root.mT
         draws = torch.stack((mean[:, None] + shifts, mean[:, None] - shifts), dim=2)
         draws = draws.reshape(-1, 2 * pairs, n)
         x_check = quantities["x_check"]
@@ -416,7 +450,8 @@ class Probe:
         values, others, gradients = (torch.cat(each) for each in zip(*parts, strict=True))
         quantities["distortion_draws"] = values
         if self.needs & _GRADIENTS:
-            self._answers(shifts, gradients, quantities)
+            pulled = shifts if root is None else covariance.pulls(noise, root)
+            self._answers(shifts, pulled, gradients, quantities)
         if "draws" in self.needs:
             quantities["draws"] = draws
         if "draw_gradients" in self.needs:
@@ -466,12 +501,15 @@ class Probe:
             others.append(second)
         return torch.stack(values, dim=1), torch.stack(others, dim=1), gradients
 
-    def _answers(self, shifts: Tensor, gradients: Tensor, quantities: dict[str, Tensor]) -> None:
+    def _answers(
+        self, shifts: Tensor, pulled: Tensor, gradients: Tensor, quantities: dict[str, Tensor]
+    ) -> None:
         """Mean products of draws and gradients.
 
         Args:
             shifts: draws from the posterior less its mean, each taken with both signs,
                 ``(B, pairs, n)``.
+            pulled: the same for the answer of one latent; ``shifts`` where they are independent.
             gradients: at these, ``(B, 2 pairs, n)``.
             quantities: takes what is needed.
         """
@@ -479,16 +517,38 @@ class Probe:
         turned = 0.5 * (above - below)  # the mean of u dD/dz over a pair is u times this
         std, gram = quantities["std"], self._control("gram", quantities)
         control = self._control("pullback", quantities) if gram is None else gram
-        quantities["stationarity"] = (shifts * turned).mean(1)
-        if control is not None:
+        quantities["stationarity"] = (pulled * turned).mean(1)
+        if "root" in quantities:
+            self._correlated_answers(shifts, pulled, turned, quantities)
+        elif control is not None:
             quantities["stationarity"] -= formulas.surplus_of_answers(shifts, std, control)
-        if "noise_gradient" in self.needs:
+        if "noise_gradient" in self.needs and "root" not in quantities:
             quantities["noise_gradient"] = shifts.mT @ turned / shifts.shape[1]
             if gram is not None:
                 surplus = formulas.surplus_of_products(shifts, std, gram)
                 quantities["noise_gradient"] -= surplus
         if "gradient" in self.needs:
             quantities["gradient"] = gradients.mean(1)
+
+    def _correlated_answers(
+        self, shifts: Tensor, pulled: Tensor, turned: Tensor, quantities: dict[str, Tensor]
+    ) -> None:
+        """The same where latents are correlated, so that a draw and its pull are two things."""
+        gram, root = self._control("gram", quantities), quantities["root"]
+        own = (shifts * turned).mean(1)
+        products = None
+        if "noise_gradient" in self.needs:
+            products = shifts.mT @ turned / shifts.shape[1]
+        if gram is not None:
+            std = quantities["std"]
+            chance = covariance.correlated_surplus_of_answers(shifts, pulled, gram, std)
+            quantities["stationarity"] -= chance
+            chance = covariance.correlated_surplus_of_products(shifts, gram, root)
+            own = own - chance.diagonal(0, -2, -1)
+            products = None if products is None else products - chance
+        quantities["own_answer"] = own
+        if products is not None:
+            quantities["noise_gradient"] = products
 
     def _control(self, name: str, quantities: dict[str, Tensor]) -> Tensor | None:
         """The Gram or its diagonal, where it is known well enough to take noise away."""
@@ -510,6 +570,11 @@ class Probe:
     def _surplus(self, shifts: Tensor, quantities: dict[str, Tensor]) -> Tensor | float:
         """What draws ``(B, pairs, n)`` add beyond their mean, to second order; 0 where unknown."""
         std, gram = quantities["std"], self._control("gram", quantities)
+        if "root" in quantities:
+            if gram is None:
+                return 0.0
+            both: Tensor = covariance.correlated_surplus(shifts, gram, quantities["root"])
+            return both
         if gram is not None:
             whole: Tensor = formulas.surplus_of_gram(shifts, std, gram)
             return whole

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from isoprobe.probe.beta import BetaSums
 from isoprobe.probe.prior import answer_called_for, slope_called_for
+from isoprobe.probe.spread import factor_of, variance_of
 from isoprobe.statistics.moments import Moments
 from isoprobe.theory.formulas import decoder_response, entropy_rate, excess
 from isoprobe.theory.isometric import ScaleTable
@@ -98,14 +99,16 @@ class PassStatistics:
         mean, std, kl = batch.array("mean"), batch.array("std"), batch.array("kl")
         self.mean.update(mean)
         self.kl.update(kl)
-        self.variance.update(std**2)
+        variance = variance_of(batch)
+        self.variance.update(variance)
         self.inverse_variance.update(std**-2)
         slope = slope_called_for(batch)
         self.slope.update(slope)
-        self.second_moment.update(prior_moment(mean, slope, answer_called_for(batch)))
-        self.entropy.update(entropy_rate(std))
+        own = variance if "root" in batch.quantities else answer_called_for(batch)
+        self.second_moment.update(prior_moment(mean, slope, own))
+        self.entropy.update(entropy_rate(factor_of(batch)))
         self.rate.update(kl.sum(axis=1))
-        self.scales.update(mean, std)
+        self.scales.update(mean, std, variance)
 
     def _losses(self, batch: Batch) -> None:
         own = batch.array("distortion_self")

@@ -59,11 +59,11 @@ def own_samples(vae: VAE, seed: int = 0) -> OwnSamples | None:
         seed: of the draws.
 
     Returns:
-        The slopes; None for a model without an encoder, with very many latents or a prior of its
-        own, or whose encoder gives no numbers for its own samples.
+        The slopes; None for a model without an encoder, with very many latents, a prior of its
+        own or correlated posteriors, or whose encoder gives no numbers for its own samples.
     """
     n = vae.latent_size
-    told = vae.conditional is not None or vae.prior is not None
+    told = vae.conditional is not None or vae.prior is not None or vae.correlated
     if vae.encode is None or told or n > PAIRED_LIMIT:
         return None
     count = max(DRAWS, 4 * n)
@@ -95,10 +95,11 @@ def code_fit(vae: VAE, x: Tensor, seed: int = 0) -> np.ndarray | None:
 
     Returns:
         The slope over that, ``(n,)``; NaN where it should be below :data:`LEAST_SLOPE`. None where
-        the encoder gives no numbers, or there are too few rows for the slopes.
+        the encoder gives no numbers or correlated posteriors, or there are too few rows for the
+        slopes.
     """
     n = vae.latent_size
-    if vae.encode is None or len(x) < 4 * n:
+    if vae.encode is None or vae.correlated or len(x) < 4 * n:
         return None
     with torch.no_grad():
         posterior = vae.encode(x)
@@ -250,9 +251,9 @@ def try_readings(vae: VAE, metric: Metric, x: Tensor, seed: int = 0) -> list[Tri
 
     Returns:
         A trial for each reading that gives finite numbers; none under a prior of the model's own,
-        to whose moments readings are held.
+        to whose moments readings are held, or with correlated posteriors, which are no head's.
     """
-    if vae.encode is None or vae.prior is not None:
+    if vae.encode is None or vae.prior is not None or vae.correlated:
         return []
     with torch.no_grad():
         posterior: Posterior = vae.encode(x)

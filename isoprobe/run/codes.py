@@ -15,7 +15,7 @@ from isoprobe.contracts import VAE
 from isoprobe.data.batches import prepare
 from isoprobe.derivatives.memory import decoder_width
 from isoprobe.errors import CheckpointError, DataError, OptionError, ResultError
-from isoprobe.probe.objective import rates
+from isoprobe.probe.objective import rates_of
 from isoprobe.probe.told import encoded
 from isoprobe.registry.lookup import installed
 from isoprobe.results.reader import Result, readable
@@ -58,7 +58,7 @@ class Encoding:
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         for start, posterior, labels in posteriors(self.vae, self.data, self.batch):
             mean, std = (part.cpu().numpy() for part in (posterior.mean, posterior.std))
-            kl = rates(posterior.mean, posterior.std, self.vae.prior).sum(axis=1)
+            kl = rates_of(posterior, self.vae.prior).sum(axis=1)
             columns = {"row": self.data.indices(start, start + len(mean)), "mean": mean, "std": std}
             if self.isometric is not None:
                 y = self.isometric.to_isometric(mean.astype(np.float64))

@@ -79,6 +79,11 @@ class _Other:
                 f"--score iwae: {result.path.name} has no such score; make it with "
                 "'isoprobe analyze MODEL --analysis anomaly:iwae=true --out F.h5'"
             )
+        if name == "mahalanobis" and "covariance" in result.attrs:
+            raise ResultError(
+                f"--score mahalanobis: latents of {result.path.name} are correlated in posteriors, "
+                "for which it is not defined; use --score loss"
+            )
         extra = ("score_transform",) if "score_transform" in there else ()
         columns = result.samples(names=[*NEEDS[name], *extra])
         keep, place = _normal(result), None

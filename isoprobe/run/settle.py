@@ -423,8 +423,24 @@ def _analyses(registry: Registry, wanted: Sequence[str | Analysis]) -> list[Anal
     return list(ordered.values())
 
 
+_CORRELATED = (
+    "latents are correlated in posteriors N(mu, Sigma): sigma_j^2 is 1 / (Sigma^-1)_jj, what is "
+    "left of latent j when the others are known, and norm + sigma_j^2 = 1 stays exact; KL_j is "
+    "given the latents before j; turning all latents costs nothing, so importances go by axis, and "
+    "'isoprobe spectrum' finds the directions"
+)
+
+
 def _judged(steps: list[Analysis], vae: VAE, notes: list[str]) -> list[Analysis]:
-    """Leave out, with the reason, what says nothing under a prior of the model's own."""
+    """Leave out, with the reason, what says nothing of a prior or a covariance like this."""
+    if vae.correlated:
+        notes.append(_CORRELATED)
+        notes += [
+            f"{step.name} not judged: {step.independent}, and here they are correlated"
+            for step in steps
+            if step.independent
+        ]
+        return [step for step in steps if not step.independent]
     if vae.prior is None:
         return steps
     kept = [step for step in steps if not step.standard_prior]
@@ -451,6 +467,7 @@ def model_attributes(vae: VAE) -> dict[str, Any]:
         "condition": vae.condition,
         "decomposed": bool(vae.facts.decomposed),
         **({} if vae.prior is None else {"prior": vae.prior.words}),
+        **({"covariance": "full"} if vae.correlated else {}),
         **({"reading": vae.reading} if vae.reading else {}),
     }
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isoprobe.contracts import ACTIVE_NATS, Analysis, Batch, Context, Setup, Variable
+from isoprobe.probe.objective import rates_of
 from isoprobe.probe.overview import Overview
 from isoprobe.probe.quantities import Probe
 from isoprobe.registry.lookup import installed
 from isoprobe.testing.models import small_data, small_vae
-from isoprobe.theory.formulas import kl_divergence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,8 +83,7 @@ class Rehearsal:
         if self.vae.encode is None:
             return np.ones(self.vae.latent_size, dtype=bool)
         posterior = self.vae.encode(self.x)
-        rates = kl_divergence(posterior.mean, posterior.std).mean(dim=0)
-        active: np.ndarray = (rates > ACTIVE_NATS).numpy()
+        active: np.ndarray = rates_of(posterior).mean(axis=0) > ACTIVE_NATS
         return active
 
     def _sample(self, count: int) -> Tensor:

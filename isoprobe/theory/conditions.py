@@ -31,19 +31,21 @@ _HEADING = "Conditions beyond sigma (beyond)"
 
 
 @stated(_HEADING)
-def sharpness(mean: Real, std: Real, called_for: Real) -> Real:
+def sharpness(mean: Real, std: Real, called_for: Real, variance: Real | None = None) -> Real:
     """Curvature of E D in a latent's gain, over beta: E[z_j^2] (1 - P_j) / sigma_j^2.
 
     Args:
         mean: mu, ``(..., n)``.
         std: sigma, ``(..., n)``.
         called_for: P_j, sigma_j^2 under N(0, I), ``(..., n)``.
+        variance: of each latent, ``(..., n)``, where it is not sigma_j^2.
 
     Returns:
         ``(..., n)``, dimensionless; 0 where the posterior is as wide as the prior.
     """
-    variance = std**2
-    curvature: Real = (mean**2 + variance) * (1 - called_for) / variance
+    square = std**2
+    wide = square if variance is None else variance
+    curvature: Real = (mean**2 + wide) * (1 - called_for) / square
     return curvature
 
 
@@ -135,7 +137,8 @@ def isometry_eigenvalues(gram: Tensor, std: Tensor, beta: float) -> Tensor:
 
     Args:
         gram: J'GJ, ``(B, n, n)``.
-        std: sigma, ``(B, n)``.
+        std: sigma, ``(B, n)``; or L of a full covariance, ``(B, n, n)``, of which the eigenvalues
+            of (2/beta) L'J'GJL are taken.
         beta: KL weight.
 
     Returns:
@@ -143,7 +146,10 @@ def isometry_eigenvalues(gram: Tensor, std: Tensor, beta: float) -> Tensor:
     """
     import torch
 
-    scaled = 2 / beta * std[:, :, None] * gram * std[:, None, :]
+    if std.ndim == gram.ndim:
+        scaled = 2 / beta * std.mT @ gram @ std
+    else:
+        scaled = 2 / beta * std[:, :, None] * gram * std[:, None, :]
     values: Tensor = torch.linalg.eigvalsh(scaled.double())
     return values.flip(-1).clamp_min(0)
 

@@ -47,12 +47,13 @@ class ScaleTable(Accumulator):
         self.bins = bins or int(np.clip(2**17 // max(latents, 1), 16, 2048))
         self.sums = np.zeros((6, latents, self.bins))
 
-    def update(self, mean: np.ndarray, std: np.ndarray) -> None:
-        """Take in mu and sigma, each ``(B, n)``."""
+    def update(self, mean: np.ndarray, std: np.ndarray, variance: np.ndarray | None = None) -> None:
+        """Take in mu and sigma, each ``(B, n)``; variances too where they are not sigma^2."""
         position = (np.arcsinh(mean / 2) + _EDGE) / (2 * _EDGE) * self.bins
         cell = np.clip(position.astype(np.int64), 0, self.bins - 1)
         flat = (cell + self.bins * np.arange(self.latents)).ravel()
-        weights = (None, mean, mean**2, 1 / std, std**2, std**-2)
+        wide = std**2 if variance is None else variance
+        weights = (None, mean, mean**2, 1 / std, wide, std**-2)
         for row, weight in enumerate(weights):
             counted = np.bincount(
                 flat,

@@ -83,6 +83,40 @@ def to_std(form: str, raw: Tensor) -> Tensor:
     return HEADS[check_head(form)][1](raw)
 
 
+def to_root(form: str, raw: Tensor, below: Tensor | None, latents: int) -> Tensor:
+    """Turn a network's numbers into L of a full covariance L L'.
+
+    Args:
+        form: of the diagonal of L, a key of :data:`HEADS`.
+        raw: all of the lower triangle, ``(B, n (n + 1) / 2)`` row by row or ``(B, n n)`` of which
+            the rest is not read; or the diagonal alone, ``(B, n)``, where ``below`` is given.
+        below: what lies below the diagonal, ``(B, n (n - 1) / 2)`` or ``(B, n n)`` likewise.
+        latents: n.
+
+    Returns:
+        ``(B, n, n)``, lower triangular with a positive diagonal.
+    """
+    import torch
+
+    def triangle(values: Tensor, offset: int) -> Tensor:
+        if values.shape[1] == latents**2:
+            return values.reshape(-1, latents, latents).tril(offset)
+        rows, columns = torch.tril_indices(latents, latents, offset, device=values.device)
+        found = values.new_zeros(len(values), latents, latents)
+        return found.index_put((torch.arange(len(values))[:, None], rows, columns), values)
+
+    whole = triangle(raw, 0) if below is None else triangle(below, -1)
+    diagonal = whole.diagonal(0, -2, -1) if below is None else raw
+    if form == "std":  # a column and its negative are one
+        whole = whole * torch.where(diagonal < 0, -1.0, 1.0).to(whole)[:, None]
+    return whole.tril(-1) + torch.diag_embed(to_std(form, diagonal))
+
+
+def root_sizes(latents: int, *, below: bool) -> tuple[int, int]:
+    """How many numbers make L, or what lies below its diagonal: row by row, or a whole matrix."""
+    return latents * (latents - 1 if below else latents + 1) // 2, latents**2
+
+
 def check_head(form: str) -> str:
     """Return the form when it is known.
 

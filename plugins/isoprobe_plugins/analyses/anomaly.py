@@ -14,6 +14,7 @@ from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.lookup import installed
 from isoprobe.statistics.moments import Moments
 from isoprobe.theory import formulas
+from isoprobe.theory.covariance import correlated_kl
 from isoprobe.theory.detection import (
     TIE,
     auroc,
@@ -127,6 +128,11 @@ class Anomaly(Analysis):
         self.transform_metric = _transform_metric(setup.vae)
         self.decomposed = bool(setup.vae.facts.decomposed)
         self.by_input = _adds_up(setup)
+        if self.iwae and setup.vae.correlated:
+            raise OptionError(
+                "anomaly:iwae=true weighs draws of independent latents, and in the posteriors of "
+                f"{setup.vae.name} they are correlated; leave iwae out"
+            )
         if self.iwae and self.decomposed:
             raise OptionError(
                 "anomaly:iwae=true needs a model of the plain loss; the decomposed loss is no bound"
@@ -181,6 +187,15 @@ class Anomaly(Analysis):
                 **cite(formulas.fixed_distortion),
             )
         }
+        if terms.root is not None:
+            columns["score_kl"] = Variable(
+                ("sample", "latent"),
+                terms.rates,
+                "KL_j given the latents before j",
+                units="nat",
+                show="none",
+                **cite(correlated_kl),
+            )
         if terms.transform is not None:
             columns["score_transform"] = sample(
                 _array(terms.transform),
@@ -278,10 +293,13 @@ class Anomaly(Analysis):
         from isoprobe.probe.objective import Parts, rates
 
         beta = context.beta.value
+        kl = chunk.get("score_kl")
+        if kl is None:
+            kl = rates(chunk["mean"], chunk["std"], self.setup.vae.prior)
         parts = Parts(
             chunk["score_distortion"],
             chunk["score_transform"] if self.decomposed else None,
-            formulas.weighted_rate(rates(chunk["mean"], chunk["std"], self.setup.vae.prior), beta),
+            formulas.weighted_rate(kl, beta),
         )
         source = cite(formulas.objective)
         columns = {
@@ -515,12 +533,15 @@ class Anomaly(Analysis):
         import numpy as np
 
         names = [name for name in SCORES if name != "iwae" or self.iwae]
+        if self.setup.vae.correlated:  # beta/2 is not the variance in every direction of y
+            names.remove("mahalanobis")
         held = {name: columns(name) for score in names for name in NEEDS[score]}
         if self.decomposed:
             held["score_transform"] = columns("score_transform")
-        place = Mahalanobis.of(
-            held["mean"][~marks].astype(float), held["std"][~marks].astype(float), beta
-        )
+        place = None
+        if "mahalanobis" in names:
+            mean, std = (held[name][~marks].astype(float) for name in ("mean", "std"))
+            place = Mahalanobis.of(mean, std, beta)
         found = compared({name: score_of(name, held, place) for name in names}, marks)
         texts = {
             "auroc": "area under the ROC curve of each score",

@@ -9,6 +9,7 @@ from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
 from isoprobe.probe.beta import RESPONSE, ROOM, STATIONARY, weighed
 from isoprobe.probe.prior import answer_called_for
+from isoprobe.probe.spread import own_answer, variance_of
 from isoprobe.statistics.jackknife import jackknife
 from isoprobe.statistics.moments import BlockSums, Moments
 from isoprobe.statistics.peaks import Peaks
@@ -21,6 +22,7 @@ from isoprobe.theory.conditions import (
     shift_error,
     turning,
 )
+from isoprobe.theory.covariance import isometric_eigenvalues
 from isoprobe.theory.formulas import excess, kl_divergence, objective, residual
 from isoprobe.theory.judge import used_latents
 from isoprobe.theory.pooling import pooled_ratio, pooled_sums
@@ -93,6 +95,8 @@ class Conditions(Analysis):
             "scale": self.scale,
             "peaks": self.peaks,
         }
+        if setup.vae.correlated:
+            self.accumulators["isometric"] = self.isometric = Moments((n,))
         if self.pairs is not None:
             self.accumulators["pairs"] = self.pairs
             self.needs = self.needs | {"noise_gradient"}
@@ -107,14 +111,14 @@ class Conditions(Analysis):
 
         mean, std = batch.array("mean"), batch.array("std")
         called_for = answer_called_for(batch)
-        gradient, stationary = batch.array("gradient"), batch.array("stationarity")
+        gradient = batch.array("gradient")
         columns = {
             "mean": mean,
             "square": mean**2,
             "slope": gradient,
-            "answer": mean * gradient + stationary,
+            "answer": mean * gradient + own_answer(batch),
             "sharp": (1 - called_for) / std**2,
-            "curvature": sharpness(mean, std, called_for),
+            "curvature": sharpness(mean, std, called_for, variance_of(batch)),
         }
         self.sums.update(batch.index, np.stack([columns[name] for name in _COLUMNS], axis=2))
         self.scale.update(np.log(std))
@@ -132,8 +136,12 @@ class Conditions(Analysis):
             still = mean[:, :, None] * gradient[:, None, :]
             self.pairs.update(batch.index, np.stack([still + moved, moved], axis=1))
         if "gram" in batch.quantities:
-            values = isometry_eigenvalues(batch["gram"], batch["std"], 1.0)
+            root = batch.quantities.get("root")
+            scale = batch["std"] if root is None else root
+            values = isometry_eigenvalues(batch["gram"], scale, 1.0)
             self.eigenvalues.update(values.cpu().numpy())
+            if root is not None:
+                self.isometric.update(isometric_eigenvalues(root).cpu().numpy())
 
     # ------------------------------------------------------------------ results
 
@@ -267,8 +275,9 @@ class Conditions(Analysis):
             "turn": _pairs(turned.value, "turn of a pair of latents, as a cosine", turning),
             "turn_se": _pairs(turned.se, "standard error of turn", turning),
         }
-        if self.setup.vae.prior is not None:  # turning both sides changes what the prior says
-            turns = {}
+        vae = self.setup.vae
+        if vae.prior is not None or vae.correlated:
+            turns = {}  # turning both sides changes what the prior says; a covariance turns along
         return {
             "mixing": _pairs(
                 mixing(outer.value, second, sharp, beta),
@@ -289,15 +298,24 @@ class Conditions(Analysis):
         text = (
             "eigenvalues of (2/beta) S^(1/2) J'GJ S^(1/2), mean by rank; 1 - sigma^2 if isometric"
         )
+        if self.setup.vae.correlated:
+            expected = self.isometric.mean
+            text = "eigenvalues of (2/beta) L'J'GJL, mean by rank; those of I - L'L at an optimum"
         values = {
             "eigenvalue": (self.eigenvalues.mean / beta, text),
             "eigenvalue_se": (self.eigenvalues.se / beta, "standard error of the mean eigenvalue"),
-            "eigenvalue_expected": (expected, "1 - E[sigma_j^2], in descending order"),
+            "eigenvalue_expected": (expected, self._expected_eigenvalues),
         }
         return {
             name: Variable(("rank",), value, said, **cite(isometry_eigenvalues))
             for name, (value, said) in values.items()
         }
+
+    @property
+    def _expected_eigenvalues(self) -> str:
+        if self.setup.vae.correlated:
+            return "eigenvalues of I - L'L, mean by rank"
+        return "1 - E[sigma_j^2], in descending order"
 
     def _tried(self, used: np.ndarray) -> dict[str, Variable]:
         """What a few rows tell beside the run: own samples, and what PCA reaches."""

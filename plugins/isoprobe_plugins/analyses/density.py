@@ -50,6 +50,7 @@ class Density(Analysis):
     """
 
     name = "density"
+    independent = "its second estimate is a product of sigmas"
     summary = "log density of each sample, metric and input space (Eq. 19-21 and beyond)"
     needs = frozenset({"mean", "std", "distortion_pairs", "distortion_self", "kl"})
 

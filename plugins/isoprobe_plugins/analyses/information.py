@@ -32,6 +32,7 @@ class Information(OverRows):
     """
 
     name = "information"
+    independent = "its mixtures are of independent latents"
     summary = "which latents carry the labels or factors, in bits, and how well they are read off"
 
     @classmethod

@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
+from isoprobe.statistics.assisted import AssistedMeans
+from isoprobe.statistics.jackknife import jackknife
+from isoprobe.statistics.moments import BlockSums, Moments
 from isoprobe.theory import formulas
+from isoprobe.theory.covariance import covariance_answer, covariance_residual
 from isoprobe.theory.isometry import pullback_diagonal
 from isoprobe.theory.stated import cite
+from isoprobe_plugins.analyses.figures import ISOMETRY
 from isoprobe_plugins.analyses.variables import latent, scalar
 
 if TYPE_CHECKING:
@@ -17,7 +22,6 @@ if TYPE_CHECKING:
 
     from isoprobe.contracts import Batch, Context, Figure, Setup
     from isoprobe.probe.beta import BetaSums
-    from isoprobe.statistics.assisted import AssistedMeans
 
 _BOUNDS = {"": "", "_low": ", 95 % lower bound", "_high": ", 95 % upper bound"}
 #: beyond this many latents the n x n cosines of every sample are left out
@@ -37,14 +41,10 @@ class Isometry(Analysis):
     @classmethod
     def figures(cls) -> Sequence[Figure]:
         """What the report draws of it."""
-        from isoprobe_plugins.analyses.figures import ISOMETRY
-
         return ISOMETRY
 
     def start(self, setup: Setup) -> None:
         """Prepare accumulators; ask for the Gram matrix where n allows it."""
-        from isoprobe.statistics.moments import Moments
-
         super().start(setup)
         n = setup.vae.latent_size
         self.off_diagonal = Moments((n,))
@@ -56,6 +56,10 @@ class Isometry(Analysis):
             "off_diagonal": self.off_diagonal,
         }
         self.assisted = None
+        self.covariance = None
+        if setup.vae.correlated and n <= GRAM_LIMIT:
+            self.covariance = self.accumulators["covariance"] = BlockSums((2, n, n))
+            self.needs = self.needs | {"noise_gradient"}
         if setup.metric.smooth:
             self.needs = self.needs | {"pullback"} | self._beyond_the_diagonal(setup.pullback, n)
         if "pullback_drawn" in self.needs:
@@ -74,6 +78,11 @@ class Isometry(Analysis):
         """Take in a batch; store g_jj of each sample."""
         import numpy as np
 
+        if self.covariance is not None:
+            root = batch["root"].double()
+            answer = covariance_answer(batch["noise_gradient"].double(), root)
+            parts = [part.cpu().numpy() for part in (answer, root.mT @ root)]
+            self.covariance.update(batch.index, np.stack(parts, axis=1))
         if "pullback" not in batch.quantities:
             return None
         pullback = batch.array("pullback")
@@ -126,6 +135,8 @@ class Isometry(Analysis):
             variables |= self._by_pullback(context)
         if self.cosine.count:
             variables |= self._by_gram(context.setup.active)
+        if self.covariance is not None:
+            variables |= self._by_covariance(self.covariance, context.beta.value)
         if self.off_diagonal.count:
             variables |= self._orthogonality_defect(context.statistics.response.mean)
         return variables
@@ -159,6 +170,25 @@ class Isometry(Analysis):
                 **cite(formulas.residual),
             ),
             **self._beta_by_latent("beta_recovered", context.statistics.beta, 1, "stationarity"),
+        }
+
+    @staticmethod
+    def _by_covariance(sums: BlockSums, beta: float) -> dict[str, Variable]:
+        """The whole condition of a full covariance, with what is off its diagonal."""
+        import numpy as np
+
+        answer, width = sums.sums[:, 0], sums.sums[:, 1]
+        count = np.broadcast_to(sums.counts[:, None, None] * 1.0, answer.shape)
+        found = jackknife(
+            lambda a, w, c: covariance_residual(a / c, w / c, beta), answer, width, count
+        )
+        text = "E[L'd eps'] / beta + L'L - I, zero at an optimum"
+        return {
+            name: Variable(("latent", "latent_2"), values, said, **cite(covariance_residual))
+            for name, values, said in (
+                ("covariance_residual", found.value, text),
+                ("covariance_residual_se", found.se, f"standard error of {text}"),
+            )
         }
 
     @property
@@ -297,8 +327,6 @@ def covariates(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
 def assisted_means(n: int) -> AssistedMeans:
     """Means of the norm and of g_jj from the samples that drew them."""
     import numpy as np
-
-    from isoprobe.statistics.assisted import AssistedMeans
 
     own = 1 + np.arange(n)[:, None] + n * np.arange(4)
     return AssistedMeans(n, 4 * n + 1, np.hstack([np.zeros((n, 1), dtype=np.int64), own]), 2)

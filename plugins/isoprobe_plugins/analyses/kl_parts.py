@@ -25,6 +25,7 @@ class KLPartsAnalysis(OverRows):
     """
 
     name = "kl-parts"
+    independent = "its mixtures are of independent latents"
     standard_prior = "its parts are distances from N(0, 1)"
     summary = "the KL term in parts: information about x, total correlation, distance from p(z)"
 

@@ -18,12 +18,12 @@ from isoprobe.theory.likelihood import Likelihood
 from isoprobe_plugins.architectures import steps
 from isoprobe_plugins.architectures.activations import activation
 from isoprobe_plugins.architectures.recurrent import Attention, Recurrent
-from isoprobe_plugins.heads import split_head, to_std
+from isoprobe_plugins.heads import split_head, to_root, to_std
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from isoprobe_plugins.architectures.layers import LayersConfig
+    from isoprobe_plugins.architectures.layers import Head, LayersConfig
 
 Shape = tuple[int, ...]
 
@@ -61,7 +61,14 @@ class Chain(nn.Sequential):
 
 
 class ChainEncoder(nn.Module):
-    """``x (B, *input_shape) -> (mean, std)``, each ``(B, n)``.
+    """``x (B, *input_shape) -> (mean, std)``, each ``(B, n)``; or (mean, L) of a full covariance.
+
+    Args:
+        body: from the input to the head.
+        heads: chains to mean and scale, where these are separate.
+        head: how both are read.
+        codes: chains to the logits of discrete latents.
+        below: chain to what lies below the diagonal of L, where that stands apart.
 
     Attributes:
         config: what it was built from, where that is known.
@@ -73,9 +80,9 @@ class ChainEncoder(nn.Module):
         self,
         body: Chain,
         heads: tuple[Chain, Chain] | None,
-        layout: str,
-        form: str,
+        head: Head,
         codes: Sequence[Chain] = (),
+        below: Chain | None = None,
     ) -> None:
         super().__init__()
         self.body = body
@@ -83,7 +90,10 @@ class ChainEncoder(nn.Module):
             self.mean, self.scale = heads
         if codes:
             self.codes = nn.ModuleList(codes)
-        self.layout, self.form = layout, form
+        if below is not None:
+            self.below = below
+        self.layout, self.form = head.layout, head.form
+        self.full, self.apart = head.covariance == "full", below is not None
 
     def likeliest(self, x: Tensor) -> Tensor:
         """Return the most probable class of each discrete latent, ``(B, k)``."""
@@ -92,12 +102,15 @@ class ChainEncoder(nn.Module):
         return torch.stack(found, dim=1).to(x.dtype)
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of the posterior."""
+        """Return mean and standard deviation of the posterior, or mean and L."""
         features = self.body(x, c)
         if self.layout == "separate":
             mean, raw = self.mean(features).flatten(1), self.scale(features).flatten(1)
         else:
             mean, raw = split_head(self.layout, features.flatten(1))
+        if self.full:
+            below = self.below(features).flatten(1) if self.apart else None
+            return mean, to_root(self.form, raw, below, mean.shape[1])
         return mean, to_std(self.form, raw)
 
 

@@ -17,7 +17,7 @@ from isoprobe.theory.likelihood import Likelihood
 from isoprobe_plugins.architectures.configuration import Shape, Size, read_config
 from isoprobe_plugins.architectures.priors import PriorConfig  # noqa: TC001 - msgspec reads it
 from isoprobe_plugins.architectures.steps import ConditionStep, LogShareStep, Steps
-from isoprobe_plugins.heads import check_head
+from isoprobe_plugins.heads import check_head, root_sizes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,12 +39,18 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         form: see :data:`isoprobe_plugins.heads.HEADS`.
         mean: chain of the mean, for ``separate``.
         scale: chain of the scale, for ``separate``.
+        covariance: ``full`` where posteriors are N(mean, L L'): the chain of the scale then gives
+            the lower triangle of L row by row, or all of a matrix of which that is read, its
+            diagonal in ``form``.
+        below: chain of what lies below that diagonal, where the scale gives the diagonal alone.
     """
 
     layout: Literal["separate", "halves", "swapped", "interleaved"] = "separate"
     form: str = "logvar"
     mean: Steps = ()
     scale: Steps = ()
+    covariance: Literal["diagonal", "full"] = "diagonal"
+    below: Steps = ()
 
 
 class ConditionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,12 +150,14 @@ def build_layers(config: LayersConfig) -> Networks:
         mean = Chain(config.head.mean, body.shape, "head.mean")
         scale = Chain(config.head.scale, body.shape, "head.scale")
         heads = (mean, scale)
-    for chain, size in ((mean, n), (scale, n)) if heads else ((body, 2 * n),):
-        _expect(chain, size)
+    _expect(heads[0] if heads else body, n if heads else 2 * n)
+    if heads and config.head.covariance == "diagonal":
+        _expect(heads[1], n)
+    below = _below(config, heads, body)
     told = config.condition
     codes = [] if told is None else _codes(told, body)
     _check_told(config)
-    encoder = ChainEncoder(body, heads, config.head.layout, config.head.form, codes)
+    encoder = ChainEncoder(body, heads, config.head, codes, below)
     chain = Chain(config.decoder, (n,), "decoder")
     given = config.likelihood
     heads_of = [] if given is None else _parameters(given, chain, config)
@@ -171,7 +179,8 @@ def build_layers(config: LayersConfig) -> Networks:
             )
         prior = PriorLayers(config.prior, n, config.input_shape)
         decoder.prior = prior
-    networks = Networks(encoder, decoder, config.input_shape, (n,))
+    full = config.head.covariance == "full"
+    networks = Networks(encoder, decoder, config.input_shape, (n,), correlated=full)
     if config.prior is not None:
         components = partial(prior.components, encoder)
         networks = replace(networks, prior=components, prior_words=config.prior.words)
@@ -180,6 +189,35 @@ def build_layers(config: LayersConfig) -> Networks:
     infer = {"codes": encoder.likeliest, "sum": _sum}.get(told.infer)
     also = _sum if told.infer == "data and sum" else None
     return replace(networks, classes=told.classes, words=told.words, infer=infer, also=also)
+
+
+def _below(config: LayersConfig, heads: tuple[Chain, Chain] | None, body: Chain) -> Chain | None:
+    """The chain to what lies below the diagonal of L, all sizes of a full covariance checked."""
+    from isoprobe_plugins.architectures.chain import Chain
+
+    head, n = config.head, config.latent_size
+    if head.covariance == "diagonal":
+        if head.below:
+            raise CheckpointError(
+                "architecture 'layers': head.below belongs to head.covariance = full"
+            )
+        return None
+    if heads is None or config.prior is not None:
+        raise CheckpointError(
+            "architecture 'layers': a full covariance needs head.layout = separate, and N(0, I) "
+            "as prior"
+        )
+    scale = heads[1]
+    below = Chain(head.below, body.shape, "head.below") if head.below else None
+    if below is not None:
+        _expect(scale, n)
+    chain, sizes = below or scale, root_sizes(n, below=below is not None)
+    if chain.size not in sizes:
+        raise CheckpointError(
+            f"architecture 'layers': {chain.place} gives {chain.size} values, a full covariance of "
+            f"{n} latents takes {sizes[0]} (row by row) or {sizes[1]} (a matrix)"
+        )
+    return below
 
 
 def _parameters(given: LikelihoodConfig, body: Chain, config: LayersConfig) -> list[Chain]:
@@ -244,7 +282,8 @@ def _check_told(config: LayersConfig) -> None:
         raise CheckpointError(
             "architecture 'layers': condition: infer = data and sum needs classes that end in 0"
         )
-    chains = (config.encoder, config.decoder, config.head.mean, config.head.scale)
+    head = config.head
+    chains = (config.encoder, config.decoder, head.mean, head.scale, head.below)
     joined = [s for chain in chains for s in chain if isinstance(s, ConditionStep)]
     more = () if config.likelihood is None else config.likelihood.parameters
     shared = [s for chain in (*chains, *more) for s in chain if isinstance(s, LogShareStep)]

@@ -97,6 +97,10 @@ def trimmed(path: Path, data: str | None, **settings: Any) -> Trimmed:
                 f"{path} gives parameters of '{subject.vae.likelihood}'; latents are left out of "
                 "models that give a mean alone"
             )
+        if subject.vae.correlated:
+            raise CheckpointError(
+                f"{path}: latents are correlated in its posteriors; none can be left out alone"
+            )
         if "prior" in manifest.config:
             raise CheckpointError(
                 f"{path} has a prior of its own; latents are left out under N(0, I) alone"

@@ -59,13 +59,15 @@ class Loss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class HeadDeclaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where mean and scale sit; see :class:`isoprobe_plugins.architectures.layers.Head`.
 
-    ``mean`` and ``scale`` are brief chains, or the name of a dense layer.
+    ``mean``, ``scale`` and ``below`` are brief chains, or the name of a dense layer.
     """
 
     form: str = "logvar"
     layout: Literal["separate", "halves", "swapped", "interleaved"] = "separate"
     mean: str | list[Any] = msgspec.field(default_factory=list)
     scale: str | list[Any] = msgspec.field(default_factory=list)
+    covariance: Literal["diagonal", "full"] = "diagonal"
+    below: str | list[Any] = msgspec.field(default_factory=list)
 
 
 class ConditionDeclaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -228,6 +230,8 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "form": self.head.form,
                 "mean": mean,
                 "scale": scale,
+                "covariance": self.head.covariance,
+                "below": expand(_chain(self.head.below), tensors, f"{where}: head.below"),
             },
             "output": self.output,
             "condition": self._told(tensors, where),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from isoprobe.errors import OptionError
+from isoprobe_plugins.adapters.objects.posteriors import FULL, FULL_FORM
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def leaves(answer: Any, name: str = "", depth: int = 3) -> list[Leaf]:
         Each tensor with the first axis of samples or without; in the answer's order.
 
     Raises:
-        OptionError: for a distribution that is no Normal.
+        OptionError: for a distribution that is no normal one.
     """
     if isinstance(answer, Tensor):
         return [Leaf(name, answer)]
@@ -65,6 +66,9 @@ def _parts(answer: Any) -> Iterator[tuple[str, Any]]:
         yield from answer._asdict().items()
     elif isinstance(answer, tuple | list):
         yield from ((str(place), value) for place, value in enumerate(answer))
+    elif isinstance(getattr(answer, "root", None), Tensor):
+        whole = FULL[0](answer.mean, scale_tril=answer.root, validate_args=False)
+        yield "posterior", whole
     elif dataclasses.is_dataclass(answer):
         yield from ((f.name, getattr(answer, f.name)) for f in dataclasses.fields(answer))
     elif isinstance(getattr(answer, "mean", None), Tensor):
@@ -82,9 +86,14 @@ def _of_distribution(answer: torch.distributions.Distribution, name: str) -> lis
             Leaf(_joined(name, "loc"), base.loc),
             Leaf(_joined(name, "scale"), base.scale, form="std"),
         ]
+    if isinstance(base, FULL):
+        return [
+            Leaf(_joined(name, "loc"), base.loc, form=FULL_FORM),
+            Leaf(_joined(name, "scale_tril"), base.scale_tril, form=FULL_FORM),
+        ]
     if isinstance(base, torch.distributions.Bernoulli | torch.distributions.ContinuousBernoulli):
         return [Leaf(_joined(name, "mean"), base.probs)]
     raise OptionError(
-        f"the distribution {type(base).__name__} is returned; a Normal posterior with a deviation "
-        "for each latent is needed"
+        f"the distribution {type(base).__name__} is returned; a Normal or MultivariateNormal "
+        "posterior is needed"
     )

@@ -15,8 +15,10 @@ from isoprobe.errors import OptionError
 from isoprobe.probe.selfcheck import mean_input_distortion
 from isoprobe.registry.lookup import installed
 from isoprobe.registry.specs import construct
+from isoprobe.theory.covariance import correlated
 from isoprobe_plugins.adapters.objects import finding, forms
 from isoprobe_plugins.adapters.objects.options import read_range
+from isoprobe_plugins.adapters.objects.posteriors import FULL_FORM
 from isoprobe_plugins.heads import HEADS, check_head
 
 if TYPE_CHECKING:
@@ -163,6 +165,10 @@ def _reading(
 ) -> PosteriorForm:
     """Tell mean, scale and form."""
     usable = _usable(ways)
+    full = [leaf for leaf in usable if leaf.form == FULL_FORM]
+    if len(full) >= 2 and full[1].tensor.ndim == 3:
+        why = "a MultivariateNormal says so"
+        return forms.Reading(full[0].name, full[1].name, FULL_FORM, why=why)
     single = [
         leaf for leaf in usable if sum(o.tensor.shape == leaf.tensor.shape for o in usable) == 1
     ]
@@ -337,9 +343,13 @@ def _as_vae(
     live: Live, ways: Ways, reading: PosteriorForm, options: LiveOptions, notes: list[str]
 ) -> VAE:
     found = {leaf.name: leaf.tensor for leaf in ways.first}
-    latent = tuple(reading.apply(found)[0].shape[1:])
+    full = reading.form == FULL_FORM
+    latent = tuple(found[reading.mean].shape[1:] if full else reading.apply(found)[0].shape[1:])
 
     def encode(x: Tensor) -> Posterior:
+        if full:
+            answer = ways.encode(x)
+            return correlated(answer[reading.mean], answer[reading.scale])
         mean, std = reading.apply(ways.encode(x))
         return Posterior(mean.flatten(1), std.flatten(1))
 
@@ -352,7 +362,7 @@ def _as_vae(
     facts = _facts(options, reading)
     told = (
         f"mean is output {reading.mean or '0'}, {where} the scale: {order}"
-        f"{HEADS[reading.form][0]} ({reading.why})"
+        f"{'L of a full covariance' if full else HEADS[reading.form][0]} ({reading.why})"
     )
     facts = replace(facts, assumptions=(*notes, *ways.notes, told))
     return VAE(
@@ -362,6 +372,7 @@ def _as_vae(
         latent_shape=latent,
         decode_logits=decode if logits else None,
         module=live.model if isinstance(live.model, nn.Module) else None,
+        correlated=full,
         facts=facts,
         name=live.name or type(live.model).__name__,
         adapter=live.adapter,

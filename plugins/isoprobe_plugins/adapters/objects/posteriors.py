@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 
 from isoprobe.errors import OptionError
+from isoprobe.theory.covariance import conditional_std
 from isoprobe_plugins.heads import split_head, to_std
+
+#: distributions of a full covariance, and how that is said
+FULL = (torch.distributions.MultivariateNormal, torch.distributions.LowRankMultivariateNormal)
+FULL_FORM = "full covariance"
 
 
 @dataclass(frozen=True)
@@ -20,19 +25,21 @@ class ReadPosterior:
         mean: in the encoder's own latent shape.
         std: likewise.
         form: how the scale was read, a key of :data:`isoprobe_plugins.heads.HEADS`.
+        root: L of a full covariance, ``(B, n, n)``; None where latents are independent.
     """
 
     mean: Tensor
     std: Tensor
     form: str
+    root: Tensor | None = None
 
 
 def read_posterior(answer: Any, head: str | None, layout: str | None) -> ReadPosterior:
     """Read mean and standard deviation from whatever an encoder returned.
 
     Args:
-        answer: a Posterior, a Normal, an object with ``latent_dist``, a pair (mean, scale), or
-            one tensor of both where ``layout`` says how.
+        answer: a Posterior, a Normal, a MultivariateNormal, an object with ``latent_dist``, a pair
+            (mean, scale), or one tensor of both where ``layout`` says how.
         head: form of the scale in a pair; the log variance when None.
         layout: order of mean and scale within one tensor.
 
@@ -47,13 +54,18 @@ def read_posterior(answer: Any, head: str | None, layout: str | None) -> ReadPos
         answer = answer.base_dist
     if isinstance(answer, torch.distributions.Normal):
         return ReadPosterior(answer.loc, answer.scale, "std")
+    if isinstance(answer, FULL) and answer.loc.ndim == 2:
+        tril = answer.scale_tril
+        return ReadPosterior(answer.loc, conditional_std(tril), FULL_FORM, tril)
     if isinstance(answer, torch.distributions.Distribution):
         raise OptionError(
-            f"encode returns the distribution {type(answer).__name__}; a Normal is needed"
+            f"encode returns the distribution {type(answer).__name__}; a Normal or a "
+            "MultivariateNormal is needed"
         )
     mean, std = getattr(answer, "mean", None), getattr(answer, "std", None)
     if isinstance(mean, Tensor) and isinstance(std, Tensor):
-        return ReadPosterior(mean, std, "std")
+        root = getattr(answer, "root", None)
+        return ReadPosterior(mean, std, "std" if root is None else FULL_FORM, root)
     return _read_pair(answer, head or "logvar", layout)
 
 

@@ -15,6 +15,7 @@ from isoprobe.errors import OptionError
 from isoprobe_plugins.adapters.objects.calling import said
 from isoprobe_plugins.adapters.objects.options import read_shape
 from isoprobe_plugins.adapters.objects.posteriors import (
+    FULL_FORM,
     in_words,
     read_posterior,
     read_reconstruction,
@@ -74,7 +75,7 @@ class Wrapped:
 
     def _encode(self, x: Tensor) -> Posterior:
         reading = self.read(x)
-        return Posterior(reading.mean.flatten(1), reading.std.flatten(1))
+        return Posterior(reading.mean.flatten(1), reading.std.flatten(1), reading.root)
 
     def _decoded(self, call: Callable[[Tensor], Any], z: Tensor) -> Tensor:
         shape = self.latent_shape
@@ -106,6 +107,7 @@ def vae_from_object(
         input_shape=input_shape,
         latent_shape=latent_shape,
         module=wrapped.module,
+        correlated=wrapped.scale_head == FULL_FORM,
         facts=settings.facts(wrapped.scale_head, tuple(wrapped.assumptions)),
         name=source.path.stem,
         adapter=adapter,

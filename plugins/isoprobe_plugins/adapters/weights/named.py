@@ -151,6 +151,7 @@ def _named_steps(config: LayersConfig) -> Iterator[tuple[str, Named]]:
         ("encoder.body", config.encoder),
         ("encoder.mean", config.head.mean),
         ("encoder.scale", config.head.scale),
+        ("encoder.below", config.head.below),
         ("decoder.body", config.decoder),
         *((f"encoder.codes.{i}", chain) for i, chain in enumerate(_codes(config))),
         *((f"decoder.heads.{i}", chain) for i, chain in enumerate(_parameters(config))),
