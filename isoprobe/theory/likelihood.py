@@ -20,8 +20,15 @@ if TYPE_CHECKING:
 _TAIL = 1e-13
 #: points of a support, and values held at once
 _MOST_POINTS, _AT_ONCE = 1 << 20, 1 << 21
-#: a sum over the reals runs over x = centre + scale sinh(t), |t| to here, in so many steps
-_REACH, _STEPS = 24.0, 1201
+#: a probability that is none
+_NOTHING = 1e-60
+#: what a sum over a support may miss 1 by
+_WHOLE = 1e-8
+#: a sum over an interval runs over t to here
+_NARROW = 3.5
+#: a sum over half of the reals runs over x = centre + scale exp(sinh(t) / 4), t from and to here,
+#: in so many steps
+_REACH, _STEPS = (-7.78, 6.17), 481
 
 
 class Likelihood(Metric, abc.ABC):
@@ -103,7 +110,8 @@ class Likelihood(Metric, abc.ABC):
                 at = part.expand(len(x), *part.shape).detach().requires_grad_()
                 logs = self.log_prob(x.flatten(), at.flatten(0, 1)).reshape(x.shape)
                 (score,) = torch.autograd.grad(logs.sum(), at)
-            p = logs.detach().exp() * weight
+            p = _mass(logs.detach(), weight)
+            self._require_whole(p)
             score = torch.where(p[..., None] > 0, score, 0.0)
             mean = torch.einsum("se,sep->ep", p, score)
             second = torch.einsum("se,sep,seq->epq", p, score, score)
@@ -121,7 +129,8 @@ class Likelihood(Metric, abc.ABC):
             x, weight = self._support(part)
             mine = self._logs(x, part)
             theirs = self._logs(x, others[start : start + len(part)])
-            p = mine.exp() * weight
+            p = _mass(mine, weight)
+            self._require_whole(p)
             parts.append(torch.where(p > 0, p * (mine - theirs), 0.0).sum(0))
             start += len(part)
         found: Tensor = unfold(torch.cat(parts), 0).to(theta.dtype)
@@ -148,21 +157,31 @@ class Likelihood(Metric, abc.ABC):
             return points, torch.ones_like(points)
         if p.support.is_discrete:
             return self._whole_numbers(theta)
-        t = torch.linspace(-_REACH, _REACH, _STEPS, dtype=theta.dtype, device=theta.device)
-        moved, step = t.sinh()[:, None], (t.cosh() * (t[1] - t[0]))[:, None]
-        centre, scale = (getattr(p, "loc", None), getattr(p, "scale", None))
-        low = getattr(p.support, "lower_bound", None)
-        if low is None:
-            if centre is None or scale is None:
-                centre, scale = p.mean, p.stddev
-            return centre + scale * moved, scale * step
-        if getattr(p.support, "upper_bound", None) is not None or float(low) != 0:
+        low, high = (getattr(p.support, f"{end}_bound", None) for end in ("lower", "upper"))
+        if high is not None:  # x = low + (high - low) / (1 + exp(-2 sinh t))
+            t = torch.linspace(-_NARROW, _NARROW, _STEPS, dtype=torch.float64).to(theta)
+            share = (2 * t.sinh()).sigmoid()
+            weight = 2 * t.cosh() * share * (-2 * t.sinh()).sigmoid() * (t[1] - t[0])
+            points = (low + (high - low) * share[:, None]).expand(-1, len(theta))
+            return points, ((high - low) * weight[:, None]).expand(-1, len(theta))
+        t = torch.linspace(*_REACH, _STEPS, dtype=torch.float64).to(theta)
+        far = (t.sinh() / 4).exp()[:, None]
+        step = far * (t.cosh() / 4 * (t[1] - t[0]))[:, None]
+        centre, scale = _place(p, theta)
+        if low is not None:
+            return low + (centre - low) * far, (centre - low) * step
+        # from the centre to both sides: a density may have an edge there
+        points = torch.cat([centre - scale * far, centre + scale * far])
+        return points, scale * torch.cat([step, step])
+
+    def _require_whole(self, p: Tensor) -> None:
+        """Refuse probabilities ``(S, E)`` that do not sum to one."""
+        off = float((p.sum(0) - 1).abs().max())
+        if not off < _WHOLE:
             raise MetricError(
-                f"likelihood '{self.name}' has a support that is not summed over here; give it "
-                "fisher(theta) and divergence(theta, other)"
+                f"likelihood '{self.name}': the sum over its support misses 1 by {off:.1g}, so "
+                "nothing is taken from it; give it fisher(theta) and divergence(theta, other)"
             )
-        x = p.mean * (moved / 4).clamp(-60, 60).exp()
-        return x, x * step / 4 * ((moved / 4).abs() < 60)
 
     def _whole_numbers(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """0, 1, 2 ... as far as any probability is left."""
@@ -181,6 +200,29 @@ class Likelihood(Metric, abc.ABC):
             f"likelihood '{self.name}': more than {_MOST_POINTS:,} values carry probability; its "
             "Fisher information is not summed over so many"
         )
+
+
+def _mass(logs: Tensor, weight: Tensor) -> Tensor:
+    """Probability at points; none where so little is left that a density may give no number."""
+    import torch
+
+    found = logs.exp() * weight
+    return torch.where(found > _NOTHING, found, 0.0)
+
+
+def _place(p: Any, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each of ``(E,)`` distributions lies and how wide it is, by what it tells of itself."""
+    centre, scale = getattr(p, "loc", None), getattr(p, "scale", None)
+    if centre is not None and scale is not None and getattr(p.support, "lower_bound", None) is None:
+        return centre, scale
+    try:
+        centre, scale = p.mean, p.stddev
+        if bool(centre.isfinite().all() and scale.isfinite().all()):
+            return centre, scale
+    except NotImplementedError:
+        pass
+    low, middle, high = (p.icdf(like.new_full((len(like),), q)) for q in (0.25, 0.5, 0.75))
+    return middle, (high - low) / 1.35
 
 
 def _elements(theta: Tensor) -> tuple[Tensor, Any]:

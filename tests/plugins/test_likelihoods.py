@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from isoprobe.errors import MetricError
 from isoprobe.theory.likelihood import Likelihood
 from isoprobe_plugins.metrics.likelihoods import (
     Categorical,
@@ -46,6 +47,42 @@ class Exponential(Likelihood):
 def theta(count: int, *shape: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randn(3, count, *shape, generator=generator, dtype=torch.float64)
+
+
+#: families of torch as their plugins are: what of theta is which parameter
+FAMILIES = {
+    "bernoulli": (1, lambda t: torch.distributions.Bernoulli(logits=t[0])),
+    "binomial": (1, lambda t: torch.distributions.Binomial(255, logits=t[0])),
+    "geometric": (1, lambda t: torch.distributions.Geometric(logits=t[0])),
+    "laplace": (2, lambda t: torch.distributions.Laplace(t[0], t[1].exp())),
+    "cauchy": (2, lambda t: torch.distributions.Cauchy(t[0], t[1].exp())),
+    "gumbel": (2, lambda t: torch.distributions.Gumbel(t[0], t[1].exp())),
+    "log-normal": (2, lambda t: torch.distributions.LogNormal(t[0], t[1].exp())),
+    "gamma": (2, lambda t: torch.distributions.Gamma(t[0].exp(), t[1].exp())),
+    "weibull": (2, lambda t: torch.distributions.Weibull(t[0].exp(), t[1].exp() + 0.5)),
+    "half-normal": (1, lambda t: torch.distributions.HalfNormal(t[0].exp())),
+    "half-cauchy": (1, lambda t: torch.distributions.HalfCauchy(t[0].exp())),
+    "beta": (2, lambda t: torch.distributions.Beta(t[0].exp() + 0.5, t[1].exp() + 1)),
+    "continuous-bernoulli": (1, lambda t: torch.distributions.ContinuousBernoulli(logits=t[0])),
+    "pareto": (1, lambda t: torch.distributions.Pareto(torch.ones_like(t[0]), t[0].exp() + 1.5)),
+    "mixture": (3, lambda t: torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(logits=torch.stack([t[0], -t[0]], -1)),
+        torch.distributions.Normal(torch.stack([t[1], t[2]], -1), 0.5))),
+}  # fmt: skip
+
+
+def family(name: str) -> tuple[Likelihood, int]:
+    """The plugin of a family."""
+    count, made = FAMILIES[name]
+
+    class Family(Likelihood):
+        parameters = tuple("abc"[:count])
+
+        def distribution(self, theta: Tensor) -> torch.distributions.Distribution:
+            return made(theta.movedim(1, 0))
+
+    Family.name = name
+    return Family(), count
 
 
 CASES = {
@@ -100,6 +137,62 @@ def test_the_sum_over_the_support_is_the_textbooks_information(metric, at, close
     """To 1e-8, for families of whole numbers, of the line and of the half line."""
     found = metric.summed_fisher(at)[:, 0, 0]
     torch.testing.assert_close(found, closed(at), rtol=1e-8, atol=1e-8)
+
+
+#: Fisher informations of textbooks, of theta
+TEXTBOOK = {
+    "bernoulli": lambda t: t[0].sigmoid() * (-t[0]).sigmoid(),
+    "binomial": lambda t: 255 * t[0].sigmoid() * (-t[0]).sigmoid(),
+    "geometric": lambda t: (-t[0]).sigmoid(),
+    "laplace": lambda t: (-2 * t[1]).exp(),
+    "cauchy": lambda t: 0.5 * (-2 * t[1]).exp(),
+    "gumbel": lambda t: (-2 * t[1]).exp(),
+    "log-normal": lambda t: (-2 * t[1]).exp(),
+    "gamma": lambda t: t[0].exp().square() * torch.special.polygamma(1, t[0].exp()),
+    "weibull": lambda t: (t[1].exp() + 0.5).square(),
+    "half-normal": lambda t: torch.full_like(t[0], 2.0),
+    "half-cauchy": lambda t: torch.full_like(t[0], 0.5),
+    "beta": lambda t: t[0].exp().square() * (
+        torch.special.polygamma(1, t[0].exp() + 0.5)
+        - torch.special.polygamma(1, t[0].exp() + t[1].exp() + 1.5)),
+    "pareto": lambda t: (t[0].exp() / (t[0].exp() + 1.5)).square(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEXTBOOK)
+def test_families_of_torch_have_the_textbooks_information(name: str) -> None:
+    """Of the first parameter, to 1e-8: whole numbers, line, half line and intervals."""
+    metric, count = family(name)
+    at = theta(count, 3)
+    expected = TEXTBOOK[name](at.movedim(1, 0))
+    torch.testing.assert_close(metric.fisher(at)[:, 0, 0], expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in FAMILIES if n != "laplace"]
+)  # whose edge moves with theta
+def test_any_family_is_a_metric(name: str) -> None:
+    """The divergence grows as its quadratic form does, by sums that know nothing of it."""
+    metric, count = family(name)
+    one = theta(count, 3)
+    near = one + 1e-4 * theta(count, 3).flip(0)
+    quadratic = ((near - one) * metric.tensor_action(one, near - one)).flatten(1).sum(1)
+    found = metric.summed_divergence(one, near).sum(1)
+    torch.testing.assert_close(found, quadratic, rtol=2e-3, atol=1e-13)
+
+
+class VonMises(Likelihood):
+    name = "von-mises"
+    parameters = ("angle", "log concentration")
+
+    def distribution(self, theta: Tensor) -> torch.distributions.Distribution:
+        return torch.distributions.VonMises(theta[:, 0], theta[:, 1].exp())
+
+
+def test_a_sum_that_is_not_whole_is_refused() -> None:
+    """Torch says that angles lie on the line, where the density repeats for ever."""
+    with pytest.raises(MetricError, match="misses 1 by .* give it fisher"):
+        VonMises().fisher(theta(2, 3))
 
 
 @pytest.mark.parametrize("name", CASES)
