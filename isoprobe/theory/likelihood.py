@@ -24,8 +24,8 @@ _MOST_POINTS, _AT_ONCE = 1 << 20, 1 << 21
 _NOTHING = 1e-60
 #: what a sum over a support may miss 1 by
 _WHOLE = 1e-8
-#: a sum over an interval runs over t to here
-_NARROW = 3.5
+#: a sum over an interval runs over t from and to here: nearer to its upper end numbers are equal
+_WITHIN = (-5.7, 3.5)
 #: a sum over half of the reals runs over x = centre + scale exp(sinh(t) / 4), t from and to here,
 #: in so many steps
 _REACH, _STEPS = (-7.78, 6.17), 481
@@ -159,7 +159,7 @@ class Likelihood(Metric, abc.ABC):
             return self._whole_numbers(theta)
         low, high = (getattr(p.support, f"{end}_bound", None) for end in ("lower", "upper"))
         if high is not None:  # x = low + (high - low) / (1 + exp(-2 sinh t))
-            t = torch.linspace(-_NARROW, _NARROW, _STEPS, dtype=torch.float64).to(theta)
+            t = torch.linspace(*_WITHIN, _STEPS, dtype=torch.float64).to(theta)
             share = (2 * t.sinh()).sigmoid()
             weight = 2 * t.cosh() * share * (-2 * t.sinh()).sigmoid() * (t[1] - t[0])
             points = (low + (high - low) * share[:, None]).expand(-1, len(theta))

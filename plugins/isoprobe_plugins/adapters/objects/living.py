@@ -168,7 +168,7 @@ def _reading(
     full = [leaf for leaf in usable if leaf.form == FULL_FORM]
     if len(full) >= 2 and full[1].tensor.ndim == 3:
         why = "a MultivariateNormal says so"
-        return forms.Reading(full[0].name, full[1].name, FULL_FORM, why=why)
+        return forms.PosteriorForm(full[0].name, full[1].name, FULL_FORM, why=why)
     single = [
         leaf for leaf in usable if sum(o.tensor.shape == leaf.tensor.shape for o in usable) == 1
     ]
