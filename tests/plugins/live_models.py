@@ -309,7 +309,16 @@ class PlainAutoencoder(Body):
         return self.values(z)
 
 
-@kind(refused=("MultivariateNormal",))
+@kind(refused=("Laplace",))
+class LaplacePosterior(Body):
+    def encode(self, x: Tensor) -> torch.distributions.Distribution:
+        return torch.distributions.Laplace(*self.posterior(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.values(z)
+
+
+@kind()
 class FullCovariance(Body):
     def encode(self, x: Tensor) -> torch.distributions.Distribution:
         mean, std = self.posterior(x)
