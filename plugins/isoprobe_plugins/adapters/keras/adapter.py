@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.checkpoints.source import FileKind
@@ -12,6 +12,7 @@ from isoprobe.errors import CheckpointError, OptionError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
 from isoprobe_plugins.adapters.keras.graph import GRAPHS, layers_of
+from isoprobe_plugins.adapters.objects.options import read_shape
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
@@ -29,13 +30,16 @@ class KerasOptions:
         head: form of the scale; told by the layer's name when left out.
         metric: metric spec of the training loss, which is code and so not in the file.
         beta: KL weight in the units of that metric; the file's own ``beta`` when left out.
-        decoder: file of the decoder, where the checkpoint is the encoder alone.
+        decoder: file of the decoder, where the checkpoint is the encoder alone; or ``self`` to
+            read the checkpoint as a decoder without an encoder.
+        input_shape: of one input, such as ``30x8``, where the file leaves lengths free.
     """
 
     head: str | None = None
     metric: str | None = None
     beta: float | None = None
     decoder: str | None = None
+    input_shape: str | None = None
 
 
 class Keras(Adapter):
@@ -67,12 +71,18 @@ class Keras(Adapter):
             CheckpointError: for custom layers, and arrays that do not fit the configuration.
         """
         from isoprobe.checkpoints.native import vae_from_networks
-        from isoprobe_plugins.adapters.keras.translate import translate
+        from isoprobe_plugins.adapters.keras.translate import translate, translate_decoder
 
         settings = construct(KerasOptions, options, f"adapter '{self.name}'")
+        text = settings.input_shape
+        given = None if text is None else read_shape(text, "input_shape")
         try:
             encoder, decoder, own_beta = _parts(source, settings.decoder)
-            networks, form, note = translate(encoder, decoder, settings.head, str(source.path))
+            if encoder is None:
+                return self._alone(translate_decoder(decoder, str(source.path)), settings, source)
+            networks, form, note = translate(
+                encoder, decoder, settings.head, str(source.path), given
+            )
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
             raise CheckpointError(
                 f"{source.path}: its configuration does not fit its weights ({error!r})"
@@ -84,6 +94,22 @@ class Keras(Adapter):
             adapter=self.name,
             sha256=source.sha256(),
         )
+
+    def _alone(self, networks: Networks, settings: KerasOptions, source: Source) -> VAE:
+        """Return the model of a decoder without an encoder."""
+        from isoprobe.checkpoints.native import vae_from_networks
+
+        facts = _facts(None, settings, "", "the file is a decoder, so nothing else", networks)
+        vae = vae_from_networks(
+            networks,
+            replace(facts, scale_head=None),
+            name=source.path.stem,
+            adapter=self.name,
+            sha256=source.sha256(),
+        )
+        told = vae.conditional
+        known = None if told is None else replace(told, encode=None)
+        return replace(vae, encode=None, conditional=known)
 
     def describe(self, source: Source) -> Mapping[str, Any]:
         """Return classes and layers."""
@@ -172,15 +198,18 @@ def _inside(
         raise CheckpointError(
             f"{source.path} is a Keras {whole.get('class_name', 'file')} whose configuration has "
             "no encoder and decoder; save them as parts of one model, name the decoder's file "
-            "with --option decoder=FILE, or build it with --adapter factory"
+            "with --option decoder=FILE, read a decoder alone with --option decoder=self, or build "
+            "it with --adapter factory"
         )
     return nested
 
 
-def _parts(source: Source, decoder: str | None) -> tuple[Part, Part, Any]:
-    """Return encoder, decoder, and what the file says of beta."""
+def _parts(source: Source, decoder: str | None) -> tuple[Part | None, Part, Any]:
+    """Return encoder (None for a decoder alone), decoder, and what the file says of beta."""
     from isoprobe_plugins.adapters.keras.translate import Part
 
+    if decoder == "self":
+        return None, Part(_whole(source), _arrays(source)), None
     if not source.is_folder and decoder is None:
         whole = _whole(source)
         arrays = _arrays(source)
@@ -202,7 +231,9 @@ def _files(source: Source, decoder: str | None) -> tuple[Source, Source]:
         kind = next((k for k in _KINDS if is_pair(source, k)), FileKind.KERAS)
     encoder, decoding = sources_of(source, PairOptions(decoder=decoder), kind)
     if encoder is None:
-        raise CheckpointError(f"{source.path}: a Keras decoder alone is not read; give both files")
+        raise CheckpointError(
+            f"{source.path} is a decoder; read it alone with --option decoder=self, or give both"
+        )
     return encoder, decoding
 
 

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 WEIGHTS_LIMIT = 1 << 30
 #: variables of a layer in Keras' order
-_ORDER = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
+_ORDER = ("kernel", "recurrent_kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
+#: where layers that hold others keep their variables in an archive
+_INNER: dict[str, tuple[tuple[str, ...], ...]] = {
+    **dict.fromkeys(("LSTM", "GRU", "SimpleRNN"), (("cell",),)),
+    "Bidirectional": (("forward_layer", "cell"), ("backward_layer", "cell")),
+    "TimeDistributed": (("layer",),),
+}
 
 
 class Arrays(ABC):
@@ -74,10 +80,15 @@ class ArchiveArrays(Arrays):
     def of(self, prefix: tuple[str, ...], layer: Layer) -> list[np.ndarray]:
         """Return the arrays of a layer, by the name its place in the graph gives it."""
         for group in ("layers", "_layer_checkpoint_dependencies"):
-            node = self.walk(*prefix, group, layer.stored, "vars")
-            if node is not None:
-                names = [str(i) for i in range(len(self.file.names(node)))]
-                return [self.read(self.file.child(node, name)) for name in names]
+            if self.walk(*prefix, group, layer.stored) is None:
+                continue
+            found: list[np.ndarray] = []
+            for inner in _INNER.get(layer.kind, ((),)):
+                node = self.walk(*prefix, group, layer.stored, *inner, "vars")
+                names = [] if node is None else self.file.names(node)
+                each = [str(i) for i in range(len(names))]
+                found += [self.read(self.file.child(node, name)) for name in each]
+            return found
         return []
 
 
@@ -90,13 +101,21 @@ class LegacyArrays(Arrays):
     def of(self, prefix: tuple[str, ...], layer: Layer) -> list[np.ndarray]:
         """Return the arrays whose group bears the layer's name."""
         root = self.walk("model_weights", *prefix)
-        named = {}
+        named: dict[tuple[bool, int], Any] = {}
         for path, dataset in self.file.walk(root) if root is not None else ():
-            *_, place, name = ["", *path.split("/")]
+            *places, name = path.split("/")
             leaf = name.partition(":")[0]
-            if place == layer.name and leaf in _ORDER:
-                named[leaf] = dataset
-        return [self.read(named[leaf]) for leaf in _ORDER if leaf in named]
+            if leaf in _ORDER and _belongs(places, layer):
+                backward = any(place.startswith("backward_") for place in places)
+                named[backward, _ORDER.index(leaf)] = dataset
+        return [self.read(named[key]) for key in sorted(named)]
+
+
+def _belongs(places: list[str], layer: Layer) -> bool:
+    """Whether groups lead to a layer's own arrays: its name last, or what it wraps below it."""
+    if not places or layer.kind not in _INNER:
+        return bool(places) and places[-1] == layer.name
+    return layer.name in places
 
 
 def is_legacy(source: Source) -> bool:
