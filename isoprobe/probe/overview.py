@@ -208,7 +208,9 @@ _SHOWN: dict[str, _Display] = {
 _GIVEN: Source = {"equation": "", "formula": "", "theory": "Setting"}
 _LOSSES = {
     "rate": _Quantity("KL summed over latents", cite(rate), "nat"),
-    "distortion": _Quantity("E_z D(x, x_hat)", cite(expected_distortion), "metric"),
+    "distortion": _Quantity(
+        "D(x, x_hat) over posterior draws", cite(expected_distortion), "metric"
+    ),
     "distortion_self": _Quantity("D(x, x)", {**_GIVEN, "theory": "The metric tensor"}, "metric"),
     "distortion_transform": _Quantity("transform loss D(x, x_check)", _GIVEN, "metric"),
     "distortion_coding": _Quantity(

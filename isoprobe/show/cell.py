@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isoprobe.show.plots.frames import frames, sheet, shrunk
+from isoprobe.show.plots.frames import frames, picture_shape, sheet, shrunk
 from isoprobe.show.report import facts
 from isoprobe.show.report.explorer import packed
 from isoprobe.show.report.page import filled
@@ -69,7 +69,7 @@ def _thumbnails(result: Result) -> dict[int, dict[str, Any]]:
     values = group["images_equal_y"].values
     kept = np.unique(np.linspace(0, values.shape[1] - 1, _STEPS).round().astype(int))
     values, latents = values[:, kept], group["latents"].values.tolist()
-    pictures = frames(values, result.image_shape)
+    pictures = frames(values, picture_shape(result))
     if pictures is not None:
         small = shrunk(pictures, _PIXELS)
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import types
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sklearn import metrics
 
 from isoprobe.errors import OptionError, ResultError
 from isoprobe.show import plots
-from isoprobe.show.plots.frames import frames
+from isoprobe.show.plots.frames import frames, picture_shape
 from tests.made import (
     COSINES,
     NORMS,
@@ -388,6 +389,30 @@ def test_flat_inputs_are_pictures_where_they_look_so(name):
         assert found is None
     assert frames(flat[:, None], (4, 16)).shape == (40, 1, 4, 16, 1)
     assert frames(flat[:, None], (1, 64)) is None  # so that lines can be had
+
+
+class Drawn(dict):
+    """A result of which only its rows matter."""
+
+    image_shape = None
+
+
+def test_all_figures_of_a_result_take_its_rows_for_the_same():
+    """Eight rows of one kind may look like curves where all of them are pictures."""
+    import pathlib
+
+    digits = np.load(pathlib.Path(__file__).parents[2] / "examples" / "digits.npy")
+    rough = np.tile(np.indices((8, 8)).sum(0) % 2, (4, 1, 1)).reshape(4, 64)  # no neighbours alike
+    assert frames(rough[:, None].astype(float)) is None
+    kinds = {"spread_input": digits[:60], "worst_input": rough}
+    result = Drawn(examples={n: types.SimpleNamespace(values=v) for n, v in kinds.items()})
+    assert picture_shape(result) == (8, 8)
+    assert frames(rough[:, None], picture_shape(result)).shape == (4, 1, 8, 8, 1)
+    result.image_shape = (4, 16)
+    assert picture_shape(result) == (4, 16)
+    assert picture_shape(Drawn()) is None
+    wide = types.SimpleNamespace(values=np.zeros((4, 3, 8, 8)))
+    assert picture_shape(Drawn(examples={"spread_input": wide})) is None
 
 
 def test_classes_have_colours_and_a_legend(axes):

@@ -159,6 +159,8 @@ def test_trust_is_earned_by_numbers():
         ("no beta-VAE at beta 2", "no beta-VAE at β 2"),
         ("within one sigma", "within one σ"),
         ("beta/2 of betaH_mnist", "β/2 of betaH_mnist"),
+        ("(2/beta) of vae.h5 and beta.h5", "(2/β) of vae.h5 and beta.h5"),
+        ("runs/beta/x, mu.npy and --beta", "runs/beta/x, mu.npy and --beta"),
     ],
 )
 def test_sentences_take_the_letters_of_the_formulas(text, expected):

@@ -67,7 +67,9 @@ def test_python_scores_as_the_command_does(folder: Path) -> None:
     model = folder / "run" / "data.safetensors"
     frame = people(500, 1)
     from_file = isoprobe.score(model, f"{folder}/new.csv", folder / "r.h5")
-    for data in (frame, frame[["height", "weight", "site"]].to_numpy()):
+    frame.to_parquet(folder / "new.parquet")
+    parquet = f"{folder}/new.parquet"
+    for data in (parquet, frame, frame[["height", "weight", "site"]].to_numpy()):
         found = isoprobe.score(model, data, folder / "r.h5")
         assert np.array_equal(found["score"], from_file["score"])
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from isoprobe.results.reader import Result
 
 #: a flat input of fewer values is not taken for a picture
 _LEAST_SIDE = 6
@@ -13,6 +17,8 @@ _LEAST_SIDE = 6
 _NEIGHBOURS = 0.3
 #: rows looked at
 _LOOKED_AT = 64
+#: rows of a result that are kept to be drawn
+_ROWS = tuple(f"{kind}_input" for kind in ("spread", "worst", "likely", "unlikely"))
 
 
 def frames(values: np.ndarray, shape: Sequence[int] | None = None) -> np.ndarray | None:
@@ -45,6 +51,24 @@ def frames(values: np.ndarray, shape: Sequence[int] | None = None) -> np.ndarray
     shown: np.ndarray = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
     shown[np.isnan(shown)] = 0
     return shown
+
+
+def picture_shape(result: Result) -> tuple[int, ...] | None:
+    """Return as which shape a result's flat inputs are drawn, in every figure of it.
+
+    Args:
+        result: with ``examples``, or else each figure decides by what it draws.
+
+    Returns:
+        What its caller has set, else the side of the square that its rows look like together.
+    """
+    if result.image_shape is not None or "examples" not in result:
+        return result.image_shape
+    group = result["examples"]
+    rows = [group[name].values for name in _ROWS if name in group]
+    flat = [values for values in rows if values.ndim == 2]
+    side = _square(np.concatenate(flat)[:, None]) if flat else None
+    return None if side is None else (side, side)
 
 
 def _square(values: np.ndarray) -> int | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isoprobe.errors import ResultError
-from isoprobe.show.plots.frames import frames
+from isoprobe.show.plots.frames import frames, picture_shape
 from isoprobe.show.plots.latents import MANY, latent_axis, ranking
 from isoprobe.show.plots.style import (
     BLUE,
@@ -235,7 +235,7 @@ def shortest_paths(result: Result, ax: Axes) -> None:
 
 def _walks(result: Result, ax: Axes, values: np.ndarray, names: list[str]) -> None:
     """Draw rows of inputs ``(row, step, *input axes)`` as pictures or as lines."""
-    pictures = frames(values, result.image_shape)
+    pictures = frames(values, picture_shape(result))
     if pictures is not None:
         tiles(pictures, ax)
     elif values.ndim == 3:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isoprobe.errors import ResultError
-from isoprobe.show.plots.frames import frames
+from isoprobe.show.plots.frames import frames, picture_shape
 from isoprobe.show.plots.style import BLUE, INK, RED, legend_above
 from isoprobe.show.plots.walks import tiles
 
@@ -76,7 +76,7 @@ def _pairs(result: Result, ax: Axes, kind: str) -> None:
 
 def _draw(result: Result, ax: Axes, values: np.ndarray, names: tuple[str, ...]) -> None:
     """Draw inputs ``(line, place, *input axes)`` as pictures, or as curves over each other."""
-    pictures = frames(values, result.image_shape)
+    pictures = frames(values, picture_shape(result))
     if pictures is not None:
         tiles(pictures, ax)
         ax.set_xticks([])

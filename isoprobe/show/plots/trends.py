@@ -167,7 +167,12 @@ def _finish(trend: Trend, ax: Axes) -> None:
 CURVES: tuple[tuple[str, str, str, Callable[[Trend, Axes], None]], ...] = (
     ("used", "Used latents", "How many latents are used; dashed: how many there are.", used),
     ("rate", "Rate", "KL summed over latents.", rate),
-    ("distortion", "Distortion", "E_z D(x, x_hat), in units of the metric.", distortion),
+    (
+        "distortion",
+        "Distortion",
+        "D(x, x_hat), the mean over rows and posterior draws, in units of the metric.",
+        distortion,
+    ),
     (
         "beta",
         "Beta",

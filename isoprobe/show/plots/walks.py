@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isoprobe.errors import ResultError
-from isoprobe.show.plots.frames import frames
+from isoprobe.show.plots.frames import frames, picture_shape
 from isoprobe.show.plots.latents import ranking
 from isoprobe.show.plots.style import BLUE, CLASSES, INK, SEQUENTIAL, SERIES, empty
 
@@ -37,7 +37,7 @@ def traversal(result: Result, ax: Axes, *, steps: str = "z") -> None:
     """
     group = result["traversal"]
     walks = group["images" if steps == "z" else "images_equal_y"]
-    pictures = frames(walks.values, result.image_shape)
+    pictures = frames(walks.values, picture_shape(result))
     if pictures is not None:
         tiles(pictures, ax)
         at = np.arange(walks.values.shape[1])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isoprobe.show.plots.frames import frames, sheet, shrunk
+from isoprobe.show.plots.frames import frames, picture_shape, sheet, shrunk
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Variable
@@ -37,7 +37,7 @@ def explorer(result: Result) -> dict[str, Any] | None:
         return None
     group = result["traversal"]
     walks = group["images_equal_y"]
-    drawn = _image(walks, result.image_shape) or _line(walks)
+    drawn = _image(walks, picture_shape(result)) or _line(walks)
     if drawn is None:
         return None
     latents = group["latents"].values

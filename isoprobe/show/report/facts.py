@@ -27,6 +27,11 @@ _LETTERS = {
 }
 
 
+_GREEK = {"beta": "β", "mu": "μ", "sigma": "σ"}
+#: a letter's name, but not where it is a part of a file's or an option's
+_NAMED = re.compile(r"(?<![\w.'-])(?<![A-Za-z_.]/)(?:beta|mu|sigma)(?![\w'-]|\.\w|/[A-Za-z_.])")
+
+
 def number(value: Any, form: str = ".4g") -> str:
     """Return a number for people, a dash for none."""
     return said(value, form, dash="–")
@@ -37,7 +42,7 @@ def greek(text: str) -> str:
     for plain, letters in _LETTERS.items():
         text = text.replace(plain, letters)
     text = text.replace("+-", "±")
-    return re.sub(r"\bsigma\b", "σ", re.sub(r"\bmu\b", "μ", re.sub(r"\bbeta\b(?!-)", "β", text)))
+    return _NAMED.sub(lambda found: _GREEK[found[0]], text)
 
 
 def tops(result: Result, document: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isoprobe.show.plots.frames import frames, sheet, shrunk
+from isoprobe.show.plots.frames import frames, picture_shape, sheet, shrunk
 from isoprobe.show.report.explorer import packed
 from isoprobe.show.shown import COLLAPSED, columns, said
 from isoprobe.show.summary import by_importance
@@ -39,7 +39,7 @@ def strips(result: Result, name: str = "walks") -> dict[str, Any] | None:
     group = result["traversal"]
     values, latents = group["images_equal_y"].values, group["latents"].values.tolist()
     ranks = [rank for rank in _ranks(result, latents) if rank < len(values)]
-    pictures = frames(values, result.image_shape)
+    pictures = frames(values, picture_shape(result))
     if pictures is None and (values.ndim != 3 or values.shape[2] < 2):
         return None
     words = _words(result)

@@ -182,7 +182,7 @@ class Anomaly(Analysis):
         columns = {
             "score_distortion": sample(
                 _array(terms.distortion),
-                f"E_z D({inner}, x_hat)",
+                f"mean of D({inner}, x_hat) over posterior draws",
                 units="metric",
                 **cite(formulas.fixed_distortion),
             )

@@ -137,7 +137,12 @@ class Examples(Analysis):
         distortion = columns("distortion")[positions]
         return found | {
             f"{kind}_decoded": Variable((kind, *axes), decoded, "Dec(mu) of those rows"),
-            f"{kind}_distortion": Variable((kind,), distortion, "E_z D of those rows", "metric"),
+            f"{kind}_distortion": Variable(
+                (kind,),
+                distortion,
+                "mean of D(x, x_hat) over posterior draws, of those rows",
+                "metric",
+            ),
         }
 
 

@@ -86,7 +86,7 @@ def _losses(found: PassStatistics, beta: float, active: np.ndarray) -> dict[str,
         ),
         "transform_loss": scalar(
             found.transform.mean,
-            "E D(x, x_check) - D(x, x)",
+            "D(x, x_check) - D(x, x), the mean over rows",
             units="metric",
             show="tile",
             label="transform loss",
@@ -101,7 +101,10 @@ def _losses(found: PassStatistics, beta: float, active: np.ndarray) -> dict[str,
             **cite(formulas.loss_ratio),
         ),
         "distortion": scalar(
-            found.excess.mean, "E_z D(x, x_hat) - D(x, x)", units="metric", **source
+            found.excess.mean,
+            "D(x, x_hat) - D(x, x), the mean over rows and posterior draws",
+            units="metric",
+            **source,
         ),
     }
 
