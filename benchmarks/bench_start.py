@@ -1,4 +1,4 @@
-"""Processor time of what should feel instant: help, the listing, 200 installed plugins."""
+"""Processor time of what should feel instant: help, listings, 200 installed plugins."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from statistics import median
 
 from tests.distributions import METRIC, install
 
+STATE = "tests/gallery/layouts/files/vanilla_vae.pth"
 DISCOVER = """
 import time
 before = time.process_time()
@@ -60,6 +61,8 @@ def main() -> None:
     rows = [
         ("isoprobe --help", cpu_seconds("--help"), 0.3),
         ("isoprobe plugins", cpu_seconds("plugins"), None),
+        ("isoprobe inspect, native", cpu_seconds("inspect", "examples/digits.safetensors"), 0.5),
+        ("isoprobe inspect, state dict", cpu_seconds("inspect", STATE), 0.5),
         ("200 installed plugins, one imported", discovery_seconds(200), 0.2),
     ]
     for name, seconds, bar in rows:

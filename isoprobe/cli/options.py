@@ -95,10 +95,10 @@ def _option(field: Field[Any], shown: Mapping[str, str]) -> Callable[[Command], 
         more["is_flag"] = True
     elif said.choices:
         more["type"] = click.Choice(said.choices)
-    elif said.least is not None:
-        more["type"] = click.IntRange(said.least, 2**63 - 1)
     elif said.parse is not None:
         more["callback"] = getattr(types, said.parse)
+    elif said.least is not None:
+        more["type"] = click.IntRange(said.least, 2**63 - 1)
     elif "float" in str(field.type):
         more["type"] = float
     if said.typed is not None:

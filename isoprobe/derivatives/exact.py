@@ -108,7 +108,7 @@ def _diagonal(view: OutputMetric, route: Route, z: Tensor, chunk: int) -> Pullba
     quadratic = []
     for output, tangents in route.columns(view.decode, z, chunk):
         quadratic.append(squared_norms(view, output, tangents))
-    return Pullback(output, torch.cat(quadratic, dim=1))
+    return Pullback(output, torch.cat(quadratic, dim=1) if len(quadratic) > 1 else quadratic[0])
 
 
 def _whole(

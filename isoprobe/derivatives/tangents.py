@@ -62,12 +62,14 @@ class Stacked(Tensor):
 
     Attributes:
         tangents: as above.
+        value: the same numbers as a plain tensor, which costs a dispatch to make.
         weight: of the linear layer that it left last, if nothing but a new shape came after.
         folded: the tangents are those of :func:`push_folded`, ``(C, B or 1, h)``.
         store: memory of the tangents, where a layer has just made them.
     """
 
     tangents: Tensor
+    value: Tensor
     weight: Tensor | None = None
     folded: bool = False
     store: _Store | None = None
@@ -180,7 +182,7 @@ def push_folded(
 
 def _stacked(value: Tensor, tangents: Tensor) -> Stacked:
     wrapped: Stacked = value.as_subclass(Stacked)
-    wrapped.tangents = tangents
+    wrapped.tangents, wrapped.value = tangents, value
     return wrapped
 
 
@@ -193,7 +195,10 @@ def _fresh(value: Tensor, tangents: Tensor) -> Stacked:
 
 
 def _plain(value: Any) -> Any:
-    return value.as_subclass(Tensor) if isinstance(value, Stacked) else value
+    if not isinstance(value, Stacked):
+        return value
+    held: Tensor | None = getattr(value, "value", None)  # None where an operation lost it
+    return value.as_subclass(Tensor) if held is None else held
 
 
 def _tangents(x: Stacked) -> Tensor:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, Literal, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from isoprobe.contracts import DEFAULT_ANALYSES, Analysis, Metric
-from isoprobe.errors import ResultError
+from isoprobe.errors import OptionError, ResultError
+from isoprobe.files.meter import bytes_of
 
 #: key of a field's :class:`Form`
 FORM = "form"
@@ -60,9 +62,67 @@ def form(of: Field[Any]) -> Form:
     return found
 
 
+def _fitting(name: str, given: Any, said: Form, kind: Any) -> Any:
+    """Return a value as its setting keeps it.
+
+    Raises:
+        OptionError: naming what was expected and what was found.
+    """
+    if getattr(given, "shape", None) == ():  # a number of numpy's or torch's
+        given = given.item()
+    if said.parse == "size_in_bytes" and isinstance(given, str):
+        size = bytes_of(given)
+        if size is None:
+            raise OptionError(f"{name} must be bytes, or a size such as '2GiB'; found '{given}'")
+        given = size
+    if isinstance(given, str) and get_origin(kind) is Sequence:
+        raise OptionError(f"{name} must be a list; found '{given}' (write ['{given}'])")
+    plain = _parts(kind) <= {int, float, bool, tuple, Literal, NoneType}
+    try:
+        kept = msgspec.convert(given, kind) if plain else given
+    except msgspec.ValidationError:
+        raise OptionError(_refused(name, given, said, kind)) from None
+    low = said.least is not None and isinstance(kept, int) and kept < said.least
+    if low or (said.choices and kept is not None and kept not in said.choices):
+        raise OptionError(_refused(name, given, said, kind))
+    return kept
+
+
+def _parts(kind: Any) -> set[Any]:
+    """What a type is made of, without their own arguments."""
+    kinds = get_args(kind) if get_origin(kind) in {Union, UnionType} else (kind,)
+    return {get_origin(each) or each for each in kinds}
+
+
+def _refused(name: str, given: Any, said: Form, kind: Any) -> str:
+    spoken = {int: "an integer", float: "a number", bool: "True or False", tuple: "a pair"}
+    words = [spoken[part] for part in spoken if part in _parts(kind)]
+    words += [
+        f"'{word}'"
+        for each in get_args(kind)
+        if get_origin(each) is Literal
+        for word in get_args(each)
+    ]
+    words += [f"'{choice}'" for choice in said.choices]
+    least = "" if said.least is None else f" of at least {said.least}"
+    return f"{name} must be {' or '.join(words)}{least}; found {given!r}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Opening:
-    """How model and data are opened and batched."""
+    """How model and data are opened and batched.
+
+    Raises:
+        OptionError: for a value that no setting of its name may have.
+    """
+
+    def __post_init__(self) -> None:
+        """Check what the command line checks of what is typed there."""
+        hints = get_type_hints(type(self))
+        for each in fields(self):
+            given = getattr(self, each.name)
+            fitting = _fitting(each.name, given, form(each), hints[each.name])
+            object.__setattr__(self, each.name, fitting)
 
     adapter: str | None = setting(
         None,
@@ -92,6 +152,7 @@ class Opening:
         "Samples at once; auto keeps to --memory.",
         metavar="auto|N",
         parse="auto_or_count",
+        least=1,
         typed="auto",
     )
     resize: int | tuple[int, int] | None = setting(
@@ -132,6 +193,7 @@ class Opening:
         "Limit of what layers and derivatives may take at once.",
         metavar="SIZE",
         parse="size_in_bytes",
+        least=1,
         typed="1GiB",
     )
     threads: int | None = setting(
@@ -172,6 +234,7 @@ class RunSettings(Opening):
         "encodes more.",
         metavar="all|auto|N",
         parse="all_auto_or_count",
+        least=1,
         typed="auto",
     )
     against: str | None = setting(
@@ -262,6 +325,7 @@ class ScoreSettings(Opening):
         "Rows to score, spread evenly over the data.",
         metavar="all|N",
         parse="all_or_count",
+        least=1,
         typed="all",
     )
     dtype: str | None = setting(
@@ -285,6 +349,7 @@ class CodeSettings(Opening):
         "Rows to take, spread evenly over the data.",
         metavar="all|N",
         parse="all_or_count",
+        least=1,
         typed="all",
     )
 

@@ -126,7 +126,7 @@ OPENERS = {
     "torch.jit.load": set(),
     "torch.export.load": set(),
     "tarfile.open": set(),
-    "load_model_from_string": {"plugins/isoprobe_plugins/adapters/onnx/reading.py"},
+    "load_model_from_string": {"plugins/isoprobe_plugins/adapters/onnx/parsing.py"},
     "onnx.load": set(),
     "parquet.ParquetFile": {"isoprobe/files/parquet.py"},
     "gzip.open": {"plugins/isoprobe_plugins/data/lines.py"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import warnings
 
@@ -18,6 +19,7 @@ from isoprobe_plugins.adapters.declared.disentangling import DisentanglingVae
 from isoprobe_plugins.adapters.native import Native
 from isoprobe_plugins.architectures.linear import linear_networks
 from isoprobe_plugins.architectures.mlp import Mlp
+from tests.gallery.layouts.make_layouts import FILES
 
 # --------------------------------------------------------------------------- native
 
@@ -281,8 +283,6 @@ def test_truncated_weights_are_one_line(tmp_path, legacy):
 
 
 def test_modules_of_adapters_load_without_torch():
-    import subprocess
-
     code = (
         "import sys\n"
         "import isoprobe_plugins.adapters.native, isoprobe_plugins.adapters.objects.factory\n"
@@ -292,3 +292,35 @@ def test_modules_of_adapters_load_without_torch():
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_inspect_tells_what_files_are_without_torch():
+    """No file of any format needs it: whoever asks for it in this process gets an ImportError."""
+    files = {
+        "tutorial_mlp.pt": "tutorial-mlp",
+        "transposed.pt": "weights",
+        "config_folder": "weights",
+        "scripted.pt": "torchscript",
+        "exported_pair": "torch-export",
+        "keras_pair": "keras",
+        "onnx_pair": "onnx",
+        "diffusers_kl": "diffusers",
+    }
+    code = (
+        "import json, sys\n"
+        "from pathlib import Path\n"
+        "sys.modules['torch'] = None\n"
+        "from isoprobe.registry.looking import look\n"
+        "told = {p: look(Path(p), adapter=None, trust=False) for p in sys.argv[1:]}\n"
+        "print(json.dumps({Path(p).name: [t['adapter'], bool(t['tensors'])]"
+        " for p, t in told.items()}))\n"
+    )
+    paths = [str(FILES / name) for name in files] + ["examples/digits.safetensors"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True
+    )
+    told = json.loads(done.stdout)
+    files["digits.safetensors"] = "native"
+    assert {name: adapter for name, (adapter, _) in told.items()} == files
+    silent = {name for name, (_, tensors) in told.items() if not tensors}
+    assert silent <= {"exported_pair", "keras_pair", "onnx_pair", "diffusers_kl", "scripted.pt"}

@@ -9,13 +9,14 @@ from dataclasses import fields
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 
 import isoprobe
 from isoprobe.cli.analyze import analyze as analyze_command
 from isoprobe.cli.merge import merge as merge_command
 from isoprobe.cli.score import score as score_command
-from isoprobe.errors import ResultError
+from isoprobe.errors import OptionError, ResultError
 from isoprobe.run.settings import (
     CodeSettings,
     Opening,
@@ -98,3 +99,33 @@ def test_settings_load_no_torch() -> None:
         "import sys, isoprobe.run.settings, isoprobe.cli.options; sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("samples", "100", "samples must be an integer or 'auto' of at least 1; found '100'"),
+        ("samples", 2.5, "samples must be an integer or 'auto' of at least 1; found 2.5"),
+        ("samples", 0, "found 0"),
+        ("batch_size", 0, "batch_size must be an integer of at least 1; found 0"),
+        ("memory", "lots", "memory must be bytes, or a size such as '2GiB'; found 'lots'"),
+        ("memory", -1, "found -1"),
+        ("threads", True, "threads must be an integer of at least 1; found True"),
+        ("seed", 1.5, "seed must be an integer of at least 0; found 1.5"),
+        ("dtype", "float16", "dtype must be 'float32' or 'float64'; found 'float16'"),
+        ("resize", "32", "resize must be an integer or a pair; found '32'"),
+        ("beta", "1", "beta must be a number or 'auto'; found '1'"),
+        ("analyses", "isometry", "analyses must be a list; found 'isometry' (write ['isometry'])"),
+        ("no_rows", "yes", "no_rows must be True or False; found 'yes'"),
+    ],
+)
+def test_a_value_that_no_setting_may_have_is_one_clear_line(name, given, words):
+    with pytest.raises(OptionError) as caught:
+        RunSettings(**{name: given})
+    assert words in str(caught.value)
+
+
+def test_numbers_of_numpy_and_sizes_in_words_are_taken():
+    asked = RunSettings(samples=np.int64(7), beta=np.float32(0.5), memory="2GiB", resize=[8, 8])
+    assert (asked.samples, asked.beta, asked.memory, asked.resize) == (7, 0.5, 2 << 30, (8, 8))
+    assert type(asked.samples) is int

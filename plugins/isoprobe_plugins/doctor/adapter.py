@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from isoprobe.checkpoints.contents import tensor_shapes
 from isoprobe.contracts import VAE, Adapter, FirstRows, Live
 from isoprobe.data.fitting import plane
@@ -232,12 +234,10 @@ class Undeclared(Adapter):
 
     def describe(self, source: Source) -> Mapping[str, Any]:
         """Return what names and shapes tell; layers are told with data."""
-        import torch
-
         shapes = self.tensors(source)
         known = looks_like(shapes)
         told: dict[str, Any] = {} if known is None else {"looks_like": known}
-        held = {n: torch.empty(s, device="meta") for n, s in shapes.items()}
+        held = {n: np.broadcast_to(0, s) for n, s in shapes.items()}  # shapes without values
         reason, again = why_no_vae(held), recurrent(held)
         told |= {} if again is None else {"decoder": again}
         return told if reason is None else {**told, "not_read": reason}

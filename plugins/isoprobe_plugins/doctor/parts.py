@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from torch import Tensor
 
 Kind = Literal[
     "linear", "conv", "batch_norm", "norm", "prelu", "lstm", "gru", "rnn", "attention", "free"
@@ -22,6 +20,18 @@ _PAIRS = (
     ("kernel", "bias"), ("weight", "bias"), ("weights", "biases"), ("W", "b"), ("w", "b"),
     ("_0", "_1"),
 )  # fmt: skip
+
+
+class Shaped(Protocol):
+    """A tensor, as far as its shape: layers are told apart by no more."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its sizes."""
+
+    @property
+    def ndim(self) -> int:
+        """How many they are."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,7 @@ class Part:
         return self.shape[0]
 
 
-def parts_of(tensors: Mapping[str, Tensor]) -> list[Part]:
+def parts_of(tensors: Mapping[str, Shaped]) -> list[Part]:
     """Group tensors into layers.
 
     Args:
@@ -79,7 +89,7 @@ def parts_of(tensors: Mapping[str, Tensor]) -> list[Part]:
         The layers in the order of the file; in that of their numbers where the file has sorted its
         names. Tensors that belong to no layer stand among them as ``free``.
     """
-    groups: dict[str, dict[str, Tensor]] = {}
+    groups: dict[str, dict[str, Shaped]] = {}
     for name, tensor in tensors.items():
         place, _, leaf = name.rpartition(".")
         if leaf == "num_batches_tracked":
@@ -104,7 +114,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     ]
 
 
-def _known(place: str, leaves: Mapping[str, Tensor]) -> Part | None:
+def _known(place: str, leaves: Mapping[str, Shaped]) -> Part | None:
     """A layer whose tensors are called as torch calls them."""
     names = tuple(f"{place}.{leaf}" if place else leaf for leaf in leaves)
     if "running_mean" in leaves:
@@ -129,7 +139,7 @@ def _known(place: str, leaves: Mapping[str, Tensor]) -> Part | None:
     return None if kind is None else Part(place, kind, tuple(weight.shape), names=names)
 
 
-def _paired(place: str, leaves: Mapping[str, Tensor]) -> list[Part]:
+def _paired(place: str, leaves: Mapping[str, Shaped]) -> list[Part]:
     """Layers whose weight and bias are called otherwise; what is left is free."""
     rest = dict(leaves)
     found: list[Part] = []
@@ -165,7 +175,7 @@ def _paired(place: str, leaves: Mapping[str, Tensor]) -> list[Part]:
     return found
 
 
-def _partner(name: str, first: str, second: str, others: Mapping[str, Tensor]) -> str | None:
+def _partner(name: str, first: str, second: str, others: Mapping[str, Shaped]) -> str | None:
     """The vector that a weight's name leads to, when one word of it is replaced."""
     spots = [m.start() for m in re.finditer(re.escape(first), name)]
     for spot in reversed(spots):
@@ -175,7 +185,7 @@ def _partner(name: str, first: str, second: str, others: Mapping[str, Tensor]) -
     return None
 
 
-def _oriented(parts: Sequence[Part], tensors: Mapping[str, Tensor]) -> list[Part]:
+def _oriented(parts: Sequence[Part], tensors: Mapping[str, Shaped]) -> list[Part]:
     """Put outputs first in shapes of weights that are kept inputs first."""
 
     def inputs_first(part: Part) -> bool | None:

@@ -10,12 +10,12 @@ from isoprobe_plugins.doctor.paths import Split, head_candidates, role, says_mea
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import Tensor
+    from isoprobe_plugins.doctor.parts import Shaped
 
 _WAY_ON = "A part of it that is a VAE can be built with --adapter factory --option target=FILE.py:F"
 
 
-def why_no_vae(tensors: Mapping[str, Tensor]) -> str | None:
+def why_no_vae(tensors: Mapping[str, Shaped]) -> str | None:
     """Say what kind of model a set of tensors is, where that is no VAE with one Gaussian posterior.
 
     Args:
@@ -48,7 +48,7 @@ def why_no_vae(tensors: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def recurrent(tensors: Mapping[str, Tensor]) -> str | None:
+def recurrent(tensors: Mapping[str, Shaped]) -> str | None:
     """Say how a recurrent decoder is fed, as far as its width tells.
 
     Args:
@@ -94,7 +94,7 @@ def _is_ladder(pairs: Sequence[tuple[Part, ...]]) -> bool:
     return len(sizes) > 1
 
 
-def _codebook(tensors: Mapping[str, Tensor], parts: Sequence[Part]) -> str | None:
+def _codebook(tensors: Mapping[str, Shaped], parts: Sequence[Part]) -> str | None:
     """A table of entries as wide as what the encoder gives, and no layer of the network."""
     layers = [p for p in parts if p.kind in {"linear", "conv"}]
     for part in parts:
@@ -129,7 +129,7 @@ def _no_head(parts: Sequence[Part]) -> str | None:
     )
 
 
-def other_prior(split: Split, tensors: Mapping[str, Tensor]) -> str | None:
+def other_prior(split: Split, tensors: Mapping[str, Shaped]) -> str | None:
     """Say which prior other than N(0, I) the tensors on no way show.
 
     Args:

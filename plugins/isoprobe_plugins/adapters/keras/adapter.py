@@ -13,6 +13,7 @@ from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
 from isoprobe_plugins.adapters.keras.graph import GRAPHS, layers_of
 from isoprobe_plugins.adapters.objects.options import read_shape
+from isoprobe_plugins.adapters.objects.two_files import PairOptions, is_pair, sources_of
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
@@ -51,7 +52,6 @@ class Keras(Adapter):
     def matches(self, source: Source) -> bool:
         """Return True for a Keras archive, an HDF5 model, or a folder of encoder and decoder."""
         from isoprobe_plugins.adapters.keras.arrays import is_legacy
-        from isoprobe_plugins.adapters.objects.pairs import is_pair
 
         if source.kind is FileKind.HDF5:
             return is_legacy(source)
@@ -224,8 +224,6 @@ def _parts(source: Source, decoder: str | None) -> tuple[Part | None, Part, Any]
 
 def _files(source: Source, decoder: str | None) -> tuple[Source, Source]:
     """Return the files of a pair."""
-    from isoprobe_plugins.adapters.objects.pairs import PairOptions, is_pair, sources_of
-
     kind = source.kind
     if source.is_folder:
         kind = next((k for k in _KINDS if is_pair(source, k)), FileKind.KERAS)

@@ -9,6 +9,9 @@ from isoprobe.checkpoints.source import FileKind
 from isoprobe.contracts import VAE, Adapter
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
+from isoprobe_plugins.adapters.objects.two_files import is_pair
+from isoprobe_plugins.adapters.onnx.options import OnnxOptions
+from isoprobe_plugins.adapters.onnx.parsing import ends_of, weights_of
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
@@ -23,8 +26,6 @@ class Onnx(Adapter):
 
     def matches(self, source: Source) -> bool:
         """Return True for an ONNX file, or a folder of encoder.onnx and decoder.onnx."""
-        from isoprobe_plugins.adapters.objects.pairs import is_pair
-
         return source.kind is FileKind.ONNX or is_pair(source, FileKind.ONNX)
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
@@ -41,7 +42,6 @@ class Onnx(Adapter):
 
         from isoprobe_plugins.adapters.objects.pairs import EncoderFirst, Pair
         from isoprobe_plugins.adapters.objects.wrapping import vae_from_object
-        from isoprobe_plugins.adapters.onnx.options import OnnxOptions
         from isoprobe_plugins.adapters.onnx.reading import graphs_of
         from isoprobe_plugins.adapters.onnx.runtime import RuntimeGraph
         from isoprobe_plugins.adapters.programs.bounded import Bounded
@@ -76,8 +76,6 @@ class Onnx(Adapter):
 
     def describe(self, source: Source) -> Mapping[str, Any]:
         """Return inputs and outputs with their shapes, of each graph."""
-        from isoprobe_plugins.adapters.onnx.reading import ends_of
-
         if not source.is_folder:
             return {"architecture": "ONNX graph", **ends_of(source)}
         files = [n for n in source.names() if n.endswith(".onnx")]
@@ -87,8 +85,6 @@ class Onnx(Adapter):
 
     def tensors(self, source: Source) -> Mapping[str, tuple[int, ...]]:
         """Return shapes of the graph's weights."""
-        from isoprobe_plugins.adapters.onnx.reading import weights_of
-
         return {} if source.is_folder else weights_of(source)
 
 

@@ -5,7 +5,7 @@ Annotations are evaluated here, since the parser of options reads them.
 
 from dataclasses import dataclass
 
-from isoprobe_plugins.adapters.objects.pairs import PairOptions
+from isoprobe_plugins.adapters.objects.two_files import PairOptions
 
 
 @dataclass(frozen=True, kw_only=True)

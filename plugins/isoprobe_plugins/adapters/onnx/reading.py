@@ -10,12 +10,11 @@ import torch
 
 from isoprobe.checkpoints.source import FileKind
 from isoprobe.errors import CheckpointError
-from isoprobe_plugins.adapters.extras import need
-from isoprobe_plugins.adapters.objects.pairs import sources_of
+from isoprobe_plugins.adapters.objects.two_files import sources_of
 from isoprobe_plugins.adapters.onnx.cutting import find_cut, halves
 from isoprobe_plugins.adapters.onnx.graph import OnnxGraph
-from isoprobe_plugins.adapters.onnx.inlining import inlined
 from isoprobe_plugins.adapters.onnx.operators import MAX_ELEMENTS, UntranslatedError
+from isoprobe_plugins.adapters.onnx.parsing import parsed
 from isoprobe_plugins.adapters.onnx.runtime import RuntimeGraph
 from isoprobe_plugins.adapters.programs.bounded import Bounded
 from isoprobe_plugins.adapters.weights.torch_files import first_line
@@ -23,9 +22,6 @@ from isoprobe_plugins.adapters.weights.torch_files import first_line
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
     from isoprobe_plugins.adapters.onnx.options import OnnxOptions
-
-MODEL_LIMIT = 2 << 30
-
 
 Graph = OnnxGraph | RuntimeGraph
 
@@ -65,39 +61,6 @@ def graphs_of(
     return (first, None if first is None else read_onnx(first)), (second, read_onnx(second)), ()
 
 
-def ends_of(source: Source) -> dict[str, list[str]]:
-    """Describe a graph's inputs and outputs, as in ``x: b x 6``.
-
-    Args:
-        source: the file.
-
-    Returns:
-        ``inputs`` and ``outputs``.
-    """
-    graph = parsed(source).graph
-    weights = {t.name for t in graph.initializer}
-    inputs = [i for i in graph.input if i.name not in weights]
-    return {"inputs": [_end(i) for i in inputs], "outputs": [_end(o) for o in graph.output]}
-
-
-def _end(value: Any) -> str:
-    import onnx
-
-    kind = value.type.tensor_type
-    dims = " x ".join(str(d.dim_value or d.dim_param or "?") for d in kind.shape.dim)
-    name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
-    return f"{value.name}: {dims}" + ("" if name == "float" else f" of {name}")
-
-
-def weights_of(source: Source) -> dict[str, tuple[int, ...]]:
-    """Return shapes of a graph's weights, by name.
-
-    Args:
-        source: the file.
-    """
-    return {t.name: tuple(t.dims) for t in parsed(source).graph.initializer}
-
-
 def read_onnx(source: Source) -> Graph:
     """Read an ONNX file as a torch module, or else to be run by onnxruntime.
 
@@ -111,29 +74,6 @@ def read_onnx(source: Source) -> Graph:
         CheckpointError: when it is damaged, or neither can be.
     """
     return readable(parsed(source), source)
-
-
-def parsed(source: Source) -> Any:
-    """Parse an ONNX file, functions written out.
-
-    Args:
-        source: the file.
-
-    Returns:
-        The model.
-
-    Raises:
-        CheckpointError: when it is none, or damaged.
-    """
-    onnx = need("onnx", "onnx", "an ONNX file")
-    if source.kind is not FileKind.ONNX or source.size > MODEL_LIMIT:
-        raise CheckpointError(f"{source.path} is {source.description}, not an ONNX model")
-    try:
-        return inlined(onnx.load_model_from_string(source.path.read_bytes()), source)
-    except CheckpointError:
-        raise
-    except Exception as error:  # protocol buffers fail in their own ways
-        raise CheckpointError(f"{source.path} is damaged: {first_line(error)}") from error
 
 
 def readable(model: Any, source: Source) -> Graph:

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from isoprobe.errors import CheckpointError
-from isoprobe.files.documents import parse_json
 from isoprobe.files.meter import Meter
 from isoprobe_plugins.adapters.programs.allowed import ATEN, IN_PLACE, refuse
+from isoprobe_plugins.adapters.programs.graphs import graph_of
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
 
-GRAPH_LIMIT = 16 << 20
 NODES = 50_000
 
 #: numbers of torch's types in the archive's schema
@@ -41,24 +40,6 @@ _OPERATORS = {
     f"_operator.{name}": getattr(operator, name)
     for name in ("getitem", "add", "sub", "mul", "floordiv", "truediv", "mod", "neg")
 }
-
-
-def graph_of(source: Source) -> dict[str, Any]:
-    """Return the graph's JSON.
-
-    Raises:
-        CheckpointError: when it is missing, too long or no graph.
-    """
-    names = [n for n in source.names() if n.endswith("/models/model.json")]
-    if len(names) != 1:
-        raise CheckpointError(f"{source.path} holds {len(names)} programs; expected one")
-    graph = parse_json(source.read(names[0], GRAPH_LIMIT), f"{source.path}: {names[0]}")
-    try:
-        _ = graph["graph_module"]["graph"]["nodes"], graph["graph_module"]["signature"]
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{source.path}: {names[0]} is no exported graph") from error
-    result: dict[str, Any] = graph
-    return result
 
 
 def read_program(source: Source) -> Program:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from isoprobe.contracts import VAE, Adapter, FirstRows, Live
 from isoprobe.registry.specs import construct
+from isoprobe_plugins.adapters.objects.two_files import PairOptions
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
-    from isoprobe_plugins.adapters.objects.pairs import PairOptions
 
 
 class Programs(Adapter):
@@ -32,7 +32,6 @@ class Programs(Adapter):
         Returns:
             The model.
         """
-        from isoprobe_plugins.adapters.objects.pairs import PairOptions
         from isoprobe_plugins.adapters.objects.wrapping import vae_from_object
 
         settings = construct(PairOptions, options, f"adapter '{self.name}'")
@@ -45,7 +44,7 @@ class Programs(Adapter):
         Returns:
             Them; None where the options tell the shapes, or there is no encoder.
         """
-        from isoprobe_plugins.adapters.objects.pairs import PairOptions, Shapeless
+        from isoprobe_plugins.adapters.objects.pairs import Shapeless
 
         settings = construct(PairOptions, options, f"adapter '{self.name}'")
         return Shapeless.of(lambda: self.entries(source, settings), settings, source, self.name)

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from isoprobe.checkpoints.source import FileKind
 from isoprobe.hookspecs import hookimpl
+from isoprobe_plugins.adapters.objects.two_files import PairOptions, is_pair, sources_of
 from isoprobe_plugins.adapters.programs.entries import Programs
+from isoprobe_plugins.adapters.programs.graphs import graph_of
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
     from isoprobe.contracts import Adapter
-    from isoprobe_plugins.adapters.objects.pairs import Pair, PairOptions
+    from isoprobe_plugins.adapters.objects.pairs import Pair
 
 
 class Exported(Programs):
@@ -28,13 +30,11 @@ class Exported(Programs):
 
     def matches(self, source: Source) -> bool:
         """Return True for such an archive, or a folder of encoder.pt2 and decoder.pt2."""
-        from isoprobe_plugins.adapters.objects.pairs import is_pair
-
         return source.kind is FileKind.TORCH_EXPORT or is_pair(source, FileKind.TORCH_EXPORT)
 
     def entries(self, source: Source, settings: PairOptions) -> Pair:
         """Read both graphs."""
-        from isoprobe_plugins.adapters.objects.pairs import EncoderFirst, Pair, sources_of
+        from isoprobe_plugins.adapters.objects.pairs import EncoderFirst, Pair
         from isoprobe_plugins.adapters.programs.aten import read_program
         from isoprobe_plugins.adapters.programs.bounded import Bounded
 
@@ -46,8 +46,6 @@ class Exported(Programs):
 
     def describe(self, source: Source) -> Mapping[str, Any]:
         """Return the operators of the graph."""
-        from isoprobe_plugins.adapters.programs.aten import graph_of
-
         if source.is_folder:
             return {"architecture": "a pair of exported programs"}
         nodes = graph_of(source)["graph_module"]["graph"]["nodes"]

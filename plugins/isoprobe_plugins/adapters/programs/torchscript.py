@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from isoprobe.checkpoints.source import FileKind
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
+from isoprobe_plugins.adapters.objects.two_files import PairOptions, is_pair, sources_of
 from isoprobe_plugins.adapters.programs.entries import Programs
 from isoprobe_plugins.adapters.programs.script import load_script
 from isoprobe_plugins.adapters.weights.names import why_quantised, why_unsupported
@@ -14,7 +15,6 @@ from isoprobe_plugins.adapters.weights.names import why_quantised, why_unsupport
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
     from isoprobe.contracts import Adapter
-    from isoprobe_plugins.adapters.objects.pairs import PairOptions
 
 
 class TorchScript(Programs):
@@ -25,13 +25,11 @@ class TorchScript(Programs):
 
     def matches(self, source: Source) -> bool:
         """Return True for such an archive, or a folder of an encoder's and a decoder's."""
-        from isoprobe_plugins.adapters.objects.pairs import is_pair
-
         return source.kind is FileKind.TORCHSCRIPT or is_pair(source, FileKind.TORCHSCRIPT)
 
     def entries(self, source: Source, settings: PairOptions) -> Any:
         """Load the archive, or both."""
-        from isoprobe_plugins.adapters.objects.pairs import EncoderFirst, Pair, sources_of
+        from isoprobe_plugins.adapters.objects.pairs import EncoderFirst, Pair
 
         if not source.is_folder and settings.decoder is None:
             return _entry_points(source)
