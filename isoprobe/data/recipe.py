@@ -26,6 +26,12 @@ LIMIT = 1000.0
 _Number = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
 
 
+#: what an empty cell is when it is read
+_NOTHING = frozenset({"", "nan", "None", "<NA>"})
+#: texts that stand for a missing cell, as tables are written
+MISSING = _NOTHING | {"NaN", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "?"}
+
+
 class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one column of a table becomes inputs.
 
@@ -57,7 +63,8 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.values is None:
             raw = numbers(cells, self.name, where)[:, None]
         else:
-            raw = (texts(cells, self.name, where)[:, None] == np.array(self.values)).astype(float)
+            found = texts(cells, self.name, where, known=self.values)
+            raw = (found[:, None] == np.array(self.values)).astype(float)
         moved = (raw - np.array(self.center)) * np.array(self.scale)
         clipped: np.ndarray = np.clip(moved, -LIMIT, LIMIT)
         return clipped
@@ -167,18 +174,29 @@ def numbers(cells: np.ndarray, name: str, where: str) -> np.ndarray:
     return found
 
 
-def texts(cells: np.ndarray, name: str, where: str) -> np.ndarray:
+def texts(cells: np.ndarray, name: str, where: str, *, known: Sequence[str] = ()) -> np.ndarray:
     """Return a column's cells as text, ``(B,)``: a whole number is its digits.
+
+    Args:
+        cells: text or numbers, ``(B,)``.
+        name: of the column.
+        where: the table, for errors.
+        known: texts that are values here, though they stand for missing cells elsewhere.
 
     Raises:
         DataError: for the first cell that is missing.
     """
     found = np.array([_text(cell) for cell in cells.tolist()], dtype=np.str_)
-    bad = np.isin(found, ["", "nan", "None", "<NA>"])
+    bad = np.isin(found, list(MISSING - set(known)))
     if bad.any():
         place = int(np.argmax(bad))
-        raise DataError(_bad("", place, name, where, "a value"))
+        raise DataError(_bad(cells[place], place, name, where, "a value"))
     return found
+
+
+def is_missing(cell: object) -> bool:
+    """Say whether a cell is empty, or a text that stands for a missing value."""
+    return cell is None or str(cell).strip() in MISSING
 
 
 def _number(cell: object) -> float:
@@ -193,8 +211,8 @@ def _text(cell: object) -> str:
 
 
 def _bad(cell: object, place: int, name: str, where: str, wanted: str) -> str:
-    missing = str(cell).strip() in {"", "nan", "None", "<NA>"}
-    found = "nothing" if missing else f"'{cell}'"
+    missing, said = is_missing(cell), str(cell).strip()
+    found = "nothing" if said in _NOTHING else f"'{cell}'"
     way = "fill the cell, or leave the row or the column out" if missing else "correct the cell"
     return f"row {place} of {where}, column '{name}': expected {wanted}, found {found}; {way}"
 

@@ -13,6 +13,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import isoprobe
 from isoprobe.cli import main
+from isoprobe.data.recipe import Column
 from isoprobe.errors import DataError
 from isoprobe.theory.detection import auroc
 from isoprobe_trainers.table import train as fitting
@@ -93,6 +94,22 @@ def test_a_missing_column_or_cell_is_named(folder: Path, tmp_path: Path) -> None
             isoprobe.score(model, data, folder / "r.h5")
     with pytest.raises(DataError, match=r"row 3 of .*column 'weight'.*found nothing; fill"):
         learn_recipe({"weight": frame["weight"].to_numpy()}, "the frame")
+
+
+@pytest.mark.parametrize("hole", ["NA", "N/A", "?", "NULL", "nan", ""])
+def test_a_text_that_stands_for_a_missing_cell_makes_no_category_of_a_column(hole: str) -> None:
+    """Else every number of the column would be a category, and the model one of texts."""
+    for column in (["1.5", "2.5", hole, "4"], ["a", "b", hole, "b"]):
+        with pytest.raises(DataError, match=r"row 2 of t.csv, column 'x'.*; fill the cell, or"):
+            learn_recipe({"x": np.array(column)}, "t.csv")
+
+
+def test_a_known_category_may_be_called_as_a_missing_cell_is() -> None:
+    column = Column("x", ("NA", "b"), (0.0, 0.0), (1.0, 1.0))
+    found = column.inputs(np.array(["NA", "b", "c"]), "t.csv")
+    np.testing.assert_array_equal(found, [[1, 0], [0, 1], [0, 0]])
+    with pytest.raises(DataError, match="found 'N/A'; fill the cell"):
+        column.inputs(np.array(["b", "N/A"]), "t.csv")
 
 
 # ------------------------------------------------------------------ where the training starts

@@ -208,29 +208,29 @@ class Undeclared(Adapter):
         try:
             verdict = judged(tensors.state, rows.x, rows.metric, live.options)
         except CheckpointError as error:
-            said = _no_reading(tensors, rows, str(error))
-            raise said from error
+            unread = _no_reading(tensors, rows, str(error))
+            raise unread from error
+        if not (verdict.doubt or verdict.unsure):
+            return model_of(verdict, tensors, self.name)
+        what, following = _described(tensors), next_for(source, rows.typed)
         if verdict.doubt:
             raise UnreadError(
-                f"{source.path}: {verdict.doubt}; is this the data it was trained on? The doctor "
-                "writes the reading that comes nearest, to start from",
-                *next_for(source, rows.typed),
+                f"{what}; {verdict.doubt}: is this the data it was trained on? The doctor writes "
+                "the reading that comes nearest, to start from",
+                *following,
             )
-        if verdict.unsure and not verdict.ask:
-            raise UnreadError(f"{source.path}: {verdict.unsure}", *next_for(source, rows.typed))
-        if verdict.unsure:
-            told = {**live.options, **verdict.ask}
-            options = " ".join(f"--option {OPTION.get(k, k)}={word(v)}" for k, v in told.items())
-            own = [c for c in next_for(source, rows.typed) if " --class " in c]
-            raise UnreadError(
-                f"{source.path}: {verdict.unsure}; say which its code has, the usual one by the "
-                "last command"
-                if own
-                else f"{source.path}: {verdict.unsure}; the usual one is",
-                *own,
-                f"isoprobe analyze {quoted(source.path)} {rows.typed} {options}",
-            )
-        return model_of(verdict, tensors, self.name)
+        if not verdict.ask:
+            raise UnreadError(f"{what}; {verdict.unsure}", *following)
+        told = {**live.options, **verdict.ask}
+        options = " ".join(f"--option {OPTION.get(k, k)}={word(v)}" for k, v in told.items())
+        usual = f"isoprobe analyze {quoted(source.path)} {rows.typed} {options}"
+        own = [command for command in following if " --class " in command]
+        said = (
+            "say which its code has, the usual one by the last command"
+            if own
+            else "the usual one is"
+        )
+        raise UnreadError(f"{what}; {verdict.unsure}; {said}", *own, usual)
 
     def describe(self, source: Source) -> Mapping[str, Any]:
         """Return what names and shapes tell; layers are told with data."""
@@ -255,10 +255,17 @@ class Undeclared(Adapter):
         }  # fmt: skip
 
 
+def _shapes(tensors: Tensors) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(t.shape) for name, t in tensors.state.tensors.items()}
+
+
+def _described(tensors: Tensors) -> str:
+    return described(tensors.source, _shapes(tensors))
+
+
 def _no_reading(tensors: Tensors, rows: FirstRows, reason: str) -> UnreadError:
     """Say why rows lead nowhere; rows of another size are the commonest reason."""
-    source = tensors.source
-    shapes = {name: tuple(t.shape) for name, t in tensors.state.tensors.items()}
+    source, shapes = tensors.source, _shapes(tensors)
     own = [command for command in next_for(source, rows.typed) if " --class " in command]
     size, widths = math.prod(rows.x.shape[1:]), chain(shapes)
     if not widths or widths[0] == size:
@@ -267,7 +274,7 @@ def _no_reading(tensors: Tensors, rows: FirstRows, reason: str) -> UnreadError:
     larger = f"isoprobe analyze {quoted(source.path)} {rows.typed} --resize {side}"
     fits = side**2 == widths[0] and plane(tuple(rows.x.shape[1:])) and "--resize" not in rows.typed
     return UnreadError(
-        f"{described(source, shapes)}; it takes rows of {widths[0]} values, those of the data are "
+        f"{_described(tensors)}; it takes rows of {widths[0]} values, those of the data are "
         f"{shape}",
         *([larger] if fits else own),
     )

@@ -248,7 +248,10 @@ def _short(chosen: Reading) -> str:
     """Why a reading that no other rivals is not clear enough by itself."""
     tried = chosen.tried
     if tried.slope > STEEP / 2:
-        return f"the loss of the best reading is not still (slope {tried.slope:.2f}, above 0.3)"
+        return (
+            "its layers are not told for certain: under the best reading the loss still falls "
+            f"(slope {tried.slope:.2f}, above 0.3)"
+        )
     if tried.at_mean < FLOOR:
         return f"the best reading explains {tried.at_mean:.1%} of the data's variance"
     return ""

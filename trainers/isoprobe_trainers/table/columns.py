@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from isoprobe.data.recipe import Column, Recipe, numbers, texts
+from isoprobe.data.recipe import Column, Recipe, is_missing, numbers, texts
 from isoprobe.errors import DataError
 
 #: different values of a category at most
@@ -69,6 +69,6 @@ def _is_category(cells: np.ndarray) -> bool:
         try:
             float(cell)
         except (TypeError, ValueError):
-            if cell is not None and str(cell).strip():  # a missing cell says nothing of its column
+            if not is_missing(cell):  # a missing cell says nothing of its column
                 return True
     return False

@@ -255,9 +255,10 @@ def fit(
         "elbo": -after,
         "table": recipe.record(),
     }
+    latents = "1 latent" if start.latents == 1 else f"{start.latents} latents"
     said = (
-        f"{start.latents} latents and beta {start.beta:.4g}, as the linear VAE of the greatest "
-        "ELBO on rows left out has",
+        f"{latents} and beta {start.beta:.4g}, as the linear VAE of the greatest ELBO on rows left "
+        "out has",
         f"training raised the ELBO on {out} rows held out from {-before:.4g} to {-after:.4g} nats "
         f"in {epochs} epochs"
         if after < before
