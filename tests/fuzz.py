@@ -36,7 +36,7 @@ from isoprobe.errors import IsoprobeError
 from isoprobe.registry.lookup import installed
 from isoprobe.results.reader import Result
 from isoprobe.show.trend import trend_of
-from tests import bad_files, parquet
+from tests import bad_files, parquet, said
 from tests.files import test_corpus as corpus
 from tests.made import made_result
 
@@ -135,6 +135,11 @@ MAKE: dict[str, Callable[[Path], Any]] = {
     "model.toml": lambda path: path.write_text(DECLARED),
     "sweep.json": _sweep,
     "log.jsonl": _log,
+    **said.DECLARATIONS,
+    "card.toml": lambda path: path.write_text(said.CARD),
+    "told.npz": said.made_conditions,
+    "weights.npz": lambda path: np.savez(path, **{k: v.numpy() for k, v in corpus.STATE.items()}),
+    "sequence.json": said.made_sequence,
 }
 READ = {
     **corpus.READERS,
@@ -142,6 +147,11 @@ READ = {
     "weights.safetensors": corpus.READERS["zip.pt"],
     "sweep.json": lambda path: trend_of(path.parent).to_text(),
     "log.jsonl": lambda path: trend_of(path).to_text(),
+    **dict.fromkeys(said.DECLARATIONS, said.declared),
+    "card.toml": said.card,
+    "told.npz": said.conditions,
+    "weights.npz": corpus.READERS["zip.pt"],
+    "sequence.json": said.sequence,
 }
 
 
@@ -172,6 +182,7 @@ def _array(path: Path) -> dict[str, Any]:
 KEPT: dict[str, Callable[[Path], dict[str, Any]]] = {
     "zip.pt": _tensors,
     "rows.npz": _array,
+    "weights.npz": _tensors,
     "images.zip": _array,
     "native.safetensors": lambda path: {k: v.numpy() for k, v in weights(path).items()},
     "result.h5": _numbers,

@@ -68,6 +68,8 @@ def expand_step(step: Brief, tensors: Mapping[str, Tensor], where: str) -> dict[
     """Write one step out in full; arguments and errors as for :func:`expand`."""
     if isinstance(step, str):
         return _word(step, where)
+    if not isinstance(step, Mapping):
+        raise CheckpointError(f"{where}: a step is a word or a table, found {step!r:.40}")
     if "op" in step:
         return dict(step)
     rest = dict(step)
