@@ -81,6 +81,16 @@ class Group(Mapping[str, "Variable"]):
         with readable(self._file.path):
             return netcdf.read_variable(self._file, self._group, name)
 
+    def numbers(self, name: str, axes: int) -> np.ndarray:
+        """Return a variable's values where they are numbers along so many axes.
+
+        Raises:
+            ResultError: where there is none, or they are of another form.
+        """
+        return require_numbers(
+            self[name].values, axes, f"{self._file.path}: {self._group.name}/{name}"
+        )
+
     def shown(self) -> dict[str, str]:
         """Names of the variables to show, each a ``column`` or a ``tile``; reads no values."""
         with readable(self._file.path):
@@ -226,7 +236,13 @@ class Result(Closing):
         with readable(self.path):
             group = self._file.child(self._file.file, _SAMPLES)
             chosen = list(columns) if names is None else names
-            return {n: netcdf.read_variable(self._file, group, n, start, stop) for n in chosen}
+            found = {n: netcdf.read_variable(self._file, group, n, start, stop) for n in chosen}
+        lengths = {
+            len(variable.values) if variable.values.ndim else -1 for variable in found.values()
+        }
+        if len(lengths) > 1 or -1 in lengths:
+            raise ResultError(f"{self.path} is damaged: its columns differ in length")
+        return found
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -292,9 +308,30 @@ def _check_format(file: Hdf5File, path: Path) -> None:
             )
 
 
+def require_numbers(values: np.ndarray, axes: int, where: str) -> np.ndarray:
+    """Return values of a file where they are numbers along so many axes.
+
+    Args:
+        values: as they were read.
+        axes: how many there are to be.
+        where: they stand, for the error.
+
+    Raises:
+        ResultError: where they are of another form.
+    """
+    if values.dtype.kind not in "fiub" or values.ndim != axes:
+        raise ResultError(
+            f"{where} is damaged: it has type {values.dtype} and shape {values.shape}, not numbers "
+            f"along {axes} axes; run 'analyze' again"
+        )
+    return values
+
+
 @contextlib.contextmanager
 def readable(path: str | Path) -> Iterator[None]:
-    """Blame a file for what goes wrong while it is read and made sense of, in one line.
+    """Blame a file for what goes wrong in the library that reads it, in one line.
+
+    What is made of the values stands outside: its faults are ours.
 
     Args:
         path: the file.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import stat
 import struct
 import zlib
 from bisect import bisect_right
@@ -183,7 +184,7 @@ class Shard(Closing):
         """
         path = Path(path)
         try:
-            file = path.open("rb")
+            file = _opened(path)
         except FileNotFoundError as error:
             raise ResultError(
                 f"{path} does not exist; a shard is what 'analyze --shard' wrote"
@@ -282,6 +283,15 @@ class Shard(Closing):
         raise ResultError(
             f"{self.path} is damaged: {reason}; make it again: remove it, and use --resume"
         ) from cause
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open a file that is one: a pipe would be waited for without end."""
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise ResultError(f"{path} is not a file; a shard is what 'analyze --shard' wrote")
+    return os.fdopen(number, "rb")
 
 
 def is_shard(path: Path) -> bool:

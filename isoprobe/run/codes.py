@@ -18,11 +18,11 @@ from isoprobe.errors import CheckpointError, DataError, OptionError, ResultError
 from isoprobe.probe.objective import rates_of
 from isoprobe.probe.told import encoded
 from isoprobe.registry.lookup import installed
-from isoprobe.results.reader import Result, readable
+from isoprobe.results.reader import Result
 from isoprobe.run.opening import conditioned, load, open_data, opened, place, processor_threads
 from isoprobe.run.scoring import check_model, gathered, read_alike
 from isoprobe.run.settings import CodeSettings
-from isoprobe.theory.isometric import IsometricMap, ScaleTable, read_map
+from isoprobe.theory.isometric import IsometricMap, ScaleTable, map_from_arrays
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,7 +154,7 @@ def open_encoding(
     if asked.beta is not None and not asked.beta > 0:
         raise OptionError(f"--beta is a positive number; found {asked.beta:g}")
     if reference is not None:
-        with readable(Path(reference)), Result.open(reference) as result:
+        with Result.open(reference) as result:
             asked = read_alike(asked, result.attrs)
     with opened(model, data, asked) as subject, processor_threads(asked.threads):
         vae = subject.vae
@@ -180,14 +180,21 @@ def open_encoding(
 
 
 def _reference_map(vae: VAE, path: Path) -> IsometricMap:
-    with readable(path), Result.open(path) as result:
+    with Result.open(path) as result:
         check_model(vae, path, result.attrs)
         if "coordinates" not in result:
             raise ResultError(
                 f"{path} has no isometric coordinates; make it with "
                 "'isoprobe analyze MODEL --analysis coordinates --out F.h5'"
             )
-        return read_map(result)
+        knots, slopes = (result["coordinates"].numbers(name, 2) for name in ("knots", "slopes"))
+    known = np.isfinite(knots)
+    if knots.shape != slopes.shape or len(knots) != vae.latent_size or not known.any(axis=1).all():
+        raise ResultError(
+            f"{path} is damaged: its coordinates do not fit {vae.latent_size} latents; run "
+            "'analyze' again"
+        )
+    return map_from_arrays(knots, slopes)
 
 
 def encode(

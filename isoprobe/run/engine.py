@@ -16,13 +16,12 @@ import numpy as np
 import torch
 
 from isoprobe.contracts import Analysis, Context, Setup, Variable
-from isoprobe.errors import PluginError
+from isoprobe.errors import PluginError, ResultError
 from isoprobe.probe.overview import Overview
 from isoprobe.probe.pilot import active_latents
 from isoprobe.probe.quantities import Probe, ProbeOptions
 from isoprobe.probe.told import joined
 from isoprobe.progress import bar, say
-from isoprobe.results.reader import readable
 from isoprobe.results.writer import without_places
 from isoprobe.run.against import GROUP, Second
 from isoprobe.run.announce import Trial, announcement, decoding_time, peak_memory
@@ -130,8 +129,7 @@ class Run:
         if others is None and len(shards) > 1:
             others = self.started(setup)
         for number, shard in enumerate(shards):
-            with readable(shard.path):
-                restore(steps if number == 0 else others or (), shard.state())
+            take(steps if number == 0 else others or (), shard)
             if number:
                 for step, other in zip(steps, others or (), strict=True):
                     step.merge(other)
@@ -425,8 +423,7 @@ class Pass:
         """
         into, others = seeing_encoded(steps), seeing_encoded(self.steps)
         for shard in shards:
-            with readable(shard.path):
-                restore(others, shard.state())
+            take(others, shard)
             for step, other in zip(into, others, strict=True):
                 step.merge(other)
 
@@ -487,8 +484,24 @@ def spread(data: Prepared, count: int, vae: VAE) -> Iterator[tuple[VAE, Tensor]]
         yield data.rows(rows.start, rows.stop, vae)[:2]
 
 
+def take(steps: Sequence[Analysis], shard: Shard) -> None:
+    """Give analyses the state that a shard keeps.
+
+    Raises:
+        ResultError: when it lacks some of it.
+    """
+    state = shard.state()
+    lacking = sorted(_state(steps).keys() - state.keys())
+    if lacking:
+        raise ResultError(
+            f"{shard.path} is damaged: it has no '{lacking[0]}'; make it again: remove it, and use "
+            "--resume"
+        )
+    restore(steps, state)
+
+
 def restore(steps: Sequence[Analysis], state: Mapping[str, np.ndarray]) -> None:
-    """Give analyses the state of a shard, by ``analysis/name``."""
+    """Give analyses a state, by ``analysis/name``."""
     for step in steps:
         prefix = f"{step.name}/"
         step.restore({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})

@@ -11,7 +11,7 @@ import numpy as np
 
 from isoprobe.errors import DataError, OptionError
 from isoprobe.registry.lookup import installed
-from isoprobe.results.reader import Result, readable
+from isoprobe.results.reader import Result, require_numbers
 from isoprobe.results.whole import replacing
 from isoprobe.show.plots.oddities import draw
 from isoprobe.theory.localisation import LIMIT, pixel_auroc, region_overlap
@@ -46,9 +46,11 @@ def against_masks(scores: Path, masks: str) -> dict[str, float]:
     Raises:
         DataError: when masks and maps are not of one number and size, or only one kind is there.
     """
-    with readable(scores), Result.open(scores) as result:
-        rows = result.samples(names=["row"])["row"]
-        maps = _flat(result.samples(names=[MAP])[MAP].astype(float), summed=True)
+    with Result.open(scores) as result:
+        columns = result.samples(names=["row", MAP])
+    rows = require_numbers(columns["row"], 1, f"{scores}: row")
+    axes = max(columns[MAP].ndim, 2)
+    maps = _flat(require_numbers(columns[MAP], axes, f"{scores}: {MAP}").astype(float), summed=True)
     with closing(installed().data(masks)) as dataset:
         if len(dataset) <= int(rows.max()):
             shown = f"{len(dataset)} masks of {_size(dataset.shape)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from isoprobe.probe.fixed import TWO_POINT
 from isoprobe.probe.objective import Objective, parts, terms_of
 from isoprobe.probe.shared import PassStatistics
 from isoprobe.registry.lookup import installed
-from isoprobe.results.reader import Result, readable
+from isoprobe.results.reader import Group, Result, require_numbers
 from isoprobe.run.decisions import Explained, decided, input_names
 from isoprobe.run.opening import opened, processor_threads
 from isoprobe.run.settings import Opening, ScoreSettings
@@ -85,7 +85,8 @@ class _Other:
                 "for which it is not defined; use --score loss"
             )
         extra = ("score_transform",) if "score_transform" in there else ()
-        columns = result.samples(names=[*NEEDS[name], *extra])
+        axes = 2 if name == "mahalanobis" else 1
+        columns = _columns(result, [*NEEDS[name], *extra], axes)
         keep, place = _normal(result), None
         if name == "mahalanobis":
             mean, std = (columns[key][keep].astype(np.float64) for key in ("mean", "std"))
@@ -99,12 +100,26 @@ class _Other:
         return {rule: upper_threshold(pools[rule], share) for rule, share in rules.items()}
 
 
+def _by_rule(group: Group, name: str) -> dict[str, float]:
+    """A number of each rule of a reference, by the rule's name."""
+    rules, values = np.atleast_1d(group["rule"].values), group.numbers(name, 1)
+    if rules.shape != values.shape:
+        raise ResultError(f"a reference is damaged: {len(values)} {name}s of {len(rules)} rules")
+    return dict(zip(map(str, rules), map(float, values), strict=True))
+
+
+def _columns(result: Result, names: Sequence[str], axes: int = 1) -> dict[str, np.ndarray]:
+    """Columns of a reference that are numbers."""
+    found = result.samples(names=names)
+    return {n: require_numbers(v, axes, f"{result.path}: {n}") for n, v in found.items()}
+
+
 def _normal(result: Result) -> np.ndarray:
     """Which rows of a result are its reference, ``(N,)`` bool."""
     count = result.sizes["sample"]
-    if len(result[GROUP]["reference"].values) == count:
+    if len(result[GROUP].numbers("reference", 1)) == count:
         return np.ones(count, dtype=bool)
-    marks: np.ndarray = result.samples(names=["anomalous"])["anomalous"].astype(bool)
+    marks: np.ndarray = _columns(result, ["anomalous"])["anomalous"].astype(bool)
     return ~marks
 
 
@@ -137,7 +152,7 @@ class Pool:
             ResultError: when its rows are not told apart by that column.
         """
         group = result[GROUP]
-        reference = group["reference"].values if other is None else np.sort(other.normal)
+        reference = group.numbers("reference", 1) if other is None else np.sort(other.normal)
         whole = cls(trimmed(reference, trim))
         if by is None:
             return whole
@@ -148,7 +163,7 @@ class Pool:
                 f"--by {by}: the reference {result.path.name} {found}; make it with 'isoprobe "
                 f"analyze MODEL --data FILE.csv:keep={by} --analysis anomaly:by={by} --out F.h5'"
             )
-        columns = result.samples(names=["score", "group"])
+        columns = _columns(result, ["score", "group"])
         keep = _normal(result)
         scores = columns["score"][keep] if other is None else other.normal
         keys = columns["group"][keep]
@@ -235,21 +250,19 @@ class Reference:
             raise OptionError(f"--contamination lies between 0 and 1; found {contamination:g}.")
         if not 0 <= trim < 1:
             raise OptionError(f"--trim is at least 0 and below 1; found {trim:g}.")
-        with readable(path), Result.open(path) as result:
+        with Result.open(path) as result:
             if GROUP not in result:
                 raise ResultError(
                     f"{path} has no anomaly scores to compare with; make it with "
                     "'isoprobe analyze MODEL --analysis anomaly --out F.h5'"
                 )
             group = result[GROUP]
-            rules = [str(rule) for rule in group["rule"].values]
-            thresholds = dict(zip(rules, map(float, group["threshold"].values), strict=True))
+            thresholds = _by_rule(group, "threshold")
             other = None if score == "loss" else _Other.read(result, score)
             if other is not None:
-                shares = dict(zip(rules, map(float, group["share"].values), strict=True))
-                thresholds = other.thresholds(shares)
+                thresholds = other.thresholds(_by_rule(group, "share"))
             if contamination is not None:
-                every = other.every if other else result.samples(names=["score"])["score"]
+                every = other.every if other else _columns(result, ["score"])["score"]
                 thresholds["contamination"] = upper_threshold(np.sort(every), contamination)
             usual = {
                 name.removeprefix(_USUAL): group[name].values

@@ -156,7 +156,7 @@ class ShardFolder:
 
     def missing(self, ranges: Sequence[range], order: Order | Rest) -> list[range]:
         """Return the shards that are not there, are damaged, or are another run's."""
-        return [rows for rows in ranges if not self._is_good(self.path(rows, order))]
+        return [rows for rows in ranges if not self._is_good(self.path(rows, order), rows)]
 
     @contextmanager
     def writer(self, rows: range, order: Order | Rest, latent: int) -> Iterator[ShardWriter]:
@@ -186,14 +186,14 @@ class ShardFolder:
             paths = [self.path(rows, order) for rows in ranges]
             yield [stack.enter_context(Shard.open(path)) for path in paths]
 
-    def _is_good(self, path: Path) -> bool:
-        """Whether a shard of this run is there, and nothing of it damaged."""
+    def _is_good(self, path: Path, rows: range) -> bool:
+        """Whether the shard of some rows is there, of this run, and nothing of it damaged."""
         if path in self._good:
             return True
         try:
             with Shard.open(path) as shard:
                 shard.check()
-                same = all(
+                same = shard.rows == rows and all(
                     difference(recorded(shard, name), getattr(self, name)) is None
                     for name in ("identity", "settled")
                 )

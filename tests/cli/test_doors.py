@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import h5py
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -15,6 +16,7 @@ from isoprobe.cli import group, main
 from isoprobe.cli.doors import shown
 from isoprobe.cli.main import DEFECT
 from isoprobe.files import meter
+from tests.bad_files import good_model
 from tests.made import made_result
 
 STEERING = [
@@ -103,6 +105,51 @@ def test_a_defect_of_ours_is_not_blamed_on_a_file(
     """What our code raises over a sound result is an internal error, with a code of its own."""
     monkeypatch.chdir(tmp_path)
     made_result(tmp_path / "a.h5").close()
+
+    def defect(*args: object, **more: object) -> None:
+        raise ValueError("ours")
+
+    monkeypatch.setattr(ours, defect)
+    assert main(command) == DEFECT
+    said = capsys.readouterr().err
+    assert "internal error" in said and "ours" in said
+    assert "damaged" not in said and "cannot read" not in said
+
+
+@pytest.mark.parametrize(
+    "ours",
+    ["isoprobe.run.scoring.trimmed", "isoprobe.run.codes.map_from_arrays",
+     "isoprobe.run.engine.restore", "isoprobe.run.maps._flat"],
+)  # fmt: skip
+def test_nor_is_what_a_run_makes_of_a_result_or_a_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, ours
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    good_model(tmp_path / "m.safetensors")
+    np.save("rows.npy", np.random.default_rng(0).random((40, 12), "f4"))
+    run = ["m.safetensors", "--data", "rows.npy"]
+    asked = ["--analysis", "anomaly", "--analysis", "coordinates", "--batch-size", "10"]
+    assert main(["analyze", *run, *asked, "--out", "a.h5"]) == 0
+    assert main(["score", *run, "--reference", "a.h5", "--map", "--out", "s.h5"]) == 0
+    np.save("masks.npy", np.eye(40, 12))
+    commands = {
+        "trimmed": ["score", *run, "--reference", "a.h5"],
+        "map_from_arrays": ["encode", *run, "--reference", "a.h5", "-o", "c.npz"],
+        "restore": ["analyze", *run, *asked, "--out", "b.h5"],
+        "_flat": [
+            "score",
+            *run,
+            "--reference",
+            "a.h5",
+            "--masks",
+            "masks.npy",
+            "--map",
+            "--out",
+            "t.h5",
+        ],
+    }
+    command = commands[ours.rpartition(".")[2]]
+    capsys.readouterr()
 
     def defect(*args: object, **more: object) -> None:
         raise ValueError("ours")

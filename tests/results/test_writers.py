@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from isoprobe.cli import main
 from isoprobe.errors import IsoprobeError
@@ -255,6 +256,101 @@ def test_a_full_disk_loses_nothing(folder, capped) -> None:
         report.write("x" * 5000, folder / "page.html", overwrite=True)
     assert (folder / "page.html").read_text() == "old"
     assert {p.name for p in folder.iterdir() if "page" in p.name} == {"page.html"}
+
+
+#: what is written, each to a disk that is full, and with few files left to open
+WRITTEN = {
+    "result": ["analyze", "model.safetensors", *RUN, "--out", "{out}/r.h5", "--overwrite"],
+    "page": ["analyze", "model.safetensors", *RUN, "--report", "{out}/r.h5", "--overwrite"],
+    "scores": ["score", "model.safetensors", "--data", "good.npy", "--reference", "reference.h5",
+               "--out", "{out}/r.h5", "--overwrite"],
+    "table": ["score", "model.safetensors", "--data", "good.npy", "--reference", "reference.h5",
+              "--out", "{out}/r.csv", "--overwrite"],
+    "codes": ["encode", "model.safetensors", "--data", "good.npy", "-o", "{out}/r.npz",
+              "--overwrite"],
+    "checkpoint": ["convert", "weights.safetensors", "{out}/r.safetensors", "--overwrite"],
+}  # fmt: skip
+
+
+def target(command: list[str]) -> str:
+    return next(word for word in command if word.startswith("{out}/")).removeprefix("{out}/")
+
+
+@pytest.fixture
+def written(folder) -> Path:
+    """The folder with a reference for scores too."""
+    layers = {"fc1": (8, 12), "fc21": (2, 8), "fc22": (2, 8), "fc3": (8, 2), "fc4": (12, 8)}
+    weights = {f"{name}.weight": np.ones(shape, "f4") / 9 for name, shape in layers.items()}
+    weights |= {f"{name}.bias": np.zeros(shape[0], "f4") for name, shape in layers.items()}
+    save_file(weights, folder / "weights.safetensors")
+    given = ["--analysis", "anomaly", "--out", "reference.h5"]
+    assert main(["analyze", "model.safetensors", "--data", "good.npy", *given]) == 0
+    return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Path:
+    """A file system of our own with 64 KiB, of which nothing is left but what ``old`` takes."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    made = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(made, capture_output=True, check=False).returncode:
+        pytest.skip("may mount no file system")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("what", WRITTEN)
+def test_a_disk_that_is_full_loses_nothing(written, small_disk, capsys, what) -> None:
+    name = target(WRITTEN[what])
+    (small_disk / name).write_bytes(b"old" * 500)
+    (small_disk / "filling").write_bytes(bytes((64 << 10) - 3 * 4096))
+    before = {p.name for p in small_disk.iterdir()}
+    capsys.readouterr()
+    code = main([word.format(out=small_disk) for word in WRITTEN[what]])
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error: ")]
+    if code == 0:  # it was small enough
+        assert (small_disk / name).read_bytes() != b"old" * 500
+        return
+    assert (code, len(errors)) == (1, 1), errors
+    assert (small_disk / name).read_bytes() == b"old" * 500
+    left = {p.name for p in small_disk.iterdir()} - before
+    assert left <= {f"{name}.partial"}, left
+
+
+FEW = """
+import resource, sys
+from isoprobe.cli import main
+for warm in (True, False):
+    if not warm:
+        import os
+        used = max(int(name) for name in os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + int(sys.argv[1]),) * 2)
+    code = main(sys.argv[2:])
+sys.exit(code)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts files that are open there")
+@pytest.mark.parametrize("what", ["result", "scores"])
+def test_few_files_to_open_lose_nothing(written, what) -> None:
+    command = [word.format(out=written) for word in WRITTEN[what]]
+    name = target(WRITTEN[what])
+    assert main(command) == 0
+    old, codes = (written / name).read_bytes(), set()
+    before = {p.name for p in written.iterdir()}
+    for more in (1, 4, 64):
+        done = subprocess.run(
+            [sys.executable, "-c", FEW, str(more), *command],
+            cwd=written, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        codes.add(done.returncode)
+        assert done.returncode in {0, 1}, done.stderr
+        assert "Traceback" not in done.stderr
+        assert (written / name).read_bytes() == old  # the same run gives the same bytes
+        left = {p.name for p in written.iterdir()} - before
+        assert left <= {f"{name}.partial"}, left
+    assert codes == {0, 1}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
