@@ -87,5 +87,5 @@ def _one_of(folder: Path) -> Path:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     weights = [path for path in files if path.suffix == ".safetensors"]
     if not weights:
-        raise CheckpointError(f"{folder} holds no .safetensors; name a file, and --trust it")
+        raise CheckpointError(f"{folder} holds no .safetensors; name a file, and add --trust")
     return weights[0] if len(files) == len(weights) == 1 else folder

@@ -50,7 +50,8 @@ ORDER = (
     "isoprobe analyze model.safetensors --data test.npy --against train.npy",
     "isoprobe analyze folder/ --data mnist.npz:x_train --resize 32 --json | jq .beta",
     "isoprobe analyze vae.pt --class net.py:VAE --data images.npy --metric bce",
-    "isoprobe analyze w.pt --adapter factory --option target=models.py:build --metric sse",
+    "isoprobe analyze w.pt --adapter factory --option target=models.py:build --option "
+    "input_shape=64 --metric sse",
     "torchrun --nproc-per-node=4 -m isoprobe analyze model.safetensors --out result.h5",
     "isoprobe analyze model.safetensors --out result.h5 --shard 2/4",
     "isoprobe analyze model.safetensors --out result.h5 --cluster tcp://host:8786",
@@ -138,7 +139,8 @@ def analyze(
             plan_analysis(model, settings["data"], _apart(settings)[0]), as_json=as_json
         )
         return
-    inputs = (*model, split_spec(settings["data"] or "")[0], *options_paths(options))
+    data = [split_spec(settings["data"])[0]] if settings["data"] else []
+    inputs = (*model, *data, *options_paths(options))
     sweeping = len(model) > 1 or (out or "").endswith("/")
     _check_prints(model, as_json=as_json)
     _check_drawn(image_shape, drawn=report is not None and not sweeping)

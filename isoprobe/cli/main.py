@@ -24,7 +24,7 @@ from click.shell_completion import shell_complete
 
 from isoprobe.cli.doors import quieten, shown, shown_streams
 from isoprobe.cli.group import COMMAND_LINE, DEBUG, cli
-from isoprobe.errors import IsoprobeError, UnreadError
+from isoprobe.errors import IsoprobeError, UnreadError, on_the_command_line
 from isoprobe.files.meter import VARIABLE
 
 INTERRUPTED = 130
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     meta: dict[str, object] = {}
     limit = os.environ.get(VARIABLE)
-    with warnings.catch_warnings(), shown_streams():
+    with warnings.catch_warnings(), shown_streams(), on_the_command_line():
         warnings.showwarning = _show_warning
         try:
             with _ended_by_signals():

@@ -13,6 +13,7 @@ import click
 
 from isoprobe.cli import types
 from isoprobe.cli.examples import examples
+from isoprobe.errors import option_of
 from isoprobe.run.settings import Opening, form
 from isoprobe.show.terminal import width
 
@@ -107,8 +108,7 @@ def _option(field: Field[Any], shown: Mapping[str, str]) -> Callable[[Command], 
         more["metavar"] = said.metavar
     if "repeatable" in said.help:
         more["multiple"] = True
-    flag = said.flag or "--" + field.name.replace("_", "-")
-    return click.option(flag, field.name, **more)
+    return click.option(option_of(field.name), field.name, **more)
 
 
 #: names of the options by which rows get to a model, and the machine they run on

@@ -25,7 +25,7 @@ ORDER = (
 @shared.command(
     "Score new rows as anomalies against a result.",
     "isoprobe analyze model.safetensors --data normal.npy --analysis anomaly --out normal.h5",
-    "isoprobe score model.safetensors --data new.csv --reference normal.h5 > scores.csv",
+    "isoprobe score model.safetensors --data new.npy --reference normal.h5 > scores.csv",
     "isoprobe score model.safetensors --data new.npy --reference normal.h5 --out s.parquet",
     "isoprobe score m.safetensors --data 'new.csv:id=patient;keep=site' --reference r.h5 "
     "--by site --fdr 0.05 --top 10 --summary s.json",

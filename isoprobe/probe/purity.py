@@ -27,7 +27,7 @@ _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 0.05, torc
 
 Run = Callable[["Tensor"], "tuple[Tensor, ...]"]
 
-_GO_ON = "--allow-random (allow_random=True) goes on all the same"
+_GO_ON = "--allow-random goes on all the same"
 
 
 def require_pure(vae: VAE, x: Tensor) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isoprobe.checkpoints.contents import tensor_shapes
 from isoprobe.checkpoints.remote import fetched
 from isoprobe.checkpoints.source import Source
 from isoprobe.errors import CheckpointError, UnreadError
@@ -33,8 +34,6 @@ def look(model: str | Path, *, adapter: str | None = None, trust: bool = False) 
     Raises:
         CheckpointError: when no adapter reads the file and it holds no tensors to show either.
     """
-    from isoprobe.checkpoints.contents import tensor_shapes
-
     source = Source(fetched(model, trusted=trust)[0], trusted=trust)
     tensors = tensor_shapes(source)
     reader, refused = None, None

@@ -11,6 +11,7 @@ from isoprobe.checkpoints.classes import class_of
 from isoprobe.checkpoints.contents import tensor_shapes
 from isoprobe.checkpoints.source import WEIGHT_KINDS, FileKind, Source
 from isoprobe.errors import CheckpointError, IsoprobeError, UnreadError
+from isoprobe.results.reader import Result
 from isoprobe.results.sweep import steps_in_name
 
 Shape = tuple[int, ...]
@@ -168,7 +169,6 @@ def _archive(source: Source, _: str) -> UnreadError | None:
 def _result(source: Source, _: str) -> UnreadError | None:
     if source.kind is not FileKind.HDF5:
         return None
-    from isoprobe.results.reader import Result  # loads h5py
 
     try:
         Result.open(source.path).close()

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from isoprobe.contracts import VAE
-from isoprobe.data.batches import prepare
 from isoprobe.derivatives.memory import decoder_width
 from isoprobe.errors import CheckpointError, DataError, OptionError, ResultError
 from isoprobe.probe.objective import rates_of
@@ -158,14 +157,7 @@ def open_encoding(
             asked = read_alike(asked, result.attrs)
     with opened(model, data, asked) as subject, processor_threads(asked.threads):
         vae = subject.vae
-        prepared = prepare(
-            subject.dataset,
-            vae,
-            samples=asked.samples,
-            resize=asked.resize,
-            scale=asked.scale,
-            conditions=subject.conditions,
-        )
+        prepared = subject.fitted(asked, asked.samples)
         notes = [*subject.notes, *prepared.notes]
         isometric = None
         beta = asked.beta or vae.facts.beta

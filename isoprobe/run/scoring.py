@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from isoprobe.contracts import VAE, Beta, Context, Metric, Setup
-from isoprobe.data.batches import prepare
 from isoprobe.data.groups import group_keys, grouping
 from isoprobe.derivatives.memory import decoder_width
 from isoprobe.errors import CheckpointError, MetricError, OptionError, ResultError, nearest
@@ -724,15 +723,7 @@ def open_scoring(
     with opened(model, data, asked) as subject, processor_threads(asked.threads):
         vae = subject.vae
         against.check_model(vae)
-        prepared = prepare(
-            subject.dataset,
-            vae,
-            samples=asked.samples,
-            resize=asked.resize,
-            scale=asked.scale,
-            metric=chosen,
-            conditions=subject.conditions,
-        )
+        prepared = subject.fitted(asked, asked.samples, chosen)
         if asked.by is not None:
             grouping(prepared.carried(0, 1), asked.by, prepared.name)
         vae = tried(vae, chosen, prepared, asked, [], differentiated=False)

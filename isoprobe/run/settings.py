@@ -33,7 +33,6 @@ class Form:
         choices: the words it may be.
         least: the least integer it may be.
         typed: its default as one would type it.
-        flag: its name on the command line where that is another.
         remembered: a shard remembers it. What says which code runs, or where, no file may say.
         recorded: it is an attribute of the result, as it is.
         plain: its type in a file, where that is narrower.
@@ -45,7 +44,6 @@ class Form:
     choices: tuple[str, ...] = ()
     least: int | None = None
     typed: str | None = None
-    flag: str | None = None
     remembered: bool = True
     recorded: bool = False
     plain: Any = None
@@ -134,7 +132,6 @@ class Opening:
         None,
         "Option of the adapter; repeatable.",
         metavar="KEY=VALUE",
-        flag="--option",
         remembered=False,
     )
     trust: bool = setting(
@@ -225,7 +222,6 @@ class RunSettings(Opening):
         "Analysis to run; repeatable; +NAME runs it beside the default ones. [default: "
         f"{', '.join(DEFAULT_ANALYSES)}; with --report also {{reported}}]",
         metavar="[+]NAME[:k=v,...]",
-        flag="--analysis",
         plain=tuple[str, ...],
     )
     samples: int | Literal["auto"] | None = setting(
@@ -310,10 +306,8 @@ class ScoreSettings(Opening):
         "Share of the reference's rows that are anomalies. [default: as in the reference]",
         metavar="SHARE",
     )
-    by_latent: bool = setting(False, "Give the rate of each latent too.", flag="--parts")
-    by_input: bool = setting(
-        False, "Give the distortion by input too; needs --out F.h5.", flag="--map"
-    )
+    by_latent: bool = setting(False, "Give the rate of each latent too.")
+    by_input: bool = setting(False, "Give the distortion by input too; needs --out F.h5.")
     metric: str | Metric | None = setting(  # noqa: RUF009  (a default of None)
         None,
         "Has to be the reference's. [default: that one]",

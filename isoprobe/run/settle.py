@@ -79,6 +79,29 @@ class Subject:
     notes: Sequence[str]
     conditions: Dataset | None = None
 
+    def fitted(
+        self, settings: Opening, samples: int | None, metric: Metric | None = None
+    ) -> Prepared:
+        """Take the rows as the model and a metric take them.
+
+        Args:
+            settings: how images are resized and values scaled.
+            samples: how many to take; None for all.
+            metric: whose range the values must lie in, where there is one.
+
+        Returns:
+            The rows in batches.
+        """
+        return prepare(
+            self.dataset,
+            self.vae,
+            samples=samples,
+            resize=settings.resize,
+            scale=settings.scale,
+            metric=metric,
+            conditions=self.conditions,
+        )
+
     def job(self, settings: RunSettings, samples: int | None, *, progress: bool = False) -> Job:
         """Settle what is to be done.
 
@@ -95,15 +118,7 @@ class Subject:
         """
         registry, vae = self.registry, self.vae
         notes = list(self.notes)
-        fit = partial(
-            prepare,
-            self.dataset,
-            vae,
-            samples=samples,
-            resize=settings.resize,
-            scale=settings.scale,
-            conditions=self.conditions,
-        )
+        fit = partial(self.fitted, settings, samples)
         metric = chosen_metric(registry, settings.metric, vae)
         if metric is None:
             metric = _metric_by_beta(registry, vae, fit(metric=None), settings.beta, notes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from isoprobe.errors import worded
 from isoprobe.show.shown import column, number, plain
 from isoprobe.theory.tolerances import TOLERANCES
 
@@ -134,13 +135,13 @@ def _texts(group: Shelf | dict[str, Any], names: tuple[str, str, str]) -> Iterat
     if all(name in group for name in names):
         columns = (group[name].values for name in names)
         for code, evidence, advice in zip(*columns, strict=True):
-            yield Finding(str(code), str(evidence), str(advice))
+            yield Finding(str(code), worded(str(evidence)), worded(str(advice)))
 
 
 def _inputs(result: Readable) -> Iterator[str]:
     """Say where the inputs are no data."""
     if str(result.attrs.get("data")).partition(":")[0] == "prior":
-        yield (
+        yield worded(
             "No data was used: the inputs are decoded from the prior, so every figure describes "
             "the model's own samples. Give --data for the real ones."
         )

@@ -97,7 +97,7 @@ def test_asking_for_more_than_there_is_gives_all_and_says_so():
 def test_no_rows_is_an_error():
     with pytest.raises(DataError, match=r"data\.npy has no rows"):
         prepare(Memory(np.zeros((0, 3))), model(3))
-    with pytest.raises(OptionError, match="--samples needs at least 1; found 0"):
+    with pytest.raises(OptionError, match="samples needs at least 1; found 0"):
         prepare(Memory(np.zeros((2, 3))), model(3), samples=0)
 
 
@@ -148,7 +148,7 @@ def test_values_the_metric_cannot_take_are_named():
     prepared = prepare(Memory(stored), model(2), metric=Bce())
     expected = (
         "metric 'bce' needs values in [0, 1]; row 17 of data.npy has [-1.3, 4.1]. "
-        "Scale it (--scale LOW:HIGH), or use --metric sse."
+        "Scale it (scale=LOW:HIGH), or use metric='sse'."
     )
     with pytest.raises(DataError) as caught:
         prepared.batch(10, 20, "cpu", torch.float32)
@@ -160,9 +160,7 @@ def test_values_the_metric_cannot_take_are_named():
 def test_values_the_model_was_not_trained_on_are_named(metric):
     stored = np.array([[0.5, 0.5], [0.5, 255.0]])
     prepared = prepare(Memory(stored), model(2, input_range=(0.0, 1.0)), metric=metric)
-    with pytest.raises(
-        DataError, match=r"trained on .*row 1 of data.npy has \[0.5, 255\].*--scale"
-    ):
+    with pytest.raises(DataError, match=r"trained on .*row 1 of data.npy has \[0.5, 255\].*scale"):
         everything(prepared)
 
 
@@ -219,11 +217,11 @@ REFUSED = [
     (
         (28, 28),
         (1, 32, 32),
-        r"expected samples of shape \(1, 32, 32\), found \(28, 28\).*--resize 32$",
+        r"expected samples of shape \(1, 32, 32\), found \(28, 28\).*resize=32$",
     ),
-    ((3, 64, 64), (3, 32, 48), r"--resize 32x48$"),
-    ((64, 64, 3), (3, 32, 32), r"--resize 32$"),
-    ((28, 28), (1024,), r"--resize 32$"),
+    ((3, 64, 64), (3, 32, 48), r"resize=\(32, 48\)$"),
+    ((64, 64, 3), (3, 32, 32), r"resize=32$"),
+    ((28, 28), (1024,), r"resize=32$"),
     ((3, 64, 64), (1, 64, 64), "3 channels and the model takes 1"),
     ((6,), (16,), "choose data of the model's shape"),
     ((144,), (3, 8, 6), "choose data of the model's shape"),  # channels first or last?
@@ -267,9 +265,9 @@ def test_channels_last_are_resized_like_channels_first():
 
 
 def test_resizing_is_refused_where_it_means_nothing():
-    with pytest.raises(DataError, match=r"--resize needs images.*\(6,\)"):
+    with pytest.raises(DataError, match=r"resize needs images.*\(6,\)"):
         prepare(Memory(np.zeros((2, 6))), model(6), resize=4)
-    with pytest.raises(DataError, match=r"found \(16, 16\).*--resize 32"):
+    with pytest.raises(DataError, match=r"found \(16, 16\).*resize=32"):
         prepare(Memory(np.zeros((2, 28, 28))), model(1, 32, 32), resize=16)
     with pytest.raises(OptionError, match="at least 1"):
         prepare(Memory(np.zeros((2, 28, 28))), model(1, 32, 32), resize=0)

@@ -47,9 +47,9 @@ def test_what_cannot_be_padded_is_said():
     square = Held(np.zeros((2, 8, 8), "f4"))
     assert padded(square, 8) is square
     assert padded(square, None) is square
-    with pytest.raises(DataError, match="--resize makes them smaller"):
+    with pytest.raises(DataError, match="resize makes them smaller"):
         padded(square, 4)
-    with pytest.raises(DataError, match="--pad needs images"):
+    with pytest.raises(DataError, match="pad needs images"):
         padded(Held(np.zeros((2, 8), "f4")), 9)
     with pytest.raises(OptionError, match="at least 1"):
         padded(square, 0)
@@ -82,5 +82,5 @@ def test_a_declaration_and_the_option_pad_alike(tmp_path):
         result.close()
     np.testing.assert_array_equal(rates[0], rates[1])
     np.testing.assert_array_equal(rates[0], rates[2])
-    with pytest.raises(DataError, match="--pad 4 if the training did"):
+    with pytest.raises(DataError, match="pad=4 if the training did"):
         isoprobe.analyze(tmp_path / "vae.pt", x)

@@ -32,6 +32,7 @@ SEED, COUNT, SHARE = 20261126, 400, 0.9
 TIMEOUT = 120
 TABLE = "tests/theory/test_every_variable.py"
 FORMULAS = "tests/theory/test_formulas.py"
+_KL_PARTS = "tests/theory/test_kl_parts.py"
 _ANALYSES = "plugins/isoprobe_plugins/analyses"
 #: files that are mutated, by how their paths begin, and the tests that hold them, quickest first
 TESTS = {
@@ -49,6 +50,34 @@ TESTS = {
         "tests/theory/test_diagnosis.py",
     ],
     "isoprobe/theory/isometric.py": [TABLE, "tests/theory/test_isometric.py"],
+    "isoprobe/theory/density.py": [FORMULAS, TABLE, "tests/plugins/test_density.py"],
+    "isoprobe/theory/differences.py": ["tests/theory/test_laws.py", "tests/run/test_against.py"],
+    "isoprobe/theory/discoveries.py": [
+        "tests/theory/test_laws.py",
+        "tests/run/test_score_decisions.py",
+    ],
+    "isoprobe/theory/drift.py": ["tests/theory/test_laws.py", "tests/run/test_drift.py"],
+    "isoprobe/theory/geodesics.py": ["tests/theory/test_geodesics.py"],
+    "isoprobe/theory/relaxation.py": ["tests/theory/test_geodesics.py"],
+    "isoprobe/theory/information.py": ["tests/theory/test_information.py"],
+    "isoprobe/theory/linear_probe.py": ["tests/theory/test_information.py"],
+    "isoprobe/theory/joint_information.py": [_KL_PARTS],
+    "isoprobe/theory/kl_parts.py": [_KL_PARTS, "tests/plugins/test_parts.py"],
+    "isoprobe/theory/mixtures.py": [_KL_PARTS],
+    "isoprobe/theory/likelihood.py": [
+        "tests/plugins/test_likelihoods.py",
+        "tests/plugins/test_metrics_counts.py",
+    ],
+    "isoprobe/theory/localisation.py": ["tests/theory/test_localisation.py"],
+    "isoprobe/theory/maps.py": ["tests/plugins/test_parts.py", "tests/theory/test_tensors.py"],
+    "isoprobe/theory/tensors.py": ["tests/theory/test_tensors.py"],
+    "isoprobe/theory/truncation.py": [
+        "tests/theory/test_tensors.py",
+        "tests/plugins/test_parts.py",
+    ],
+    "isoprobe/theory/prior.py": ["tests/plugins/test_priors.py"],
+    "isoprobe/theory/scores.py": ["tests/theory/test_laws.py", "tests/run/test_other_scores.py"],
+    "isoprobe/theory/weighted.py": ["tests/theory/test_weighted.py"],
     "isoprobe/theory/": [FORMULAS, TABLE],
     "isoprobe/probe/shared.py": [TABLE],
     "isoprobe/probe/beta.py": [TABLE],
@@ -60,7 +89,7 @@ TESTS = {
     f"{_ANALYSES}/density.py": [TABLE, "tests/plugins/test_density.py"],
     f"{_ANALYSES}/rate_distortion.py": [TABLE],
     f"{_ANALYSES}/anomaly.py": [TABLE, "tests/plugins/test_anomaly.py"],
-    f"{_ANALYSES}/conditions.py": ["tests/theory/test_conditions.py"],
+    f"{_ANALYSES}/conditions.py": ["tests/theory/test_conditions.py", TABLE],
     f"{_ANALYSES}/diagnosis.py": ["tests/theory/test_diagnosis.py", TABLE],
 }
 #: imported once, before the first fork; ours are not, as a mutant stands in for one of them

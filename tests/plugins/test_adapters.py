@@ -75,7 +75,7 @@ def test_native_leaves_foreign_safetensors_to_others(tmp_path):
     path = tmp_path / "m.safetensors"
     safetensors.torch.save_file({"a": torch.zeros(2)}, path)
     assert not Native().matches(Source(path))
-    with pytest.raises(CheckpointError, match="--adapter factory"):
+    with pytest.raises(CheckpointError, match="adapter='factory'"):
         Native().load(Source(path), {})
 
 
@@ -250,7 +250,7 @@ def test_a_pickled_module_is_refused_with_the_next_step(tmp_path):
     folder = tmp_path / "run"
     disentangling(folder)
     torch.save(torch.nn.Linear(2, 2), folder / "model.pt")
-    with pytest.raises(CheckpointError, match=r"torch\.nn\S+Linear.*--adapter factory"):
+    with pytest.raises(CheckpointError, match=r"torch\.nn\S+Linear.*adapter='factory'"):
         DisentanglingVae().load(Source(folder), {})
 
 

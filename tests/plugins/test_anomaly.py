@@ -181,7 +181,7 @@ def test_a_score_needs_beta() -> None:
     """Nothing is active here, so beta can be neither read nor recovered."""
     vae = small_vae()
     flat = replace(vae, encode=lambda x: Posterior(x.new_zeros(len(x), 4), x.new_ones(len(x), 4)))
-    with pytest.raises(MetricError, match="beta is not known.*--beta"):
+    with pytest.raises(MetricError, match="beta is not known.*beta"):
         scored(flat, rows(), beta=None)
 
 

@@ -114,7 +114,7 @@ def test_every_analysis_takes_a_likelihood_or_says_why_not(tmp_path: Path) -> No
             with pytest.raises(IsoprobeError, match="derivatives of D by the input"):
                 isoprobe.analyze(FILES / right["file"], spec, analyses=(name,), **asked)
         elif name == "geometry":
-            with pytest.raises(IsoprobeError, match="hold it with --condition"):
+            with pytest.raises(IsoprobeError, match="hold it with condition"):
                 isoprobe.analyze(FILES / right["file"], spec, analyses=(name,), **asked)
             held = {**asked, "condition": 50.0, "analyses": ("geometry:pairs=2",)}
             isoprobe.analyze(FILES / right["file"], spec, **held)

@@ -100,7 +100,7 @@ def run(model: Model, **more: object) -> float:
 def test_it_is_stopped_and_the_layer_named_and_a_switch_goes_on(kind):
     with pytest.raises(IsoprobeError) as caught:
         run(kind())
-    for words in (*BAD[kind], "--allow-random"):
+    for words in (*BAD[kind], "allow_random=True"):
         assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert np.isfinite(run(kind(), allow_random=True))

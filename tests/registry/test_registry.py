@@ -300,7 +300,7 @@ def test_two_adapters_that_match_are_an_error_naming_both(folder: Path, tmp_path
     install(folder, "eager", {"adapter.both": module}, {module: TWO_ADAPTERS})
     (tmp_path / "file").write_bytes(b"anything")
     plugins = registry(folder)
-    with pytest.raises(PluginError, match="'first' of eager and 'second' of eager.*--adapter"):
+    with pytest.raises(PluginError, match="'first' of eager and 'second' of eager.*adapter"):
         plugins.adapter_for(Source(tmp_path / "file"))
     assert plugins.adapter_for(Source(tmp_path / "file"), "second").name == "second"
 

@@ -179,7 +179,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path):
 def test_existing_output_is_refused_before_anything_is_written(tmp_path):
     write(tmp_path / "r.h5").close()
     before = (tmp_path / "r.h5").read_bytes()
-    with pytest.raises(ResultError, match="--overwrite"):
+    with pytest.raises(ResultError, match="overwrite=True"):
         ResultWriter.open(tmp_path / "r.h5", samples=10, latent=3)
     assert [p.name for p in tmp_path.iterdir()] == ["r.h5"]
     assert (tmp_path / "r.h5").read_bytes() == before

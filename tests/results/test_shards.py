@@ -147,7 +147,7 @@ def test_resuming_with_other_options_names_the_difference(tmp_path, before, now,
 
 def test_an_unfinished_run_is_not_thrown_away_silently(tmp_path):
     unfinished(tmp_path / "r.h5", seed=0)
-    with pytest.raises(ResultError, match="--resume"):
+    with pytest.raises(ResultError, match="resume=True"):
         Working.open(tmp_path / "r.h5", {"seed": 0})
     with Working.open(tmp_path / "r.h5", {"seed": 0}, overwrite=True) as working:
         assert not working.begun

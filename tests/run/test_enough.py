@@ -269,11 +269,11 @@ def test_an_undecided_verdict_takes_samples_that_decide_it() -> None:
 
 
 def test_what_does_not_go_together(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="--tolerance belongs to --samples auto"):
+    with pytest.raises(OptionError, match="tolerance belongs to samples='auto'"):
         run(samples=100, tolerance=0.1)
-    with pytest.raises(OptionError, match="--tolerance lies between 0 and 1"):
+    with pytest.raises(OptionError, match="tolerance lies between 0 and 1"):
         run(samples="auto", tolerance=1.5)
-    with pytest.raises(OptionError, match="--samples auto needs every sample"):
+    with pytest.raises(OptionError, match="samples='auto' needs every sample"):
         analyze_shard(Part(1, 2), model(), ROWS, out=tmp_path / "r.h5", **SETTINGS, samples="auto")
 
 

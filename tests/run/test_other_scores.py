@@ -125,7 +125,7 @@ def test_what_a_reference_lacks_is_said(vae: VAE, tmp_path: Path) -> None:
     isoprobe.analyze(
         vae, rows(100, 0), metric="sse", beta=BETA, analyses=["anomaly"], out=out
     ).close()
-    with pytest.raises(ResultError, match=r"--score iwae: plain.h5 has no such score.*iwae=true"):
+    with pytest.raises(ResultError, match=r"score='iwae': plain.h5 has no such score.*iwae=true"):
         isoprobe.score(vae, rows(5, 1), out, score="iwae")
     with pytest.raises(OptionError, match="there is no score 'losss'; did you mean 'loss'"):
         isoprobe.score(vae, rows(5, 1), out, score="losss")

@@ -193,7 +193,7 @@ def test_a_group_without_reference_rows_is_never_flagged_and_said(
 def test_groups_that_are_not_there_are_refused(reference: Path, vae: VAE, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"grouped by 'site'.*carries no such column.*keep=site"):
         isoprobe.score(vae, rows(5, 0), reference, by="site")
-    with pytest.raises(ResultError, match="--by machine: the reference r.h5 is grouped by 'site'"):
+    with pytest.raises(ResultError, match="by machine: the reference r.h5 is grouped by 'site'"):
         isoprobe.score(vae, rows(5, 0), reference, by="machine")
     for wrong in ({"fdr": 1.0}, {"trim": 1.0}, {"trim": -0.1}):
         with pytest.raises(OptionError, match="between 0 and 1|at least 0 and below 1"):

@@ -200,7 +200,7 @@ def test_a_result_of_something_else_is_never_lost(run: Path, tmp_path: Path) -> 
     models, data = sorted(run.glob("*[78].safetensors")), str(run / "x.npy")
     sweep(models[:1], data, ASKED, tmp_path)
     before = (tmp_path / "model_7.h5").read_bytes()
-    with pytest.raises(ResultError, match="exists already; keep it with --resume"):
+    with pytest.raises(ResultError, match="exists already; keep it with resume=True"):
         sweep(models, data, ASKED, tmp_path)
     with pytest.raises(ResultError, match="other settings"):
         sweep(models, data, replace(ASKED, seed=3), tmp_path, resume=True)

@@ -227,7 +227,7 @@ def test_the_command_writes_a_page(trainings, tmp_path):
     text = page.read_text("utf-8")
     assert text.count('class="sortable"') == 2
     assert text.count("<svg") == 4  # spectra, rates, and a matching for each of two
-    with pytest.raises(ResultError, match="--overwrite"):
+    with pytest.raises(ResultError, match="overwrite=True"):
         run(trainings / "one.h5", trainings / "two.h5", "--html", page)
 
 

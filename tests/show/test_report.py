@@ -213,7 +213,7 @@ def test_the_command_writes_beside_the_result_and_overwrites_nothing(tmp_path):
     made_result(tmp_path / "r.h5", groups=()).close()
     assert run(tmp_path / "r.h5").output.strip() == str(tmp_path / "r.html")
     before = (tmp_path / "r.html").read_bytes()
-    with pytest.raises(ResultError, match="--overwrite"):
+    with pytest.raises(ResultError, match="overwrite=True"):
         run(tmp_path / "r.h5")
     assert (tmp_path / "r.html").read_bytes() == before
     assert run(tmp_path / "r.h5", "--overwrite").exit_code == 0

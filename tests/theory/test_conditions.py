@@ -13,6 +13,7 @@ from isoprobe.statistics.moments import BLOCKS
 from isoprobe.statistics.quantiles import corrected, student_quantile
 from isoprobe.theory.conditions import isometry_eigenvalues, round_trip
 from isoprobe.theory.pooling import pooled_ratio
+from isoprobe_plugins.analyses.conditions import TRIED
 from isoprobe_plugins.architectures.linear import linear_vae
 from tests.theory.test_linear_vae import exact_moments
 
@@ -179,3 +180,37 @@ def test_an_odd_latent_does_not_move_the_pooled_beta() -> None:
     odd = pooled_ratio(above, below)
     assert float(odd.value) == pytest.approx(2.0, rel=0.01)
     assert float(odd.low) < 2.0 < float(odd.high)
+
+
+def test_eigenvalues_are_those_of_the_scaled_pullback() -> None:
+    chance = np.random.default_rng(5)
+    root, std = chance.normal(size=(3, 4, 4)), chance.uniform(0.2, 1, (3, 4))
+    gram = root @ root.transpose(0, 2, 1)
+    scaled = 2 / 0.3 * std[:, :, None] * gram * std[:, None, :]
+    found = isometry_eigenvalues(torch.as_tensor(gram), torch.as_tensor(std), 0.3)
+    np.testing.assert_allclose(found, np.linalg.eigvalsh(scaled)[:, ::-1], rtol=1e-9)
+
+
+def test_what_is_tried_on_a_few_rows_and_the_variance_are_those_of_the_rows() -> None:
+    x = torch.as_tensor(exact_moments(covariance())) + 0.7  # means that are not 0
+    with isoprobe.analyze(
+        model(), x, analyses=["conditions"], metric="sse", beta=BETA, samples=None, pairs=2
+    ) as result:
+        found = {name: result["conditions"][name].values for name in result["conditions"]}
+    count = len(x)
+    others = (x.sum(0) - x) / (count - 1)
+    if count <= TRIED:
+        expected = float((x - others).square().sum(1).mean())
+        assert found["mean_distortion"] == pytest.approx(expected, rel=1e-6)
+    assert np.isfinite(found["pca_distortion"])
+    mean = model().encode(x).mean.detach().numpy()
+    assert np.abs(mean.mean(axis=0)).max() > 0.1
+    np.testing.assert_allclose(found["variance"], mean.var(axis=0), rtol=1e-6)
+
+
+def test_mixing_is_the_excess_of_the_products_over_what_the_columns_say() -> None:
+    """Of a model away from its optimum: share of column k that latent j holds too much of."""
+    vae = rotated()
+    found = conditions(vae)
+    assert found["mixing"].shape == (4, 4)
+    assert (found["mixing_se"] >= 0).all() and found["mixing_se"].max() > 0

@@ -167,7 +167,7 @@ def test_a_wrong_spec_is_one_clear_line(root, spec, message):
 
 def test_without_a_folder_the_remedy_is_named(monkeypatch):
     monkeypatch.delenv(files.VARIABLE, raising=False)
-    with pytest.raises(DataError, match="--data-root, or set ISOPROBE_DATA") as caught:
+    with pytest.raises(DataError, match="data_root, or set ISOPROBE_DATA") as caught:
         files.locate("thyroid")
     assert "http://odds.cs.stonybrook.edu" in str(caught.value)
 

@@ -6,6 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from isoprobe.checkpoints.native import (
+    METADATA_KEY,
+    facts_of,
+    load_weights,
+    manifest_from_header,
+    vae_from_networks,
+    weights,
+)
 from isoprobe.checkpoints.source import FileKind, Source
 from isoprobe.contracts import VAE, Adapter
 from isoprobe.errors import CheckpointError
@@ -36,8 +44,6 @@ class Native(Adapter):
         A damaged header counts as ours only when the key can still be seen, so that the error
         names the damage rather than the kind of file.
         """
-        from isoprobe.checkpoints.native import METADATA_KEY
-
         if source.kind is not FileKind.SAFETENSORS:
             return False
         try:
@@ -47,8 +53,6 @@ class Native(Adapter):
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Build the architecture the file names and put its weights in."""
-        from isoprobe.checkpoints.native import facts_of, manifest_from_header, vae_from_networks
-
         construct(NativeOptions, options, f"adapter '{self.name}'")
         manifest = manifest_from_header(source.header, str(source.path))
         networks = load_native(source, manifest)
@@ -63,8 +67,6 @@ class Native(Adapter):
     def describe(self, source: Source) -> Mapping[str, Any]:
         """Return the manifest."""
         import msgspec
-
-        from isoprobe.checkpoints.native import manifest_from_header
 
         manifest = manifest_from_header(source.header, str(source.path))
         description: dict[str, Any] = msgspec.to_builtins(manifest)
@@ -88,8 +90,6 @@ def load_native(source: Source, manifest: Manifest) -> Networks:
         CheckpointError: when configuration, weights and description do not fit each other.
     """
     import torch
-
-    from isoprobe.checkpoints.native import load_weights, weights
 
     architecture = installed().architecture(manifest.architecture)
     try:

@@ -7,19 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
+from isoprobe.probe.beta import weighed
 from isoprobe.registry.lookup import installed
+from isoprobe.theory.judge import Evidence, Level, Measured, OtherMetric, judge, used_latents
 from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Batch, Context, Facts, Metric
-    from isoprobe.theory.judge import (
-        Evidence,
-        Finding,
-        Measured,
-        OtherMetric,
-        TriedReading,
-        Verdict,
-    )
+    from isoprobe.theory.judge import Finding, TriedReading, Verdict
 
 #: inputs on which metrics and readings are tried where a rule needs them
 KEPT = 512
@@ -43,8 +38,6 @@ class DiagnosisAnalysis(Analysis):
     def result(self, context: Context) -> Mapping[str, Variable]:
         """Level, findings with evidence and advice, remarks, and a label for each latent."""
         import numpy as np
-
-        from isoprobe.theory.judge import Level, judge
 
         verdict, evidence = self.verdict(context)
         sound = verdict.level is not Level.NOT_SOUND
@@ -86,8 +79,6 @@ class DiagnosisAnalysis(Analysis):
         """Judge; look at other metrics and readings only where the first judgement calls for it."""
         from dataclasses import replace
 
-        from isoprobe.theory.judge import Level, judge
-
         evidence = evidence_of(context)
         verdict = judge(evidence)
         while verdict.level is Level.NOT_SOUND and evidence.used.any():
@@ -116,7 +107,6 @@ class DiagnosisAnalysis(Analysis):
         """What each plausible metric shows, from evenly spread inputs."""
         from isoprobe.probe.recovery import PLAUSIBLE, recover_table
         from isoprobe.probe.trials import reconstruction_ratio
-        from isoprobe.theory.judge import OtherMetric
 
         known = installed().names("metric")
         metrics = [installed().metric(s) for s in PLAUSIBLE if s.partition(":")[0] in known]
@@ -145,9 +135,7 @@ def evidence_of(context: Context) -> Evidence:
     """Collect what the rules read."""
     import numpy as np
 
-    from isoprobe.probe.beta import weighed
     from isoprobe.probe.trials import channels
-    from isoprobe.theory.judge import Evidence, Measured, used_latents
 
     results, setup = context.results, context.setup
     c, overview, importance = results["conditions"], results["overview"], results["importance"]

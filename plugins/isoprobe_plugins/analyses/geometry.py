@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
+from isoprobe.theory.isometric import read_map, straight_in_y
 from isoprobe.theory.stated import cite
+from isoprobe.theory.tensors import (
+    condition_number,
+    gram_eigenvalues,
+    log_volume,
+    relaxed_distortion,
+)
+from isoprobe_plugins.analyses.figures import GEOMETRY
 from isoprobe_plugins.analyses.variables import headed, input_axes, sample, scalar, sourced
 
 if TYPE_CHECKING:
@@ -50,8 +58,6 @@ class Geometry(Analysis):
     @classmethod
     def figures(cls) -> Sequence[Figure]:
         """What the report draws of it."""
-        from isoprobe_plugins.analyses.figures import GEOMETRY
-
         return GEOMETRY
 
     def start(self, setup: Setup) -> None:
@@ -76,8 +82,6 @@ class Geometry(Analysis):
 
     def update(self, batch: Batch) -> Mapping[str, Variable]:
         """Store the eigenvalues of J'GJ at each sample."""
-        from isoprobe.theory.tensors import gram_eigenvalues
-
         values = gram_eigenvalues(batch["gram"]).cpu().numpy()
         return {
             "pullback_eigenvalues": Variable(
@@ -97,8 +101,6 @@ class Geometry(Analysis):
         self, chunk: Mapping[str, np.ndarray], context: Context
     ) -> Mapping[str, Variable]:
         """Volume, condition and evenness of M at each sample."""
-        from isoprobe.theory.tensors import condition_number, log_volume, relaxed_distortion
-
         values = chunk["pullback_eigenvalues"].astype(float) + context.beta.value / 2
         return {
             "log_volume": sample(
@@ -150,7 +152,6 @@ class Geometry(Analysis):
             path_length,
             straight,
         )
-        from isoprobe.theory.isometric import read_map, straight_in_y
 
         seen, block = self._surface(context)
         y = read_map(context.results)

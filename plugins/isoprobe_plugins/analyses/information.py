@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
+from isoprobe.theory.information import factor, latent_information
+from isoprobe.theory.linear_probe import probe_curve
+from isoprobe_plugins.analyses.figures import INFORMATION
 from isoprobe_plugins.analyses.rows import OverRows, posterior
 from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 
@@ -38,8 +41,6 @@ class Information(OverRows):
     @classmethod
     def figures(cls) -> Sequence[Figure]:
         """What the report draws of it."""
-        from isoprobe_plugins.analyses.figures import INFORMATION
-
         return INFORMATION
 
     def start(self, setup: Setup) -> None:
@@ -76,8 +77,6 @@ class Information(OverRows):
     ) -> Mapping[str, Variable]:
         """Bits with intervals, gaps, modularity, and the probe's curve."""
         import numpy as np
-
-        from isoprobe.theory.information import factor, latent_information
 
         rows, mean, std = posterior(columns, self.rows, context.setup.seed)
         labels = columns("label")[rows]
@@ -151,8 +150,6 @@ def _of_probes(
     mean: np.ndarray, factors: list[Factor], found: LatentInformation, seed: int
 ) -> dict[str, Variable]:
     import numpy as np
-
-    from isoprobe.theory.linear_probe import probe_curve
 
     orders = (-found.bits).argsort(axis=1, kind="stable")
     curves: list[ProbeCurve] = [

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isoprobe.hookspecs import hookimpl
+from isoprobe.theory.kl_parts import describe, kl_parts
+from isoprobe_plugins.analyses.figures import KL_PARTS
 from isoprobe_plugins.analyses.rows import OverRows, posterior
 from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 
@@ -32,8 +34,6 @@ class KLPartsAnalysis(OverRows):
     @classmethod
     def figures(cls) -> Sequence[Figure]:
         """What the report draws of it."""
-        from isoprobe_plugins.analyses.figures import KL_PARTS
-
         return KL_PARTS
 
     def update(self, batch: Batch) -> None:
@@ -47,8 +47,6 @@ class KLPartsAnalysis(OverRows):
         self, columns: Callable[[str], np.ndarray], context: Context
     ) -> Mapping[str, Variable]:
         """All parts, with standard errors over rows."""
-        from isoprobe.theory.kl_parts import kl_parts
-
         _, mean, std = posterior(columns, self.rows, context.setup.seed)
         if len(mean) < 2:
             few = {"rows": scalar(len(mean), "rows with a finite posterior: too few")}
@@ -80,7 +78,6 @@ def _of_latents(parts: LatentParts) -> dict[str, Variable]:
 
 
 def _of_all(parts: KLParts) -> dict[str, Variable]:
-    from isoprobe.theory.kl_parts import describe
 
     (low, high), (tc_low, tc_high) = parts.information, parts.total_correlation
     share = float("nan") if parts.joint is None else parts.joint.own_share

@@ -9,6 +9,7 @@ from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
 from isoprobe.theory import formulas
 from isoprobe.theory.stated import cite
+from isoprobe_plugins.analyses.figures import RATE_DISTORTION
 from isoprobe_plugins.analyses.variables import latent, scalar
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ class RateDistortion(Analysis):
     @classmethod
     def figures(cls) -> Sequence[Figure]:
         """What the report draws of it."""
-        from isoprobe_plugins.analyses.figures import RATE_DISTORTION
-
         return RATE_DISTORTION
 
     def result(self, context: Context) -> Mapping[str, Variable]:

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
+from isoprobe.statistics.moments import Moments
 from isoprobe.theory.importance import order_of_importance
+from isoprobe.theory.isometric import IsometricMap, map_from_arrays
 from isoprobe.theory.stated import cite
+from isoprobe_plugins.analyses.figures import TRAVERSAL
 from isoprobe_plugins.analyses.variables import input_axes, latent
 
 if TYPE_CHECKING:
@@ -62,8 +65,6 @@ class Traversal(Analysis):
     @classmethod
     def figures(cls) -> Sequence[Figure]:
         """What the report draws of it."""
-        from isoprobe_plugins.analyses.figures import TRAVERSAL
-
         return TRAVERSAL
 
     def start(self, setup: Setup) -> None:
@@ -72,8 +73,6 @@ class Traversal(Analysis):
         Raises:
             OptionError: when it is not.
         """
-        from isoprobe.statistics.moments import Moments
-
         super().start(setup)
         if self.at != "origin" and int(self.at) >= setup.samples:
             raise OptionError(
@@ -96,8 +95,6 @@ class Traversal(Analysis):
     def result(self, context: Context) -> Mapping[str, Variable]:
         """Walks ``(rank, step, *input axes)`` with their z and y."""
         import numpy as np
-
-        from isoprobe.theory.isometric import IsometricMap, map_from_arrays
 
         coordinates = context.results["coordinates"]
         order = self._walked(context)

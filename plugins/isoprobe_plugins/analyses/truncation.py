@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
+from isoprobe.theory.mixtures import standard_error
 from isoprobe.theory.stated import cite
+from isoprobe.theory.truncation import curve, data_costs, latents_for, truncation_costs
+from isoprobe_plugins.analyses.figures import TRUNCATION
 from isoprobe_plugins.analyses.rows import checked_rows
 from isoprobe_plugins.analyses.variables import headed, input_axes, scalar, sourced
 
@@ -50,8 +53,6 @@ class Truncation(Analysis):
     @classmethod
     def figures(cls) -> Sequence[Figure]:
         """What the report draws of it."""
-        from isoprobe_plugins.analyses.figures import TRUNCATION
-
         return TRUNCATION
 
     def update(self, batch: Batch) -> None:
@@ -73,7 +74,6 @@ class Truncation(Analysis):
                 told = vae.rows(where)
                 parts.append(self._measured(told, x[where], counts, order, context))
         data, check = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
-        from isoprobe.theory.truncation import latents_for
 
         variables = {
             "kept": Variable(("kept",), counts, "k, latents kept in order of importance"),
@@ -124,8 +124,6 @@ class Truncation(Analysis):
         self, counts: np.ndarray, order: np.ndarray, whole: float, context: Context
     ) -> dict[str, Variable]:
         import numpy as np
-
-        from isoprobe.theory.truncation import curve, data_costs, truncation_costs
 
         beta = context.beta.value
         importance = context.results["importance"]["exact"].values[order]
@@ -187,7 +185,6 @@ def _counts(size: int, used: int) -> np.ndarray:
 
 
 def _curve(name: str, values: np.ndarray, text: str) -> dict[str, Variable]:
-    from isoprobe.theory.mixtures import standard_error
 
     return {
         name: Variable(("kept",), values.mean(axis=0), f"mean {text}", "metric"),
@@ -198,7 +195,6 @@ def _curve(name: str, values: np.ndarray, text: str) -> dict[str, Variable]:
 
 
 def _enough(counts: np.ndarray, distortion: np.ndarray) -> dict[str, Variable]:
-    from isoprobe.theory.truncation import latents_for
 
     return {
         f"latents_{round(100 * share)}": scalar(

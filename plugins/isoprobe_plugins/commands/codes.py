@@ -36,7 +36,7 @@ def _out(help_: str) -> Callable[[shared.Command], shared.Command]:
     "Write mu, sigma, y and KL of every row.",
     "isoprobe encode model.safetensors --data images.npy -o codes.parquet",
     "isoprobe encode VAE_mnist/ --data mnist.npz:x_train,y_train --resize 32 -o codes.npz",
-    "isoprobe encode model.safetensors --data new.csv --reference result.h5 -o codes.csv",
+    "isoprobe encode model.safetensors --data new.npy --reference result.h5 -o codes.csv",
 )
 @shared.model
 @click.option("--data", metavar="SPEC", help="Rows, as for analyze. [default: the checkpoint's]")

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, ClassVar
 from isoprobe.checkpoints.headers import is_text
 from isoprobe.contracts import Dataset, DataSource
 from isoprobe.data.files import check_file, first_bytes, split_spec
+from isoprobe.data.recipe import Recipe, Recorded
 from isoprobe.errors import DataError
 from isoprobe.hookspecs import hookimpl
 from isoprobe_plugins.data.columns import Roles
+from isoprobe_plugins.data.parquet import ParquetDataset
+from isoprobe_plugins.data.text import TextDataset
 
 if TYPE_CHECKING:
     import numpy as np
 
     from isoprobe.contracts import VAE
-    from isoprobe_plugins.data.parquet import ParquetDataset
-    from isoprobe_plugins.data.text import TextDataset
 
 PARQUET_MAGIC = b"PAR1"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -50,8 +51,6 @@ class TableSource(DataSource):
         Raises:
             DataError: when it is damaged, ragged, or has columns that are no numbers.
         """
-        from isoprobe.data.recipe import Recipe, Recorded
-
         path, member = split_spec(spec)
         check_file(path)
         roles = Roles.parse(member, path.name)
@@ -107,10 +106,7 @@ def read_cells(spec: str) -> Cells:
 
 def _opened(path: Path, roles: Roles) -> TextDataset | ParquetDataset:
     if first_bytes(path, 4) == PARQUET_MAGIC:
-        from isoprobe_plugins.data.parquet import ParquetDataset
-
         return ParquetDataset(path, roles)
-    from isoprobe_plugins.data.text import TextDataset
 
     return TextDataset(path, roles)
 

@@ -8,7 +8,7 @@ The code gets noise of variance 1 / (2 lambda2), which makes the decoder isometr
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from isoprobe_trainers.anomaly.train import TRANSFORMS
 from isoprobe_trainers.common.training import generator
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
 
@@ -59,15 +59,55 @@ class Radogaga(nn.Module):
         Returns:
             The mean over the batch.
         """
-        lambda1, lambda2 = self.recipe.lambda1 * self.scale, self.recipe.lambda2 * self.scale
-        z = self.encoder(x)
-        noisy = z + (0.5 / lambda2) ** 0.5 * torch.randn_like(z)
-        x_check, x_hat = self.decoder(torch.cat([z, noisy])).chunk(2)
-        transform = TRANSFORMS[self.recipe.transform](x - x_check)
-        coding = (x_check - x_hat).square().sum(-1)
-        rate = Mixture.fitted(noisy, self.estimator(noisy), share).energy(noisy)
-        total: Tensor = (rate + lambda1 * transform + lambda2 * coding) @ share.double()
+        noise = torch.randn(len(x), self.recipe.latents)
+        total: Tensor = row_losses(self, self.estimator, x, share, noise) @ share.double()
         return total
+
+
+class Networks(Protocol):
+    """What a loss is taken of: one model, or many whose members come first."""
+
+    recipe: Recipe
+    scale: float
+
+    @property
+    def encoder(self) -> Callable[[Tensor], Tensor]:
+        """Rows to codes."""
+
+    @property
+    def decoder(self) -> Callable[[Tensor], Tensor]:
+        """Codes to rows."""
+
+
+def row_losses(
+    networks: Networks,
+    memberships: Callable[[Tensor], Tensor],
+    x: Tensor,
+    share: Tensor,
+    noise: Tensor,
+) -> Tensor:
+    """Objective of each row, -log P(z) + lambda1 D_t(x, x_check) + lambda2 SSE(x_check, x_hat).
+
+    Args:
+        networks: encoder and decoder, with their recipe.
+        memberships: shares of each code in the mixture's Gaussians, ``(..., B, n)`` to
+            ``(..., B, K)``.
+        x: rows, ``(..., B, m)``.
+        share: of each in its batch, ``(..., B)``.
+        noise: standard normal draws, ``(..., B, n)``.
+
+    Returns:
+        ``(..., B)``, in nats.
+    """
+    recipe = networks.recipe
+    lambda1, lambda2 = recipe.lambda1 * networks.scale, recipe.lambda2 * networks.scale
+    z = networks.encoder(x)
+    noisy = z + (0.5 / lambda2) ** 0.5 * noise
+    x_check, x_hat = networks.decoder(torch.cat([z, noisy], -2)).chunk(2, -2)
+    transform = TRANSFORMS[recipe.transform](x - x_check)
+    coding = (x_check - x_hat).square().sum(-1)
+    rate = Mixture.fitted(noisy, memberships(noisy), share).energy(noisy)
+    return rate + lambda1 * transform + lambda2 * coding
 
 
 def scores(table: Table, halves: Split, seed: int, recipe: Recipe) -> np.ndarray:

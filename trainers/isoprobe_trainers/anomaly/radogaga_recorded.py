@@ -5,15 +5,15 @@ The networks, losses and batches are those of :mod:`isoprobe_trainers.anomaly.ra
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from isoprobe_trainers.anomaly.dagmm import SETTINGS, Mixture, numbered
-from isoprobe_trainers.anomaly.radogaga import WEIGHT_STREAM, Radogaga, judged
+from isoprobe_trainers.anomaly.dagmm import SETTINGS, numbered
+from isoprobe_trainers.anomaly.radogaga import WEIGHT_STREAM, Radogaga, judged, row_losses
 from isoprobe_trainers.anomaly.recorded import Batches, CardEpochs
-from isoprobe_trainers.anomaly.train import TRANSFORMS
 from isoprobe_trainers.common.batched import NETWORKS, BatchedMLP
 from isoprobe_trainers.common.graphs import adam
 from isoprobe_trainers.common.training import generator
@@ -99,14 +99,7 @@ class RadogagaEnsemble:
         Returns:
             ``(E,)``.
         """
-        lambda1, lambda2 = self.recipe.lambda1 * self.scale, self.recipe.lambda2 * self.scale
-        z = self.encoder(x)
-        noisy = z + (0.5 / lambda2) ** 0.5 * noise
-        x_check, x_hat = self.decoder(torch.cat([z, noisy], 1)).chunk(2, 1)
-        transform = TRANSFORMS[self.recipe.transform](x - x_check)
-        coding = (x_check - x_hat).square().sum(-1)
-        mixture = Mixture.fitted(noisy, self._memberships(noisy, kept), share)
-        rows = mixture.energy(noisy) + lambda1 * transform + lambda2 * coding
+        rows = row_losses(self, partial(self._memberships, kept=kept), x, share, noise)
         total: Tensor = (rows * share.double()).sum(1)
         return total
 

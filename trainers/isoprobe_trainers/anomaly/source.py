@@ -9,6 +9,7 @@ from isoprobe.contracts import Dataset, DataSource
 from isoprobe.errors import DataError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct, parse_spec
+from isoprobe_trainers.anomaly import tables
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,17 +80,15 @@ class AnomalySource(DataSource):
         """
         import numpy as np
 
-        from isoprobe_trainers.anomaly.tables import load, split
-
         name, given = parse_spec(spec)
         options = construct(_Options, given, f"data '{name}'")
         if options.seed < 0:
             raise DataError(f"data '{name}' needs a seed of at least 0; found {options.seed}")
-        table = load(name.removeprefix(PREFIX), options.seed)
+        table = tables.load(name.removeprefix(PREFIX), options.seed)
         if options.part == "all":
             rows = np.arange(len(table.x))
         else:
-            rows = getattr(split(table, options.seed), options.part)
+            rows = getattr(tables.split(table, options.seed), options.part)
         return TableDataset(data_spec(table.name, options.seed, options.part), table, rows)
 
 

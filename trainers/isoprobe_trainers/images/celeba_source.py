@@ -8,6 +8,7 @@ from isoprobe.contracts import Dataset, DataSource
 from isoprobe.data.files import short_digest
 from isoprobe.errors import DataError, nearest
 from isoprobe.hookspecs import hookimpl
+from isoprobe_trainers.images.faces import PARTS, faces
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,8 +79,6 @@ class FacesSource(DataSource):
         Raises:
             DataError: for an unknown part, or files missing or damaged.
         """
-        from isoprobe_trainers.images.faces import PARTS, faces
-
         name, _, part = spec.partition("/")
         if part not in PARTS:
             hint = nearest(part, list(PARTS))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from isoprobe.contracts import Dataset, DataSource
 from isoprobe.errors import DataError, nearest
 from isoprobe.hookspecs import hookimpl
+from isoprobe_trainers.common.files import read_arrays
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,8 +72,6 @@ class DigitsSource(DataSource):
         Raises:
             DataError: for an unknown part, or a file missing or damaged.
         """
-        from isoprobe_trainers.common.files import read_arrays
-
         kind, _, part = spec.partition("/")
         if part not in PARTS:
             hint = nearest(part, list(PARTS))

@@ -10,12 +10,13 @@ from isoprobe.contracts import Dataset, DataSource
 from isoprobe.errors import DataError, nearest
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct, parse_spec
+from isoprobe_trainers.toy.data import PAPER_VARIANCES, ToyRecipe, generate
 
 if TYPE_CHECKING:
     import numpy as np
 
     from isoprobe.contracts import VAE
-    from isoprobe_trainers.toy.data import ToyData, ToyRecipe
+    from isoprobe_trainers.toy.data import ToyData
 
 KINDS = ("mix", "ramp", "norm")
 _PAPER = "1/6+2/3+8/3"
@@ -60,8 +61,6 @@ class ToySource(DataSource):
 
     def open(self, spec: str, vae: VAE | None = None) -> ToyDataset:
         """Draw the data; nothing is read from disk."""
-        from isoprobe_trainers.toy.data import generate
-
         return ToyDataset(generate(parse(spec)))
 
 
@@ -86,8 +85,6 @@ def parse(spec: str) -> ToyRecipe:
     Raises:
         DataError: for an unknown set or a value out of range.
     """
-    from isoprobe_trainers.toy.data import PAPER_VARIANCES, ToyRecipe
-
     name, options = parse_spec(spec)
     kind = name.removeprefix("toy/")
     if kind not in KINDS:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isoprobe.checkpoints.native import vae_from_networks
 from isoprobe.checkpoints.source import WEIGHT_KINDS
 from isoprobe.contracts import VAE, Adapter
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
+from isoprobe_plugins.adapters.declared.declaration import read_declaration
 from isoprobe_plugins.adapters.weights.named import fill_layers
 from isoprobe_plugins.adapters.weights.state import read_state
 
@@ -44,8 +46,6 @@ class Declared(Adapter):
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Read declaration and weights."""
-        from isoprobe_plugins.adapters.declared.declaration import read_declaration
-
         settings = construct(DeclaredOptions, options, f"adapter '{self.name}'")
         path = Path(settings.declaration) if settings.declaration else beside(source)
         if not path.is_file():
@@ -60,8 +60,6 @@ class Declared(Adapter):
     def describe(self, source: Source) -> Mapping[str, Any]:
         """Return the declaration."""
         import msgspec
-
-        from isoprobe_plugins.adapters.declared.declaration import read_declaration
 
         if not beside(source).is_file():
             return {}
@@ -89,8 +87,6 @@ def load_declared(
     Returns:
         The model.
     """
-    from isoprobe.checkpoints.native import vae_from_networks
-
     tensors = {
         name: tensor
         for name, tensor in state.tensors.items()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from isoprobe.checkpoints.native import compare_state
 from isoprobe.checkpoints.source import FileKind
 from isoprobe.contracts import VAE, Adapter, Facts, Posterior
 from isoprobe.errors import CheckpointError, OptionError
@@ -220,8 +221,6 @@ def _load_module(
 ) -> nn.Module:
     """Build without memory, compare with the file, and only then fill."""
     import torch
-
-    from isoprobe.checkpoints.native import compare_state
 
     diffusers = need("diffusers", "diffusers", "an AutoencoderKL")
     kind = getattr(diffusers, config["_class_name"], None)

@@ -6,11 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from isoprobe.checkpoints.native import vae_from_networks
 from isoprobe.checkpoints.source import FileKind
 from isoprobe.contracts import VAE, Adapter, Facts
 from isoprobe.errors import CheckpointError, OptionError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
+from isoprobe_plugins.adapters.keras.arrays import (
+    ArchiveArrays,
+    LegacyArrays,
+    is_legacy,
+    legacy_config,
+)
 from isoprobe_plugins.adapters.keras.graph import GRAPHS, layers_of
 from isoprobe_plugins.adapters.objects.options import read_shape
 from isoprobe_plugins.adapters.objects.two_files import PairOptions, is_pair, sources_of
@@ -51,8 +58,6 @@ class Keras(Adapter):
 
     def matches(self, source: Source) -> bool:
         """Return True for a Keras archive, an HDF5 model, or a folder of encoder and decoder."""
-        from isoprobe_plugins.adapters.keras.arrays import is_legacy
-
         if source.kind is FileKind.HDF5:
             return is_legacy(source)
         return source.kind is FileKind.KERAS or any(is_pair(source, kind) for kind in _KINDS)
@@ -70,7 +75,6 @@ class Keras(Adapter):
         Raises:
             CheckpointError: for custom layers, and arrays that do not fit the configuration.
         """
-        from isoprobe.checkpoints.native import vae_from_networks
         from isoprobe_plugins.adapters.keras.translate import translate, translate_decoder
 
         settings = construct(KerasOptions, options, f"adapter '{self.name}'")
@@ -97,8 +101,6 @@ class Keras(Adapter):
 
     def _alone(self, networks: Networks, settings: KerasOptions, source: Source) -> VAE:
         """Return the model of a decoder without an encoder."""
-        from isoprobe.checkpoints.native import vae_from_networks
-
         facts = _facts(None, settings, "", "the file is a decoder, so nothing else", networks)
         vae = vae_from_networks(
             networks,
@@ -165,8 +167,6 @@ def _whole(source: Source) -> dict[str, Any]:
     Raises:
         CheckpointError: when there are none.
     """
-    from isoprobe_plugins.adapters.keras.arrays import legacy_config
-
     archive = source.kind is FileKind.KERAS
     whole = source.json("config.json") if archive else legacy_config(source)
     if not isinstance(whole, dict) or not isinstance(whole.get("config"), dict):
@@ -236,7 +236,6 @@ def _files(source: Source, decoder: str | None) -> tuple[Source, Source]:
 
 
 def _arrays(source: Source) -> Any:
-    from isoprobe_plugins.adapters.keras.arrays import ArchiveArrays, LegacyArrays
 
     return (ArchiveArrays if source.kind is FileKind.KERAS else LegacyArrays)(source)
 

@@ -12,6 +12,7 @@ from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
 from isoprobe_plugins.adapters.declared.adapter import load_declared
+from isoprobe_plugins.adapters.declared.declaration import parse_declaration
 from isoprobe_plugins.adapters.scvi.saved import Saved, declared, read_saved
 from isoprobe_plugins.adapters.weights.names import saved_by_scvi
 from isoprobe_plugins.adapters.weights.state import State
@@ -37,8 +38,6 @@ class Scvi(Adapter):
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Build SCVI's networks as chains of layers and fill them."""
-        from isoprobe_plugins.adapters.declared.declaration import parse_declaration
-
         construct(ScviOptions, options, f"adapter '{self.name}'")
         saved = self._saved(source)
         fields = declared(saved)

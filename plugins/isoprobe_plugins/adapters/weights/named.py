@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from isoprobe.checkpoints.native import load_weights
 from isoprobe.errors import CheckpointError
+from isoprobe_plugins.architectures.layers import build_layers
+from isoprobe_plugins.architectures.steps import (
+    ConditionStep,
+    ConstantStep,
+    ResidualStep,
+    WeightedStep,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,12 +21,7 @@ if TYPE_CHECKING:
 
     from isoprobe.contracts import Networks
     from isoprobe_plugins.architectures.layers import LayersConfig
-    from isoprobe_plugins.architectures.steps import (
-        ConditionStep,
-        ConstantStep,
-        Step,
-        WeightedStep,
-    )
+    from isoprobe_plugins.architectures.steps import Step
 
     #: steps whose tensors a file names
     Named = WeightedStep | ConditionStep | ConstantStep
@@ -44,9 +47,6 @@ def fill_layers(
         CheckpointError: when a tensor is missing, of another shape, or used by no step.
     """
     import torch
-
-    from isoprobe.checkpoints.native import load_weights
-    from isoprobe_plugins.architectures.layers import build_layers
 
     networks = built_without_memory(lambda: build_layers(config), where)
     modules = torch.nn.ModuleDict({"encoder": networks.encoder, "decoder": networks.decoder})
@@ -103,8 +103,6 @@ def _foreign(step: Named, leaf: str, tensors: Mapping[str, Tensor]) -> str:
 
 def _own(step: Named, leaf: str, tensor: Tensor) -> Tensor:
     """Turn a foreign tensor into the form in which torch keeps it."""
-    from isoprobe_plugins.architectures.steps import WeightedStep
-
     if not isinstance(step, WeightedStep):
         return tensor
     if step.member is not None and tensor.ndim:
@@ -175,12 +173,6 @@ def _codes(config: LayersConfig) -> Sequence[Sequence[Step]]:
 
 
 def _inside(place: str, chain: Sequence[Step]) -> Iterator[tuple[str, Named]]:
-    from isoprobe_plugins.architectures.steps import (
-        ConditionStep,
-        ConstantStep,
-        ResidualStep,
-        WeightedStep,
-    )
 
     for index, step in enumerate(chain):
         if isinstance(step, ResidualStep):

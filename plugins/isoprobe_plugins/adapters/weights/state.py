@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from isoprobe.checkpoints.native import weights
 from isoprobe.checkpoints.records import Record
 from isoprobe.checkpoints.source import WEIGHT_KINDS, FileKind, Source
 from isoprobe.errors import CheckpointError, FileError
@@ -134,7 +135,6 @@ def _of_folder(folder: Source, prefix: str | None, wanted: str | None) -> State:
 
 
 def _open(source: Source, wanted: str | None) -> State:
-    from isoprobe.checkpoints.native import weights
 
     if is_arrays(source):
         return State(named_arrays(source))
