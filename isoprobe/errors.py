@@ -23,9 +23,8 @@ _TYPED_ONLY = frozenset(
 )
 _PARAMETERS = {option: name for name, option in OPTIONS.items()}
 #: a whole command, which is typed whoever reads of it
-_COMMAND = (
-    r"(['`])(?:isoprobe|analyze|doctor|merge|report|reproduce|score|train)\b.*?\1|isoprobe [^;]*"
-)
+_NAMES = "isoprobe|analyze|doctor|merge|report|reproduce|score|train"
+_COMMAND = rf"(['`])(?:{_NAMES})\b.*?\1(?=[\s;,.:)]|$)|isoprobe [^;]*"
 _WORDS = "all|auto|exact|factory|finite-difference|iwae|probe|sse"
 _VALUE = rf"([\dA-Z][\w:/]*(?:[.,][\w:/]+)*|\w+[:=][^\s;,)']+|{_WORDS})"
 _SAID = re.compile(rf"{_COMMAND}|(?<![\w-])--([a-z][a-z-]*)(?: {_VALUE}(?=[\s;,.:)']|$))?")

@@ -14,7 +14,7 @@ import pytest
 
 from isoprobe.cli.group import cli
 from isoprobe.cli.main import main
-from tests.house import world
+from tests.cli import world
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,6 +28,7 @@ READ_ONLY = {
     r"^isoprobe train (toy|mnist|celeba|anomaly) ": "trains for hours: tests/trainers",
     r"\.keras ": "needs a Keras model: tests/plugins/test_adapters_keras.py",
     r"--data rows\.npy ": "of the page's own model: tests/house/test_docs.py",
+    r"^isoprobe analyze vae\.pth ": "needs a training that ended: test_convert_doctor.py",
     r"--data images/ ": "needs a folder of faces: tests/plugins/test_convert_doctor.py",
     r"decoder\.onnx ": "needs an exported decoder: tests/plugins/test_adapters_onnx.py",
     r"^isoprobe merge .*(/new/place/|--adapter)": "moved shards: tests/run/test_sharding.py",

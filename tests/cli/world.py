@@ -156,7 +156,7 @@ def _models(folder: Path) -> None:
     torch.save(kept, runs / "epoch=24-step=400.ckpt")
 
 
-def _trained(steps: int = 3000) -> torch.nn.Module:
+def _trained(steps: int = 800) -> torch.nn.Module:
     """The class fitted to digits by cross entropy at beta 1, so that its loss can be told."""
     scope: dict[str, type[torch.nn.Module]] = {}
     exec(CODE, scope)
