@@ -146,7 +146,7 @@ def test_every_answer_to_where_is_exists() -> None:
     rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
     assert len(rows) >= 20
     for row in rows:
-        paths = re.findall(r"`((?:isoprobe|plugins|trainers)/[^`]+)`", row)
+        paths = re.findall(r"`((?:isoprobe|plugins|tests|trainers)/[^`]+)`", row)
         assert paths, row
         assert [path for path in paths if not (ROOT / path).exists()] == [], row
 

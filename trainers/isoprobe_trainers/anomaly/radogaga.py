@@ -64,7 +64,7 @@ class Radogaga(nn.Module):
         return total
 
 
-class Networks(Protocol):
+class RadogagaNetworks(Protocol):
     """What a loss is taken of: one model, or many whose members come first."""
 
     recipe: Recipe
@@ -80,7 +80,7 @@ class Networks(Protocol):
 
 
 def row_losses(
-    networks: Networks,
+    networks: RadogagaNetworks,
     memberships: Callable[[Tensor], Tensor],
     x: Tensor,
     share: Tensor,
