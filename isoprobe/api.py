@@ -155,6 +155,7 @@ def wrap(
     output: str | None = None,
     input_range: tuple[float, float] | None = None,
     beta: float | None = None,
+    prior: Any = None,
 ) -> Live:
     """Say about a model in memory what trying it on rows cannot tell.
 
@@ -169,6 +170,8 @@ def wrap(
         output: what the decoder gives: ``values`` or ``logits``.
         input_range: lowest and highest value that the model was trained on.
         beta: KL weight in units of the metric.
+        prior: p(z) where it is not N(0, I): a :class:`~isoprobe.contracts.Prior`, or a Gaussian or
+            a mixture of Gaussians of ``torch.distributions``.
 
     Returns:
         What :func:`analyze` takes in place of the model.
@@ -184,6 +187,7 @@ def wrap(
         "output": output,
         "input_range": shown,
         "beta": beta,
+        "prior": prior,
     }
     return Live(model, {name: value for name, value in said.items() if value is not None})
 

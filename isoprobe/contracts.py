@@ -536,6 +536,8 @@ class Networks:
             prior is a mixture of, where it is not N(0, I).
         prior_words: what it is.
         correlated: posteriors are N(mean, L L').
+        prior_by: column of the condition whose class chooses the prior's Gaussian, where each
+            class has one of its own.
     """
 
     encoder: nn.Module
@@ -549,6 +551,7 @@ class Networks:
     prior: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None
     prior_words: str = ""
     correlated: bool = False
+    prior_by: int | None = None
 
 
 # --------------------------------------------------------------------------- the metric

@@ -364,19 +364,20 @@ def vae_from_networks(networks: Networks, facts: Facts, **fields: Any) -> VAE:
 
     Returns:
         The model, in eval mode; its encode gives means and deviations flattened to ``(B, n)``. A
-        prior of one Gaussian is made N(0, I) by the unit of its latents, which changes nothing.
+        prior of one Gaussian, or of one for each class, is made N(0, I) by the unit of its
+        latents, which changes nothing.
     """
     from torch import nn
 
     given = networks.prior
-    gaussian = given if given is not None and len(given()[0]) == 1 else None
+    gaussian = _gaussian(networks)
 
     def encode(x: Tensor, *c: Tensor) -> Posterior:
         if networks.correlated:
             return correlated(*networks.encoder(x, *c))
         mean, std = (part.flatten(1) for part in networks.encoder(x, *c))
         if gaussian is not None:
-            _, centres, widths = (part.to(mean) for part in gaussian())
+            centres, widths = (part.to(mean) for part in gaussian(*c))
             mean, std = (mean - centres) / widths, std / widths
         return Posterior(mean, std)
 
@@ -390,7 +391,8 @@ def vae_from_networks(networks: Networks, facts: Facts, **fields: Any) -> VAE:
     decode_logits = decoded(getattr(networks.decoder, "logits", None))
     decode_parameters = decoded(getattr(networks.decoder, "parameters_of", None))
     if gaussian is not None:
-        said = "the prior is one Gaussian: latents are in its units, in which it is N(0, I)"
+        one = "one Gaussian" if networks.prior_by is None else networks.prior_words
+        said = f"the prior is {one}: latents are in its units, in which it is N(0, I)"
         facts = replace(facts, assumptions=(*facts.assumptions, said))
     elif given is not None:
         fields["prior"] = MixturePrior(given, networks.prior_words)
@@ -423,12 +425,32 @@ def vae_from_networks(networks: Networks, facts: Facts, **fields: Any) -> VAE:
     )
 
 
+def _gaussian(networks: Networks) -> Any:
+    """Mean and deviation of a prior that is one Gaussian, of each row's class where it has one.
+
+    Returns:
+        ``c -> (means, deviations)``, ``(1, n)`` or ``(B, n)`` each; None for any other prior.
+    """
+    given, by = networks.prior, networks.prior_by
+    if given is None or (by is None and len(given()[0]) != 1):
+        return None
+
+    def found(*c: Tensor) -> tuple[Tensor, Tensor]:
+        _, centres, widths = given()
+        if by is None:
+            return centres, widths
+        rows = c[0][:, by].long()
+        return centres[rows], widths[rows]
+
+    return found
+
+
 def _in_units(decode: Any, gaussian: Any) -> Any:
     """Give the decoder latents z = mean + width * w of a Gaussian prior for w of N(0, I)."""
 
     def wrapped(w: Tensor, *c: Tensor) -> Tensor:
-        _, centres, widths = (part.to(w) for part in gaussian())
-        result: Tensor = decode(centres[0] + widths[0] * w, *c)
+        centres, widths = (part.to(w) for part in gaussian(*c))
+        result: Tensor = decode(centres + widths * w, *c)
         return result
 
     return wrapped

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Prior
+from isoprobe.errors import OptionError
 from isoprobe.theory.stated import stated
 
 if TYPE_CHECKING:
@@ -94,6 +95,42 @@ class MixturePrior(Prior):
         which = torch.searchsorted(ends, choice.to(ends)).clamp_max(len(ends) - 1)
         drawn: Tensor = means[which] + stds[which] * noise
         return drawn
+
+
+def prior_of(given: object) -> Prior:
+    """Take a prior as one may have it at hand.
+
+    Args:
+        given: a :class:`~isoprobe.contracts.Prior`; or, of ``torch.distributions``, ``Independent``
+            of a ``Normal`` over ``(n,)``, or ``MixtureSameFamily`` of K of these.
+
+    Returns:
+        The prior, which follows its tensors as they stand.
+
+    Raises:
+        OptionError: for anything else.
+    """
+    import torch
+
+    if isinstance(given, Prior):
+        return given
+    family = torch.distributions
+    mixed = isinstance(given, family.MixtureSameFamily)
+    parts = given.component_distribution if isinstance(given, family.MixtureSameFamily) else given
+    base = parts.base_dist if isinstance(parts, family.Independent) else None
+    if not isinstance(base, family.Normal) or base.loc.ndim != 1 + mixed:
+        raise OptionError(
+            f"prior is a {type(given).__name__}; needed is an isoprobe.contracts.Prior, "
+            "Independent(Normal(means, deviations), 1), or MixtureSameFamily of K of these"
+        )
+
+    def components() -> tuple[Tensor, Tensor, Tensor]:
+        if isinstance(given, family.MixtureSameFamily):
+            return given.mixture_distribution.logits, base.loc, base.scale
+        return base.loc.new_zeros(1), base.loc[None], base.scale[None]
+
+    words = f"a mixture of {len(base.loc)} Gaussians" if mixed else "a Gaussian"
+    return MixturePrior(components, words)
 
 
 @stated("Other priors (beyond)")

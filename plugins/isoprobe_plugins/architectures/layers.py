@@ -177,18 +177,35 @@ def build_layers(config: LayersConfig) -> Networks:
                 "architecture 'layers': pseudo-inputs of a prior are told nothing, and the encoder "
                 "takes a condition"
             )
+        _check_prior(config.prior, () if told is None else told.classes)
         prior = PriorLayers(config.prior, n, config.input_shape)
         decoder.prior = prior
     full = config.head.covariance == "full"
     networks = Networks(encoder, decoder, config.input_shape, (n,), correlated=full)
     if config.prior is not None:
         components = partial(prior.components, encoder)
-        networks = replace(networks, prior=components, prior_words=config.prior.words)
+        words, by = config.prior.words, config.prior.by
+        networks = replace(networks, prior=components, prior_words=words, prior_by=by)
     if told is None:
         return networks
     infer = {"codes": encoder.likeliest, "sum": _sum}.get(told.infer)
     also = _sum if told.infer == "data and sum" else None
     return replace(networks, classes=told.classes, words=told.words, infer=infer, also=also)
+
+
+def _check_prior(prior: PriorConfig, classes: tuple[int, ...]) -> None:
+    """Refuse a prior by classes that are not told, or not as many."""
+    if prior.by is None:
+        return
+    if prior.kind != "gaussian":
+        raise CheckpointError(
+            f"architecture 'layers': a prior by class is 'gaussian', not '{prior.kind}'"
+        )
+    if prior.by >= len(classes) or classes[prior.by] != prior.components:
+        raise CheckpointError(
+            f"architecture 'layers': the prior has {prior.components} Gaussians by number "
+            f"{prior.by} of what is told, and {list(classes)} are told"
+        )
 
 
 def _below(config: LayersConfig, heads: tuple[Chain, Chain] | None, body: Chain) -> Chain | None:

@@ -47,7 +47,8 @@ class PriorLayers(nn.Module):
         super().__init__()
         check_head(config.form)
         count = config.components
-        if config.kind == "gaussian" and (count != 1 or config.shares != "equal"):
+        one = count == 1 or config.by is not None
+        if config.kind == "gaussian" and not (one and config.shares == "equal"):
             raise CheckpointError("architecture 'layers': a prior 'gaussian' has one component")
         shapes = {
             "means": (count, latents),

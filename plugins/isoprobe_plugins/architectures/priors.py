@@ -29,6 +29,7 @@ class PriorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         squeeze: what keeps pseudo-inputs in the range of inputs: ``none``, ``sigmoid``, or
             ``clamp`` to [0, 1].
         weights: names of the tensors in a foreign file.
+        by: column of the condition whose class has a component of its own, for ``gaussian``.
     """
 
     kind: Literal["gaussian", "mixture", "vamp"]
@@ -37,10 +38,13 @@ class PriorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shares: Literal["equal", "logits", "probabilities"] = "equal"
     squeeze: Literal["none", "sigmoid", "clamp"] = "none"
     weights: dict[str, str] = {}
+    by: Annotated[int, msgspec.Meta(ge=0, le=64)] | None = None
 
     @property
     def words(self) -> str:
         """What it is."""
         if self.kind == "vamp":
             return f"the posteriors of {self.components} pseudo-inputs"
+        if self.by is not None:
+            return "a Gaussian of each class"
         return f"a mixture of {self.components} Gaussians"

@@ -106,6 +106,7 @@ class PriorDeclaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     squeeze: Literal["none", "sigmoid", "clamp"] = "none"
     shares: str | None = None
     shares_form: Literal["logits", "probabilities"] = "logits"
+    by: int | None = None
 
     def config(self, tensors: Mapping[str, Tensor], latents: int, where: str) -> dict[str, Any]:
         """Write it out in full, the number of components read off the weights.
@@ -133,7 +134,11 @@ class PriorDeclaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if name is not None:
                 named[part] = name
         count = 1
-        if self.kind == "mixture":
+        if self.kind == "mixture" or self.by is not None:
+            if "means" not in named:
+                raise CheckpointError(
+                    f"{where}: prior: by chooses among 'gaussian', not '{self.kind}'"
+                )
             count, left = divmod(tensors[named["means"]].numel(), latents)
             if left or not count:
                 raise CheckpointError(
@@ -147,6 +152,7 @@ class PriorDeclaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "shares": self.shares_form if "shares" in named else "equal",
             "squeeze": self.squeeze,
             "weights": named,
+            "by": self.by,
         }
 
 

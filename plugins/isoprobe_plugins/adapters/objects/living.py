@@ -16,13 +16,15 @@ from isoprobe.probe.selfcheck import mean_input_distortion
 from isoprobe.registry.lookup import installed
 from isoprobe.registry.specs import construct
 from isoprobe.theory.covariance import correlated
+from isoprobe.theory.prior import prior_of
 from isoprobe_plugins.adapters.objects import finding, forms
+from isoprobe_plugins.adapters.objects.calling import said
 from isoprobe_plugins.adapters.objects.options import read_range
 from isoprobe_plugins.adapters.objects.posteriors import FULL_FORM
 from isoprobe_plugins.heads import HEADS, check_head
 
 if TYPE_CHECKING:
-    from isoprobe.contracts import Metric
+    from isoprobe.contracts import Metric, Prior
     from isoprobe_plugins.adapters.objects.finding import Ways
     from isoprobe_plugins.adapters.objects.forms import PosteriorForm
     from isoprobe_plugins.adapters.objects.leaves import Leaf
@@ -78,6 +80,7 @@ def read_live(live: Live, rows: FirstRows) -> VAE:
     """
     given = dict(live.options)
     encode, decode = given.pop("encode", None), given.pop("decode", None)
+    prior = given.pop("prior", None)
     texts = {name: str(value) for name, value in given.items() if value is not None}
     options = construct(LiveOptions, texts, "a live model")
     if options.head is not None:
@@ -93,7 +96,22 @@ def read_live(live: Live, rows: FirstRows) -> VAE:
         reading = _reading(ways, options, output, rows.metric)
     except OptionError as error:
         raise OptionError(f"{name}: {error}; say how it is called:\n{_PASTE}") from error
-    return _as_vae(live, ways, reading, options, [*live.notes, *notes, *outputs])
+    vae = _as_vae(live, ways, reading, options, [*live.notes, *notes, *outputs])
+    if prior is not None:
+        vae.prior = _prior(prior, vae.latent_size)
+    return vae
+
+
+def _prior(given: Any, latents: int) -> Prior:
+    """The prior that the caller gives, tried on a latent."""
+    prior = prior_of(given)
+    try:
+        found = prior.log_parts(torch.zeros(1, latents))
+    except RuntimeError as error:
+        raise OptionError(f"prior does not fit {latents} latents: {said(error)}") from error
+    if found.shape != (1, latents):
+        raise OptionError(f"prior is of {found.shape[-1]} latents, and the encoder has {latents}")
+    return prior
 
 
 def _tensors(model: Any) -> Any:
