@@ -138,7 +138,7 @@ def score(
                     write_scores(scoring, target, **how, on=(workers, work))
             click.echo(f"{scoring.rows:,} rows scored: {out}", err=True)
         said = document(scoring, tally)
-        told = "".join(f"{line}\n" for line in lines(said, scoring.asked.alpha))
+        told = "".join(f"{line}\n" for line in lines(said, scoring.asked.alpha, scoring.asked.fdr))
         click.echo(told, err=True, nl=False)
         if pictures is not None:
             draw_rows(scoring, tally.highest, pictures)

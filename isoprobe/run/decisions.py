@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,12 @@ import numpy as np
 
 from isoprobe.data.groups import group_keys, group_texts
 from isoprobe.theory.detection import false_alarm_rate
-from isoprobe.theory.discoveries import added_parts, adjusted_p_values, smallest_p_value
+from isoprobe.theory.discoveries import (
+    added_parts,
+    adjusted_p_values,
+    least_flagged,
+    smallest_p_value,
+)
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Dataset
@@ -183,8 +189,17 @@ def document(scoring: Scoring, tally: Tally) -> dict[str, Any]:
     }
 
 
-def lines(said: Mapping[str, Any], alpha: float) -> Iterator[str]:
-    """Yield a document of :func:`document` as lines of text for people."""
+def lines(said: Mapping[str, Any], alpha: float, fdr: float | None = None) -> Iterator[str]:
+    """Yield a document of :func:`document` as lines of text for people.
+
+    Args:
+        said: the document.
+        alpha: level of a row.
+        fdr: level of false discoveries, where they are controlled.
+
+    Yields:
+        Lines.
+    """
     counts = []
     for rule, found in said["flagged"].items():
         false = said["expected_false"][rule]
@@ -197,6 +212,8 @@ def lines(said: Mapping[str, Any], alpha: float) -> Iterator[str]:
     yield f"flagged: {'; '.join(counts)}"
     if not said["groups"] and said["smallest_p_value"] > alpha:
         yield _too_few("the reference", said["reference_rows"], said["smallest_p_value"], alpha)
+    if not said["groups"] and fdr is not None and not said["flagged"].get("fdr"):
+        yield from _too_few_for_one(said["rows"], said["reference_rows"], fdr)
     for group in said["groups"]:
         rows, least = group["reference_rows"], group["smallest_p_value"]
         yield (
@@ -229,6 +246,18 @@ def _too_few(what: str, rows: int, least: float, alpha: float) -> str:
         f"{what} has {rows:,} reference rows: no p-value can be below {least:.3g}, so nothing can "
         f"be flagged at {alpha:g}; it takes {int(np.ceil(1 / alpha)) - 1:,} rows or more"
     )
+
+
+def _too_few_for_one(rows: int, reference_rows: int, fdr: float) -> Iterator[str]:
+    """Say how many rows have to be odd together where the reference is too small for one."""
+    together = least_flagged(rows, reference_rows, fdr)
+    if together > 1:
+        either = f"{together:,} of {rows:,} rows together or none" if together <= rows else "no row"
+        alone = math.ceil(rows / fdr - 1e-9) - 1
+        yield (
+            f"{reference_rows:,} reference rows let fdr {fdr:g} flag {either}; to flag one alone "
+            f"it takes {alone:,} or more"
+        )
 
 
 def _part(part: Mapping[str, Any]) -> str:

@@ -43,6 +43,21 @@ def smallest_p_value(count: int) -> float:
 
 
 @stated("Decisions over many rows (beyond)")
+def least_flagged(rows: int, count: int, level: float) -> int:
+    """Return how many rows the step-up procedure flags at least, where it flags any.
+
+    Args:
+        rows: that are decided over.
+        count: reference rows.
+        level: false discovery rate.
+
+    Returns:
+        The least k with ``1 / (count + 1) <= level k / rows``.
+    """
+    return max(1, math.ceil(rows * smallest_p_value(count) / level - _ROUNDING))
+
+
+@stated("Decisions over many rows (beyond)")
 def trimmed(ordered: np.ndarray, share: float) -> np.ndarray:
     """Leave out the highest reference scores, which may be of anomalies themselves.
 

@@ -21,7 +21,13 @@ from isoprobe.errors import OptionError, ResultError
 from isoprobe.run.decisions import StepUp, Tally, document, lines
 from isoprobe.run.scoring import open_scoring
 from isoprobe.theory.detection import conformal_p_values
-from isoprobe.theory.discoveries import added_parts, adjusted_p_values, trimmed
+from isoprobe.theory.discoveries import (
+    added_parts,
+    adjusted_p_values,
+    least_flagged,
+    smallest_p_value,
+    trimmed,
+)
 from tests.oracles import small_vae
 
 if TYPE_CHECKING:
@@ -127,6 +133,28 @@ def test_p_values_of_new_rows_are_uniform_or_above(tied: bool) -> None:
     expected = np.arange(1, count + 2) / (count + 1)
     error = np.sqrt(expected * (1 - expected) / len(new))
     assert (reached <= expected + 3.5 * error).all()
+
+
+@pytest.mark.parametrize(("rows", "count"), [(42, 83), (200, 19), (10, 999), (1000, 10)])
+@pytest.mark.parametrize("level", [0.05, 0.1, 0.5])
+def test_so_many_rows_at_the_least_p_value_are_flagged_and_no_fewer(rows, count, level) -> None:
+    least = least_flagged(rows, count, level)
+    for odd in {max(1, least - 1), min(least, rows)}:
+        p_values = np.ones(rows)
+        p_values[:odd] = smallest_p_value(count)
+        assert flagged(p_values, level).sum() == (odd if odd >= least else 0)
+
+
+def test_a_reference_too_small_for_one_discovery_is_said() -> None:
+    said = {"rows": 42, "reference_rows": 83, "smallest_p_value": 1 / 84, "highest": []}
+    said |= {"flagged": {"fdr": 0}, "expected_false": {"fdr": 0.0}, "groups": []}
+    text = "\n".join(lines(said, 0.05, 0.05))
+    assert "83 reference rows let fdr 0.05 flag 10 of 42 rows together or none" in text
+    assert "839 or more" in text
+    assert least_flagged(42, 838, 0.05) == 2
+    assert least_flagged(42, 839, 0.05) == 1
+    assert "no row" in "\n".join(lines({**said, "reference_rows": 9}, 0.5, 0.05))
+    assert "reference rows let" not in "\n".join(lines({**said, "flagged": {"fdr": 3}}, 0.05, 0.05))
 
 
 def test_adjusted_p_values_by_hand() -> None:
