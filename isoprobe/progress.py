@@ -8,14 +8,17 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def bar(total: int, done: int, label: str, *, shown: bool) -> Iterator[Callable[[int], object]]:
+def bar(
+    total: int | None, done: int, label: str, *, shown: bool, unit: str = "sample"
+) -> Iterator[Callable[[int], object]]:
     """A progress bar that appears only on a terminal and after two seconds.
 
     Args:
-        total: samples in all.
+        total: samples in all; None where nobody knows.
         done: of these, before the start.
         label: what is being done.
         shown: False for none at all.
+        unit: what is counted, where that is no samples.
 
     Yields:
         A function that takes how many more are done.
@@ -26,7 +29,7 @@ def bar(total: int, done: int, label: str, *, shown: bool) -> Iterator[Callable[
         total=total,
         initial=done,
         desc=label,
-        unit="sample",
+        unit=unit,
         delay=2,
         file=sys.stderr,
         leave=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from isoprobe.data.groups import grouping
 from isoprobe.errors import OptionError, ResultError
+from isoprobe.progress import bar
 from isoprobe.run.decisions import flat_names
 from isoprobe.run.scoring import open_scoring
 from isoprobe.statistics.moments import Moments
@@ -140,6 +141,7 @@ def drift(
     block: int | None = None,
     time: str | None = None,
     level: float = 0.01,
+    progress: bool = False,
     **settings: Any,
 ) -> Drift:
     """Compare new rows with a reference, block by block.
@@ -151,6 +153,7 @@ def drift(
         block: rows a block; None for one block of all.
         time: column that goes along and says when a row came.
         level: chance at most of an alarm if nothing drifted.
+        progress: show a bar on stderr.
         **settings: as for :func:`isoprobe.score`.
 
     Returns:
@@ -173,7 +176,8 @@ def drift(
         watch = _Watch(scoring, time)
         ranges = _ranges(scoring.rows, block)
         comparisons = len(ranges) * (1 + sum(len(names) for names in watch.names.values()))
-        found = tuple(watch.block(rows, level / comparisons) for rows in ranges)
+        with bar(scoring.rows, 0, "comparing", shown=progress) as advance:
+            found = tuple(watch.block(rows, level / comparisons, advance) for rows in ranges)
         return Drift(level, comparisons, found, tuple(scoring.notes))
 
 
@@ -207,7 +211,7 @@ class _Watch:
             if f"{name}_mean" in self.usual
         }
 
-    def block(self, rows: range, level: float) -> Block:
+    def block(self, rows: range, level: float, advance: Callable[[int], object]) -> Block:
         """Compare a block's rows with the reference, each comparison at a level."""
         scoring = self.scoring
         seen = {kind: Moments((len(names),)) for kind, names in self.names.items()}
@@ -221,6 +225,7 @@ class _Watch:
                 moments.update(found[kind])
             for name, values in kept.items():
                 values.append(found[name if name != "distortion" else "whole"])
+            advance(stop - start)
             if self.time is not None:
                 along = scoring.data.carried(start, stop)
                 times.append(grouping(along, self.time, scoring.data.name))

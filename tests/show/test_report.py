@@ -16,6 +16,7 @@ from isoprobe.errors import ResultError
 from isoprobe.show import report
 from isoprobe.show.report import facts
 from isoprobe.show.report.explorer import explorer
+from isoprobe.show.report.strips import strips
 from isoprobe.show.shown import TABLE
 from isoprobe.show.voice import voice
 from tests.browser import BROWSER, Browser
@@ -167,17 +168,32 @@ def test_sentences_take_the_letters_of_the_formulas(text, expected):
     assert facts.greek(text) == expected
 
 
-def test_the_explorer_packs_frames_where_the_page_looks_for_them():
+def unpacked(sprite: str) -> np.ndarray:
     import base64
     import io
 
     from PIL import Image
 
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(sprite.partition(",")[2])))) / 255
+
+
+def test_a_walk_shown_backwards_has_its_steps_in_the_other_order_and_no_mirrored_picture():
+    walks = np.random.default_rng(0).random((3, 5, 1, 40, 20))
+    with made_result(None, walks=walks) as result:
+        latents = result["traversal"]["latents"].values.tolist()
+        found, plain = strips(result, "w", [latents[1]]), strips(result, "w")
+    assert [row["style"] for row in found["rows"]] == [row["style"] for row in plain["rows"]]
+    sheet, before = (unpacked(one["sprite"]).reshape(3, 40, 5, 20) for one in (found, plain))
+    np.testing.assert_array_equal(sheet[[0, 2]], before[[0, 2]])
+    np.testing.assert_array_equal(sheet[1], before[1][:, ::-1])
+    assert not np.array_equal(sheet[1], before[1])
+
+
+def test_the_explorer_packs_frames_where_the_page_looks_for_them():
     walks = np.random.default_rng(0).random((3, 5, 3, 40, 20))
     with made_result(None, walks=walks) as result:
         packed = explorer(result)
-    data = base64.b64decode(packed["sprite"].partition(",")[2])
-    sheet = np.asarray(Image.open(io.BytesIO(data))) / 255
+    sheet = unpacked(packed["sprite"])
     width, height = packed["width"], packed["height"]
     assert sheet.shape == (3 * height, 5 * width, 3)
     frame = sheet[2 * height : 3 * height, 4 * width : 5 * width]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from isoprobe.results.reader import Result
-    from isoprobe.show.compare import Comparison
+    from isoprobe.show.compare import Against, Comparison
 
 
 def compared_page(results: Sequence[Result], comparison: Comparison) -> str:
@@ -33,7 +33,11 @@ def compared_page(results: Sequence[Result], comparison: Comparison) -> str:
     Returns:
         The page.
     """
-    walks = [strips(result, f"walks-{place}") for place, result in enumerate(results)]
+    turned: list[set[int]] = [set(), *map(_opposite, comparison.matchings)]
+    walks = [
+        strips(result, f"walks-{place}", backwards)
+        for place, (result, backwards) in enumerate(zip(results, turned, strict=True))
+    ]
     return page(
         "compare.html",
         "report.js",
@@ -49,13 +53,19 @@ def compared_page(results: Sequence[Result], comparison: Comparison) -> str:
     )
 
 
+def _opposite(against: Against) -> set[int]:
+    """Latents that fall where their counterparts of the reference rise: they are walked back."""
+    pairs = (pair for pair in against.pairs if (pair.correlation or 0.0) < 0)
+    return {pair.other for pair in pairs if pair.other is not None}
+
+
 def _side_by_side(
     comparison: Comparison, walks: Sequence[dict[str, Any] | None]
 ) -> list[dict[str, Any]]:
     """For each other model, walks of the reference's latents beside those of their counterparts.
 
     Returns:
-        For each, pairs of strips; a counterpart that falls where the latent rises is turned around.
+        For each, pairs of strips.
     """
     found = []
     for against, other in zip(comparison.matchings, walks[1:], strict=True):
@@ -66,7 +76,6 @@ def _side_by_side(
             {
                 "one": ours[pair.reference],
                 "other": None if pair.other is None else theirs.get(pair.other),
-                "turned": (pair.correlation or 0.0) < 0,
                 "words": said(pair.correlation, "+.2f", dash="no counterpart"),
             }
             for pair in sorted(against.pairs, key=lambda pair: -(pair.importance or 0.0))

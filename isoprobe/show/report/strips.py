@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,12 +23,15 @@ _POINTS, _WIDTH, _HEIGHT = 96, 300.0, 56.0
 _ENDS = np.array([[0x00, 0x72, 0xB2], [0xD5, 0x5E, 0x00]])
 
 
-def strips(result: Result, name: str = "walks") -> dict[str, Any] | None:
+def strips(
+    result: Result, name: str = "walks", backwards: Collection[int] = ()
+) -> dict[str, Any] | None:
     """Return the walks in equal steps of y, the most important latent first.
 
     Args:
         result: any.
         name: of the style's variable that holds the sprite.
+        backwards: latents whose walks are shown from their last step to their first.
 
     Returns:
         ``name``, ``sprite`` (a data URI, empty for curves), and for each latent its number, words
@@ -37,7 +41,9 @@ def strips(result: Result, name: str = "walks") -> dict[str, Any] | None:
     if "traversal" not in result:
         return None
     group = result["traversal"]
-    values, latents = group["images_equal_y"].values, group["latents"].values.tolist()
+    values, latents = group["images_equal_y"].values.copy(), group["latents"].values.tolist()
+    turned = [rank for rank, latent in enumerate(latents[: len(values)]) if latent in backwards]
+    values[turned] = values[turned, ::-1]
     ranks = [rank for rank in _ranks(result, latents) if rank < len(values)]
     pictures = frames(values, picture_shape(result))
     if pictures is None and (values.ndim != 3 or values.shape[2] < 2):

@@ -31,6 +31,7 @@ def examine(
     scale: tuple[float, float] | None = None,
     metric: str | None = None,
     pad: int | tuple[int, int] | None = None,
+    progress: bool = False,
 ) -> Verdict:
     """Rank the plausible readings of a weights file.
 
@@ -42,6 +43,7 @@ def examine(
         scale: data values that stand for 0 and 1.
         metric: of the loss, where it is known.
         pad: height and width to pad images to with zeros.
+        progress: show on stderr how many readings were tried.
 
     Returns:
         The verdict.
@@ -56,6 +58,7 @@ def examine(
     from isoprobe.data.batches import first_rows
     from isoprobe.data.padding import padded
     from isoprobe.errors import CheckpointError
+    from isoprobe.progress import bar
     from isoprobe.registry.lookup import installed
     from isoprobe_plugins.adapters.weights.state import read_state
     from isoprobe_plugins.doctor.verdict import judged
@@ -65,7 +68,8 @@ def examine(
         x = first_rows(padded(dataset, pad), samples, resize=resize, scale=scale)
     chosen = None if metric is None else installed().metric(metric)
     try:
-        return judged(state, x, chosen)
+        with bar(None, 0, "trying", shown=progress, unit="reading") as advance:
+            return judged(state, x, chosen, advance=advance)
     except CheckpointError as error:
         raise CheckpointError(f"{model} and {data}: it holds {error}") from error
 
@@ -126,7 +130,7 @@ def doctor(
     """
     if out is not None:
         check_place(out, overwrite=overwrite, inputs=(model, split_spec(data)[0]))
-    verdict = examine(model, data, samples, resize, scale, metric, pad)
+    verdict = examine(model, data, samples, resize, scale, metric, pad, progress=not as_json)
     text = declaration(verdict, pad)
     if out is not None:
         with replacing(out) as partial:

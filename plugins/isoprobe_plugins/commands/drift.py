@@ -72,7 +72,16 @@ def drift(
         check_place(plot, overwrite=overwrite, inputs=(model, reference))
     settings |= {"options": parse_options(options, of="--option")}
     shared.with_class(settings, own_class, class_arguments)
-    found = watching.drift(model, data, reference, block=block, time=time, level=level, **settings)
+    found = watching.drift(
+        model,
+        data,
+        reference,
+        block=block,
+        time=time,
+        level=level,
+        progress=not as_json,
+        **settings,
+    )
     for note in found.notes:
         click.echo(note, err=True)
     if as_json:

@@ -19,7 +19,7 @@ from isoprobe_plugins.doctor.sequences import SequencePlan
 from isoprobe_plugins.doctor.trying import MANY, PAIRS, Tried, attempt, squeezed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -99,10 +99,17 @@ class Bench:
         tensors: of the file, by name.
         x: inputs, ``(B, *input_shape)``.
         metrics: that may be the loss'.
+        advance: told of every reading that is tried.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], x: Tensor, metrics: Sequence[Metric]) -> None:
-        self.tensors, self.metrics = tensors, tuple(metrics)
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        x: Tensor,
+        metrics: Sequence[Metric],
+        advance: Callable[[int], object] = int,
+    ) -> None:
+        self.tensors, self.metrics, self._advance = tensors, tuple(metrics), advance
         each = _work(tensors, x)
         self.x = x[: max(int(ALL_ROWS / each), QUICK)]
         self.many = int(min(max(MANY_DRAWS / each / len(self.x), PAIRS), MANY))
@@ -118,6 +125,7 @@ class Bench:
         key = (repr(fields), rows, pairs)
         if key not in self._known:
             self._known[key] = self._attempt(fields, rows, pairs)
+            self._advance(1)
         return self._known[key]
 
     def _attempt(self, fields: Mapping[str, Any], rows: int, pairs: int) -> dict[str, Tried]:
@@ -203,6 +211,7 @@ def diagnose(
     x: Tensor,
     metric: Metric | None = None,
     told: Mapping[str, Any] | None = None,
+    advance: Callable[[int], object] = int,
 ) -> list[Reading]:
     """Rank the plausible readings of weights by what data says.
 
@@ -212,6 +221,7 @@ def diagnose(
         x: inputs, ``(B, ...)``, in the model's range.
         metric: the loss' where it is known.
         told: choices that the user or the file tells.
+        advance: told of every reading that is tried.
 
     Returns:
         Readings; the first is the most usual of those that no other beats by more than its error,
@@ -220,7 +230,7 @@ def diagnose(
     Raises:
         CheckpointError: when no reading gives finite reconstructions.
     """
-    bench = Bench(tensors, x, metrics_for(x, metric))
+    bench = Bench(tensors, x, metrics_for(x, metric), advance)
     said = dict(told or {})
     starts = [
         _glimpsed(bench, plan, replace(plan.start(), **said), _open(bench, plan, said))

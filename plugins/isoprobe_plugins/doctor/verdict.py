@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,7 @@ def judged(
     x: Tensor,
     metric: Metric | None = None,
     told: Mapping[str, Any] | None = None,
+    advance: Callable[[int], object] = int,
 ) -> Verdict:
     """Read a set of weights by trying it on data.
 
@@ -70,6 +71,7 @@ def judged(
         x: rows as stored, bytes and scale mapped, ``(B, ...)``.
         metric: the loss', where the user names it.
         told: choices that the user tells.
+        advance: told of every reading that is tried.
 
     Returns:
         The verdict.
@@ -93,7 +95,7 @@ def judged(
             f"a VAE with {prior}: its KL is not that to N(0, I). Build it with its prior's log "
             "density by --adapter factory --option target=FILE.py:FUNCTION"
         )
-    readings = diagnose(plans, state.tensors, x, metric, told)
+    readings = diagnose(plans, state.tensors, x, metric, told, advance)
     chosen = readings[0]
     rivals = [r for r in readings[1:] if r.fields != chosen.fields and not beats(chosen, r)]
     apart = rivals_of(chosen, rivals)
