@@ -88,12 +88,12 @@ def _check_shown(where: str, variable: Variable) -> None:
     Raises:
         PluginError: naming it.
     """
-    needs = {"column": ("latent",), "tile": ()}
-    if variable.shown not in SHOWN:
+    shown, needs = variable.shown, {"column": ("latent",), "tile": ()}
+    if shown not in SHOWN:
         raise PluginError(f"{where}: show is one of {', '.join(SHOWN)}; found '{variable.show}'")
-    if variable.shown in needs and tuple(variable.dims) != needs[variable.shown]:
+    if shown in needs and tuple(variable.dims) != needs[shown]:
         raise PluginError(
-            f"{where} is to be a {variable.shown}, which has dims {needs[variable.shown]}; it has"
+            f"{where} is to be a {shown}, which has dims {needs[shown]}; it has"
             f" {variable.dims}. Set show='none'"
         )
     if not FORMS.fullmatch(variable.form):

@@ -15,7 +15,7 @@ from isoprobe.data.held import Held
 from isoprobe.errors import OptionError
 from isoprobe.run.drift import REFIT_MODEL, REFIT_REFERENCE, drift
 from isoprobe.theory.drift import ks_p_value, ks_statistic, mean_shift
-from isoprobe_trainers.table.linear import LinearVae
+from isoprobe_trainers.table.train import LinearVae
 
 if TYPE_CHECKING:
     from isoprobe.contracts import VAE

@@ -264,8 +264,7 @@ def test_the_highest_rows_say_what_made_them_odd(reference: Path, vae: VAE) -> N
 
 def test_a_latent_is_told_by_the_input_it_moves(tmp_path: Path) -> None:
     """A linear decoder of one column a latent: latent j moves column j and no other."""
-    from isoprobe_trainers.table.linear import LinearVae
-    from isoprobe_trainers.table.train import as_vae, started
+    from isoprobe_trainers.table.train import LinearVae, as_vae, started
 
     linear = LinearVae(np.zeros(4), np.eye(4)[:, :3], np.array([4.0, 3.0, 2.0]), 0.1)
     networks, _ = started(linear, 4, 0)

@@ -18,7 +18,7 @@ from isoprobe.errors import DataError
 from isoprobe.theory.detection import auroc
 from isoprobe_trainers.table import train as fitting
 from isoprobe_trainers.table.columns import learn_recipe
-from isoprobe_trainers.table.linear import fit_linear
+from isoprobe_trainers.table.train import fit_linear
 
 
 def people(count: int, seed: int) -> pandas.DataFrame:
