@@ -234,6 +234,9 @@ def test_turning_latents_changes_nothing_that_is_of_all_of_them(
     values = np.linalg.eigvalsh(spectrum())
     assert exact.sum() == pytest.approx(np.maximum(values, BETA / 2).sum(), rel=1e-6)
     assert str(full["diagnosis"]["level"].values) == "sound"
+    meaning = " ".join(map(str, full["diagnosis"]["meaning"].values.ravel()))
+    assert "PCA" not in meaning  # its latents lie along no axes
+    assert "holds to within" in meaning
 
 
 def test_what_was_done_is_said(pair: tuple[Result, Result]) -> None:

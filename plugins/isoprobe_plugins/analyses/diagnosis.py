@@ -152,8 +152,10 @@ def evidence_of(context: Context) -> Evidence:
     declared = beta.declared if beta.comparable else None
     prior = setup.vae.prior
     variance = overview["variance_mean"].values
-    if prior is not None:
+    if prior is not None or setup.vae.correlated:
         variance = context.statistics.beta.variance()
+    # a full covariance has these eigenvalues however the latents are turned: they tell no axes
+    ranked = "eigenvalue" in c and not setup.vae.correlated
     own = float(c["distortion_self"].values)
     baseline = float(c["mean_distortion"].values) - own if "mean_distortion" in c else None
     facts = setup.vae.facts
@@ -186,8 +188,8 @@ def evidence_of(context: Context) -> Evidence:
         expected_trip=c["round_trip_expected"].values
         if "round_trip" in c
         else np.ones_like(variance),
-        eigenvalues=measured("eigenvalue") if "eigenvalue" in c else None,
-        isometric=c["eigenvalue_expected"].values if "eigenvalue" in c else None,
+        eigenvalues=measured("eigenvalue") if ranked else None,
+        isometric=c["eigenvalue_expected"].values if ranked else None,
         distortion=measured("distortion"),
         baseline=baseline,
         loss=measured("loss") if np.isfinite(c["loss"].values) else Measured.of([]),
