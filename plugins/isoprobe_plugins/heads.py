@@ -103,7 +103,9 @@ def to_root(form: str, raw: Tensor, below: Tensor | None, latents: int) -> Tenso
             return values.reshape(-1, latents, latents).tril(offset)
         rows, columns = torch.tril_indices(latents, latents, offset, device=values.device)
         found = values.new_zeros(len(values), latents, latents)
-        return found.index_put((torch.arange(len(values), device=values.device)[:, None], rows, columns), values)
+        return found.index_put(
+            (torch.arange(len(values), device=values.device)[:, None], rows, columns), values
+        )
 
     whole = triangle(raw, 0) if below is None else triangle(below, -1)
     diagonal = whole.diagonal(0, -2, -1) if below is None else raw
