@@ -61,8 +61,8 @@ format: $(READY)  ## apply the fixes that lint asks for
 
 bench: $(READY)  ## print times, ratios and memory beside their bars
 	$(BIN)/python -m benchmarks --write docs/benchmarks.md
-	@for script in benchmarks/bench_score.py benchmarks/bench_start.py; do \
-		echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+	@for script in bench_score bench_start; do \
+		echo "== $$script"; $(BIN)/python -m "benchmarks.$$script" || exit 1; done
 	$(BIN)/python -m isoprobe_trainers.toy.bench
 
 truth: $(READY)  ## judge models whose fault is known (HALF=first, second or both)

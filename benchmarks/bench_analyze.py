@@ -1,6 +1,6 @@
 """The whole ``analyze`` against its decoder passes alone, and against encoding and decoding once.
 
-Run it with ``python benchmarks/bench_analyze.py [--samples N]``.
+Run it with ``python -m benchmarks.bench_analyze [--samples N]``.
 """
 
 from __future__ import annotations

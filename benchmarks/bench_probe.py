@@ -1,6 +1,6 @@
 """``--pullback probe`` against the exact pullback: error, coverage, and cost for any n.
 
-Run it with ``python benchmarks/bench_probe.py [--samples N]``.
+Run it with ``python -m benchmarks.bench_probe [--samples N]``.
 """
 
 from __future__ import annotations

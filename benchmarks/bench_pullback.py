@@ -1,6 +1,6 @@
 """Cost of all n norms against n + 1 plain decoder passes, beside the usual ways to a Jacobian.
 
-Run it with ``python benchmarks/bench_pullback.py [--repeats N] [--threads K]``. Ways take turns in
+Run it with ``python -m benchmarks.bench_pullback [--repeats N] [--threads K]``. Ways take turns in
 one process; times are CPU time of this process, so that other work on the machine counts little.
 """
 

@@ -1,6 +1,6 @@
 """Rows scored a second, and the cost against a plain encoder-decoder pass over the same rows.
 
-Run it with ``python benchmarks/bench_score.py [rows]``; it prints, and asserts nothing.
+Run it with ``python -m benchmarks.bench_score [rows]``; it prints, and asserts nothing.
 """
 
 from __future__ import annotations

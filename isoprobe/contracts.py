@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -93,6 +94,14 @@ class Facts:
     scale_head: str | None = None
     assumptions: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a beta that is no KL weight, whoever declares it."""
+        if self.beta is not None and not 0 < self.beta < math.inf:
+            raise CheckpointError(
+                f"the checkpoint is said to be trained with beta {self.beta:g} in units of its "
+                "metric; expected a positive number: leave it out to have it recovered"
+            )
 
 
 @dataclass(frozen=True)

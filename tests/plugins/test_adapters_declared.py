@@ -285,6 +285,22 @@ def test_beta_follows_from_the_loss_as_written(loss, beta):
     assert declaration.loss.summed_beta(6, 2) == beta
 
 
+@pytest.mark.parametrize(
+    ("beta", "factor"), [("0.0", "1.0"), ("-1.0", "1.0"), ("inf", "1.0"), ("nan", "1.0"),
+                         ("1.0", "0.0"), ("1.0", "nan"), ("1e-320", "1e308"), ("1e308", "1e-9")],
+)  # fmt: skip
+def test_a_beta_that_weighs_nothing_is_refused(tmp_path, model, beta, factor):
+    path = tmp_path / "vae.pt"
+    torch.save(model.state_dict(), path)
+    assert 'metric = "sse"' in TOML
+    loss = f'metric = "sse"\nbeta = {beta}\nfactor = {factor}'
+    head, _, tail = TOML.partition("[loss]")
+    rest = tail.partition("\n[")[2]
+    (tmp_path / "vae.toml").write_text(f"{head}[loss]\n{loss}\n" + (f"[{rest}" if rest else ""))
+    with pytest.raises(CheckpointError, match=r"positive number|> 0\.0"):
+        Declared().load(Source(path), {})
+
+
 def test_a_declaration_of_old_is_read_and_its_author_told():
     fields = {"input_shape": [6], "encoder": [], "decoder": []}
     with pytest.warns(FutureWarning, match="old.toml: kl_weight is beta now"):

@@ -42,7 +42,7 @@ class Loss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     metric: str
     beta: float | None = None
-    factor: float = 1.0
+    factor: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     reduction: Literal["sum", "mean"] = "sum"
     kl_reduction: Literal["sum", "mean"] = "sum"
     capacity: Annotated[float, msgspec.Meta(gt=0)] | None = None
