@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from isoprobe.run.settings import RunSettings, ScoreSettings
     from isoprobe.run.settle import Job
 
-#: processor seconds that a task takes of scheduler and asking process, and when that was measured
-TASK, TASK_MEASURED = 0.007, "2026-11-26"
+#: processor seconds that a task takes of scheduler and asking process, at most, and when that was
+#: measured, by ``python -m benchmarks.bench_cluster``
+TASK, TASK_MEASURED = 0.003, "2026-11-27"
 #: seconds of batches that are made to measure one, and the most of them
 _SECONDS, _BATCHES = 3.0, 16
 #: no more workers are told of
