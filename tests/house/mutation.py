@@ -32,6 +32,7 @@ SEED, COUNT, SHARE = 20261126, 400, 0.9
 TIMEOUT = 120
 TABLE = "tests/theory/test_every_variable.py"
 FORMULAS = "tests/theory/test_formulas.py"
+LAWS = "tests/theory/test_laws.py"
 _KL_PARTS = "tests/theory/test_kl_parts.py"
 _ANALYSES = "plugins/isoprobe_plugins/analyses"
 #: files that are mutated, by how their paths begin, and the tests that hold them, quickest first
@@ -51,14 +52,14 @@ TESTS = {
     ],
     "isoprobe/theory/isometric.py": [TABLE, "tests/theory/test_isometric.py"],
     "isoprobe/theory/density.py": [FORMULAS, TABLE, "tests/plugins/test_density.py"],
-    "isoprobe/theory/differences.py": ["tests/theory/test_laws.py", "tests/run/test_against.py"],
+    "isoprobe/theory/differences.py": [LAWS, "tests/run/test_against.py"],
     "isoprobe/theory/discoveries.py": [
-        "tests/theory/test_laws.py",
+        LAWS,
         "tests/run/test_score_decisions.py",
     ],
-    "isoprobe/theory/drift.py": ["tests/theory/test_laws.py", "tests/run/test_drift.py"],
+    "isoprobe/theory/drift.py": [LAWS, "tests/run/test_drift.py"],
     "isoprobe/theory/geodesics.py": ["tests/theory/test_geodesics.py"],
-    "isoprobe/theory/relaxation.py": ["tests/theory/test_geodesics.py"],
+    "isoprobe/theory/relaxation.py": [LAWS, "tests/theory/test_geodesics.py"],
     "isoprobe/theory/information.py": ["tests/theory/test_information.py"],
     "isoprobe/theory/linear_probe.py": ["tests/theory/test_information.py"],
     "isoprobe/theory/joint_information.py": [_KL_PARTS],
@@ -76,16 +77,16 @@ TESTS = {
         "tests/plugins/test_parts.py",
     ],
     "isoprobe/theory/prior.py": ["tests/plugins/test_priors.py"],
-    "isoprobe/theory/scores.py": ["tests/theory/test_laws.py", "tests/run/test_other_scores.py"],
+    "isoprobe/theory/scores.py": [LAWS, "tests/run/test_other_scores.py"],
     "isoprobe/theory/weighted.py": ["tests/theory/test_weighted.py"],
-    "isoprobe/theory/": [FORMULAS, TABLE],
+    "isoprobe/theory/": [FORMULAS, LAWS, TABLE],
     "isoprobe/probe/shared.py": [TABLE],
     "isoprobe/probe/beta.py": [TABLE],
     "isoprobe/probe/overview.py": [TABLE],
-    f"{_ANALYSES}/isometry.py": [TABLE, "tests/statistics/test_regression.py"],
+    f"{_ANALYSES}/isometry.py": [LAWS, TABLE, "tests/statistics/test_regression.py"],
     f"{_ANALYSES}/importance.py": [TABLE],
     f"{_ANALYSES}/coordinates.py": [TABLE, "tests/plugins/test_coordinates.py"],
-    f"{_ANALYSES}/traversal.py": [TABLE, "tests/plugins/test_coordinates.py"],
+    f"{_ANALYSES}/traversal.py": [LAWS, TABLE, "tests/plugins/test_coordinates.py"],
     f"{_ANALYSES}/density.py": [TABLE, "tests/plugins/test_density.py"],
     f"{_ANALYSES}/rate_distortion.py": [TABLE],
     f"{_ANALYSES}/anomaly.py": [TABLE, "tests/plugins/test_anomaly.py"],

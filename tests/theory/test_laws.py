@@ -14,6 +14,7 @@ from isoprobe.theory.differences import gap, paired_gap
 from isoprobe.theory.discoveries import added_parts, adjusted_p_values, smallest_p_value, trimmed
 from isoprobe.theory.drift import ks_p_value, ks_statistic, mean_shift, normal_p_value
 from isoprobe.theory.isometry import surplus_of_answers, surplus_of_products
+from isoprobe.theory.relaxation import relax
 from isoprobe.theory.scores import Mahalanobis, auroc_error, score_of
 from isoprobe_plugins.analyses.isometry import GRAM_LIMIT, Isometry
 from isoprobe_plugins.analyses.traversal import _BYTES, _MOST, COLLAPSED, Traversal
@@ -176,3 +177,36 @@ def test_walks_are_of_the_used_latents_that_fit(inputs: int, walked: int) -> Non
     traversal.setup = SimpleNamespace(vae=SimpleNamespace(input_size=inputs))
     found = traversal._walked(SimpleNamespace(results={"importance": shelf}))
     assert found.tolist() == list(range(2, 2 + min(walked, _MOST)))
+
+
+def test_walks_are_decoded_as_the_sample_held_only_where_a_model_is_told_something() -> None:
+    fixed, held = object(), lambda told: ("held", told.tolist())
+    for conditional, count, expected in (
+        (None, 3, fixed),
+        ("a label", 0, fixed),
+        ("a label", 3, ("held", [1.0])),
+    ):
+        traversal = Traversal()
+        vae = SimpleNamespace(conditional=conditional, held=held)
+        traversal.setup = SimpleNamespace(vae=vae, fixed=fixed)
+        traversal.told = SimpleNamespace(count=count, mean=np.ones(1))
+        assert traversal._vae() == expected
+
+
+def test_what_a_step_promises_of_a_quadratic_energy_is_what_it_wins() -> None:
+    """A path of least energy in flat space is straight: half the squared length over K."""
+    chance = torch.Generator().manual_seed(4)
+    paths = torch.randn(3, 6, 2, generator=chance, dtype=torch.float64)
+    scale = torch.tensor([0.01, 1.0, 100.0], dtype=torch.float64)
+
+    def energy(rows: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        return 0.5 * scale[rows] * points.diff(dim=1).square().sum((1, 2))
+
+    form = 2 * torch.eye(4, dtype=torch.float64)
+    form -= torch.diag(torch.ones(3), 1) + torch.diag(torch.ones(3), -1)
+    tensors = scale[:, None, None] * torch.eye(2, dtype=torch.float64)
+    before = energy(torch.arange(3), paths)
+    least = 0.5 * scale * (paths[:, -1] - paths[:, 0]).square().sum(1) / 5
+    found = relax(paths, energy, form, tensors, 1, 1e-9)
+    torch.testing.assert_close(found.energy, least)
+    torch.testing.assert_close(found.remaining, (before - least) / before)
