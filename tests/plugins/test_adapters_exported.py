@@ -146,11 +146,11 @@ def test_a_decoder_alone_is_read_as_one(tmp_path, model):
 def test_one_function_asks_for_the_other(tmp_path, model):
     save("export", model, tmp_path)
     (tmp_path / "decoder.pt2").rename(tmp_path / "half.pt2")
-    with pytest.raises(CheckpointError, match="decoder=FILE"):
+    with pytest.raises(CheckpointError, match="'decoder': 'FILE'"):
         Exported().load(Source(tmp_path / "encoder.pt2"), {})
     save("trace", model, tmp_path)
     (tmp_path / "decoder.pt").rename(tmp_path / "half.pt")
-    with pytest.raises(CheckpointError, match=r"methods forward.*decoder=FILE"):
+    with pytest.raises(CheckpointError, match=r"methods forward.*'decoder': 'FILE'"):
         TorchScript().load(Source(tmp_path / "encoder.pt"), {})
     with pytest.raises(CheckpointError, match="a torch.export archive; expected a TorchScript"):
         TorchScript().load(Source(tmp_path / "encoder.pt"),

@@ -127,7 +127,7 @@ class TestFiles:
             self.load(encoder_file)
 
     def test_one_function_asks_for_the_other(self, encoder_file):
-        with pytest.raises(CheckpointError, match="decoder=FILE"):
+        with pytest.raises(CheckpointError, match="'decoder': 'FILE'"):
             api.load(encoder_file)
 
     def test_groups_that_hold_each_other_end(self, encoder_file):
