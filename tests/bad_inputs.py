@@ -53,14 +53,16 @@ class Outcome:
 
     def faults(self, case: Case) -> list[str]:
         """Return what is wrong with it, nothing when it is as it should be."""
-        last = self.err.strip().splitlines()[-1:] or [""]
+        said = self.err.strip().splitlines()
+        # below the error the commands to type next may stand
+        last = [line for line in said if not line.startswith("  isoprobe ")][-1:] or [""]
         found = {
             "traceback": self.code is None or "Traceback" in self.err,
             "hang": self.seconds > SECONDS,
             f"exit code {self.code}, not {case.code}": self.code != case.code,
             f"leftovers {self.left}": bool(self.left),
             "output": bool(self.out),
-            # notes may stand before the error, and nothing after it
+            # notes may stand before the error, and nothing else after it
             "no single error": case.code == MISTAKE
             and [line[:7] for line in self.err.splitlines() if line[:5] == "Error"] != ["Error: "],
             "error not last": case.code == MISTAKE and not last[0].startswith("Error: "),
