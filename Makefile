@@ -41,8 +41,9 @@ fuzz: $(READY)  ## change files at random, 2,000 of each kind; none may crash, h
 	$(BIN)/python -m tests.fuzz --count $(or $(COUNT),2000)
 
 nightly: $(READY)  ## kills, wrong commands and generated files at full length
-	ISOPROBE_KILLS=100 ISOPROBE_BAD_INPUTS=all ISOPROBE_FUZZ=nightly $(BIN)/python -m pytest \
-		tests/run/test_kills.py tests/results/test_hdf5_kills.py tests/cli/test_bad_inputs.py tests/cli/test_fuzz.py
+	ISOPROBE_KILLS=100 ISOPROBE_BAD_INPUTS=all ISOPROBE_FUZZ=nightly ISOPROBE_GALLERY=all $(BIN)/python -m pytest \
+		tests/run/test_kills.py tests/results/test_hdf5_kills.py tests/cli/test_bad_inputs.py tests/cli/test_fuzz.py \
+		tests/gallery/test_first_try.py
 
 scvi: $(READY)  ## train SCVI by scvi-tools itself, installed aside, and hold the reader to its figures
 	$(BIN)/python -m pip install --quiet --no-deps --target .scvi -r tests/plugins/scvi/requirements.txt

@@ -451,11 +451,13 @@ class FirstRows:
         x: a few inputs as the data holds them, bytes and scale mapped, ``(B, *stored shape)``.
         metric: the distortion asked for; None where none is.
         typed: options that name these rows on a command line, as ``--data digits.npy``.
+        labels: of the rows, ``(B,)``, where the data has one number each.
     """
 
     x: Tensor
     metric: Metric | None
     typed: str = "--data SPEC"
+    labels: Tensor | None = None
 
 
 class Adapter(abc.ABC):

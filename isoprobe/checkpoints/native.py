@@ -271,6 +271,26 @@ def refuse_types(header: Mapping[str, Any], where: str) -> None:
             )
 
 
+def refuse_not_finite(weight: Tensor, name: str, where: str) -> None:
+    """Refuse a weight with a number that is not finite.
+
+    Args:
+        weight: the weight.
+        name: of it, as the file has it where that is known.
+        where: how to name the model in an error.
+
+    Raises:
+        CheckpointError: naming the weight and the first such number.
+    """
+    bad = ~weight.isfinite()
+    if bool(bad.any()):
+        raise CheckpointError(
+            f"{where}: weight '{name}' has {int(bad.sum())} of {bad.numel()} numbers that are not "
+            f"finite, the first {weight[bad][0]:g}; expected finite numbers. Training may have "
+            "diverged, or the file is damaged."
+        )
+
+
 def load_weights(networks: Networks, tensors: Mapping[str, Tensor], where: str) -> None:
     """Put tensors named ``encoder.*`` and ``decoder.*`` into networks, all of them or none.
 

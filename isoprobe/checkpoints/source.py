@@ -162,6 +162,12 @@ class Source:
             raise CheckpointError(f"{name!r} is not a file name inside {self.path}")
         return Source(self.path / name, trusted=self.trusted)
 
+    @property
+    def around(self) -> Source:
+        """A look at the folder that a file lies in."""
+        parent = self.path.parent
+        return Source(parent if parent.name else parent.absolute(), trusted=self.trusted)
+
     def has(self, *names: str) -> bool:
         """Return True when every name is inside the zip file or folder."""
         return set(names) <= set(self.names())

@@ -258,10 +258,7 @@ def first_rows(
     Raises:
         DataError: when there are no rows, or one holds a number that is not finite.
     """
-    total = len(dataset)
-    if total == 0:
-        raise DataError(f"{dataset.name} has no rows; expected at least one")
-    rows = np.arange(min(count, total), dtype=np.int64) * total // min(count, total)
+    rows = _spaced(dataset, count)
     x = _finite(dataset.read(rows), rows, dataset.name)
     values = fit_values(dataset.dtype, None, scale)
     x = x if values is None else values.apply(x)
@@ -270,6 +267,32 @@ def first_rows(
     for fit in fit_shape(tuple(dataset.shape), resized_shape(tuple(dataset.shape), resize), resize):
         x = fit.apply(x)
     return x
+
+
+def first_labels(dataset: Dataset, count: int = 256) -> Tensor | None:
+    """Read the labels of the rows that :func:`first_rows` reads.
+
+    Args:
+        dataset: the data as stored.
+        count: how many rows at most.
+
+    Returns:
+        ``(B,)``, float64; None where rows have no label, several, or one that is no number.
+    """
+    found = dataset.labels(_spaced(dataset, count))
+    if found is None or found.ndim != 1 or found.dtype.kind not in "biuf":
+        return None
+    import torch
+
+    return torch.as_tensor(found.astype(np.float64))
+
+
+def _spaced(dataset: Dataset, count: int) -> np.ndarray:
+    """Indices of a few rows, evenly spaced."""
+    total = len(dataset)
+    if total == 0:
+        raise DataError(f"{dataset.name} has no rows; expected at least one")
+    return np.arange(min(count, total), dtype=np.int64) * total // min(count, total)
 
 
 def _fits(

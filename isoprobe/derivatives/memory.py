@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from isoprobe.derivatives.watched import watchable
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -146,12 +148,7 @@ def decoder_footprint(vae: VAE, decode: Callable[[Tensor], Tensor]) -> Footprint
         if isinstance(output, torch.Tensor) and not any(module.children()):
             total += output.numel()
 
-    modules = list(vae.module.modules()) if vae.module is not None else []
-    handles = []
-    for module in modules:
-        if isinstance(module, torch.jit.ScriptModule):
-            continue
-        handles.append(module.register_forward_hook(watch))
+    handles = [part.register_forward_hook(watch) for part in watchable(vae.module).values()]
     try:
         with torch.no_grad():
             decode(torch.zeros(1, vae.latent_size, dtype=vae.dtype, device=vae.device))

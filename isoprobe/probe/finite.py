@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from isoprobe.derivatives.watched import watchable
 from isoprobe.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ def first_bad_layer(module: nn.Module | None, decode: Callable[[Tensor], Tensor]
     Returns:
         A clause such as ``layer 'decoder.0' is the first ...``, empty where none is to blame.
     """
-    leaves = {} if module is None else dict(module.named_modules())
-    leaves = {name: part for name, part in leaves.items() if not any(part.children())}
+    parts = watchable(module)
+    leaves = {name: part for name, part in parts.items() if not any(part.children())}
     found: list[str] = []
 
     def note(name: str, what: str, taken: Iterable[object], given: Iterable[object]) -> None:
@@ -88,11 +89,11 @@ def first_bad_layer(module: nn.Module | None, decode: Callable[[Tensor], Tensor]
                 lambda _, taken, given, n=name: note(n, "output", taken, (given,))
             )
         )
-        hooks.append(
-            part.register_full_backward_hook(
-                lambda _, given, taken, n=name: note(n, "derivative", taken, given)
-            )
-        )
+
+        def derived(_: nn.Module, given: Any, taken: Any, n: str = name) -> None:
+            note(n, "derivative", taken, given)
+
+        hooks.append(part.register_full_backward_hook(derived))
     try:
         with torch.enable_grad():
             leaf = z.detach().requires_grad_()

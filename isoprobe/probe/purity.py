@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from isoprobe.derivatives.watched import watchable
 from isoprobe.errors import CheckpointError, MetricError
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _watched(
     """Run and keep what each layer took and gave, in order of the calls."""
     calls: list[tuple[str, list[Tensor], list[Tensor]]] = []
     hooks = []
-    for name, layer in () if module is None else module.named_modules():
+    for name, layer in watchable(module).items():
         hooks.append(
             layer.register_forward_hook(
                 lambda _, taken, given, n=name: calls.append((n, _tensors(taken), _tensors(given)))

@@ -16,6 +16,7 @@ import torch
 from torch.nn.functional import softplus
 
 from isoprobe.derivatives.metric_tensor import output_metric
+from isoprobe.derivatives.watched import watchable
 from isoprobe.errors import IsoprobeError
 from isoprobe.probe.selfcheck import mean_input_distortion
 from isoprobe.statistics.draws import normal
@@ -151,9 +152,8 @@ def channels(model: VAE) -> int:
     if vae.module is None:
         return 0
     met: list[torch.nn.Module] = []
-    layers = [
-        m for m in vae.module.modules() if next(m.parameters(recurse=False), None) is not None
-    ]
+    parts = watchable(vae.module).values()
+    layers = [m for m in parts if next(m.parameters(recurse=False), None) is not None]
     hooks = [m.register_forward_pre_hook(lambda m, _: met.append(m)) for m in layers]
     try:
         with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +16,7 @@ from isoprobe.errors import (
     MetricError,
     OptionError,
     PluginError,
+    UnreadError,
     nearest,
 )
 from isoprobe.registry.discovery import KINDS, Discovery, Offer, Problem
@@ -192,7 +194,9 @@ class Registry:
             adapter: Adapter = self._construct("adapter", name, {})
             return adapter
         matching = self._matching("adapter", source)
-        matching = [offer for offer in matching if not offer.plugin.last_resort] or matching
+        first = [offer for offer in matching if not offer.plugin.last_resort]
+        self._send_to_folder(source, first, typed)
+        matching = first or matching
         if len(matching) > 1:
             raise PluginError(
                 f"{source.path}: adapters {_both(matching)} both read it; choose one with "
@@ -205,6 +209,19 @@ class Registry:
             raise error
         found: Adapter = self._construct("adapter", matching[0].name, {})
         return found
+
+    def _send_to_folder(self, source: Source, known: list[Offer], typed: str | None) -> None:
+        """Refuse a file that no adapter knows where one reads the folder around it as a whole."""
+        if known or source.is_folder or not source.path.is_file():
+            return
+        folder = source.around
+        whole = [o for o in self._matching("adapter", folder) if not o.plugin.last_resort]
+        if len(whole) == 1:
+            raise UnreadError(
+                f"{source.path} is a part of what adapter '{whole[0].name}' reads from the folder "
+                "around it (--adapter weights takes the file alone)",
+                f"isoprobe analyze {shlex.quote(str(folder.path))} {typed or '--data SPEC'}",
+            )
 
     def adapter_of(self, model: object) -> Adapter:
         """Return the adapter that reads an object in memory.

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from isoprobe.checkpoints.native import refuse_not_finite
 from isoprobe.checkpoints.remote import fetched
 from isoprobe.checkpoints.source import Source
 from isoprobe.contracts import VAE, Dataset, FirstRows, Live, Metric
-from isoprobe.data.batches import first_rows
+from isoprobe.data.batches import first_labels, first_rows
 from isoprobe.data.files import beside
 from isoprobe.data.held import hold
 from isoprobe.data.padding import padded, wanted
@@ -209,7 +210,8 @@ def _read(registry: Registry, live: Live, dataset: Dataset, settings: Opening, t
         place(blank, settings.device, settings.dtype)
     count = min(adapter.rows, max(_FIRST_VALUES // max(math.prod(dataset.shape), 1), 256))
     x = first_rows(dataset, count, resize=settings.resize, scale=settings.scale)
-    return place(adapter.read(live, FirstRows(x, metric, typed)), settings.device, settings.dtype)
+    rows = FirstRows(x, metric, typed, first_labels(dataset, count))
+    return place(adapter.read(live, rows), settings.device, settings.dtype)
 
 
 def _nothing(z: Tensor) -> Tensor:
@@ -254,14 +256,7 @@ def _refuse_damaged(vae: VAE) -> None:
     if vae.module is None:
         return
     for name, weight in vae.module.named_parameters():
-        bad = ~weight.detach().isfinite()
-        if bool(bad.any()):
-            value = weight.detach()[bad][0]
-            raise CheckpointError(
-                f"{vae.name}: weight '{name}' has {int(bad.sum())} of {bad.numel()} numbers that "
-                f"are not finite, the first {value:g}; expected finite numbers. Training may have "
-                "diverged, or the file is damaged."
-            )
+        refuse_not_finite(weight.detach(), name, vae.name)
 
 
 def _device(name: str) -> str:

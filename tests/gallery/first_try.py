@@ -11,18 +11,17 @@ against the right answers of the gallery.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
+import io
 import json
 import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 import tempfile
 import textwrap
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,7 @@ def judge(found: dict[str, Any], right: dict[str, Any]) -> tuple[str, str]:
     """Return the state of a result, and what is wrong or to be said of it.
 
     Args:
-        found: latents, kl, distortion, metric, beta as isoprobe gives them.
+        found: latents, kl, distortion, metric, beta and its interval as isoprobe gives them.
         right: the entry of `layouts.json`, or the like for a module.
     """
     metric = found["metric"].split(":")[0]
@@ -100,9 +99,15 @@ def judge(found: dict[str, Any], right: dict[str, Any]) -> tuple[str, str]:
         return OTHER_METRIC, f"{metric}, trained with {right['metric']}"
     beta = right["beta"]
     told = beta and found["beta"] is not None
-    if told and not near(found["beta"], beta / scale, tolerance["beta"]):
+    low, high = found.get("interval") or (found["beta"], found["beta"])
+    if told and not _holds(low, high, beta / scale, tolerance["beta"]):
         return WRONG, f"beta {found['beta']:.3g}, right {beta / scale:.3g}"
     return TRUE, note
+
+
+def _holds(low: float, high: float, right: float, tolerance: float) -> bool:
+    """Say whether a number lies in the interval that is stated, to a relative tolerance."""
+    return (1 - tolerance) * right <= high and low <= (1 + tolerance) * right
 
 
 def _distortion(right: dict[str, Any], place: str, metric: str) -> float | None:
@@ -134,7 +139,7 @@ def next_command(message: str, first: str, right: dict[str, Any]) -> str | None:
     whole = quoted + [line for line in lines if line.startswith("isoprobe ")]
     for command in whole:
         if len(command.split()) > 2 and not PLACEHOLDER.search(command):
-            return command
+            return _as_trained(command, text, right)
     if any(command.split()[:2] == ["isoprobe", "doctor"] for command in whole):
         out = Path(right["file"]).with_suffix(".toml").name
         return f"isoprobe doctor {right['file']} --data {right['data']} --out {out}"
@@ -147,20 +152,28 @@ def next_command(message: str, first: str, right: dict[str, Any]) -> str | None:
     return None
 
 
+def _as_trained(command: str, text: str, right: dict[str, Any]) -> str:
+    """The command under the metric that was trained with, where the message leaves it open."""
+    metric = SYNONYMS.get(right["metric"], right["metric"])
+    offered = re.search(r"--metric \S+ \(or ([\w, -]+), as it was trained\)", text)
+    if offered is None or metric not in offered[1].split(", "):
+        return command
+    return re.sub(r"--metric \S+", f"--metric {metric}", command)
+
+
 def run(command: str, folder: Path) -> tuple[int, str, str]:
-    """Run a command of isoprobe in a folder; returns exit code, stdout and stderr."""
-    words = shlex.split(command)
-    words[:1] = [sys.executable, "-m", "isoprobe"]
-    environment = {**os.environ, "KERAS_BACKEND": "torch", "COLUMNS": "100"}
-    environment.pop("PYTHONPATH", None)
+    """Run a command of isoprobe in a folder, in this process; returns code, stdout, stderr."""
+    from isoprobe.cli import main as isoprobe_main
+
+    os.environ.update(KERAS_BACKEND="torch", COLUMNS="100")
+    out, err, before = io.StringIO(), io.StringIO(), Path.cwd()
+    os.chdir(folder)
     try:
-        done = subprocess.run(
-            words, cwd=folder, env=environment, capture_output=True, text=True,
-            timeout=180, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return 124, "", "no answer within three minutes"
-    return done.returncode, done.stdout, done.stderr
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = isoprobe_main(shlex.split(command)[1:])
+    finally:
+        os.chdir(before)
+    return code, out.getvalue(), err.getvalue()
 
 
 def as_found(stdout: str) -> dict[str, Any] | None:
@@ -177,6 +190,7 @@ def as_found(stdout: str) -> dict[str, Any] | None:
         "distortion": said["summary"].get("distortion_mean"),
         "metric": said["metric"],
         "beta": said["beta"].get("value"),
+        "interval": said["beta"].get("ci95"),
     }
 
 
@@ -231,7 +245,7 @@ def settle(said: dict[str, Any], right: dict[str, Any]) -> Outcome:
 def layouts(
     only: list[str] | None = None, kept: Path | None = None, anew: bool = True
 ) -> dict[str, tuple[str, Outcome]]:
-    """Try every layout, two at a time; returns words and outcome by name.
+    """Try every layout; returns words and outcome by name.
 
     Args:
         only: names to try, instead of all.
@@ -241,17 +255,13 @@ def layouts(
     known = json.loads((HERE / "layouts" / "layouts.json").read_text())
     chosen = {name: right for name, right in known.items() if only is None or name in only}
     before = json.loads(kept.read_text()) if kept and kept.exists() else {}
-    with ThreadPoolExecutor(2) as pool:
-        running = {
-            name: pool.submit(lambda right=right: try_layout(right))
-            for name, right in chosen.items()
-            if anew and name not in before
-        }
-        for name, future in running.items():
-            before[name] = future.result()
-            report(name, settle(before[name], known[name]))
-            if kept:
-                kept.write_text(json.dumps(before, indent=1))
+    for name, right in chosen.items():
+        if not anew or name in before:
+            continue
+        before[name] = try_layout(right)
+        report(name, settle(before[name], right))
+        if kept:
+            kept.write_text(json.dumps(before, indent=1))
     return {
         name: (right["like"], settle(before[name], right) if name in before else Outcome(UNTRIED))
         for name, right in chosen.items()

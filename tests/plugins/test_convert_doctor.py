@@ -23,6 +23,7 @@ from isoprobe_plugins.adapters.weights.state import read_state
 from isoprobe_plugins.architectures.linear import linear_networks, linear_vae
 from isoprobe_plugins.commands.convert import convert, describe
 from isoprobe_plugins.commands.doctor import declaration, examine
+from isoprobe_plugins.doctor.beyond import Rows
 from isoprobe_plugins.doctor.parts import parts_of
 from isoprobe_plugins.doctor.paths import splits
 from isoprobe_plugins.doctor.refusals import other_prior, why_no_vae
@@ -144,7 +145,7 @@ def test_convolutions_are_fitted_to_the_data():
     linear(state, "lv", 2, 8 * 4 * 4)
     linear(state, "up", 8 * 4 * 4, 2)
     state["t1.weight"], state["t2.weight"] = conv(8, 4, 4, 4), conv(4, 1, 4, 4)
-    plan, *_ = plans_for(state, (16, 16))[0]
+    plan, *_ = plans_for(state, Rows((16, 16)))[0]
     fields = plan.fields(plan.start())
     assert fields["encoder"] == [
         {"conv": "c1", "stride": 2, "padding": 1}, "relu",
@@ -152,7 +153,7 @@ def test_convolutions_are_fitted_to_the_data():
     ]  # fmt: skip
     assert fields["decoder"][1:3] == ["relu", {"reshape": [8, 4, 4]}]
     assert fields["input_shape"] == [1, 16, 16]
-    assert plans_for(state, (17, 40))[0] == []
+    assert plans_for(state, Rows((17, 40)))[0] == []
 
 
 def test_a_norm_of_every_kind_of_geometry_leads_there():
@@ -166,7 +167,7 @@ def test_a_norm_of_every_kind_of_geometry_leads_there():
     linear(state, "fc_mu", 2, 128)
     linear(state, "fc_logvar", 2, 128)
     linear(state, "fc", 128, 2)
-    plan = plans_for(state, (28, 28))[0][0]
+    plan = plans_for(state, Rows((28, 28)))[0][0]
     extra = [
         step.get("output_padding", 0) for step in plan.fields(plan.start())["decoder"]
         if isinstance(step, dict) and "conv_transpose" in step
@@ -247,6 +248,9 @@ def test_a_doubtful_reading_is_marked_in_what_is_written(tmp_path):
     assert "NOT borne out" in declaration(verdict)
     with pytest.raises(CheckpointError, match="is this the data it was trained on"):
         api.analyze(tmp_path / "untrained.pt", str(FILES / "table.csv"))
+    (tmp_path / "untrained.toml").write_text(declaration(verdict))
+    with pytest.raises(CheckpointError, match="draft that data did not bear out.*'doubtful' out"):
+        api.load(tmp_path / "untrained.pt")
 
 
 @pytest.mark.shared
@@ -320,5 +324,5 @@ def test_a_reading_that_others_rival_is_refused_with_the_command():
     same = replace(rival, tried=chosen.tried)
     assert rivals_of(chosen, [same]) == ""
     few = np.loadtxt(FILES / "table.csv", delimiter=",", skiprows=1)[:20, :12]
-    with pytest.raises(CheckpointError, match=r"isoprobe doctor .* --data SPEC .*--out .*toml"):
+    with pytest.raises(CheckpointError, match=r"isoprobe analyze .* --data SPEC .*--option head="):
         api.analyze(FILES / "log_std.pt", few, metric="sse", beta=1)

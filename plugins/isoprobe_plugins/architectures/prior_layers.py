@@ -65,31 +65,40 @@ class PriorLayers(nn.Module):
     def _value(self, name: str) -> Tensor:
         return self.get_parameter(f"{name}.value")
 
-    def components(self, encode: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Components:
+    def components(
+        self, encode: Callable[[Tensor], tuple[Tensor, Tensor]], *, learning: bool = False
+    ) -> Components:
         """Read logs of the shares ``(K,)``, means ``(K, n)`` and deviations ``(K, n)``.
 
         Args:
             encode: gives mean and deviation of pseudo-inputs.
+            learning: whether gradients run through the parameters.
 
         Returns:
             The three, as the parameters stand; those of pseudo-inputs are kept between calls.
         """
         config = self.config
         if config.kind != "vamp":
-            return self._read(self._value("means"), to_std(config.form, self._value("scales")))
+            stds = to_std(config.form, self._value("scales"))
+            return self._read(self._value("means"), stds, learning=learning)
         x = self._value("pseudo_inputs")
+        squeezed = {"none": x, "sigmoid": x.sigmoid(), "clamp": x.clamp(0, 1)}[config.squeeze]
+        if learning:
+            means, stds = (part.flatten(1) for part in encode(squeezed))
+            return self._read(means, stds, learning=True)
         state = (x.data_ptr(), x.dtype, x.device, x._version)
         if self._known is None or self._known[0] != state:
-            squeezed = {"none": x, "sigmoid": x.sigmoid(), "clamp": x.clamp(0, 1)}[config.squeeze]
             with torch.no_grad():
                 means, stds = (part.flatten(1) for part in encode(squeezed))
-            self._known = state, self._read(means, stds)
+            self._known = state, self._read(means, stds, learning=False)
         return self._known[1]
 
-    def _read(self, means: Tensor, stds: Tensor) -> Components:
+    def _read(self, means: Tensor, stds: Tensor, *, learning: bool) -> Components:
         shares = means.new_zeros(len(means))
         if self.config.shares != "equal":
             shares = self._value("shares")
         if self.config.shares == "probabilities":
             shares = shares.log()
+        if learning:
+            return shares.log_softmax(0), means, stds
         return shares.detach().log_softmax(0), means.detach(), stds.detach()

@@ -55,7 +55,7 @@ def examine(
 
     from isoprobe.checkpoints.remote import fetched
     from isoprobe.checkpoints.source import Source
-    from isoprobe.data.batches import first_rows
+    from isoprobe.data.batches import first_labels, first_rows
     from isoprobe.data.padding import padded
     from isoprobe.errors import CheckpointError
     from isoprobe.progress import bar
@@ -66,10 +66,11 @@ def examine(
     state = read_state(Source(fetched(model)[0]))
     with closing(installed().data(data)) as dataset:
         x = first_rows(padded(dataset, pad), samples, resize=resize, scale=scale)
+        labels = first_labels(dataset, samples)
     chosen = None if metric is None else installed().metric(metric)
     try:
         with bar(None, 0, "trying", shown=progress, unit="reading") as advance:
-            return judged(state, x, chosen, advance=advance)
+            return judged(state, x, chosen, labels=labels, advance=advance)
     except CheckpointError as error:
         raise CheckpointError(f"{model} and {data}: it holds {error}") from error
 
@@ -156,14 +157,15 @@ def declaration(verdict: Verdict, pad: tuple[int, int] | None = None) -> str:
         verdict: what data made of the weights.
         pad: height and width that the data were padded to.
     """
+    from isoprobe_plugins.doctor.parts import left_out_by
     from isoprobe_plugins.doctor.toml import to_toml
 
     chosen = verdict.chosen
     tried = chosen.tried
     bounds = {"input_range": [0, 1]} if chosen.choices.output == "sigmoid" else {}
     margin = {} if pad is None else {"pad": list(pad)}
-    places = [part.place for part in chosen.plan.split.rest]
-    ignored = {"ignore": places} if places else {}
+    rest = left_out_by(chosen.plan.split.rest)
+    ignored = {"ignore": list(rest)} if rest else {}
     loss = {"loss": {"metric": verdict.metric}} if verdict.metric else {}
     head = "Found by isoprobe doctor" if not verdict.doubt else "NOT borne out by the data"
     lines = [
@@ -171,13 +173,13 @@ def declaration(verdict: Verdict, pad: tuple[int, int] | None = None) -> str:
         f"{tried.slope:.2f}, KL {tried.kl:.4g}.",
         f"# Under {chosen.metric} beta would be {tried.beta:.3g}.",
     ]
-    if verdict.doubt:
-        lines.append(f"# Doubtful: {verdict.doubt}.")
-        lines.append("# Look at the activations, strides and the head's form first.")
     lines += [f"# {note}" for note in verdict.notes[1:]]
-    return (
-        "\n".join(lines) + "\n" + to_toml({**chosen.fields, **bounds, **margin, **ignored, **loss})
-    )
+    doubt = {}
+    if verdict.doubt:
+        lines.append("# Doubtful first: activations, strides and paddings, the head's form.")
+        doubt = {"doubtful": verdict.doubt}
+    fields = {**doubt, **chosen.fields, **bounds, **margin, **ignored, **loss}
+    return "\n".join(lines) + "\n" + to_toml(fields)
 
 
 def _row(reading: Reading) -> dict[str, Any]:

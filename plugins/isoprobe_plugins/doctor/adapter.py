@@ -27,13 +27,14 @@ from isoprobe_plugins.adapters.weights.state import (
     read_state,
     weights_in,
 )
+from isoprobe_plugins.doctor.parts import left_out_by
 from isoprobe_plugins.doctor.plan import OPTION, SPOKEN
 from isoprobe_plugins.doctor.refusals import recurrent, why_no_vae
 from isoprobe_plugins.doctor.words import word
 from isoprobe_plugins.heads import check_head
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from isoprobe.checkpoints.source import Source
     from isoprobe_plugins.adapters.weights.state import State
@@ -64,6 +65,9 @@ class UndeclaredOptions:
         pool: ``max`` or ``average``.
         upsample: ``nearest`` or ``bilinear``.
         groups: of norms over groups of channels; 0 for a norm over the last axis.
+        joined: ``after`` or ``before``: where a condition stands beside x and z.
+        levels: ``last`` or ``first``: how the logits of a value stand.
+        clamp: bound of a log variance that the decoder gives.
         reading: a reading as a result has recorded it, which is followed without data.
     """
 
@@ -80,6 +84,9 @@ class UndeclaredOptions:
     pool: str | None = None
     upsample: str | None = None
     groups: int | None = None
+    joined: str | None = None
+    levels: str | None = None
+    clamp: str | None = None
     reading: str | None = None
 
     def told(self) -> dict[str, Any]:
@@ -206,7 +213,7 @@ class Undeclared(Adapter):
         tensors: Tensors = live.model
         source = tensors.source
         try:
-            verdict = judged(tensors.state, rows.x, rows.metric, live.options)
+            verdict = judged(tensors.state, rows.x, rows.metric, live.options, rows.labels)
         except CheckpointError as error:
             unread = _no_reading(tensors, rows, str(error))
             raise unread from error
@@ -223,13 +230,17 @@ class Undeclared(Adapter):
             raise UnreadError(f"{what}; {verdict.unsure}", *following)
         told = {**live.options, **verdict.ask}
         options = " ".join(f"--option {OPTION.get(k, k)}={word(v)}" for k, v in told.items())
-        usual = f"isoprobe analyze {quoted(source.path)} {rows.typed} {options}"
+        loss, *others = verdict.losses or ("",)
+        metric = f" --metric {loss}" if loss else ""
+        usual = f"isoprobe analyze {quoted(source.path)} {rows.typed} {options}{metric}"
         own = [command for command in following if " --class " in command]
         said = (
             "say which its code has, the usual one by the last command"
             if own
             else "the usual one is"
         )
+        if others:
+            said = f"{said},{metric} (or {', '.join(others)}, as it was trained)"
         raise UnreadError(f"{what}; {verdict.unsure}; {said}", *own, usual)
 
     def describe(self, source: Source) -> Mapping[str, Any]:
@@ -268,7 +279,8 @@ def _no_reading(tensors: Tensors, rows: FirstRows, reason: str) -> UnreadError:
     source, shapes = tensors.source, _shapes(tensors)
     own = [command for command in next_for(source, rows.typed) if " --class " in command]
     size, widths = math.prod(rows.x.shape[1:]), chain(shapes)
-    if not widths or widths[0] == size:
+    told = reason.startswith("a conditional VAE")  # what it takes beyond a row is no row
+    if told or not widths or widths[0] == size:
         return UnreadError(f"{source.path} holds {reason}", *own)
     shape, side = "x".join(map(str, rows.x.shape[1:])), math.isqrt(widths[0])
     larger = f"isoprobe analyze {quoted(source.path)} {rows.typed} --resize {side}"
@@ -295,9 +307,8 @@ def model_of(verdict: Any, tensors: Tensors, adapter: str) -> VAE:
     declared = dict(chosen.fields)
     if verdict.metric is not None:
         declared["loss"] = {"metric": verdict.metric}
-    places = [p.place for p in chosen.plan.split.rest]
-    used = {name for part in chosen.plan.split.rest for name in part.names}
-    left_out = sorted(n for n in tensors.state.tensors if n in used or _within(n, places))
+    beginnings = left_out_by(chosen.plan.split.rest)
+    left_out = sorted(n for n in tensors.state.tensors if n.startswith(beginnings))
     told = {"declaration": declared, "left_out": left_out, "weights": tensors.wanted}
     reading = json.dumps(told, sort_keys=True)
     state = replace(tensors.state, notes=(*tensors.state.notes, *verdict.notes))
@@ -349,10 +360,6 @@ def _followed(
 def _runs_code(source: Source) -> bool:
     """Whether a file is a pickle that names classes of somebody's own."""
     return not source.is_folder and source.pickle is not None and bool(source.pickle.foreign)
-
-
-def _within(name: str, places: Sequence[str]) -> bool:
-    return any(name == place or name.startswith(f"{place}.") for place in places)
 
 
 @hookimpl

@@ -79,6 +79,19 @@ class Part:
         return self.shape[0]
 
 
+def left_out_by(rest: Sequence[Part]) -> tuple[str, ...]:
+    """Return beginnings of names by which a declaration leaves parts out.
+
+    Args:
+        rest: the parts.
+    """
+    return tuple(
+        begin
+        for part in rest
+        for begin in (part.names if part.kind == "free" or part.told else (f"{part.place}.",))
+    )
+
+
 def parts_of(tensors: Mapping[str, Shaped]) -> list[Part]:
     """Group tensors into layers.
 
@@ -135,7 +148,8 @@ def _known(place: str, leaves: Mapping[str, Shaped]) -> Part | None:
     if weight.ndim == 1 and "bias" not in leaves:
         return Part(place, "prelu", tuple(weight.shape), names=names)
     kinds: dict[int, Kind] = {1: "norm", 2: "linear", 3: "conv", 4: "conv", 5: "conv"}
-    kind = kinds.get(weight.ndim)
+    table = weight.ndim == 2 and "bias" not in leaves and "emb" in place.lower()
+    kind = "free" if table else kinds.get(weight.ndim)
     return None if kind is None else Part(place, kind, tuple(weight.shape), names=names)
 
 

@@ -185,27 +185,35 @@ def _with_heads(
     for extra in beyond:
         convolved = heads[0].kind == "conv"
         spoken = [p for p in left if p in named_only]
-        decoder = _back(spoken, n + extra, sizes, convolved) if spoken else None
-        decoder = decoder or _back(left, n + extra, sizes, convolved)
-        if decoder:
-            on_way = {
-                *used,
-                *(h.place for h in heads),
-                *(p.place for e in decoder for p in e.parts),
-            }
+        decoders = _decoders(spoken, left, n + extra, sizes, convolved=convolved)
+        for decoder in decoders:
+            on_way = {*used, *(h.place for h in heads), *_places(decoder)}
             rest = tuple(p for p in parts if p.place not in on_way)
             named = len(heads) == 2 and says_mean(heads[0]) and says_scale(heads[1])
-            yield Split(
-                tuple(encoder),
-                heads,
-                tuple(decoder),
-                n,
-                rest,
-                more,
-                extra,
-                named,
-            )
+            yield Split(tuple(encoder), heads, tuple(decoder), n, rest, more, extra, named)
+        if decoders:
             return
+
+
+def _decoders(
+    spoken: Sequence[Part],
+    left: Sequence[Part],
+    width: int,
+    sizes: Sequence[int],
+    *,
+    convolved: bool,
+) -> list[list[Element]]:
+    """Ways back: over layers named as a decoder's, and over others between these as well."""
+    named = _back(spoken, width, sizes, convolved) if spoken else None
+    whole = _back(left, width, sizes, convolved)
+    if named is None or whole is None:
+        return [way for way in (named, whole) if way]
+    between = whole[0].first in spoken and whole[-1].last in spoken
+    return [named, whole] if between and _places(whole) != _places(named) else [named]
+
+
+def _places(way: Sequence[Element]) -> list[str]:
+    return [part.place for element in way for part in element.parts]
 
 
 def _sides(
@@ -276,6 +284,8 @@ def _way(parts: Sequence[Part], starts: set[int], head: Part, wanted: int) -> li
     for start in sorted(starts):
         for kind in ("vector", "image"):
             for way in _walk(elements, start, kind, at_goal):
+                if kind == "image" and way and way[0].first.kind == "linear":
+                    continue  # a row that is flattened first starts as a vector
                 if best is None or _worth(way) > _worth(best):
                     best = way
     return best

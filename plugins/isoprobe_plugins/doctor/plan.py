@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from isoprobe_plugins.doctor.beyond import NOTHING, Beyond, prior_forms
 from isoprobe_plugins.doctor.geometry import Placed, flattening
 from isoprobe_plugins.doctor.words import word
 
@@ -39,6 +40,9 @@ SPOKEN: dict[str, tuple[Act, ...]] = {
     "blocks": BLOCKS,
     "pool": ("max", "average"),
     "upsample": ("nearest", "bilinear"),
+    "joined": ("after", "before"),
+    "levels": ("last", "first"),
+    "clamp": (None, 10, 6, 5, 4, 3, 2),
 }
 #: what a choice is called among options, where that is not its name
 OPTION = {"form": "head", "resize": "upsample"}
@@ -64,6 +68,10 @@ class Choices:
         form: what the scale is.
         output: what squeezes the output.
         recurrent: how a recurrent decoder is fed.
+        prior: what a prior's scales are, or what squeezes its pseudo-inputs.
+        joined: whether a condition stands ``after`` x and z or ``before`` them.
+        levels: whether the logits of a value stand side by side (``last``) or in blocks.
+        clamp: bound of a log variance on both sides, if there is one.
     """
 
     encoder: Act = "relu"
@@ -81,6 +89,10 @@ class Choices:
     form: str = "logvar"
     output: str = "linear"
     recurrent: str = ""
+    prior: str = ""
+    joined: str = "after"
+    levels: str = "last"
+    clamp: int | None = None
 
     def key(self) -> str:
         """Return what tells these choices from others."""
@@ -98,7 +110,7 @@ class Plan:
         ways_out: geometries of the decoder.
         grid: sides of the latent's image where the head is a convolution.
         nhwc: images are flattened with channels last.
-        decoder_shape: of what the decoder gives, where that is not the input's.
+        beyond: prior, condition and likelihood, where there are others than the usual.
     """
 
     split: Split
@@ -107,6 +119,7 @@ class Plan:
     ways_out: tuple[tuple[Placed, ...], ...]
     grid: Shape = ()
     nhwc: bool = False
+    beyond: Beyond = NOTHING
 
     @property
     def latent_size(self) -> int:
@@ -141,7 +154,7 @@ class Plan:
         if widths and any(p.element.last.kind == "conv" for p in placed):
             common = math.gcd(*widths)
             found["groups"] = tuple(g for g in (32, 8, 16, 4, 1, 2, common) if common % g == 0)
-        return found
+        return {**found, **left_open(self.beyond)}
 
     def layouts(self) -> tuple[str, ...]:
         """Return where mean and scale may stand."""
@@ -190,11 +203,13 @@ class Plan:
             "head": head,
             "decoder": decoder,
             "output": choices.output,
+            **fields_beyond(self.beyond, choices),
         }
 
     def _encoder(self, choices: Choices) -> list[Any]:
         way = self.ways_in[choices.way_in]
-        steps: list[Any] = []
+        steps: list[Any] = ["log1p"] if self.beyond.counts else []
+        steps += _joined(self.beyond.told_in, choices)
         shape_open = len(self.input_shape) > 1
         for index, placed in enumerate(way):
             last = index == len(way) - 1
@@ -221,16 +236,22 @@ class Plan:
 
     def _decoder(self, choices: Choices) -> list[Any]:
         way = self.ways_out[choices.way_out]
-        steps: list[Any] = []
+        steps: list[Any] = _joined(self.beyond.told_out, choices)
         if self.grid:
             steps.append({"reshape": [self.split.latent_size, *self.grid]})
+        if self.beyond.heads:  # stand in the place of the last layer
+            way = way[:-1]
         for index, placed in enumerate(way):
             act = choices.decoder
             if index == 0 and choices.first != SAME:
                 act = choices.first
-            if index == len(way) - 1:
+            if index == len(way) - 1 and not self.beyond.heads:
                 act = None  # the output has a squeezing of its own, or none
             steps += self._unit(placed, choices, act, choices.decoder)
+        if self.beyond.heads:
+            return steps
+        if self.beyond.levels:
+            return [*steps, *self._levels(choices)]
         last = way[-1].element.last
         images = last.kind == "conv"
         if not images and len(self.input_shape) > 1:
@@ -242,6 +263,14 @@ class Plan:
         elif images and len(self.input_shape) == 1:
             steps.append("flatten")
         return steps
+
+    def _levels(self, choices: Choices) -> list[Any]:
+        """Steps that put what the decoder gives for each value first."""
+        count, shape = self.beyond.levels, self.input_shape
+        if choices.levels == "first":
+            return [{"reshape": [count, *shape]}]
+        axes = len(shape)
+        return [{"reshape": [*shape, count]}, {"permute": [axes, *range(axes)]}]
 
     def _unit(self, placed: Placed, choices: Choices, act: Act, inner: Act) -> list[Any]:
         before = [self._resized(step, choices) for step in placed.before]
@@ -294,6 +323,56 @@ class Plan:
         if element.shortcut:
             block["shortcut"] = [_step(p, placed, choices) for p in element.shortcut]
         return [block, *(end if choices.blocks == "sum-act" else [])]
+
+
+def left_open(beyond: Beyond) -> dict[str, tuple[Any, ...]]:
+    """Return what prior, condition and likelihood leave open, the most usual first.
+
+    Args:
+        beyond: the three.
+    """
+    found: dict[str, tuple[Any, ...]] = {}
+    if beyond.prior:
+        found["prior"] = prior_forms(beyond.prior)
+    if beyond.told_in or beyond.told_out:
+        found["joined"] = ("after", "before")
+    if beyond.levels:
+        blocks = beyond.likelihood != "categorical"
+        found["levels"] = ("first", "last") if blocks else ("last", "first")
+    if beyond.heads and not beyond.counts:
+        found["clamp"] = SPOKEN["clamp"]
+    return found
+
+
+def fields_beyond(beyond: Beyond, choices: Choices) -> dict[str, Any]:
+    """Return the fields of a declaration that say prior, condition and likelihood.
+
+    Args:
+        beyond: the three.
+        choices: what is chosen.
+    """
+    found: dict[str, Any] = {}
+    if beyond.condition:
+        found["condition"] = dict(beyond.condition)
+    if beyond.likelihood:
+        chains = [[_step(part)] for part in beyond.heads]
+        if beyond.counts:
+            chains[0].append("log_share")
+        elif chains and choices.clamp is not None:
+            chains[1].append({"clamp": [-choices.clamp, choices.clamp]})
+        chains[1:1] = [[{"constant": name}] for name in beyond.tensors]
+        found["likelihood"] = {"metric": beyond.likelihood, "parameters": chains}
+    if beyond.prior:
+        key = "squeeze" if beyond.prior["kind"] == "vamp" else "form"
+        found["prior"] = {**beyond.prior, key: choices.prior}
+    return found
+
+
+def _joined(step: Mapping[str, Any] | None, choices: Choices) -> list[Any]:
+    """The step that joins a condition, if there is one."""
+    if step is None:
+        return []
+    return [{**step, "first": True} if choices.joined == "before" else dict(step)]
 
 
 def _bare(element: Element) -> bool:

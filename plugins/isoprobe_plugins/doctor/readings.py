@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,10 @@ from isoprobe.errors import CheckpointError, IsoprobeError
 from isoprobe.registry.lookup import installed
 from isoprobe_plugins.adapters.declared.declaration import parse_declaration
 from isoprobe_plugins.adapters.weights.named import fill_layers
+from isoprobe_plugins.doctor.beyond import spoken_form
 from isoprobe_plugins.doctor.plan import ACTIVATIONS, SAME, Choices, Plan
 from isoprobe_plugins.doctor.sequences import SequencePlan
-from isoprobe_plugins.doctor.trying import MANY, PAIRS, Tried, attempt, squeezed
+from isoprobe_plugins.doctor.trying import MANY, PAIRS, Tried, attempt, squeezed, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,14 +29,13 @@ SomePlan = Plan | SequencePlan
 
 #: forms of the scale that are tried, the most usual first
 FORMS = ("logvar", "logstd", "softplus-std", "softplus-variance", "std", "variance")
-#: what names say of the form
-_SPOKEN = (
-    ("logvar", re.compile(r"log_?v|log_?sigma_?(2|sq)|(^|[._])lv", re.IGNORECASE)),
-    ("logstd", re.compile(r"log_?(std|sd|sigma|scale)", re.IGNORECASE)),
-)
 OUTPUTS = ("sigmoid", "linear", "tanh")
 #: rows of a first glimpse
 GLIMPSE = 64
+#: error of reconstructions, in variances of the data, above which nothing is told apart
+NOTHING_EXPLAINED = 1.25
+#: ways through a network that are followed at most, where any explains something
+NEAREST = 3
 #: rows on which readings are first compared
 QUICK = 96
 #: how much worse a few rows may find a reading that all rows are asked about
@@ -47,6 +46,10 @@ FAR = 1.6
 FLOOR = 0.05
 #: slope above which nothing was trained to it
 STEEP = 0.6
+#: by how much steeper a reading is no rival whatever its error
+APART = 3
+#: by how much steeper a reading may be that the head's name speaks for
+SPOKEN = 1.4
 #: by how much less steep the less usual of two near readings has to be
 SLIGHT = 0.02
 #: activations that few draws do not tell apart
@@ -59,6 +62,8 @@ CLOSE = 5
 LIGHT = 1e5
 #: others that are
 TRIED_AGAIN = 12
+#: choices that are tried by themselves
+_ALONE = ("pool", "resize", "groups", "last", "recurrent", "joined", "levels", "clamp")
 #: rounds over the choices
 ROUNDS = 3
 
@@ -99,6 +104,7 @@ class Bench:
         tensors: of the file, by name.
         x: inputs, ``(B, *input_shape)``.
         metrics: that may be the loss'.
+        labels: of the rows, ``(B,)``, where there are any.
         advance: told of every reading that is tried.
     """
 
@@ -107,11 +113,13 @@ class Bench:
         tensors: Mapping[str, Tensor],
         x: Tensor,
         metrics: Sequence[Metric],
+        labels: Tensor | None = None,
         advance: Callable[[int], object] = int,
     ) -> None:
         self.tensors, self.metrics, self._advance = tensors, tuple(metrics), advance
         each = _work(tensors, x)
         self.x = x[: max(int(ALL_ROWS / each), QUICK)]
+        self.labels = labels
         self.many = int(min(max(MANY_DRAWS / each / len(self.x), PAIRS), MANY))
         self.light = each < LIGHT
         self._known: dict[tuple[str, int, int], dict[str, Tried]] = {}
@@ -132,9 +140,13 @@ class Bench:
         try:
             networks = build({**fields, "output": "linear"}, self.tensors)
             x = fitted(self.x[:rows], tuple(fields["input_shape"]))
+            metrics = self.metrics
+            if "likelihood" in fields:
+                metrics = (installed().metric(fields["likelihood"]["metric"]),)
             return attempt(
-                networks, fields["output"], self.metrics, x, errors=rows == len(self.x), pairs=pairs
-            )
+                networks, fields["output"], metrics, x, told(networks, x, self.labels),
+                errors=rows == len(self.x), pairs=pairs,
+            )  # fmt: skip
         except (IsoprobeError, RuntimeError):
             return {}
 
@@ -151,7 +163,8 @@ class Bench:
             networks = build({**fields, "output": "linear"}, self.tensors)
             x = fitted(self.x[:GLIMPSE], tuple(fields["input_shape"]))
             with torch.no_grad():
-                raw = networks.decoder(networks.encoder(x)[0].flatten(1))
+                c = told(networks, x, self.labels)
+                raw = networks.decoder(networks.encoder(x, *c)[0].flatten(1), *c)
                 value = float(((squeezed(raw, fields["output"]) - x) ** 2).mean())
         except (IsoprobeError, RuntimeError):
             return math.inf
@@ -210,7 +223,8 @@ def diagnose(
     tensors: Mapping[str, Tensor],
     x: Tensor,
     metric: Metric | None = None,
-    told: Mapping[str, Any] | None = None,
+    given: Mapping[str, Any] | None = None,
+    labels: Tensor | None = None,
     advance: Callable[[int], object] = int,
 ) -> list[Reading]:
     """Rank the plausible readings of weights by what data says.
@@ -220,7 +234,8 @@ def diagnose(
         tensors: of the file, by name.
         x: inputs, ``(B, ...)``, in the model's range.
         metric: the loss' where it is known.
-        told: choices that the user or the file tells.
+        given: choices that the user or the file tells.
+        labels: of the rows, ``(B,)``, where there are any.
         advance: told of every reading that is tried.
 
     Returns:
@@ -230,23 +245,28 @@ def diagnose(
     Raises:
         CheckpointError: when no reading gives finite reconstructions.
     """
-    bench = Bench(tensors, x, metrics_for(x, metric), advance)
-    said = dict(told or {})
+    bench = Bench(tensors, x, metrics_for(x, metric), labels, advance)
+    said = dict(given or {})
     starts = [
         _glimpsed(bench, plan, replace(plan.start(), **said), _open(bench, plan, said))
         for plan in plans
     ]
     seen = [(bench.missed(p, s), p, s) for p, s in zip(plans, starts, strict=True)]
     least = min((missed for missed, *_ in seen), default=math.inf)
+    near = [s for s in seen if s[0] <= 1.3 * least and s[0] < math.inf]
+    near = sorted(near, key=lambda s: s[0])[:NEAREST]
+    if least > NOTHING_EXPLAINED * float(bench.x[:GLIMPSE].var(0, correction=0).mean()):
+        # of readings that are all wrong none is worth a search
+        near, said = near[:1], {**said, **vars(near[0][2])} if near else said
     found = [
-        r for missed, plan, start in seen if missed <= 1.3 * least and missed < math.inf
+        r for _, plan, start in near
         for first in _starts(bench, plan, start, _open(bench, plan, said))
         for r in _explored(bench, plan, first, _open(bench, plan, said))
     ]  # fmt: skip
     if not found:
         raise CheckpointError("no reading of these weights gives finite reconstructions")
     ordered = sorted(_near(found), key=lambda r: _cost(r.tried))
-    fine = _finer(bench, _usual(ordered, plans), ordered)
+    fine = _finer(bench, _usual(ordered, plans), ordered, said)
     chosen = _finest(fine, plans)
     again = _as_finely(
         bench, chosen,
@@ -255,12 +275,15 @@ def diagnose(
     return [chosen, *(r for r in fine if r is not chosen), *again]
 
 
-def _finer(bench: Bench, usual: Reading, ordered: Sequence[Reading]) -> list[Reading]:
+def _finer(
+    bench: Bench, usual: Reading, ordered: Sequence[Reading], said: Mapping[str, Any]
+) -> list[Reading]:
     """Try what is not told apart by many draws, under every metric; the best first."""
     near = [usual, *(r for r in ordered if r.plan == usual.plan and not beats(ordered[0], r))]
     chosen = list({repr(r.fields): r.choices for r in near}.values())[:CLOSE]
     sides = (usual.choices.encoder, usual.choices.decoder)
-    if all(side in LEAKY for side in sides):  # told apart by no few draws: both sides are alike
+    free = not {"encoder", "decoder"} & said.keys()
+    if free and all(side in LEAKY for side in sides):  # which few draws do not tell apart
         chosen += [replace(usual.choices, encoder=act, decoder=act) for act in LEAKY]
     found = []
     for choices in {repr(usual.plan.fields(c)): c for c in chosen}.values():
@@ -304,9 +327,9 @@ def _near(found: Sequence[Reading]) -> list[Reading]:
     return [r for r in found if 1 - r.tried.at_mean <= FAR * max(least, 1e-3) + 0.02]
 
 
-def _open(bench: Bench, plan: SomePlan, told: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+def _open(bench: Bench, plan: SomePlan, said: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
     """What is left to choose."""
-    return {k: v for k, v in {**plan.options(), **_heads(plan, bench)}.items() if k not in told}
+    return {k: v for k, v in {**plan.options(), **_heads(plan, bench)}.items() if k not in said}
 
 
 def _explored(
@@ -373,7 +396,7 @@ def _glimpsed(
         for act in ACTIVATIONS[:7] for first in firsts for more in either("layout", "output")
     ]  # fmt: skip
     moves = [acts, either("way_in", "way_out"), either("blocks", "order")]
-    moves += [either(name) for name in ("pool", "resize", "groups", "last", "recurrent")]
+    moves += [either(name) for name in _ALONE]
     current, least = start, bench.missed(plan, start)
     for _ in range(2):
         for move in moves:
@@ -394,7 +417,7 @@ def _starts(
     the scale's form are tried together as well, the same activation on both sides.
 
     Returns:
-        One or two choices.
+        The choices at hand, and the best of each form that is not far worse than any.
     """
     rows = min(QUICK, len(bench.x))
     acts = [a for a in ACTIVATIONS[:7] if {"encoder", "decoder"} <= options.keys()]
@@ -404,9 +427,16 @@ def _starts(
         replace(glimpsed, encoder=act, decoder=act, first=first, form=form)
         for act in acts for form in forms for first in firsts
     ]  # fmt: skip
-    near = [c for c in grid if bench.missed(plan, c) <= FAR * bench.missed(plan, glimpsed)]
-    best = min(near, key=lambda c: _value(bench, plan, c, rows), default=glimpsed)
-    return [glimpsed] if best == glimpsed else [best, glimpsed]
+    far = FAR * bench.missed(plan, glimpsed)
+    near = [c for c in grid if bench.missed(plan, c) <= far]
+    costs = {c.key(): _value(bench, plan, c, rows) for c in near}
+    best: dict[str, Choices] = {}
+    for choices in sorted(near, key=lambda c: costs[c.key()]):
+        best.setdefault(choices.form, choices)  # a scale's form hides which activation is right
+    first = list(best.values())[:2]
+    least = min(costs.values(), default=0.0)
+    found = [c for c in first if costs[c.key()] < least + WORTH]
+    return list({c.key(): c for c in (glimpsed, *found)}.values())
 
 
 def _around(center: Choices, options: Mapping[str, Sequence[Any]]) -> list[Choices]:
@@ -434,6 +464,9 @@ def beats(one: Reading, other: Reading) -> bool:
     Returns:
         Whether it does.
     """
+    if _speaks(one) != _speaks(other):
+        worse = 1 / SPOKEN if _speaks(one) else SPOKEN
+        return other.tried.slope > worse * one.tried.slope + 0.01
     if one.metric != other.metric:
         return other.tried.slope > 1.15 * one.tried.slope + 0.01
     pairs = [b - a for a, b in zip(one.tried.blocks, other.tried.blocks, strict=True)]
@@ -441,8 +474,16 @@ def beats(one: Reading, other: Reading) -> bool:
     middle = sum(pairs) / n if n else 0.0
     error = math.sqrt((n - 1) / n * sum((p - middle) ** 2 for p in pairs)) if n else 0.0
     gap = other.tried.slope - one.tried.slope
+    if other.tried.slope > APART * one.tried.slope + 0.05:
+        return True
     missed = (1 - other.tried.at_mean) / max(1 - one.tried.at_mean, 1e-6)
     return gap > 2 * error + 0.03 * one.tried.slope or missed > 1.25
+
+
+def _speaks(reading: Reading) -> bool:
+    """Whether the form of the scale is the one that the head's name says."""
+    heads = reading.plan.split.heads
+    return len(heads) == 2 and reading.choices.form == spoken_form(heads[-1].place)
 
 
 def oddness(reading: Reading) -> int:
@@ -456,17 +497,20 @@ def oddness(reading: Reading) -> int:
     """
     plan = reading.plan
     options = {**plan.options(), "form": _forms(plan), "layout": plan.layouts()}
-    return sum(
-        values.index(getattr(reading.choices, name)) if getattr(reading.choices, name) in values
-        else len(values)
+    places = {
+        name: values.index(getattr(reading.choices, name))
+        if getattr(reading.choices, name) in values else len(values)
         for name, values in options.items()
-    )  # fmt: skip
+    }  # fmt: skip
+    return sum(min(place, 1) if name == "clamp" else place for name, place in places.items())
 
 
 def _forms(plan: SomePlan) -> tuple[str, ...]:
     """Forms of the scale, that first which the head's name speaks of."""
     name = plan.split.heads[-1].place
-    spoken = next((form for form, told in _SPOKEN if told.search(name)), None)
+    if plan.beyond.counts:
+        return ("exp-variance", *FORMS)
+    spoken = spoken_form(name)
     return tuple(sorted(FORMS, key=lambda form: form != spoken))
 
 
@@ -475,6 +519,8 @@ def _heads(plan: SomePlan, bench: Bench) -> dict[str, tuple[Any, ...]]:
     inside = float(x.min()) >= -1e-6 and float(x.max()) <= 1 + 1e-6
     signed = float(x.min()) >= -1 - 1e-6 and float(x.max()) <= 1 + 1e-6
     outputs = OUTPUTS if inside else ("linear", "tanh") if signed else ("linear",)
+    if plan.beyond.likelihood:
+        outputs = ("linear",)
     return {"layout": plan.layouts(), "form": _forms(plan), "output": outputs}
 
 

@@ -115,6 +115,20 @@ def _codebook(tensors: Mapping[str, Shaped], parts: Sequence[Part]) -> str | Non
     return None
 
 
+def without_scale(tensors: Mapping[str, Shaped]) -> str | None:
+    """Say that no two layers can be a head, whatever one of them might be.
+
+    Args:
+        tensors: by name.
+
+    Returns:
+        What it is and the way on; None where two can.
+    """
+    parts = parts_of(tensors)
+    heads = head_candidates([p for p in parts if p.kind != "free"])
+    return None if any(len(h) == 2 for _, h in heads) else _no_head(parts)
+
+
 def _no_head(parts: Sequence[Part]) -> str | None:
     """Say that an autoencoder has no scale, where its layers lead through a bottleneck."""
     layers = [p for p in parts if p.kind in {"linear", "conv"}]

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from isoprobe_plugins.doctor.beyond import NOTHING, Beyond
 from isoprobe_plugins.doctor.paths import Split, head_candidates, role
-from isoprobe_plugins.doctor.plan import Choices, Shape
+from isoprobe_plugins.doctor.plan import Choices, Shape, fields_beyond, left_open
 from isoprobe_plugins.doctor.words import word
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class SequencePlan:
         before: a layer from z to what reaches the decoder, if there is one.
         writes: the decoder's recurrent layer.
         after: the layer from a state to a step.
+        beyond: a prior other than N(0, I).
     """
 
     split: Split
@@ -45,6 +47,7 @@ class SequencePlan:
     before: Part | None
     writes: Part
     after: Part
+    beyond: Beyond = NOTHING
 
     def options(self) -> dict[str, tuple[Any, ...]]:
         """Return what each choice may be, the most usual first."""
@@ -53,7 +56,7 @@ class SequencePlan:
             found["first"] = _FIRST
         if self.reads.kind == "lstm":
             found["last"] = ("last", "cell")
-        return found
+        return {**found, **left_open(self.beyond)}
 
     def _feeds(self) -> tuple[str, ...]:
         n = self.split.latent_size if self.before is None else self.before.gives
@@ -114,6 +117,7 @@ class SequencePlan:
             "head": {"form": choices.form, "mean": mean, "scale": scale},
             "decoder": [*before, written],
             "output": choices.output,
+            **fields_beyond(self.beyond, choices),
         }
 
 
@@ -156,8 +160,8 @@ def _with(
         froms = [None, *(p for p in maps if p.takes == n and p not in outs)]
         for after in outs[:1]:
             for before in froms:
-                used = {p for p in (reads, before, writes, after, *heads) if p is not None}
-                rest = tuple(p for p in parts if p.place not in {u.place for u in used})
+                used = {p.place for p in (reads, before, writes, after, *heads) if p is not None}
+                rest = tuple(p for p in parts if p.place not in used)
                 split = Split((), heads, (), n, rest, named=True)
                 plan = SequencePlan(split, row, reads, before, writes, after)
                 if plan._feeds():

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from isoprobe_plugins.doctor.beyond import (
+    NOTHING,
+    Beyond,
+    Rows,
+    conditions_of,
+    likelihood_of,
+    prior_of,
+)
 from isoprobe_plugins.doctor.geometry import Placed, ways
 from isoprobe_plugins.doctor.parts import Part, parts_of
 from isoprobe_plugins.doctor.paths import Split, splits
@@ -48,18 +57,18 @@ def shapes_of(row: Shape, part: Part | None) -> list[Shape]:
 
 
 def plans_for(
-    tensors: Mapping[str, Tensor], row: Shape
+    tensors: Mapping[str, Tensor], rows: Rows
 ) -> tuple[list[Plan | SequencePlan], list[Split]]:
     """Find the ways through a network that take a row to latents and back.
 
     Args:
         tensors: by name.
-        row: shape of a stored row.
+        rows: what stored rows are like.
 
     Returns:
         Plans, the most likely first, and the cuts of the layers that were followed.
     """
-    parts = parts_of(tensors)
+    parts, row = parts_of(tensors), rows.shape
     sizes = sorted(
         {math.prod(row), *(row if len(row) > 1 else ()), *((1,) if len(row) > 1 else ())}
     )
@@ -68,27 +77,68 @@ def plans_for(
     cuts = splits(parts, sizes)
     found: list[Plan | SequencePlan] = [*sequence_plans(parts, row)]
     for split in cuts[:_CUTS]:
-        found += _plans(split, row)
-    return found, cuts
+        found += _plans(split, rows)
+    return [_with_prior(plan, tensors, math.prod(row)) for plan in found], cuts
 
 
-def _plans(split: Split, row: Shape) -> list[Plan]:
+def _with_prior(
+    plan: Plan | SequencePlan, tensors: Mapping[str, Tensor], size: int
+) -> Plan | SequencePlan:
+    found = prior_of(plan.split, tensors, size)
+    split = _without(plan.split, found)
+    if isinstance(plan, SequencePlan):
+        return replace(plan, split=split, beyond=found)
+    return replace(plan, split=split, beyond=replace(plan.beyond, prior=found.prior))
+
+
+def _without(split: Split, beyond: Beyond) -> Split:
+    """The same way, without parts that turned out to belong to the model."""
+    places = {part.place for part in beyond.parts}
+    return replace(split, rest=tuple(p for p in split.rest if p.place not in places))
+
+
+def _plans(split: Split, rows: Rows) -> list[Plan]:
     first = split.encoder[0].first if split.encoder else split.heads[0]
     nhwc = any(
         p.told.get("transposed") and p.kind == "conv" for e in split.encoder for p in e.parts
     )
     found = []
-    for shape in shapes_of(row, first):
-        head = split.heads[0]
-        goal: Shape = (head.takes,)
+    head = split.heads[0]
+    likelihood = likelihood_of(split, rows) if split.decoder else None
+    told = [NOTHING]
+    if split.added_in or split.added_out:
+        told = conditions_of(split, rows)
+    for shape in shapes_of(rows.shape, first):
         if head.kind == "conv":
             found += _convolved(split, shape, nhwc)
             continue
-        ins = ways(split.encoder, shape, goal, up=False, nhwc=nhwc)
-        outs = ways(split.decoder, (split.latent_size,), shape, up=True, nhwc=nhwc)
-        if ins and outs:
-            found.append(Plan(split, shape, tuple(ins), tuple(outs), (), nhwc))
+        wide = (shape[0] + split.added_in, *shape[1:])
+        ins = ways(split.encoder, wide, (head.takes,), up=False, nhwc=nhwc)
+        latents = (split.latent_size + split.added_out,)
+        goal: Shape = shape
+        if likelihood is not None and likelihood.levels:
+            goal = (math.prod(shape) * likelihood.levels,)
+        outs = ways(split.decoder, latents, goal, up=True, nhwc=nhwc)
+        if not ins or not outs:
+            continue
+        for condition in told:
+            beyond = _both(condition, likelihood)
+            plan = Plan(_without(split, beyond), shape, tuple(ins), tuple(outs), (), nhwc, beyond)
+            found.append(plan)
     return found
+
+
+def _both(condition: Beyond, likelihood: Beyond | None) -> Beyond:
+    """A condition and a likelihood; counts have one of their own."""
+    if likelihood is None:
+        return condition
+    if not condition.condition:
+        return likelihood
+    return replace(
+        condition, likelihood=likelihood.likelihood, heads=likelihood.heads,
+        tensors=likelihood.tensors, levels=likelihood.levels,
+        parts=(*condition.parts, *likelihood.parts),
+    )  # fmt: skip
 
 
 def _convolved(split: Split, shape: Shape, nhwc: bool) -> list[Plan]:

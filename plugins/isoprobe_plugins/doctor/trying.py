@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from isoprobe.errors import IsoprobeError
+from isoprobe.errors import IsoprobeError, OptionError
 from isoprobe.statistics.draws import normal
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def attempt(
     output: str,
     metrics: Sequence[Metric],
     x: Tensor,
+    c: tuple[Tensor, ...] = (),
     *,
     errors: bool,
     pairs: int = PAIRS,
@@ -77,6 +78,7 @@ def attempt(
         output: what squeezes it: ``sigmoid``, ``tanh`` or ``linear``.
         metrics: that may be the loss'.
         x: inputs, ``(B, *input_shape)``.
+        c: what the networks are told of them, as :func:`told` gives it.
         errors: leave each block of rows out in turn as well.
         pairs: antithetic pairs of draws.
 
@@ -91,7 +93,8 @@ def attempt(
     sums: dict[str, list[_Sums]] = {}
     try:
         for block in range(min(blocks, len(x))):
-            part = x[block * count : (block + 1) * count]
+            rows = slice(block * count, (block + 1) * count)
+            part = (x[rows], *(each[rows] for each in c))
             if not _block(networks, output, metrics, part, block * count, weights, sums, pairs):
                 return {}
     finally:
@@ -131,28 +134,32 @@ def _block(
     networks: Networks,
     output: str,
     metrics: Sequence[Metric],
-    x: Tensor,
+    rows: tuple[Tensor, ...],
     start: int,
     weights: list[nn.Parameter],
     sums: dict[str, list[_Sums]],
     pairs: int,
 ) -> bool:
-    mean, std = networks.encoder(x)
+    x, *c = rows
+    mean, std = networks.encoder(x, *c)
     mean, std = mean.flatten(1), std.flatten(1)
     if not bool((mean.isfinite() & std.isfinite() & (std > 0)).all()):
         return False
-    kl = (0.5 * (mean**2 + std**2 - 1) - std.log()).sum(1).mean()
-    rate = _gradient(kl, weights)
     with torch.no_grad():
-        at_mean = squeezed(networks.decoder(mean), output)
+        at_mean = squeezed(networks.decoder(mean, *c), output)
         missed_at_mean = float(((x - at_mean) ** 2).sum()) / len(x)
     epsilon = _noise(start, len(x), mean.shape[1], pairs).to(mean.dtype)
     shifts = [sign * e for e in epsilon for sign in (1.0, -1.0)]
     z = torch.cat([mean + std * shift for shift in shifts])
-    raw = networks.decoder(z)
+    more = [each.repeat(len(shifts), 1) for each in c]
     wide = x.repeat(len(shifts), *(1,) * (x.ndim - 1))
+    kl, room = _rate(networks, mean, std, z)
+    rate = _gradient(kl, weights)
+    parameters = getattr(networks.decoder, "parameters_of", None)
+    raw = (parameters or networks.decoder)(z, *more)
     with torch.no_grad():
-        missed = float(((wide - squeezed(raw, output)) ** 2).sum()) / len(wide)
+        x_hat = squeezed(networks.decoder(z, *more) if parameters else raw, output)
+        missed = float(((wide - x_hat) ** 2).sum()) / len(wide)
     for metric in metrics:
         try:
             value = _distortion(metric, wide, raw, output).mean()
@@ -163,11 +170,62 @@ def _block(
         coding = _gradient(value, weights)
         (slope,) = torch.autograd.grad(value, z, retain_graph=True)
         pull = float((slope * (z - mean.repeat(len(shifts), 1))).sum().detach())
-        room = float((1 - std.detach() ** 2).sum(1).mean())
         found = _Sums(coding, rate, float(value.detach()), float(kl.detach()), missed,
                       missed_at_mean, pull, room)  # fmt: skip
         sums.setdefault(metric.spec(), []).append(found)
     return True
+
+
+def told(networks: Networks, x: Tensor, labels: Tensor | None) -> tuple[Tensor, ...]:
+    """Return what networks are told of rows: what they find themselves, or the rows' labels.
+
+    Args:
+        networks: encoder and decoder.
+        x: the rows, ``(B, *input_shape)``.
+        labels: of at least these rows, ``(B,)``.
+
+    Returns:
+        One tensor ``(B, k)``; none where nothing is told.
+
+    Raises:
+        OptionError: for networks that are told labels, where there are none.
+    """
+    if not networks.classes:
+        return ()
+    if networks.infer is not None:
+        with torch.no_grad():
+            return (networks.infer(x).to(x.dtype),)
+    if labels is None or len(labels) < len(x):
+        raise OptionError("the networks are told a label of each row, and there are none")
+    columns = [labels[: len(x)].reshape(len(x), -1).to(x.dtype)]
+    if networks.also is not None:
+        columns.append(networks.also(x).to(x.dtype))
+    return (torch.cat(columns, 1),)
+
+
+def _rate(networks: Networks, mean: Tensor, std: Tensor, z: Tensor) -> tuple[Tensor, float]:
+    """KL to the prior, and what beta weighs.
+
+    Returns:
+        Its mean over rows, and the sum of E[1 - P_j], P_j = E[sigma_j eps_j s_j], s the slope of
+        -log p.
+    """
+    if networks.prior is None:
+        kl = (0.5 * (mean**2 + std**2 - 1) - std.log()).sum(1).mean()
+        return kl, float((1 - std.detach() ** 2).sum(1).mean())
+    prior: Any = networks.decoder.prior
+    logs, centres, widths = prior.components(networks.encoder, learning=True)
+    if len(logs) == 1:
+        ratio = std / widths
+        kl = (0.5 * (((mean - centres) / widths) ** 2 + ratio**2 - 1) - ratio.log()).sum(1).mean()
+        return kl, float((1 - ratio.detach() ** 2).sum(1).mean())
+    unit = (z[:, None] - centres) / widths
+    each = (-0.5 * unit**2 - widths.log()).sum(2) - 0.5 * z.shape[1] * math.log(2 * math.pi)
+    surprise = -torch.logsumexp(logs + each, 1)
+    entropy = (std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(1).mean()
+    (slope,) = torch.autograd.grad(surprise.mean(), z, retain_graph=True)
+    noise = z - mean.repeat(len(z) // len(mean), 1)
+    return surprise.mean() - entropy, z.shape[1] - float((slope * noise).sum().detach())
 
 
 @lru_cache(maxsize=64)
@@ -193,6 +251,8 @@ def squeezed(raw: Tensor, output: str) -> Tensor:
 
 
 def _distortion(metric: Metric, x: Tensor, raw: Tensor, output: str) -> Tensor:
+    if metric.likelihood:
+        return metric.distortion(x, raw)
     if output == "sigmoid" and metric.logits_distortion is not None:
         return metric.logits_distortion(x, raw)
     x_hat = squeezed(raw, output)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from isoprobe.data.fitting import plane, with_plane
 from isoprobe.errors import CheckpointError
 from isoprobe_plugins.doctor import refusals
+from isoprobe_plugins.doctor.beyond import Rows
 from isoprobe_plugins.doctor.plan import OPTION, SPOKEN
 from isoprobe_plugins.doctor.readings import FLOOR, STEEP, Reading, beats, diagnose, oddness
 from isoprobe_plugins.doctor.skeleton import plans_for
@@ -42,6 +43,7 @@ class Verdict:
         unsure: why the first, though it may be right, is not taken without being declared; empty
             where it is clearly apart from all others that give other numbers.
         ask: choices of the first that settle what is not told apart, where words do.
+        losses: metrics that may be the loss', where it is not told.
     """
 
     readings: tuple[Reading, ...]
@@ -50,6 +52,7 @@ class Verdict:
     metric: str | None
     unsure: str = ""
     ask: Mapping[str, Any] = field(default_factory=dict)
+    losses: tuple[str, ...] = ()
 
     @property
     def chosen(self) -> Reading:
@@ -62,6 +65,7 @@ def judged(
     x: Tensor,
     metric: Metric | None = None,
     told: Mapping[str, Any] | None = None,
+    labels: Tensor | None = None,
     advance: Callable[[int], object] = int,
 ) -> Verdict:
     """Read a set of weights by trying it on data.
@@ -71,6 +75,7 @@ def judged(
         x: rows as stored, bytes and scale mapped, ``(B, ...)``.
         metric: the loss', where the user names it.
         told: choices that the user tells.
+        labels: of the rows, ``(B,)``, where the data has any.
         advance: told of every reading that is tried.
 
     Returns:
@@ -82,36 +87,58 @@ def judged(
     reason = refusals.why_no_vae(state.tensors)
     if reason is not None:
         raise CheckpointError(reason)
-    x = x.to(_dtype(state))
-    plans, cuts = plans_for(state.tensors, tuple(x.shape[1:]))
-    if not plans:
-        row = tuple(x.shape[1:])
+    odd = [n for n, t in state.tensors.items() if not bool(t.isfinite().all())]
+    if odd:
         raise CheckpointError(
-            refusals.recurrent(state.tensors) or _other_size(state, row) or _no_way(cuts, row)
+            f"a weight '{odd[0]}' with numbers that are not finite: training may have diverged, or "
+            "the file is damaged"
         )
+    x = x.to(_dtype(state))
+    x, rows, plans, cuts = _ways(state, x, labels)
+    if not plans:
+        raise CheckpointError(
+            refusals.recurrent(state.tensors)
+            or _other_size(state, rows.shape) or _no_way(state, cuts, rows)
+        )  # fmt: skip
     prior = refusals.other_prior(plans[0].split, state.tensors)
     if prior is not None:
         raise CheckpointError(
             f"a VAE with {prior}: its KL is not that to N(0, I). Build it with its prior's log "
             "density by --adapter factory --option target=FILE.py:FUNCTION"
         )
-    readings = diagnose(plans, state.tensors, x, metric, told, advance)
+    readings = diagnose(plans, state.tensors, x, metric, told, labels, advance)
     chosen = readings[0]
     rivals = [r for r in readings[1:] if r.fields != chosen.fields and not beats(chosen, r)]
     apart = rivals_of(chosen, rivals)
     # what is both rarer and fits worse is told of, and no reason to ask
     strong = [r for r in rivals if r.tried.slope <= chosen.tried.slope or _usual(r, chosen)]
-    unsure = rivals_of(chosen, strong)
-    short = _short(chosen)
+    unsure, ask = rivals_of(chosen, strong), _asked(chosen, strong)
+    said = _confirmed_by(chosen)
+    short = "" if said.keys() <= dict(told or {}).keys() else _short(chosen)
+    if short:
+        ask = {**said, **ask} if ask or not unsure else {}
+    metric_found = _metric(readings, state, metric, sure=not short)
     notes = [*_said(chosen), *([f"{apart}: the usual reading is taken"] if apart else [])]
     return Verdict(
         readings=tuple(readings),
         doubt=_doubt(chosen, state, tuple(x.shape[1:])),
         notes=tuple(notes),
-        metric=_metric(readings, state, metric),
+        metric=metric_found,
         unsure=short or unsure,
-        ask={} if short else _asked(chosen, strong),
+        ask=ask,
+        losses=() if metric or metric_found else _losses(readings),
     )
+
+
+def _ways(state: State, x: Tensor, labels: Tensor | None) -> tuple[Tensor, Rows, Any, Any]:
+    """Plans for rows; bytes count something where the weights' shapes say so."""
+    rows, counted = Rows.of(x, labels), (255 * x).round()
+    if rows.whole is None and bool(((255 * x - counted).abs() < 1e-4).all()):
+        bytes_as_counts = Rows.of(counted, labels)
+        plans, cuts = plans_for(state.tensors, bytes_as_counts)
+        if plans and plans[0].beyond.likelihood:
+            return counted, bytes_as_counts, plans, cuts
+    return x, rows, *plans_for(state.tensors, rows)
 
 
 def _dtype(state: State) -> Any:
@@ -127,7 +154,8 @@ def _other_size(state: State, row: tuple[int, ...]) -> str | None:
     if have is None:
         return None
     for side in SIDES:
-        if side > max(have) and plans_for(state.tensors, with_plane(row, (side, side)))[0]:
+        shape = with_plane(row, (side, side))
+        if side > max(have) and plans_for(state.tensors, Rows(shape))[0]:
             return (
                 f"weights whose layers take images of {side}x{side}, not {have[0]}x{have[1]}: add "
                 f"--pad {side} if they were padded with zeros in training, or --resize {side}"
@@ -135,20 +163,23 @@ def _other_size(state: State, row: tuple[int, ...]) -> str | None:
     return None
 
 
-def _no_way(cuts: Sequence[Any], row: tuple[int, ...]) -> str:
-    shown = "x".join(map(str, row))
+def _no_way(state: State, cuts: Sequence[Any], rows: Rows) -> str:
+    shown = "x".join(map(str, rows.shape))
     if not cuts:
-        return (
+        return refusals.without_scale(state.tensors) or (
             f"weights whose layers lead from no row of {shown} to a mean and a scale and back: is "
             "the data of the right shape (--resize, --pad)?"
         )
     cut = cuts[0]
     head = " and ".join(p.place for p in cut.heads)
-    if cut.added_in or cut.added_out:
+    idle = any(part.kind in {"linear", "conv"} for part in cut.rest)
+    if cut.added_out and cut.added_in in {0, cut.added_out} and not idle:
         return (
             f"a conditional VAE: its first layer takes {cut.added_in} values beyond the data's and "
             f"its decoder {cut.added_out} beyond {cut.latent_size} latents, a condition"
-        )
+            + ("" if rows.classes else ", and the data holds no labels that say it: name them, as "
+               "in --data FILE.npz:x,y")
+        )  # fmt: skip
     return (
         f"weights whose head is {head}, {cut.latent_size} latents; no strides and paddings of its "
         f"layers take rows of {shown} there and back: is the data of the right shape (--resize, "
@@ -240,6 +271,18 @@ def _asked(chosen: Reading, rivals: Sequence[Reading]) -> dict[str, Any]:
     return {name: getattr(chosen.choices, name) for name in sorted(names)}
 
 
+def _confirmed_by(chosen: Reading) -> dict[str, Any]:
+    """Choices by which somebody who has the code can say that the reading is right."""
+    open_ones = [n for n in ("encoder", "decoder", "first") if n in chosen.plan.options()]
+    return {name: getattr(chosen.choices, name) for name in (*open_ones, "form", "output")}
+
+
+def _losses(readings: Sequence[Reading]) -> tuple[str, ...]:
+    """Metrics under which the chosen reading was tried, the least steep first."""
+    same = [r for r in readings if r.choices == readings[0].choices]
+    return tuple(dict.fromkeys(r.metric for r in sorted(same, key=lambda r: r.tried.slope)))
+
+
 def _alike(one: Tried, other: Tried) -> bool:
     """Whether two readings give a reader the same numbers."""
     pairs = ((one.kl, other.kl), (1 - one.explained, 1 - other.explained))
@@ -266,7 +309,9 @@ def _value(value: Any) -> str:
 # --------------------------------------------------------------------------- the loss
 
 
-def _metric(readings: Sequence[Reading], state: State, asked: Metric | None) -> str | None:
+def _metric(
+    readings: Sequence[Reading], state: State, asked: Metric | None, *, sure: bool
+) -> str | None:
     """The loss' metric: as asked; or as the file says; or where every other is far steeper."""
     chosen = readings[0]
     if asked is not None:
@@ -279,7 +324,7 @@ def _metric(readings: Sequence[Reading], state: State, asked: Metric | None) -> 
     if chosen.metric != "sse" and others and min(others) > LOSS * chosen.tried.slope:
         return chosen.metric
     if not others and len(same) == 1 and chosen.choices.output == "linear":
-        return chosen.metric if chosen.tried.slope < STEEP / 2 else None
+        return chosen.metric if sure or chosen.tried.slope < STEEP / 2 else None
     return None
 
 

@@ -29,9 +29,11 @@ class DeclaredOptions:
 
     Attributes:
         declaration: TOML file; the one beside the weights when left out.
+        weights: which set of weights, where a file holds several.
     """
 
     declaration: str | None = None
+    weights: str | None = None
 
 
 class Declared(Adapter):
@@ -54,7 +56,7 @@ class Declared(Adapter):
                 "declaration=FILE; `isoprobe doctor` writes one to start from"
             )
         declaration = read_declaration(path)
-        state = read_state(source, declaration.prefix)
+        state = read_state(source, declaration.prefix, settings.weights)
         return load_declared(declaration, state, source, adapter=self.name, where=str(path))
 
     def describe(self, source: Source) -> Mapping[str, Any]:
@@ -86,7 +88,15 @@ def load_declared(
 
     Returns:
         The model.
+
+    Raises:
+        CheckpointError: for a draft that is doubtful, or tensors that do not fit.
     """
+    if declaration.doubtful:
+        raise CheckpointError(
+            f"{where} is a draft that data did not bear out: {declaration.doubtful}. Compare its "
+            "steps with the model's code, then take the line 'doubtful' out"
+        )
     tensors = {
         name: tensor
         for name, tensor in state.tensors.items()

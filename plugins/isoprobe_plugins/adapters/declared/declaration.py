@@ -180,6 +180,7 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         likelihood: where the decoder gives parameters of one, not a mean alone.
         prior: where it is not N(0, I); ``standard`` says that it is, whatever tensors are ignored.
         note: anything worth knowing.
+        doubtful: what data did not bear out of it; nothing is read by it until this is taken out.
     """
 
     input_shape: tuple[int, ...]
@@ -198,6 +199,7 @@ class Declaration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     likelihood: LikelihoodDeclaration | None = None
     prior: Literal["standard"] | PriorDeclaration | None = None
     note: str = ""
+    doubtful: str = ""
 
     def config(self, tensors: Mapping[str, Tensor], where: str) -> LayersConfig:
         """Write the architecture out in full, its sizes read off the weights.

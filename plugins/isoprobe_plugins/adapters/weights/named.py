@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from isoprobe.checkpoints.native import load_weights
+from isoprobe.checkpoints.native import load_weights, refuse_not_finite
 from isoprobe.errors import CheckpointError
 from isoprobe_plugins.architectures.layers import build_layers
 from isoprobe_plugins.architectures.steps import (
@@ -65,6 +65,7 @@ def fill_layers(
         if place in priors and leaf == "value" and named in tensors:
             foreign = named
         if foreign in tensors:
+            refuse_not_finite(tensors[foreign], foreign, where)
             if place in priors:
                 filled[name] = _fitted(tensors[foreign], wanted)
             else:

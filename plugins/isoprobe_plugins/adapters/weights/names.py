@@ -57,7 +57,7 @@ _TELLTALES = (
         "no sigma to analyse",
     ),
     (
-        re.compile(r"^(px_r|z_encoder\.encoder\.fc_layers\..*)$"),
+        re.compile(r"^(z_encoder\.encoder\.fc_layers\..*)$"),
         "weights of a scvi-tools model ('{}') without its settings: give the folder that its "
         "save() writes, or declare them with [likelihood] and [condition]",
     ),
