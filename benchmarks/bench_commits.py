@@ -23,20 +23,20 @@ SHARED = HERE.parent / "shared"
 FAMILY = SHARED / "checkpoints" / "YannDubs+disentangling-vae"
 DIGITS, FACES = SHARED / "data" / "mnist.npz", SHARED / "data" / "celeba64_subset.zip"
 _ROWS, _BATCH = 10_000, 128
-#: name: what is timed, and in units of what
+#: name: what is timed, in units of what, and the bar
 CASES = {
-    "default": "analyze VAE_mnist, defaults | encode + decode of 10,000 images",
-    "ten thousand": "analyze VAE_mnist, `--samples 10000` | encode + decode of 10,000 images",
-    "faces": "analyze VAE_celeba, `--samples 1000` | plain decoder passes a sample",
-    "conv10": "diagonal, conv n = 10, 1x64x64 | n + 1 plain passes",
-    "conv32": "diagonal, conv n = 32, 3x64x64 | n + 1 plain passes",
-    "celeba": "diagonal, VAE_celeba | n + 1 plain passes",
-    "folded": "diagonal, MLP 32-256-256-12288 | n + 1 plain passes",
-    "folded gram": "Gram, MLP 32-256-256-12288 | n + 1 plain passes",
-    "elu": "diagonal, MLP 20-200-450-784 elu | n + 1 plain passes",
-    "rows": "diagonal, MLP 512-256-256-16 | n + 1 plain passes",
-    "toy": "diagonal, toy MLP 3-128-64-16 | n + 1 plain passes",
-    "beta": "standard error of beta, VAE_mnist, at equal cost | root of CPU seconds",
+    "default": "analyze VAE_mnist, defaults | encode + decode of 10,000 images | 2.5",
+    "ten thousand": "analyze VAE_mnist, `--samples 10000` | encode + decode of 10,000 images | 12",
+    "faces": "analyze VAE_celeba, `--samples 1000` | plain decoder passes a sample | 20",
+    "conv10": "diagonal, conv n = 10, 1x64x64 | n + 1 plain passes | 0.85",
+    "conv32": "diagonal, conv n = 32, 3x64x64 | n + 1 plain passes | 0.95",
+    "celeba": "diagonal, VAE_celeba | n + 1 plain passes | 0.95",
+    "folded": "diagonal, MLP 32-256-256-12288 | n + 1 plain passes | 0.08",
+    "folded gram": "Gram, MLP 32-256-256-12288 | n + 1 plain passes | 0.08",
+    "elu": "diagonal, MLP 20-200-450-784 elu | n + 1 plain passes | 0.75",
+    "rows": "diagonal, MLP 512-256-256-16 | n + 1 plain passes | 0.06",
+    "toy": "diagonal, toy MLP 3-128-64-16 | n + 1 plain passes | 0.75",
+    "beta": "standard error of beta, VAE_mnist | over root of CPU seconds | 0.6 of before",
 }
 
 
@@ -141,11 +141,27 @@ def report(other: Path, repeats: int, cases: list[str]) -> Iterator[str]:
     Yields:
         The next line.
     """
-    yield "| work | in units of | before | now |"
-    yield "|---|---|---|---|"
+    yield "# Against an earlier commit"
+    yield ""
+    yield (
+        "CPU time of the same work by two checkouts in turns, each turn a process of its own, one"
+        " thread: over plain passes of the same network in that process: median and range of"
+        f" {repeats} turns. Before is {_commit(other)}, now {_commit(HERE)};"
+        " `python -m benchmarks.bench_commits OTHER --write docs/benchmarks-commits.md` makes this"
+        " page."
+    )
+    yield ""
+    yield "| work | in units of | bar | before | now |"
+    yield "|---|---|---|---|---|"
     for case in cases:
         before, now = (_said(ratios) for ratios in in_turns(other, case, repeats))
-        yield f"| {CASES[case]} | {before} | {now} |"
+        work, unit, bar = CASES[case].split(" | ")
+        yield f"| {work} | {unit} | {bar} | {before} | {now} |"
+
+
+def _commit(tree: Path) -> str:
+    told = ("git", "log", "-1", "--format=%h of %as")
+    return subprocess.run(told, cwd=tree, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _said(ratios: list[float]) -> str:
@@ -158,6 +174,7 @@ def main() -> None:
     parser.add_argument("other", type=Path, nargs="?")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--case", action="append", choices=CASES)
+    parser.add_argument("--write", type=Path, metavar="FILE.md")
     parser.add_argument("--one", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one is not None:
@@ -165,8 +182,12 @@ def main() -> None:
         return
     if arguments.other is None:
         parser.error("name the other checkout")
+    lines = []
     for line in report(arguments.other.resolve(), arguments.repeats, arguments.case or list(CASES)):
         print(line, flush=True)
+        lines.append(line)
+    if arguments.write is not None:
+        arguments.write.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
