@@ -14,7 +14,7 @@ import torch
 from isoprobe.contracts import VAE, Beta, Context, Metric, Setup
 from isoprobe.data.groups import group_keys, grouping
 from isoprobe.derivatives.memory import decoder_width
-from isoprobe.errors import CheckpointError, MetricError, OptionError, ResultError, nearest
+from isoprobe.errors import CheckpointError, MetricError, OptionError, ResultError
 from isoprobe.probe.fixed import TWO_POINT
 from isoprobe.probe.objective import Objective, parts, terms_of
 from isoprobe.probe.shared import PassStatistics
@@ -26,7 +26,7 @@ from isoprobe.run.settings import Opening, ScoreSettings
 from isoprobe.run.settle import model_attributes, tried
 from isoprobe.theory.detection import TIE, conformal_p_values, upper_threshold
 from isoprobe.theory.discoveries import trimmed
-from isoprobe.theory.scores import NEEDS, SCORES, Mahalanobis, score_of
+from isoprobe.theory.scores import NEEDS, Mahalanobis, score_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +44,8 @@ _LEAST = 32
 _MAP = "distortion_map"
 #: live copies of the widest layer in a forward pass: input, output, and the rows themselves
 _COPIES = 4
+#: columns of a reference that have a number for each latent
+_BY_LATENT = frozenset(["mean", "std", "score_rate"])
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,7 @@ class _Other:
                 "for which it is not defined; use --score loss"
             )
         extra = ("score_transform",) if "score_transform" in there else ()
-        axes = 2 if name == "mahalanobis" else 1
-        columns = _columns(result, [*NEEDS[name], *extra], axes)
+        columns = _columns(result, [*NEEDS[name], *extra])
         keep, place = _normal(result), None
         if name == "mahalanobis":
             mean, std = (columns[key][keep].astype(np.float64) for key in ("mean", "std"))
@@ -107,10 +108,13 @@ def _by_rule(group: Group, name: str) -> dict[str, float]:
     return dict(zip(map(str, rules), map(float, values), strict=True))
 
 
-def _columns(result: Result, names: Sequence[str], axes: int = 1) -> dict[str, np.ndarray]:
-    """Columns of a reference that are numbers."""
+def _columns(result: Result, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Columns of a reference that are numbers, of a row or of each of its latents."""
     found = result.samples(names=names)
-    return {n: require_numbers(v, axes, f"{result.path}: {n}") for n, v in found.items()}
+    return {
+        n: require_numbers(v, 1 + (n in _BY_LATENT), f"{result.path}: {n}")
+        for n, v in found.items()
+    }
 
 
 def _normal(result: Result) -> np.ndarray:
@@ -364,9 +368,6 @@ def check_settings(asked: ScoreSettings) -> None:
     """
     if not 0 < asked.alpha < 1:
         raise OptionError(f"--alpha lies between 0 and 1; found {asked.alpha:g}.")
-    if asked.score not in SCORES:
-        hint = nearest(asked.score, list(SCORES)) or ";"
-        raise OptionError(f"there is no score '{asked.score}'{hint} known: {', '.join(SCORES)}")
     if asked.fdr is not None and not 0 < asked.fdr < 1:
         raise OptionError(f"--fdr lies between 0 and 1; found {asked.fdr:g}.")
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import msgspec
 
 from isoprobe.contracts import DEFAULT_ANALYSES, Analysis, Metric
-from isoprobe.errors import OptionError, ResultError
+from isoprobe.errors import OptionError, ResultError, nearest
 from isoprobe.files.meter import bytes_of
 
 #: key of a field's :class:`Form`
@@ -103,7 +103,8 @@ def _refused(name: str, given: Any, said: Form, kind: Any) -> str:
     ]
     words += [f"'{choice}'" for choice in said.choices]
     least = "" if said.least is None else f" of at least {said.least}"
-    return f"{name} must be {' or '.join(words)}{least}; found {given!r}"
+    hint = nearest(str(given), list(said.choices)).rstrip("?") if said.choices else ""
+    return f"{name} must be {' or '.join(words)}{least}; found {given!r}{hint}"
 
 
 @dataclass(frozen=True, kw_only=True)

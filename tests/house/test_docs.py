@@ -34,6 +34,7 @@ def newcomer(tmp_path, monkeypatch):
     (tmp_path / "models.py").write_text(blocks("quickstart", "file: models.py", "python")[0])
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("models", None)  # of another test's folder
     yield tmp_path
     sys.modules.pop("models", None)
 

@@ -171,7 +171,7 @@ def test_shapes_can_come_from_either_side(load):
     assert load("build_without_path", latent_shape="2").input_shape == (2, 3)
     assert load("plain_object").latent_shape == (2,)
     assert load("plain_object").module is not None
-    with pytest.raises(OptionError, match="input_shape=1x28x28"):
+    with pytest.raises(OptionError, match="'input_shape': '1x28x28'"):
         load("build_without_path")
     with pytest.raises(OptionError, match=r"latents of shape \(2,\), declared is \(3,\)"):
         load("build_without_path", latent_shape="3", input_shape="2x3")
@@ -189,7 +189,7 @@ def test_a_decoder_alone_is_taken(load):
     vae = load("only_decoder", latent_shape="2")
     assert vae.encode is None
     assert "no encode" in vae.facts.assumptions[0]
-    with pytest.raises(OptionError, match="latent_shape=20"):
+    with pytest.raises(OptionError, match="'latent_shape': '20'"):
         load("only_decoder")
 
 
@@ -197,7 +197,7 @@ def test_a_decoder_alone_is_taken(load):
     ("target", "options", "message"),
     [
         ("build", {"returns": "three"}, "3 values"),
-        ("build", {"returns": "mean"}, "one tensor of shape.*layout=halves"),
+        ("build", {"returns": "mean"}, "one tensor of shape.*'layout': 'halves'"),
         ("build", {"returns": "uneven"}, "must be alike"),
         ("build", {"returns": "laplace"}, "Laplace"),
         ("build", {"returns": "nothing"}, "a NoneType"),

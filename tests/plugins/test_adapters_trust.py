@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import pickle
-import re
 
 import pytest
 import torch
@@ -66,7 +65,7 @@ def test_a_whole_model_is_unpickled_with_trust_alone(tmp_path, canary, way):
     WRITERS[way](model, path)
     with pytest.raises(CheckpointError) as caught:
         api.load(path)
-    assert re.search("--trust|trust=True", str(caught.value))
+    assert "holding objects of" in str(caught.value)  # told, and none of them made
     assert "\n" not in str(caught.value)
     with pytest.raises(
         CheckpointError, match="trust=True, which lets that code do whatever you may"

@@ -69,7 +69,7 @@ def test_what_the_page_lacks_is_no_failure(made) -> None:
         assert result.verdict.headline and len(result.latents) == 10
         assert "<table" in result._repr_html_()
         (against,) = isoprobe.compare({"a": result, "b": result}).matchings
-    assert "Not matched" in against.says[0] and "--no-rows" in against.says[0]
+    assert "Not matched" in against.says[0] and "no_rows=True" in against.says[0]
 
 
 def test_no_row_is_in_the_result(made) -> None:

@@ -228,7 +228,7 @@ def test_the_report_is_written(files: Path, whole: Result) -> None:
         ("x.npy", {"condition": np.zeros((1200, 2))}, DataError, "found 2 columns"),
         ("x.npy", {"condition": np.zeros(7)}, DataError, "7 conditions.*1,200 rows"),
         ("x.npy", {"condition": np.full(1200, 0.5)}, DataError, "row 0 has 0.5"),
-        ("prior", {}, DataError, "--condition VALUE for all"),
+        ("prior", {}, DataError, "condition=VALUE for all"),
         ("rows.npz:x,y", {"analyses": (GEOMETRY,), "pullback": "probe"}, OptionError, "geometry"),
     ],
 )

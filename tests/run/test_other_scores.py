@@ -127,5 +127,5 @@ def test_what_a_reference_lacks_is_said(vae: VAE, tmp_path: Path) -> None:
     ).close()
     with pytest.raises(ResultError, match=r"score='iwae': plain.h5 has no such score.*iwae=true"):
         isoprobe.score(vae, rows(5, 1), out, score="iwae")
-    with pytest.raises(OptionError, match="there is no score 'losss'; did you mean 'loss'"):
+    with pytest.raises(OptionError, match="found 'losss'; did you mean 'loss'"):
         isoprobe.score(vae, rows(5, 1), out, score="losss")

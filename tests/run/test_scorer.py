@@ -239,7 +239,7 @@ def test_modes_and_numbers_of_the_caller_are_as_they_were(tmp_path: Path) -> Non
         ({"samples": 3}, "a scorer has no setting 'samples'"),
         ({"fdr": 0.1}, "a scorer has no setting 'fdr'"),
         ({"apha": 0.1}, "did you mean 'alpha'"),
-        ({"alpha": 2.0}, "--alpha lies between 0 and 1"),
+        ({"alpha": 2.0}, "^alpha lies between 0 and 1"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_when_it_is_made(
