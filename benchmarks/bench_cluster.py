@@ -22,13 +22,10 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
-import isoprobe
-from isoprobe.checkpoints.native import FORMAT_VERSION, Manifest, Objective, write_checkpoint
+from benchmarks.bench_score import make_reference
 from isoprobe.run.plan import plan_scores
 from isoprobe.run.settings import ScoreSettings
-from isoprobe_plugins.architectures.mlp import Mlp
 
 COLUMNS, PARTS, GROUP = 16, 20, 50_000
 _TASKS = 500
@@ -50,24 +47,7 @@ class Cost(NamedTuple):
 
 def make(folder: Path, rows: int) -> None:
     """Write a model, a reference, and rows in parts."""
-    config = {
-        "input_shape": [COLUMNS],
-        "encoder_widths": [8],
-        "decoder_widths": [8],
-        "latent_size": 2,
-    }
-    torch.manual_seed(0)
-    networks = Mlp().build(config)
-    manifest = Manifest(FORMAT_VERSION, "mlp", config, 2, Objective("sse", 0.1))
-    write_checkpoint(folder / "model.safetensors", networks.encoder, networks.decoder, manifest)
-    draw = np.random.default_rng(0)
-    np.save(folder / "old.npy", draw.normal(size=(10_000, COLUMNS)).astype(np.float32))
-    isoprobe.analyze(
-        folder / "model.safetensors",
-        str(folder / "old.npy"),
-        analyses=["anomaly"],
-        out=folder / "reference.h5",
-    ).close()
+    draw = make_reference(folder, COLUMNS, [8], 2, 10_000)
     (folder / "rows").mkdir()
     for part in range(PARTS):
         count = rows // PARTS

@@ -29,8 +29,10 @@ MODELS = (
 )
 
 
-def make(folder: Path, features: int, widths: list[int], latents: int, rows: int) -> None:
-    """Write a checkpoint, a reference result and rows to score."""
+def make_reference(
+    folder: Path, features: int, widths: list[int], latents: int, normal: int
+) -> np.random.Generator:
+    """Write a checkpoint and the result of so many normal rows; return what goes on drawing."""
     config = {
         "input_shape": [features],
         "encoder_widths": widths,
@@ -42,19 +44,25 @@ def make(folder: Path, features: int, widths: list[int], latents: int, rows: int
     manifest = Manifest(FORMAT_VERSION, "mlp", config, latents, Objective("sse", 0.1))
     write_checkpoint(folder / "model.safetensors", networks.encoder, networks.decoder, manifest)
     generator = np.random.default_rng(0)
-    np.save(folder / "old.npy", generator.normal(size=(1000, features)).astype(np.float32))
-    new = np.lib.format.open_memmap(
-        folder / "new.npy", mode="w+", dtype=np.float32, shape=(rows, features)
-    )
-    for start in range(0, rows, 50_000):
-        new[start : start + 50_000] = generator.normal(size=new[start : start + 50_000].shape)
-    new.flush()
+    np.save(folder / "old.npy", generator.normal(size=(normal, features)).astype(np.float32))
     isoprobe.analyze(
         folder / "model.safetensors",
         str(folder / "old.npy"),
         analyses=["anomaly"],
         out=folder / "reference.h5",
     ).close()
+    return generator
+
+
+def make(folder: Path, features: int, widths: list[int], latents: int, rows: int) -> None:
+    """Write a checkpoint, a reference result and rows to score."""
+    generator = make_reference(folder, features, widths, latents, 1000)
+    new = np.lib.format.open_memmap(
+        folder / "new.npy", mode="w+", dtype=np.float32, shape=(rows, features)
+    )
+    for start in range(0, rows, 50_000):
+        new[start : start + 50_000] = generator.normal(size=new[start : start + 50_000].shape)
+    new.flush()
 
 
 def plain(scoring: Scoring, *, reading: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from isoprobe.probe.beta import BetaSums
 from isoprobe.probe.prior import answer_called_for, slope_called_for
-from isoprobe.probe.spread import factor_of, variance_of
+from isoprobe.probe.widths import factor_of, variance_of
 from isoprobe.statistics.moments import Moments
 from isoprobe.theory.formulas import decoder_response, entropy_rate, excess
 from isoprobe.theory.isometric import ScaleTable

@@ -91,6 +91,24 @@ def test_absurd_options_are_refused_by_their_range(option, capsys) -> None:
     assert "Invalid value" in capsys.readouterr().err
 
 
+def is_told_as_ours(
+    ours: str,
+    command: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A command in which a function of ours fails ends as an internal error, and says so."""
+
+    def defect(*args: object, **more: object) -> None:
+        raise ValueError("ours")
+
+    monkeypatch.setattr(ours, defect)
+    assert main(command) == DEFECT
+    said = capsys.readouterr().err
+    assert "internal error" in said and "ours" in said
+    assert "damaged" not in said and "cannot read" not in said
+
+
 @pytest.mark.parametrize(
     ("command", "ours"),
     [
@@ -105,15 +123,7 @@ def test_a_defect_of_ours_is_not_blamed_on_a_file(
     """What our code raises over a sound result is an internal error, with a code of its own."""
     monkeypatch.chdir(tmp_path)
     made_result(tmp_path / "a.h5").close()
-
-    def defect(*args: object, **more: object) -> None:
-        raise ValueError("ours")
-
-    monkeypatch.setattr(ours, defect)
-    assert main(command) == DEFECT
-    said = capsys.readouterr().err
-    assert "internal error" in said and "ours" in said
-    assert "damaged" not in said and "cannot read" not in said
+    is_told_as_ours(ours, command, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(
@@ -132,33 +142,16 @@ def test_nor_is_what_a_run_makes_of_a_result_or_a_shard(
     assert main(["analyze", *run, *asked, "--out", "a.h5"]) == 0
     assert main(["score", *run, "--reference", "a.h5", "--map", "--out", "s.h5"]) == 0
     np.save("masks.npy", np.eye(40, 12))
+    masked = ["--reference", "a.h5", "--masks", "masks.npy", "--map"]
     commands = {
         "trimmed": ["score", *run, "--reference", "a.h5"],
         "map_from_arrays": ["encode", *run, "--reference", "a.h5", "-o", "c.npz"],
         "restore": ["analyze", *run, *asked, "--out", "b.h5"],
-        "_flat": [
-            "score",
-            *run,
-            "--reference",
-            "a.h5",
-            "--masks",
-            "masks.npy",
-            "--map",
-            "--out",
-            "t.h5",
-        ],
+        "_flat": ["score", *run, *masked, "--out", "t.h5"],
     }
     command = commands[ours.rpartition(".")[2]]
     capsys.readouterr()
-
-    def defect(*args: object, **more: object) -> None:
-        raise ValueError("ours")
-
-    monkeypatch.setattr(ours, defect)
-    assert main(command) == DEFECT
-    said = capsys.readouterr().err
-    assert "internal error" in said and "ours" in said
-    assert "damaged" not in said and "cannot read" not in said
+    is_told_as_ours(ours, command, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(

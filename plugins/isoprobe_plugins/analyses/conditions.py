@@ -9,7 +9,7 @@ from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
 from isoprobe.probe.beta import RESPONSE, ROOM, STATIONARY, weighed
 from isoprobe.probe.prior import answer_called_for
-from isoprobe.probe.spread import own_answer, variance_of
+from isoprobe.probe.widths import own_answer, variance_of
 from isoprobe.statistics.jackknife import jackknife
 from isoprobe.statistics.moments import BlockSums, Moments
 from isoprobe.statistics.peaks import Peaks

@@ -261,14 +261,14 @@ def likelihood_of(split: Split, rows: Rows) -> Beyond | None:
     if last.gives == size and rows.whole is not None and free is not None:
         return _counted(last, beside, free)
     if last.gives == size:
-        return _spread(last, beside)
+        return _with_variances(last, beside)
     levels = last.gives // size
     if rows.whole is not None and rows.whole < levels <= _LEVELS:
         return Beyond(likelihood="categorical", levels=levels)
     return Beyond(likelihood=_OWN_VARIANCE, levels=2) if levels == 2 else None
 
 
-def _spread(last: Part, beside: Sequence[Part]) -> Beyond | None:
+def _with_variances(last: Part, beside: Sequence[Part]) -> Beyond | None:
     """A mean and, by the name of a layer beside it, a log variance of each value."""
     for other in beside:
         pair = (last, other) if says_scale(other) else (other, last)

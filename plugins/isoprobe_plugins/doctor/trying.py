@@ -18,6 +18,7 @@ import torch
 
 from isoprobe.errors import IsoprobeError, OptionError
 from isoprobe.statistics.draws import normal
+from isoprobe.theory.formulas import kl_divergence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -211,13 +212,12 @@ def _rate(networks: Networks, mean: Tensor, std: Tensor, z: Tensor) -> tuple[Ten
         -log p.
     """
     if networks.prior is None:
-        kl = (0.5 * (mean**2 + std**2 - 1) - std.log()).sum(1).mean()
-        return kl, float((1 - std.detach() ** 2).sum(1).mean())
+        return kl_divergence(mean, std).sum(1).mean(), float((1 - std.detach() ** 2).sum(1).mean())
     prior: Any = networks.decoder.prior
     logs, centres, widths = prior.components(networks.encoder, learning=True)
     if len(logs) == 1:
         ratio = std / widths
-        kl = (0.5 * (((mean - centres) / widths) ** 2 + ratio**2 - 1) - ratio.log()).sum(1).mean()
+        kl = kl_divergence((mean - centres) / widths, ratio).sum(1).mean()
         return kl, float((1 - ratio.detach() ** 2).sum(1).mean())
     unit = (z[:, None] - centres) / widths
     each = (-0.5 * unit**2 - widths.log()).sum(2) - 0.5 * z.shape[1] * math.log(2 * math.pi)
