@@ -199,14 +199,14 @@ TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 def test_forged_headers_are_refused_quickly(tmp_path, data, message):
     path = tmp_path / "m.safetensors"
     path.write_bytes(data)
-    start = time.perf_counter()
+    start = time.process_time()
     source = Source(path)
     assert source.kind is FileKind.SAFETENSORS
     with pytest.raises(CheckpointError, match=message) as caught:
         _ = source.header
     assert "\n" not in str(caught.value)
     assert source.description == "a safetensors file, damaged"
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_a_huge_zip_directory_is_not_read(tmp_path):
@@ -286,8 +286,8 @@ def test_scan_sees_what_a_pickle_imports(protocol):
 
 def test_scan_is_quick_on_a_pickle_of_many_opcodes():
     bomb = b"\x80\x02]" + b"2" * (20 << 20) + b"."
-    start = time.perf_counter()
+    start = time.process_time()
     assert not scan_pickle(io.BytesIO(bomb)).whole
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     huge = b"\x80\x04\x8d" + struct.pack("<Q", 1 << 62) + b"x."
     assert not scan_pickle(io.BytesIO(huge)).whole
