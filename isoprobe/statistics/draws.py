@@ -71,9 +71,8 @@ def _words(seed: int, stream: str, index: np.ndarray, count: int) -> NDArray[np.
     blocks = -(-count // 4)
     sample = np.asarray(index).astype(np.uint64)[:, None]
     block = np.arange(blocks, dtype=np.uint64)[None, :]
-    zero = np.zeros((len(sample), blocks), np.uint64)
-    counter = ((sample & _LOW) + zero, (sample >> _SHIFT) + zero, block + zero, zero)
-    words = np.stack(_philox(counter, _key(seed, stream)), axis=-1)
+    counter = np.broadcast_arrays(sample & _LOW, sample >> _SHIFT, block, np.uint64(0))
+    words = np.stack(_philox(tuple(counter), _key(seed, stream)), axis=-1)
     return words.reshape(len(sample), 4 * blocks)[:, :count]
 
 

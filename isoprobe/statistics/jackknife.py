@@ -47,9 +47,9 @@ def jackknife(function: Callable[..., np.ndarray], *sums: np.ndarray) -> Estimat
 
 
 def _turned(quantile: float, skewness: np.ndarray, blocks: int) -> np.ndarray:
-    # the root T of Hall's T + a T^2 / 3 + a^2 T^3 / 27 + a / 6 = quantile
+    # the root T of Hall's T + a T^2 / 3 + a^2 T^3 / 27 + a / 6 = quantile, 3 (cube - 1) / a,
+    # written so that it holds for a = 0 too
     a = skewness / np.sqrt(blocks)
-    straight = np.abs(a) < 1e-6
-    bent = np.where(straight, 1.0, a)
-    root = 3 / bent * (np.cbrt(1 + bent * (quantile - bent / 6)) - 1)
-    return np.where(straight, quantile, root)
+    straight = quantile - a / 6
+    cube: np.ndarray = np.cbrt(1 + a * straight)
+    return 3 * straight / (cube**2 + cube + 1)

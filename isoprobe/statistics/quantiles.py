@@ -29,7 +29,7 @@ def student_quantile(p: float, degrees: int) -> float:
     z = normal_quantile(p)
     value = _expanded(z, max(degrees, 5))
     if degrees == 1:
-        return math.tan(math.pi * (p - 0.5))
+        return -1 / math.tan(math.pi * p)
     if degrees == 2:
         return (2 * p - 1) * math.sqrt(2 / (4 * p * (1 - p)))
     if degrees in _FEW:

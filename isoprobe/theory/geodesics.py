@@ -23,7 +23,7 @@ from isoprobe.theory.stated import stated
 #: segments of each level, and steps taken there at most
 LEVELS = {4: 16, 8: 12, 16: 10, 32: 4}
 #: the same where a path is worth more time, and their tolerance
-THOROUGH = ({4: 60, 8: 60, 16: 60, 32: 60}, 1e-4)
+THOROUGH = (dict.fromkeys(LEVELS, 60), 1e-4)
 #: relative length that a further step promises, below which a path is at rest
 TOLERANCE = 1e-3
 #: and below which it counts as converged where the steps ran out
@@ -173,7 +173,8 @@ def equal_steps(surface: Surface, points: Tensor, count: int) -> Tensor:
     wanted = walked[:, -1:] * torch.linspace(0, 1, count, dtype=walked.dtype)
     at = torch.searchsorted(walked, wanted, right=True).clamp(1, fine.shape[1] - 1)
     left, right = walked.gather(1, at - 1), walked.gather(1, at)
-    share = ((wanted - left) / (right - left).clamp_min(1e-300)).clamp(0, 1)[..., None]
+    apart = (right - left).clamp_min(torch.finfo(torch.float64).tiny)
+    share = ((wanted - left) / apart)[..., None]
     nodes = at[..., None].expand(-1, -1, fine.shape[2])
     found: Tensor = fine.gather(1, nodes - 1) * (1 - share) + fine.gather(1, nodes) * share
     return found

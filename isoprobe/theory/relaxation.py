@@ -15,6 +15,8 @@ from torch import Tensor
 
 _MEMORY = 12
 _HALVINGS = 10
+#: the smallest number that one can be divided by
+_LEAST = torch.finfo(torch.float64).tiny
 #: ``(rows, points) -> energy``: of paths ``points (A, K + 1, n)``, which are ``rows (A,)`` of all
 Energy = Callable[[Tensor, Tensor], Tensor]
 
@@ -64,7 +66,7 @@ def relax(
     for _ in range(steps):
         step = _direction(history, precondition, rows, slope[rows])
         promise = -_dot(step, slope[rows])
-        remaining[rows] = promise / 2 / value[rows].clamp_min(1e-300)
+        remaining[rows] = promise / 2 / value[rows].clamp_min(_LEAST)
         going = remaining[rows] > tolerance
         rows, step = rows[going], step[going]
         if not len(rows):
@@ -94,7 +96,7 @@ def _line_search(
         fallen = tried <= value[chosen] - 1e-4 * share[open_] * promise[open_]
         # the parabola through both values and the slope says where the lowest point lies
         rise = (tried - value[chosen]) / (share[open_] * promise[open_]) + 1
-        better = share[open_] * (0.5 / rise).nan_to_num(0.1).clamp(0.1, 0.5)
+        better = share[open_] * (0.5 / rise).nan_to_num(0).clamp_min(0.1)
         done = chosen[fallen]
         points[done], value[done], slope[done] = trial[fallen], tried[fallen], new_slope[fallen]
         share[open_[~fallen]] = better[~fallen]
@@ -127,7 +129,7 @@ def _direction(
         move, change = moves[rows], changes[rows]
         curvature = _dot(move, change)
         # a path that did not move, or bent the wrong way, teaches nothing
-        weight = torch.where(curvature > 0, 1 / curvature, 0.0).nan_to_num(0, 0, 0)
+        weight = torch.where(curvature > _LEAST, 1 / curvature, 0.0)
         share = weight * _dot(move, answer)
         answer = answer - share[:, None, None] * change
         used.append((move, change, weight, share))
@@ -136,7 +138,7 @@ def _direction(
         move, change, weight, _ = used[0]
         known = _dot(change, precondition(rows, change))
         scale = torch.where((weight > 0) & (known > 0), 1 / (weight * known), 1.0)
-        scale = scale.nan_to_num(1, 1, 1).clamp(0.1, 10)
+        scale = scale.clamp(0.1, 10)
     answer = scale[:, None, None] * precondition(rows, answer)
     for move, change, weight, share in reversed(used):
         answer = answer + (share - weight * _dot(change, answer))[:, None, None] * move

@@ -66,3 +66,10 @@ def circle(count: int, seed: int = 0) -> Rows:
     """Rows on a circle of radius sqrt 2, sigma 0.1."""
     angle = np.random.default_rng(seed).uniform(0, 2 * np.pi, size=count)
     return 2**0.5 * np.stack([np.cos(angle), np.sin(angle)], axis=1), np.full((count, 2), 0.1)
+
+
+def spread(rows: int, latents: int, seed: int = 0, narrow: float = 0.3) -> Rows:
+    """Random means and deviations, no two alike."""
+    chance = np.random.default_rng(seed)
+    mean = chance.normal(0.3, 1.0, (rows, latents))
+    return mean, narrow * np.exp(0.3 * chance.normal(size=(rows, latents)))

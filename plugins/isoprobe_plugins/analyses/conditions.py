@@ -42,8 +42,6 @@ TRIED = 512
 #: level of the quantile of a row's rate that is kept beside its mean
 RARELY = 0.999
 _COLUMNS = ("mean", "square", "slope", "answer", "sharp", "curvature")
-#: on spatial latents these vanish for sums over positions alone
-_BY_CHANNEL = {"slope", "answer", "curvature"}
 _LOSSES = ("count", "distortion", "expected", "self", "rate")
 
 
