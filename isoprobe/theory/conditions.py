@@ -175,6 +175,6 @@ def round_trip(z: np.ndarray, mean: np.ndarray) -> np.ndarray:
         array([[0. , 0.5],
                [0.5, 0. ]])
     """
-    centred, answers = z - z.mean(axis=0), mean - mean.mean(axis=0)
-    slopes: np.ndarray = np.linalg.lstsq(centred, answers, rcond=None)[0]
+    # what centred draws say of a constant is nothing, so that the answers need not be centred
+    slopes: np.ndarray = np.linalg.lstsq(z - z.mean(axis=0), mean, rcond=None)[0]
     return slopes
