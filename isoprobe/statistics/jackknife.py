@@ -51,5 +51,6 @@ def _turned(quantile: float, skewness: np.ndarray, blocks: int) -> np.ndarray:
     # written so that it holds for a = 0 too
     a = skewness / np.sqrt(blocks)
     straight = quantile - a / 6
-    cube: np.ndarray = np.cbrt(1 + a * straight)
-    return 3 * straight / (cube**2 + cube + 1)
+    cube = np.cbrt(1 + a * straight)
+    root: np.ndarray = 3 * straight / (cube**2 + cube + 1)
+    return root
