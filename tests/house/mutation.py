@@ -46,14 +46,11 @@ TESTS = {
     "isoprobe/statistics/jackknife.py": [_COUNTED, "tests/statistics/test_statistics.py"],
     "isoprobe/statistics/quantiles.py": [_COUNTED, "tests/statistics/test_statistics.py"],
     "isoprobe/theory/detection.py": [WRITTEN, "tests/theory/test_quality.py", TABLE],
-    "isoprobe/theory/tolerances.py": ["tests/theory/test_judge.py"],
+    "isoprobe/theory/tolerances.py": ["tests/theory/judge/test_judge.py"],
     "isoprobe/theory/conditions.py": [WRITTEN, "tests/theory/test_conditions.py"],
     "isoprobe/theory/covariance.py": [WRITTEN, "tests/theory/test_covariance.py"],
     "isoprobe/theory/pooling.py": [WRITTEN, "tests/theory/test_conditions.py"],
-    "isoprobe/theory/judge/": [
-        "tests/theory/test_judge.py",
-        "tests/theory/test_diagnosis.py",
-    ],
+    "isoprobe/theory/judge/": ["tests/theory/judge"],
     "isoprobe/theory/isometric.py": [
         "tests/theory/test_scales.py",
         "tests/theory/test_isometric.py",
@@ -112,6 +109,9 @@ TESTS = {
 }
 #: imported once, before the first fork; ours are not, as a mutant stands in for one of them
 WARM = ("torch", "numpy", "scipy.stats", "scipy.optimize", "sklearn.metrics", "h5py", "pytest")
+#: whether a test fails is asked and not how: plain asserts need no rewriting of each file
+OPTIONS = ["-x", "-q", "--assert=plain", "--no-header", "-o", "addopts="]
+OPTIONS += ["-p", "no:cacheprovider", "-p", "no:logging", "-p", "no:unraisableexception"]
 _WARM_MAYBE = ("hypothesis", "torch.func", "click", "pluggy", "safetensors.torch", "msgspec")
 #: changes that no test noticed once, each of which must be noticed whatever the sample
 NAMED = (
@@ -348,8 +348,7 @@ def start(mutant: Mutant, output: Path) -> int:
         sys.meta_path.insert(0, _Finder(mutant))
         import pytest
 
-        options = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "-o", "addopts="]
-        code = int(pytest.main([*options, *tests_of(mutant.path)]))
+        code = int(pytest.main([*OPTIONS, *tests_of(mutant.path)]))
     except BaseException:  # whatever it is, it is the mutant's doing
         code = 1
     os._exit(code)

@@ -65,7 +65,7 @@ class Condition:
         size: the largest value, in the units of its tolerance.
         error: half width of its interval.
         tolerance: what it is compared with.
-        needed: rows with which it could be told, where it cannot.
+        needed: rows with which it could be told, where it cannot; else 0.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Condition:
     size: float
     error: float
     tolerance: float
-    needed: int = 0
+    needed: int
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,7 @@ class Verdict:
     meaning: str
 
 
-def weigh(
-    name: str, measured: Measured, degrees: int, *, samples: int, count: int | None = None
-) -> Condition:
+def weigh(name: str, measured: Measured, degrees: int, *, samples: int) -> Condition:
     """Compare sizes with a tolerance; the largest decides.
 
     One that fails is looked for among all, so its interval is corrected for their number. All hold
@@ -129,7 +127,6 @@ def weigh(
         measured: deviations from what should be, with standard errors.
         degrees: of freedom of those errors.
         samples: rows that they rest on.
-        count: how many intervals to correct for; as many as there are when None.
 
     Returns:
         The answer.
@@ -137,7 +134,7 @@ def weigh(
     tolerance = TOLERANCES[name].value
     size = np.abs(measured.value)
     se = np.where(np.isfinite(measured.se), measured.se, np.inf)
-    width = corrected(len(size) if count is None else count, degrees) * se
+    width = corrected(len(size), degrees) * se
     low = size - width
     if np.any(low > tolerance):
         worst = int(np.argmax(low))

@@ -33,8 +33,9 @@ def gains(e: Evidence) -> tuple[list[Condition], list[Finding]]:
         f"(+-{2 * e.gain.se[worst]:.0%}) in latent {worst}, beyond tolerance in "
         f"{int(mask.sum())} of {int(strong.sum())} latents"
     )
-    if _turned(e):
-        return [condition], [_rotated(e)]
+    turned = _turned(e)
+    if turned is not None:
+        return [condition], [_rotated(e, turned)]
     causes: tuple[str, ...] = ("decoder", "data") if not e.own_draws else ("decoder",)
     advice = "the decoder is read in another way (an activation, batch norm, a layer, a column)"
     others, off = other_metrics(e), beta_off(e)
@@ -56,30 +57,11 @@ def gains(e: Evidence) -> tuple[list[Condition], list[Finding]]:
     ]
 
 
-def _turned(e: Evidence) -> bool:
-    """Whether pairs of latents fail beyond tolerance and both sides know each other."""
-    if e.mixing is None or int(e.used.sum()) < 2:
-        return False
-    return _axes_condition(e).answer is Answer.FAILS
-
-
-def axes(e: Evidence) -> tuple[list[Condition], list[Finding]]:
-    """Do latents lie along the decoder's axes."""
-    if e.mixing is None or e.spatial or int(e.used.sum()) < 2:
-        return [], []
-    condition = _axes_condition(e)
-    if condition.answer is not Answer.FAILS:
-        # mixing is evidence against, its absence is not asked for in order to call a model sound
-        return [], []
-    return [condition], [_rotated(e)]
-
-
-def _axes_condition(e: Evidence) -> Condition:
-    """The worse of two conditions on pairs: columns that mix, planes that are turned."""
+def _turned(e: Evidence) -> Condition | None:
+    """The worse of two conditions on pairs that fail: columns that mix, planes that are turned."""
     strong = e.strong()
-    off = ~np.eye(len(strong), dtype=bool)
-    pairs = np.outer(strong, strong) & off
-    found = [
+    pairs = np.outer(strong, strong) & ~np.eye(len(strong), dtype=bool)
+    conditions = [
         weigh(name, measured.at(chosen), e.degrees(), samples=e.samples)
         for name, measured, chosen in (
             ("mixing", e.mixing, pairs),
@@ -87,13 +69,20 @@ def _axes_condition(e: Evidence) -> Condition:
         )
         if measured is not None and chosen.any()
     ]
-    failed = [c for c in found if c.answer is Answer.FAILS]
-    nothing = Condition("mixing", Answer.HOLDS, 0.0, 0.0, TOLERANCES["mixing"].value)
-    return max(failed or found or [nothing], key=lambda c: c.size / c.tolerance)
+    failed = [c for c in conditions if c.answer is Answer.FAILS]
+    return max(failed, key=lambda c: c.size / c.tolerance, default=None)
 
 
-def _rotated(e: Evidence) -> Finding:
-    c = _axes_condition(e)
+def axes(e: Evidence) -> tuple[list[Condition], list[Finding]]:
+    """Do latents lie along the decoder's axes."""
+    turned = _turned(e)
+    if turned is None:
+        # mixing is evidence against, its absence is not asked for in order to call a model sound
+        return [], []
+    return [turned], [_rotated(e, turned)]
+
+
+def _rotated(e: Evidence, c: Condition) -> Finding:
     off = beta_off(e)
     if off:
         metrics = " or ".join(other_metrics(e))

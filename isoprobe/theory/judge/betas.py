@@ -13,16 +13,17 @@ from isoprobe.theory.tolerances import TOLERANCES
 
 def declared_beta(e: Evidence) -> tuple[list[Condition], list[Finding]]:
     """The declared beta against what the weights show."""
-    if e.declared is None or e.beta is None or not e.beta.value[0] > 0:
+    if e.declared is None or e.beta is None or not e.beta.value.item() > 0:
         return [], []
-    ratio = e.beta.value[0] / e.declared
-    deviation = Measured.of(np.log(ratio), e.beta.se[0] / e.beta.value[0])
+    beta, error = e.beta.value.item(), e.beta.se.item()
+    ratio = beta / e.declared
+    deviation = Measured.of(np.log(ratio), error / beta)
     condition = weigh("beta", deviation, e.degrees(), samples=e.samples)
     if condition.answer is not Answer.FAILS:
         return [condition], []
     shown = (
         f"beta {e.declared:.3g} is declared; under {e.metric} the weights show "
-        f"{e.beta.value[0]:.3g} (+-{2 * e.beta.se[0]:.1g}), {ratio:.3g} times as much"
+        f"{beta:.3g} (+-{2 * error:.1g}), {ratio:.3g} times as much"
     )
     code, causes = "beta", ["beta"]
     either = [
@@ -68,11 +69,12 @@ def _uneasy_words(e: Evidence) -> str:
 
 def beta_off(e: Evidence) -> str:
     """The declared beta beside the recovered one, in words, where they differ by a half."""
-    if e.declared is None or e.beta is None or not e.beta.value[0] > 0:
+    if e.declared is None or e.beta is None or not e.beta.value.item() > 0:
         return ""
-    if abs(np.log(e.beta.value[0] / e.declared)) < np.log(1.5):
+    beta = e.beta.value.item()
+    if abs(np.log(beta / e.declared)) < np.log(1.5):
         return ""
-    return f"beta {e.declared:.3g} is declared, {e.beta.value[0]:.3g} shown under {e.metric}"
+    return f"beta {e.declared:.3g} is declared, {beta:.3g} shown under {e.metric}"
 
 
 def of_other_families(e: Evidence) -> list[str]:

@@ -97,7 +97,8 @@ class Evidence:
         gain: relative excess of the decoder's response.
         second: E[mu_j^2 + sigma_j^2].
         centre: E[mu_j].
-        mixing: share of a decoder column that another latent holds in excess, ``(n, n)``.
+        mixing: share of a decoder column that another latent holds in excess, ``(n, n)``; None
+            where latents are maps.
         turn: how far pairs of latents are turned in their plane, as a cosine, ``(n, n)``.
         round_trip: slope of mu_k(Dec(z)) on z_j, ``(n, n)``.
         eigenvalues: of the scaled pullback, mean by rank, ``(n,)``.

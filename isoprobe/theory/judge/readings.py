@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from isoprobe.theory.judge.answers import Answer, Condition, Finding, failing, weigh
+from isoprobe.theory.judge.answers import Condition, Finding, failing
 from isoprobe.theory.judge.evidence import AS_READ, Evidence, TriedReading
 from isoprobe.theory.judge.words import moment_words, residual_words
 from isoprobe.theory.tolerances import TOLERANCES
@@ -42,7 +42,7 @@ def declaring_reading(e: Evidence) -> tuple[TriedReading, float] | None:
     found: list[tuple[float, TriedReading, float]] = []
     for trial in e.trials:
         # both were tried on the same few rows, so that their ratio is known better than either
-        beta = float(e.beta.value[0]) * trial.beta / ours.beta
+        beta = e.beta.value.item() * trial.beta / ours.beta
         off = abs(float(np.log(beta / e.declared)))
         fits = trial.misfit < ours.misfit and trial.distortion <= 1.05 * ours.distortion
         if trial.name != AS_READ and fits and off <= TOLERANCES["beta"].value:
@@ -91,13 +91,14 @@ def head(e: Evidence) -> tuple[list[Condition], list[Finding]]:
     reading = fitting_reading(e)
     if reading is None:
         return [], []
-    words: list[str] = []
     for name in ("residual", "second", "centre"):
         if name != "residual" and (e.spatial or e.own_draws):
             continue
-        measured = e.deviation(name)
-        if weigh(name, measured, e.degrees(), samples=e.samples).answer is Answer.FAILS:
-            mask = np.zeros_like(e.used)
-            mask[e.used] = failing(name, measured, e.degrees())
-            words.append(residual_words(e, mask) if name == "residual" else moment_words(e))
-    return [], [misread(e, reading, words[:1])] if words else []
+        failed = failing(name, e.deviation(name), e.degrees())
+        if not failed.any():
+            continue
+        mask = np.zeros_like(e.used)
+        mask[e.used] = failed
+        words = residual_words(e, mask) if name == "residual" else moment_words(e)
+        return [], [misread(e, reading, [words])]
+    return [], []

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 #: deviations of latents that differ by less, relatively, are one number
 ALIKE = 1e-3
+#: the largest variance with odds
+MOST = 0.999999
 
 
 def responses(e: Evidence) -> tuple[list[Condition], list[Finding]]:
     """sigma against the decoder, latent by latent."""
-    if e.beta is None or not e.beta.value[0] > 0:
+    if e.beta is None or not e.beta.value.item() > 0:
         return [], [_unresponsive(e)]
     deviation = e.deviation("residual")
     condition = weigh("residual", deviation, e.degrees(), samples=e.samples)
@@ -27,7 +29,7 @@ def responses(e: Evidence) -> tuple[list[Condition], list[Finding]]:
         return [condition], []
     mask = np.zeros_like(e.used)
     mask[e.used] = failing("residual", deviation, e.degrees())
-    few = mask.sum() <= e.used.sum() / 2 and mask.sum() < e.used.sum()
+    few = mask.sum() <= e.used.sum() / 2
     alike = float(np.ptp(e.variance[e.used])) < ALIKE * float(e.variance[e.used].max())
     if e.fixed_scale and (alike or not few):
         return [condition], [_fixed_scale(e, mask)]
@@ -40,21 +42,30 @@ def responses(e: Evidence) -> tuple[list[Condition], list[Finding]]:
 
 def _reordered(e: Evidence) -> bool:
     """Whether the decoder calls for the deviations in hand in another order."""
-    # at an optimum sigma^2 = 1 / (1 + norm / sigma^2); compared in the order given, and sorted
     given, answer = e.variance[e.used], e.answer.value[e.used]
     if len(given) < 3 or not (answer > 0).all():
         return False
-    called = 1 / (1 + answer / given)
-    scale = np.exp(
-        np.median(
-            np.log(np.sort(given) / (1 - np.sort(given)).clip(1e-6))
-            - np.log(np.sort(called) / (1 - np.sort(called)))
-        )
-    )
-    called = scale * called / (1 - called + scale * called)
-    in_order = np.abs(np.log(called / given)).mean()
-    reordered = np.abs(np.log(np.sort(called) / np.sort(given))).mean()
-    return bool(in_order > TOLERANCES["order"].value and reordered < in_order / 3)
+    in_order, reordered = _disorder(given, answer)
+    return in_order > TOLERANCES["order"].value and reordered < in_order / 3
+
+
+def _disorder(given: np.ndarray, answer: np.ndarray) -> tuple[float, float]:
+    """Mean |log| of the variances called for over those in hand: in their order, and sorted.
+
+    At an optimum norm = 1 - sigma^2, and norm is sigma^2 times what the decoder answers: given any
+    sigma^2, it calls for the one whose odds sigma^2 : 1 - sigma^2 are sigma^2 : norm. Another beta
+    is a factor of all odds, taken out by their median.
+
+    Returns:
+        In their order; both sorted.
+    """
+    odds = given / answer
+    known = np.sort(given).clip(max=MOST)
+    scale = np.exp(np.median(np.log(known / (1 - known)) - np.log(np.sort(odds))))
+    called = scale * odds / (1 + scale * odds)
+    in_order = np.abs(np.log(called / given))
+    reordered = np.abs(np.log(np.sort(called) / np.sort(given)))
+    return float(in_order.mean()), float(reordered.mean())
 
 
 def _exchanged(e: Evidence, mask: np.ndarray) -> Finding:

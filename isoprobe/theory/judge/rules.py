@@ -30,13 +30,11 @@ class Rule:
     Attributes:
         name: of the rule.
         keys: evidence it reads.
-        silenced: not asked once something more fundamental was found.
         apply: gives conditions and findings.
     """
 
     name: str
     keys: tuple[str, ...]
-    silenced: bool
     apply: Callable[[Evidence], tuple[list[Condition], list[Finding]]]
 
 
@@ -55,25 +53,23 @@ _RESPONSES = (
     "objective",
     "metric",
 )
-#: in the order in which they are asked; what is silenced is not asked once something was found
+#: in the order in which they are asked, the most fundamental first, until something is found
 RULES: tuple[Rule, ...] = (
     Rule(
         "structure",
         ("distortion", "baseline", "loss", "answer", "code_fit", *_BETA, *_TRIP, *_MOMENTS),
-        False,
         reconstruction,
     ),
     Rule(
         "head",
         ("trials", "baseline", "residual", "fixed_scale", *_MOMENTS, "declared", "beta"),
-        True,
         head,
     ),
-    Rule("moments", (*_MOMENTS, "residual"), True, moments),
-    Rule("responses", _RESPONSES, True, responses),
-    Rule("gains", (*_GAINS, *_AXES), True, gains),
-    Rule("axes", _AXES, True, axes),
-    Rule("declared beta", (*_GAINS, *_MOMENTS), True, declared_beta),
+    Rule("moments", (*_MOMENTS, "residual"), moments),
+    Rule("responses", _RESPONSES, responses),
+    Rule("gains", (*_GAINS, *_AXES), gains),
+    Rule("axes", _AXES, axes),
+    Rule("declared beta", (*_GAINS, *_MOMENTS), declared_beta),
 )
 
 
@@ -97,11 +93,11 @@ def judge(e: Evidence) -> Verdict:
         findings.append(_collapsed(e))
         return _verdict(e, findings, [], conditions, labels)
     for rule in RULES:
-        if findings and rule.silenced:
-            continue
         condition, found = rule.apply(e)
         conditions += condition
         findings += found
+        if findings:
+            break
     if e.held is not None:
         labels = ["active" if h else label for h, label in zip(e.held, labels, strict=True)]
     for finding in findings:
@@ -141,13 +137,14 @@ def _rarely_used(e: Evidence) -> np.ndarray:
 
 def _constraint(e: Evidence) -> Iterator[Finding]:
     """What beta means where the objective holds rates at a target."""
-    shown = "" if e.beta is None else f" {e.beta.value[0]:.3g}"
+    assert e.beta is not None  # noqa: S101 - without it something was found
+    beta = e.beta.value.item()
     if e.capacity is not None:
         yield Finding(
             "constraint",
             ("objective",),
-            f"the objective is {e.objective}: E KL is {e.rate.sum():.3g} nats, and beta{shown} is "
-            "the weight of the KL that balances the distortion there",
+            f"the objective is {e.objective}: E KL is {e.rate.sum():.3g} nats, and beta {beta:.3g} "
+            "is the weight of the KL that balances the distortion there",
             "read beta as the slope of distortion against rate at that rate, and not as gamma, "
             "which only has to be larger",
         )
@@ -157,7 +154,7 @@ def _constraint(e: Evidence) -> Iterator[Finding]:
         yield Finding(
             "constraint",
             ("objective",),
-            f"the objective is {e.objective}: beta{shown} is that of latents above it{named}",
+            f"the objective is {e.objective}: beta {beta:.3g} is that of latents above it{named}",
             "norms and importances of latents at the floor have a smaller beta of their own",
             tuple(int(i) for i in np.flatnonzero(held)),
         )
@@ -176,8 +173,8 @@ def _remarks(e: Evidence) -> Iterator[Finding]:
             "out, and fewer than 2,000 rows would not show them",
             tuple(int(i) for i in np.flatnonzero(rare)),
         )
-    if e.beta is not None and e.beta_pullback is not None and e.beta.value[0] > 0:
-        ratio = float(e.beta_pullback.value[0] / e.beta.value[0])
+    if e.beta is not None and e.beta_pullback is not None:
+        ratio = e.beta_pullback.value.item() / e.beta.value.item()
         high = TOLERANCES["curved"].value
         if ratio > high or ratio < 1 / high:
             yield Finding(

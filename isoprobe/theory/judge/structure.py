@@ -17,9 +17,9 @@ def reconstruction(e: Evidence) -> tuple[list[Condition], list[Finding]]:
     conditions, reasons = [], []
     if e.baseline is not None and e.baseline > 0 and not e.own_draws:
         ratio = Measured(e.distortion.value / e.baseline, e.distortion.se / e.baseline)
-        conditions.append(weigh("reconstruction", ratio, e.degrees(), samples=e.samples))
-        if conditions[-1].answer is Answer.FAILS:
-            c = conditions[-1]
+        c = weigh("reconstruction", ratio, e.degrees(), samples=e.samples)
+        conditions.append(c)
+        if c.answer is Answer.FAILS:
             reasons.append(
                 f"reconstructions are no better than the mean input (distortion {c.size:.3g} "
                 f"(+-{c.error:.2g}) times that of the mean)"
@@ -40,8 +40,7 @@ def reconstruction(e: Evidence) -> tuple[list[Condition], list[Finding]]:
         broken = np.zeros_like(broken)  # the prior has holes, where nothing of the data lies
     if not reasons and not broken.any():
         return conditions, []
-    found = _at_fault(e, reasons, broken)
-    return conditions, [] if found is None else [found]
+    return conditions, [_at_fault(e, reasons, broken)]
 
 
 def _broken(e: Evidence) -> np.ndarray:
@@ -88,7 +87,7 @@ def _prior_elsewhere(e: Evidence, broken: np.ndarray) -> Finding:
     )
 
 
-def _at_fault(e: Evidence, reasons: list[str], broken: np.ndarray) -> Finding | None:
+def _at_fault(e: Evidence, reasons: list[str], broken: np.ndarray) -> Finding:
     """Say which of data, encoder and decoder is at fault, as far as it can be told."""
     strong, strange = e.strong(), _moments_fail(e)
     share = broken.sum() / max(strong.sum(), 1)
@@ -97,13 +96,16 @@ def _at_fault(e: Evidence, reasons: list[str], broken: np.ndarray) -> Finding | 
         return misread(e, reading, reasons)
     if 0 < share <= 0.5 and not strange:
         return _few_broken(e, broken, reasons)
-    if reasons and strong.any() and share <= 0.3:
-        if strange:
-            return _other_data(e, reasons, strong, broken)
-        return _either_side(e, reasons, broken)
+    if reasons and strange and share <= 0.3 and _own_samples_known(e):
+        return _other_data(e, reasons, strong, broken)
     if share == 0:
-        return None if not reasons else _either_side(e, reasons, broken)
+        return _either_side(e, reasons, strange=strange)
     return _strangers(e, reasons, broken, strange=strange)
+
+
+def _own_samples_known(e: Evidence) -> bool:
+    """Whether it was looked for broken latents where there may be some."""
+    return e.round_trip is not None and not e.spatial and bool(e.strong().any())
 
 
 def _other_data(e: Evidence, reasons: list[str], strong: np.ndarray, broken: np.ndarray) -> Finding:
@@ -119,14 +121,24 @@ def _other_data(e: Evidence, reasons: list[str], strong: np.ndarray, broken: np.
     )
 
 
-def _either_side(e: Evidence, reasons: list[str], broken: np.ndarray) -> Finding:
-    """Bad reconstructions although both sides know each other and the moments hold."""
+def _either_side(e: Evidence, reasons: list[str], *, strange: bool) -> Finding:
+    """Bad reconstructions although what else is known of the two sides holds."""
     better = _better_metrics(e)
     causes: tuple[str, ...] = ("data", "decoder", "mismatch")
-    evidence = (
-        f"{'; '.join(reasons)}, though the inputs fill the prior and the encoder knows the "
-        "decoder's own samples"
-    )
+    evidence = "; ".join(reasons)
+    if strange:
+        evidence += f", and {moment_words(e)}"
+    holds = ["the inputs fill the prior"] if not (strange or e.spatial) else []
+    if _own_samples_known(e):
+        holes = _broken(e).any()
+        made = (
+            "what the decoder makes of the inputs' own codes"
+            if holes
+            else "the decoder's own samples"
+        )
+        holds.append(f"the encoder knows {made}")
+    if holds:
+        evidence += f", though {' and '.join(holds)}"
     advice = (
         "either the inputs are not the training's (another set, range, normalisation), or the "
         "decoder's last layers are read in another way (output activation, bias, scale)"
@@ -136,13 +148,13 @@ def _either_side(e: Evidence, reasons: list[str], broken: np.ndarray) -> Finding
         causes = ("metric", *causes)
         evidence += f"; under other metrics they are better than the mean ({under} times)"
         advice = f"either the metric is {' or '.join(better)}, or {advice.removeprefix('either ')}"
-    indices = tuple(int(i) for i in np.flatnonzero(broken))
-    return Finding("reconstruction", causes, evidence, advice, indices)
+    return Finding("reconstruction", causes, evidence, advice)
 
 
 def _better_metrics(e: Evidence) -> list[str]:
     """Other metrics under which reconstructions beat the mean input where ours do not."""
-    if e.baseline is None or not e.distortion.value[0] > e.baseline:
+    assert e.baseline is not None  # noqa: S101 - reasons rest on it
+    if not e.distortion.value.item() > e.baseline:
         return []
     least = TOLERANCES["other_metric"].value
     better = [spec for spec in of_other_families(e) if e.metrics[spec].ratio < least]
@@ -153,15 +165,25 @@ def _better_metrics(e: Evidence) -> list[str]:
 def _strangers(e: Evidence, reasons: list[str], broken: np.ndarray, *, strange: bool) -> Finding:
     """Encoder and decoder do not know each other."""
     shown = round_trip_words(e, e.strong())
-    causes = ("encoder", "mismatch", "data") if strange else ("mismatch", "decoder", "permuted")
-    blame = (
-        "the encoder is read in another way (head, activation, normalisation), or encoder and "
-        "decoder are of different trainings, or the inputs are not the training's"
-        if strange
-        else "the inputs are as familiar to the encoder as the training's (its moments hold), so "
-        "it is the decoder that is read in another way (activations, batch norm, a layer), or it "
-        "belongs to another encoder"
-    )
+    if strange:
+        causes, blame = (
+            ("encoder", "mismatch", "data"),
+            "the encoder is read in another way (head, activation, normalisation), or encoder and "
+            "decoder are of different trainings, or the inputs are not the training's",
+        )
+    elif e.own_draws:
+        causes, blame = (
+            ("encoder", "decoder", "mismatch"),
+            "one of them is read in another way (head, activation, batch norm, a layer), or they "
+            "are of different trainings; the training's inputs would tell which",
+        )
+    else:
+        causes, blame = (
+            ("mismatch", "decoder", "permuted"),
+            "the inputs are as familiar to the encoder as the training's (its moments hold), so "
+            "it is the decoder that is read in another way (activations, batch norm, a layer), or "
+            "it belongs to another encoder",
+        )
     return Finding(
         "own-samples",
         causes,

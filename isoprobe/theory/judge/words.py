@@ -26,7 +26,7 @@ def listed(values: np.ndarray) -> str:
 
 def _rounded(count: int) -> int:
     """A count with one leading digit, rounded up."""
-    power: int = 10 ** max(len(str(count)) - 1, 0)
+    power: int = 10 ** (len(str(count)) - 1)
     return -(-count // power) * power
 
 
@@ -63,11 +63,10 @@ def round_trip_words(e: Evidence, strong: np.ndarray) -> str:
     matrix = np.abs(e.round_trip[np.ix_(strong, strong)])
     partner = matrix.argmax(axis=1)
     own = np.arange(len(matrix))
-    if len(matrix) > 1 and len(set(partner)) == len(partner) and (partner != own).any():
-        clear = matrix[own, partner] > 3 * np.median(matrix)
-        if clear.all():
-            moved = int((partner != own).sum())
-            text += f", and {moved} latents come back as others: they are permuted"
+    moved = int((partner != own).sum())
+    clear = matrix[own, partner] > 3 * np.median(matrix)
+    if moved and len(set(partner)) == len(partner) and clear.all():
+        text += f", and {moved} latents come back as others: they are permuted"
     return text
 
 
@@ -106,10 +105,8 @@ def _bend(e: Evidence) -> str:
     """What the decoder's derivative at mu gives instead, where it differs by more than errors."""
     if e.beta is None or e.beta_pullback is None:
         return ""
-    value, error = (float(np.ravel(part)[0]) for part in (e.beta.value, e.beta.se))
-    other, doubt = (
-        float(np.ravel(part)[0]) for part in (e.beta_pullback.value, e.beta_pullback.se)
-    )
+    value, error = e.beta.value.item(), e.beta.se.item()
+    other, doubt = e.beta_pullback.value.item(), e.beta_pullback.se.item()
     apart = other / value - 1
     half = 2 * float(np.hypot(error, doubt)) / value
     if not abs(apart) > max(half, 0.02):

@@ -21,52 +21,7 @@ from isoprobe.theory.judge import (
     weigh,
 )
 from isoprobe.theory.tolerances import TOLERANCES
-
-N = 3
-
-
-def latents(value: float, se: float = 0.005) -> Measured:
-    return Measured.of(np.full(N, value), se)
-
-
-def sound(**changes: object) -> Evidence:
-    variance = np.array([0.05, 0.1, 0.2])
-    evidence = Evidence(
-        samples=2000,
-        own_draws=False,
-        used=np.ones(N, dtype=bool),
-        mixed=np.zeros(N, dtype=bool),
-        spatial=False,
-        rate=np.full(N, 2.0),
-        rate_most=np.full(N, 6.0),
-        variance=variance,
-        fixed_scale=False,
-        beta=Measured.of(1.0, 0.005),
-        beta_each=latents(1.0),
-        beta_pullback=Measured.of(1.02, 0.005),
-        declared=1.0,
-        residual=latents(0.01),
-        answer=Measured.of(1 - variance, 0.005),
-        gain=latents(0.01),
-        second=latents(1.02),
-        centre=latents(0.02),
-        mixing=Measured.of(np.zeros((N, N)), np.full((N, N), 0.002)),
-        turn=Measured.of(np.zeros((N, N)), np.full((N, N), 0.002)),
-        round_trip=np.diag(1 - variance),
-        expected_trip=1 - variance,
-        eigenvalues=Measured.of(1 - variance, 0.005),
-        isometric=1 - variance,
-        distortion=Measured.of(10.0, 0.1),
-        baseline=40.0,
-        loss=Measured.of(16.0, 0.1),
-        metric="sse",
-        families={"sse": "square", "gaussian": "square", "l1": "", "bce": ""},
-    )
-    return replace(evidence, **changes)
-
-
-def others(**betas: float) -> dict[str, OtherMetric]:
-    return {spec: OtherMetric(beta) for spec, beta in betas.items()}
+from tests.theory.judge.evidence import N, latents, others, sound
 
 
 def codes(evidence: Evidence) -> list[str]:
