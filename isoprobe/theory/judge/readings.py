@@ -20,7 +20,7 @@ def fitting_reading(e: Evidence) -> TriedReading | None:
         The best one; None where none is clearly better.
     """
     ours = next((t for t in e.trials if t.name == AS_READ), None)
-    best: TriedReading | None = None
+    fitting: list[TriedReading] = []
     for trial in e.trials:
         if trial.name == AS_READ or trial.misfit > TOLERANCES["reading"].value:
             continue
@@ -28,10 +28,9 @@ def fitting_reading(e: Evidence) -> TriedReading | None:
             continue
         if ours is not None and trial.distortion > 1.05 * ours.distortion:
             continue
-        better = ours is None or trial.misfit < TOLERANCES["reading_ratio"].value * ours.misfit
-        if better and _closer(e, trial, best):
-            best = trial
-    return best
+        if ours is None or trial.misfit < TOLERANCES["reading_ratio"].value * ours.misfit:
+            fitting.append(trial)
+    return min(fitting, key=lambda trial: _cost(e, trial), default=None)
 
 
 def declaring_reading(e: Evidence) -> tuple[TriedReading, float] | None:
@@ -53,16 +52,11 @@ def declaring_reading(e: Evidence) -> tuple[TriedReading, float] | None:
     return reading, beta
 
 
-def _closer(e: Evidence, trial: TriedReading, best: TriedReading | None) -> bool:
-    """Whether a reading is to be preferred to the best so far."""
-    if best is None:
-        return True
-
-    def cost(reading: TriedReading) -> float:
-        known = 0.0 if e.declared is None else abs(float(np.log(reading.beta / e.declared)))
-        return reading.misfit + known
-
-    return cost(trial) < cost(best)
+def _cost(e: Evidence, reading: TriedReading) -> float:
+    """How far a reading is from an optimum, and from the beta that is declared."""
+    if e.declared is None:
+        return reading.misfit
+    return reading.misfit + abs(float(np.log(reading.beta / e.declared)))
 
 
 def misread(e: Evidence, reading: TriedReading, reasons: list[str]) -> Finding:
