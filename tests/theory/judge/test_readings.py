@@ -127,6 +127,8 @@ def test_the_nearest_declares() -> None:
     near, far = trial("near", beta=4.1), trial("far", 0.01, beta=4.3)
     assert (declaring(OURS, near, far) or ("",))[0] == "near"
     assert (declaring(OURS, far, near) or ("",))[0] == "near"
+    below = trial("below", 0.01, beta=3.7)
+    assert (declaring(OURS, below, near) or ("",))[0] == "near"
 
 
 LOG = trial("the head is a log variance", 0.06, beta=1.1)

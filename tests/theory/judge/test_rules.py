@@ -20,6 +20,12 @@ def test_each_latent_has_one_label() -> None:
     assert judge(five).labels == ("active", "mixed", "active", "rare", "collapsed")
 
 
+@pytest.mark.parametrize("name", ["mixed", "held"])
+def test_states_are_of_as_many_latents(name: str) -> None:
+    with pytest.raises(ValueError, match="argument 2 is"):
+        judge(sound(**{name: which(n=1)}))
+
+
 def test_rare_is_a_nat_above_the_mean_in_an_idle_latent() -> None:
     def label(most: float, **changes: object) -> str:
         e = sound(
