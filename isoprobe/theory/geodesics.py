@@ -171,7 +171,7 @@ def equal_steps(surface: Surface, points: Tensor, count: int) -> Tensor:
         segments = _squares(surface, fine, _decoded(surface, fine)).sqrt()
     walked = torch.cat([segments.new_zeros(len(fine), 1), segments.cumsum(dim=1)], dim=1)
     wanted = walked[:, -1:] * torch.linspace(0, 1, count, dtype=walked.dtype)
-    at = torch.searchsorted(walked, wanted, right=True).clamp(1, fine.shape[1] - 1)
+    at = torch.searchsorted(walked, wanted, right=True).clamp_max(fine.shape[1] - 1)
     left, right = walked.gather(1, at - 1), walked.gather(1, at)
     apart = (right - left).clamp_min(torch.finfo(torch.float64).tiny)
     share = ((wanted - left) / apart)[..., None]
@@ -189,8 +189,9 @@ def _solved(
     paths = starts.flatten(0, 1)
     tensors = _mean_tensor(surface, paths)
     for level, (segments, steps) in enumerate(levels.items()):
-        if paths.shape[1] > segments + 1:
-            paths = paths[:, :: (paths.shape[1] - 1) // segments]
+        thinned = (paths.shape[1] - 1) // segments
+        if thinned > 1:
+            paths = paths[:, ::thinned]
         elif level:
             paths = refined(paths)
         ends = _decoded(surface, paths[:, [0, -1]]).detach()

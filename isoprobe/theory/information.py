@@ -22,7 +22,7 @@ MOST_CLASSES = 100
 #: bits by its lower bound from which a latent is informative
 INFORMATIVE_BITS = 0.05
 #: shares of the prior in the left-out posterior; plain leave-one-out diverges on narrow codes
-_PRIOR_SHARES = (0.001, 0.01, 0.1, 1.0)
+_PRIOR_SHARES = (0.001, 0.01, 0.1)
 _PERMUTATIONS = 5
 _STREAM = 2305_18378
 
@@ -244,7 +244,7 @@ def _left_out_values(code: Mixture, one: Factor, sums: np.ndarray) -> np.ndarray
         2003); the others' posterior is mixed with e p_c, and the e that serves best is taken.
     """
     share = one.shares[one.codes]
-    values = np.zeros((len(share), len(_PRIOR_SHARES)))
+    values = np.zeros((len(share), len(_PRIOR_SHARES) + 1))  # the last with the prior alone
     total = sums.sum(axis=0)
     for rows, window, density in code.windows():
         everyone, prior = total[window], share[rows, None]
@@ -254,6 +254,6 @@ def _left_out_values(code: Mixture, one: Factor, sums: np.ndarray) -> np.ndarray
         known = others > 1e-9 * everyone
         guess = np.divide(same, others, out=np.broadcast_to(prior, same.shape).copy(), where=known)
         guess /= prior
-        for column, e in enumerate(_PRIOR_SHARES[:-1]):  # at e = 1 every value is 0
+        for column, e in enumerate(_PRIOR_SHARES):
             values[rows, column] = code.step * (density * np.log2((1 - e) * guess + e)).sum(axis=1)
     return values[:, int(values.mean(axis=0).argmax())]

@@ -176,9 +176,7 @@ class ScaleCurve:
         # its integral over each bin's share of the axis, the last ones without an end
         edges = np.concatenate([places[:1], (self.mean[1:] + self.mean[:-1]) / 2, places[-1:]])
         area = np.concatenate([[0.0], np.cumsum(above[1:-1] * np.diff(places))])
-        low = np.clip(np.searchsorted(places, edges, side="right") - 1, 0, len(places) - 2)
-        upto = area[low] + above[low + 1] * (edges - places[low])
-        answer = 2 * np.sqrt(beta / 2) * np.diff(upto)
+        answer = 2 * np.sqrt(beta / 2) * np.diff(np.interp(edges, places, area))
         known = (answer**2 * self._unrest() / self.count).sum()
         return float(np.sqrt(drawn + known))
 
@@ -224,7 +222,7 @@ class Coordinate:
         """Inverse of :meth:`to_isometric`, any shape."""
         heights: np.ndarray = self._heights  # type: ignore[attr-defined]
         y = np.asarray(y, dtype=np.float64)
-        low = np.clip(np.searchsorted(heights, y, side="right") - 1, 0, len(heights) - 1)
+        low = np.maximum(np.searchsorted(heights, y, side="right") - 1, 0)
         rise = y - heights[low]
         slope, bend = self.slopes[low], self._bend(low)
         bend = np.where(rise < 0, 0.0, bend)
@@ -235,7 +233,7 @@ class Coordinate:
 
     def _at(self, z: np.ndarray) -> np.ndarray:
         heights: np.ndarray = self._heights  # type: ignore[attr-defined]
-        low = np.clip(np.searchsorted(self.knots, z, side="right") - 1, 0, len(self.knots) - 1)
+        low = np.maximum(np.searchsorted(self.knots, z, side="right") - 1, 0)
         t = z - self.knots[low]
         bend = np.where(t < 0, 0.0, self._bend(low))
         result: np.ndarray = heights[low] + self.slopes[low] * t + bend * t**2 / 2
@@ -315,8 +313,8 @@ def straight_in_y(isometric_map: IsometricMap, ends: np.ndarray, nodes: int) -> 
         ``(P, nodes, n)``; the ends are those given.
     """
     pairs, _, n = ends.shape
-    y = isometric_map.to_isometric(ends.reshape(-1, n)).reshape(pairs, 2, n)
+    y = isometric_map.to_isometric(ends.reshape(2 * pairs, n)).reshape(pairs, 2, n)
     line = np.linspace(y[:, 0], y[:, 1], nodes, axis=1)
-    z = isometric_map.from_isometric(line.reshape(-1, n)).reshape(pairs, nodes, n)
+    z = isometric_map.from_isometric(line.reshape(nodes * pairs, n)).reshape(line.shape)
     z[:, 0], z[:, -1] = ends[:, 0], ends[:, 1]
     return z

@@ -38,7 +38,7 @@ class Mixture:
     std: np.ndarray
     grid: np.ndarray
     step: float
-    widened: int = 0
+    widened: int
 
     @property
     def log_prior(self) -> np.ndarray:

@@ -137,7 +137,7 @@ def _direction(
     if used:
         move, change, weight, _ = used[0]
         known = _dot(change, precondition(rows, change))
-        scale = torch.where((weight > 0) & (known > 0), 1 / (weight * known), 1.0)
+        scale = torch.where(weight > 0, 1 / (weight * known), 1.0)
         scale = scale.clamp(0.1, 10)
     answer = scale[:, None, None] * precondition(rows, answer)
     for move, change, weight, share in reversed(used):

@@ -119,7 +119,7 @@ def fit_pareto(values: np.ndarray) -> tuple[float, float]:
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         theta = 1 / values[-1] + (1 - np.sqrt(points / step)) / (3 * quarter)
         shape = np.log1p(-theta[:, None] * values).mean(axis=1)
-        likelihood = count * (np.log(-theta / shape) - shape - 1)
+        likelihood = count * (np.log(-theta / shape) - shape)  # up to a constant
     if not np.isfinite(likelihood).all():  # weights so far apart that one alone counts
         return math.inf, 0.0
     weight = np.exp(likelihood - likelihood.max())

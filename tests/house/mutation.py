@@ -241,6 +241,8 @@ def _places(tree: ast.AST) -> Iterator[ast.AST]:
                 continue
             if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
                 continue
+            if isinstance(node, ast.keyword) and node.arg == "strict":  # a refusal of zip's
+                continue
             if isinstance(node, ast.Assign) and "TypeVar" in ast.unparse(node.value):
                 continue
             if _variants(node):

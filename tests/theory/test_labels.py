@@ -98,6 +98,14 @@ def test_information_of_labels_is_that_of_dense_integrals(narrow: float) -> None
     same(found.widened, 0)
 
 
+def test_labels_that_rows_far_apart_tell_are_lowered_by_the_least_share_of_the_prior() -> None:
+    """The others' posterior of a class of half the rows is 2 p_c, and 0.1 % of p_c beside."""
+    codes = np.arange(200) % 2
+    found = latent_information(20.0 * codes[:, None], np.ones((200, 1)), [factor(codes)])
+    assert found.plug_in[0, 0] == pytest.approx(1, abs=1e-6)
+    assert found.lower[0, 0] == pytest.approx(math.log2(0.999 * 2 + 0.001), abs=1e-6)
+
+
 def told(bits: np.ndarray, lower: np.ndarray) -> LatentInformation:
     nothing = np.zeros_like(bits)
     return LatentInformation(bits, nothing, lower, *[nothing] * 3, *[nothing[:, 0]] * 4, nothing[0])
@@ -204,4 +212,6 @@ def test_counts_of_latents_and_intervals_of_shares() -> None:
         for z, level in ((1.959964, 0.95), (1.0, 2 * stats.norm.cdf(1) - 1)):
             ends = stats.binomtest(hits, count).proportion_ci(level, method="wilson")
             same(linear_probe.wilson(hits, count, z), (ends.low, ends.high), 1e-6, 1e-9)
+    ends = [linear_probe.wilson(hits, n) for n in range(1, 300) for hits in (0, n)]
+    assert min(low for low, _ in ends) == 0 and max(high for _, high in ends) == 1
     assert linear_probe.wilson(3, 7) == linear_probe.wilson(3, 7, 1.959964)

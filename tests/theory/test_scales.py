@@ -131,6 +131,11 @@ def unrests(count: np.ndarray, inverse: np.ndarray, wobble: np.ndarray) -> list[
 def test_a_coordinate_is_the_integral_of_its_slope_and_its_inverse_comes_back() -> None:
     knots, slopes = np.array([-1.0, -0.2, 0.5, 2.0]), np.array([3.0, 0.5, 4.0, 1.0])
     coordinate = Coordinate(knots, slopes)
+    # a slope that falls to nearly nothing takes a root of nearly nothing
+    steep = Coordinate(np.array([0.0, 1.0]), np.array([1e9, 1e-9]))
+    end = float(steep.to_isometric(np.array(1.0)))
+    for near in (np.nextafter(end, 0), end, end * (1 - 1e-12)):
+        assert float(steep.from_isometric(np.array(near))) == pytest.approx(1, abs=1e-5)
     for z in (-9.0, -1.0, -0.7, -0.2, 0.0, 0.3, 0.5, 1.1, 2.0, 7.0):
         fine = np.linspace(0, z, 100_001)
         told = integrate.trapezoid(np.interp(fine, knots, slopes), fine)

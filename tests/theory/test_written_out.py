@@ -115,6 +115,7 @@ def test_the_weighted_median_halves_the_weight() -> None:
         ([5, 1, 1, 1], 1),
         ([1, 1, 1, 1], 2),
         ([0, 3, 0, 2], 2),
+        ([4, 3, 4, 0], 2),
     ):
         order = np.array([2, 0, 3, 1])
         values, heavy = np.arange(1.0, 5.0)[order], np.array(weights, dtype=float)[order]
@@ -146,7 +147,11 @@ def test_a_pooled_ratio_is_that_of_the_sums_it_counts() -> None:
     same((found.value, found.se, found.low), (told.value, told.se, told.low))
     assert pooled_ratio(above[:, :0], below[:, :0]) is None
     assert pooled_ratio(above, 0 * below) is None
-    assert pooled_ratio(above[:, :1], below[:, :1] - below[:, :1].mean() * 0) is not None
+    # many without a denominator have no say in what the others agree on
+    alone = pooled_sums(
+        np.hstack([above[:, :1]] * 4), np.hstack([below[:, :1], *[0 * above[:, :1]] * 3])
+    )
+    same(alone[1], below[:, 0])
 
 
 # ------------------------------------------------------------------ a full covariance
@@ -270,6 +275,7 @@ def test_densities_are_those_of_gaussians() -> None:
     slopes = np.log(math.sqrt(BETA / 2) / STD).sum(axis=1)  # of y in mu
     same(formulas.log_density_by_sigmas(MEAN, STD, BETA), normal - slopes)
     same(formulas.log_density_by_sigmas(MEAN, STD, BETA, rate), rate - slopes)
+    same(formulas.log_density_by_sigmas(MEAN[0], STD[0], BETA), normal[0] - slopes[0])
     same(formulas.absolute_log_density(loss, rate, BETA, 1.3), -loss / BETA - rate - 1.3)
     scale = STD[:, 0]
     dense = [0.5 * np.linalg.slogdet(s * np.eye(4))[1] for s in scale]
@@ -365,6 +371,9 @@ def test_a_prior_of_torch_is_taken_as_it_is(mixed: bool) -> None:
     choice = torch.tensor([0.0, 0.49, 0.51, 0.79, 0.999999], dtype=torch.float64)
     which = [0, 0, 1, 1, 2] if mixed else [0] * 5
     same(ours.draw(z, choice), MEANS[which] + STDS[which] * z)
+    # shares that add up to a little less than a draw
+    short = MixturePrior(lambda: ((SHARES * 0.999).log(), MEANS, STDS))
+    same(short.draw(z[:1], torch.tensor([0.9999])), MEANS[2:] + STDS[2:] * z[:1])
     same(ours.draw(z[:1], torch.ones(1)), MEANS[which[-1:]] + STDS[which[-1:]] * z[:1])
 
 
