@@ -80,6 +80,7 @@ TESTS = {
     "isoprobe/theory/kl_parts.py": [_KL_PARTS, "tests/plugins/test_parts.py"],
     "isoprobe/theory/mixtures.py": ["tests/theory/test_mixtures.py", _KL_PARTS],
     "isoprobe/theory/likelihood.py": [
+        "tests/theory/test_supports.py",
         "tests/plugins/test_likelihoods.py",
         "tests/plugins/test_metrics_counts.py",
     ],
