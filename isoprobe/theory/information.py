@@ -249,7 +249,7 @@ def _left_out_values(code: Mixture, one: Factor, sums: np.ndarray) -> np.ndarray
     for rows, window, density in code.windows():
         everyone, prior = total[window], share[rows, None]
         others = everyone - density
-        same = (sums[one.codes[rows], window] - density).clip(0)
+        same = sums[one.codes[rows], window] - density
         # where the row stands alone the difference is rounding, and the others say nothing
         known = others > 1e-9 * everyone
         guess = np.divide(same, others, out=np.broadcast_to(prior, same.shape).copy(), where=known)

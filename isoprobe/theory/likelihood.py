@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 #: probability that a sum over a support may leave out
 _TAIL = 1e-13
-#: points of a support, and values held at once
-_MOST_POINTS, _AT_ONCE = 1 << 20, 1 << 21
+#: points of a support at most
+_MOST_POINTS = 1 << 20
+#: values held at once
+_AT_ONCE = 1 << 21
 #: a probability that is none
 _NOTHING = 1e-60
 #: what a sum over a support may miss 1 by

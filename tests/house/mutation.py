@@ -131,8 +131,8 @@ NAMED = (
     ("isoprobe/theory/tolerances.py", '"beta": Tolerance(0.12', '"beta": Tolerance(0.13'),
     ("isoprobe/theory/tolerances.py", '"dead": Tolerance(0.05', '"dead": Tolerance(0.06'),
 )
-#: changes that change no result: the file, part of the line, what of it is changed (all of it when
-#: empty), and why nothing can notice
+#: changes that change no result: the file, part of the line, what of it is changed and to what
+#: (anything when empty), and why nothing can notice
 EQUIVALENT = (
     ("isoprobe/theory/joint_information.py", "_STREAM =", "", "the value of a seed"),
     ("isoprobe/theory/information.py", "_STREAM =", "", "the value of a seed"),
@@ -140,6 +140,40 @@ EQUIVALENT = (
     ("isoprobe/theory/joint_information.py", "_ELEMENTS =", "", "the size of a block"),
     ("isoprobe/theory/mixtures.py", "_ROWS =", "", "the size of a block"),
     ("isoprobe/theory/likelihood.py", "_AT_ONCE =", "", "the size of a block"),
+    ("isoprobe/theory/linear_probe.py", "max_iter=", "", "a cap that no search reaches"),
+    (
+        "isoprobe/theory/linear_probe.py",
+        "tolerance_grad=",
+        "1e-05  ->  2e-05",
+        "the tolerance of a search",
+    ),
+    (
+        "isoprobe/theory/linear_probe.py",
+        "tolerance_change=",
+        "1e-09  ->  2e-09",
+        "the tolerance of a search",
+    ),
+    ("isoprobe/theory/linear_probe.py", "history_size=", "", "what a search keeps, not its end"),
+    ("isoprobe/theory/geodesics.py", "THOROUGH =", "60", "a cap that no search reaches"),
+    (
+        "isoprobe/theory/geodesics.py",
+        "THOROUGH =",
+        "0.0001  ->  0.0002",
+        "the tolerance of a search",
+    ),
+    (
+        "isoprobe/theory/geodesics.py",
+        "TOLERANCE = 1e-3",
+        "0.001  ->  0.002",
+        "the tolerance of a search",
+    ),
+    ("isoprobe/theory/relaxation.py", "_MEMORY =", "", "what a search keeps, not its end"),
+    (
+        "isoprobe/theory/relaxation.py",
+        "1e-4 * share",
+        "0.0001  ->  0.0002",
+        "far below what a step wins",
+    ),
 )
 _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub,
@@ -222,12 +256,21 @@ def named() -> list[Mutant]:
     return found
 
 
+def unfounded() -> list[str]:
+    """Reasons that no line asks for, as it is not there once."""
+    return [
+        f"{path} has no one line with '{part}'"
+        for path, part, _, _ in EQUIVALENT
+        if sum(part in line for line in (ROOT / path).read_text("utf-8").splitlines()) != 1
+    ]
+
+
 def reason(mutant: Mutant) -> str:
     """Why a mutant computes what the code does; empty where it may not."""
     line = (ROOT / mutant.path).read_text("utf-8").splitlines()[mutant.line - 1]
     before = mutant.change.partition("  ->  ")[0]
     for path, part, changed, why in EQUIVALENT:
-        if path == mutant.path and part in line and changed in {"", before}:
+        if path == mutant.path and part in line and changed in {"", before, mutant.change}:
             return why
     return ""
 

@@ -14,6 +14,7 @@ import click
 import pytest
 
 from isoprobe.cli.group import cli
+from tests.house import mutation
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -175,3 +176,10 @@ def test_no_module_needs_unix_to_be_imported() -> None:
     found = {str(f.relative_to(ROOT)): at_the_top(ast.parse(f.read_text("utf-8"))) for f in files}
     assert {name: has & UNIX_ONLY for name, has in found.items() if has & UNIX_ONLY} == {}
     assert at_the_top(ast.parse("import os.path\nfrom resource import getrusage")) & UNIX_ONLY
+
+
+def test_changes_to_the_code_are_named_as_it_stands() -> None:
+    """Those that must be noticed, and those that nothing can notice."""
+    assert len(mutation.named()) == len(mutation.NAMED)
+    assert mutation.unfounded() == []
+    assert all(reason for *_, reason in mutation.EQUIVALENT)

@@ -55,6 +55,12 @@ def test_bins_are_even_in_asinh_and_hold_their_moments() -> None:
             "wobble": [(1 / std[place == b, j]).var() for b in used],
         }.items():
             same(getattr(curve, name), values, 1e-8, 1e-10)
+    # of one sample the variances are rounding alone
+    lonely, places = ScaleTable(1), np.sinh(np.linspace(-5, 5, 300))[:, None]
+    lonely.update(places, np.linspace(0.1, 0.9, 300)[:, None], np.zeros((300, 1)))
+    alone = lonely.curve(0)
+    assert (alone.count == 1).sum() > 100
+    assert alone.within.min() == alone.wobble.min() == 0
     plain = ScaleTable(2, 24)
     plain.update(mean, std)
     same(plain.sums[4], [np.bincount(np.searchsorted(edges, mean[:, j], side="right") - 1,
