@@ -105,6 +105,16 @@ def kind(shape: tuple[int, ...] = (12,), refused: tuple[str, ...] = ()) -> Calla
     return put
 
 
+class Methods(Body):
+    """encode gives the heads as they are, decode the values: nothing says the scale's form."""
+
+    def encode(self, x: Tensor) -> Any:
+        return self.heads(x)
+
+    def decode(self, z: Tensor) -> Any:
+        return self.values(z)
+
+
 class LogStd(Body):
     def std(self, raw: Tensor) -> Tensor:
         return raw.exp()
@@ -116,60 +126,38 @@ class Softplus(Body):
 
 
 @kind()
-class SilentLogStd(LogStd):
-    """Nothing says the form: no draw in forward, no name."""
-
-    def encode(self, x: Tensor) -> Pair:
-        return self.heads(x)
-
-    def decode(self, z: Tensor) -> Tensor:
-        return self.values(z)
+class SilentLogStd(Methods, LogStd):
+    """No draw in forward, no name."""
 
 
 @kind()
-class SilentSoftplus(Softplus):
-    def encode(self, x: Tensor) -> Pair:
-        return self.heads(x)
-
-    def decode(self, z: Tensor) -> Tensor:
-        return self.values(z)
+class SilentSoftplus(Methods, Softplus):
+    """The same for a softplus."""
 
 
 @kind()
-class SilentVariance(Body):
+class SilentVariance(Methods):
     def encode(self, x: Tensor) -> Pair:
         mean, raw = self.heads(x)
         return mean, raw.exp()
 
-    def decode(self, z: Tensor) -> Tensor:
-        return self.values(z)
-
 
 @kind()
-class SilentSwapped(Body):
+class SilentSwapped(Methods):
     def encode(self, x: Tensor) -> Pair:
         return self.heads(x)[::-1]
 
-    def decode(self, z: Tensor) -> Tensor:
-        return self.values(z)
-
 
 @kind()
-class InterleavedHead(Body):
+class InterleavedHead(Methods):
     def encode(self, x: Tensor) -> Tensor:
         return torch.stack(self.heads(x), 2).flatten(1)
 
-    def decode(self, z: Tensor) -> Tensor:
-        return self.values(z)
-
 
 @kind()
-class SwappedHead(Body):
+class SwappedHead(Methods):
     def encode(self, x: Tensor) -> Tensor:
         return torch.cat(self.heads(x)[::-1], 1)
-
-    def decode(self, z: Tensor) -> Tensor:
-        return self.values(z)
 
 
 @kind()
@@ -301,31 +289,22 @@ class Conditional(Body):
 
 
 @kind(refused=("posterior",))
-class PlainAutoencoder(Body):
+class PlainAutoencoder(Methods):
     def encode(self, x: Tensor) -> Tensor:
         return self.heads(x)[0]
 
-    def decode(self, z: Tensor) -> Tensor:
-        return self.values(z)
-
 
 @kind(refused=("Laplace",))
-class LaplacePosterior(Body):
+class LaplacePosterior(Methods):
     def encode(self, x: Tensor) -> torch.distributions.Distribution:
         return torch.distributions.Laplace(*self.posterior(x))
 
-    def decode(self, z: Tensor) -> Tensor:
-        return self.values(z)
-
 
 @kind()
-class FullCovariance(Body):
+class FullCovariance(Methods):
     def encode(self, x: Tensor) -> torch.distributions.Distribution:
         mean, std = self.posterior(x)
         return torch.distributions.MultivariateNormal(mean, torch.diag_embed(std.square()))
-
-    def decode(self, z: Tensor) -> Tensor:
-        return self.values(z)
 
 
 @kind(refused=("random",))

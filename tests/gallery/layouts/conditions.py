@@ -10,16 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.gallery import own
-from tests.gallery.layouts.shelf import layout
+from tests.gallery.layouts.shelf import TO_UNIT, layout
 from tests.gallery.own import Own
-
-TWO = "two layers, mean and log variance"
 
 
 @layout(
     "cvae_concat.pt", "digits_labels.npz:x,y",
     "CVAE: one-hot class of 10 appended to x and to z (first layers 74 and 14 wide)",
-    head=TWO, encoder="relu", decoder="relu", output="sigmoid",
+    TO_UNIT,
     note="condition: the label, one-hot",
     wrong="ten of the inputs or latents taken for pixels or codes; one class for all rows",
 )  # fmt: skip
@@ -45,7 +43,7 @@ def cvae_concat(folder: Path) -> Own:
 @layout(
     "cvae_embedding.pt", "digits_labels.npz:x,y",
     "CVAE: nn.Embedding of the class appended to x and to z",
-    head=TWO, encoder="relu", decoder="relu", output="sigmoid",
+    TO_UNIT,
     note="condition: the label, a row of label_embedding.weight (10 x 6)",
     wrong="six of the latents taken for codes; one class for all rows",
 )  # fmt: skip
@@ -78,8 +76,7 @@ def uniform_rate(logits: Tensor) -> Tensor:
 @layout(
     "gumbel_joint.pt", "digits.npy",
     "JointVAE: two Gaussian latents and one discrete of 10 by Gumbel softmax",
-    head="two layers, mean and log variance, and one of class logits", encoder="relu",
-    decoder="relu", output="sigmoid",
+    TO_UNIT, head="two layers, mean and log variance, and one of class logits",
     note="answers at each row's own most probable class; the rate of the Gaussian latents, with "
     "and without that of the class",
     wrong="one class for all rows",

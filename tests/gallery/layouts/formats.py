@@ -11,13 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.gallery import own
-from tests.gallery.layouts.nets import Mlp, digits_mlp, table_mlp
+from tests.gallery.layouts.nets import Mlp, of_digits, of_table
 from tests.gallery.layouts.shelf import layout
 from tests.gallery.own import Own
-
-RELU = {
-    "encoder": "relu", "decoder": "relu", "head": "two layers, mean and log variance",
-}  # fmt: skip
 
 
 class Encode(nn.Module):
@@ -71,17 +67,16 @@ def diffusers_kl(folder: Path) -> Own:
     return reading
 
 
-@layout(
-    "keras_pair", "digits.npy",
-    "encoder.keras (z_mean, z_log_var) and decoder.keras, as in the Keras example", **RELU,
-    output="sigmoid", kl_tolerance=5e-3,
-)  # fmt: skip
-def keras_pair(folder: Path) -> Own:
+@of_digits(
+    "keras_pair",
+    "encoder.keras (z_mean, z_log_var) and decoder.keras, as in the Keras example",
+    kl_tolerance=5e-3,
+)
+def keras_pair(network: Mlp, path: Path) -> None:
     os.environ.setdefault("KERAS_BACKEND", "torch")
     import keras
     from keras import layers
 
-    network, reading = digits_mlp("keras_pair")
     inputs = keras.Input((64,))
     h = layers.Dense(32, activation="relu", name="dense")(inputs)
     heads = [layers.Dense(5, name="z_mean")(h), layers.Dense(5, name="z_log_var")(h)]
@@ -98,19 +93,14 @@ def keras_pair(folder: Path) -> Own:
     for model, name, layer in pairs:
         weight, bias = layer.weight.detach().numpy().T, layer.bias.detach().numpy()
         model.get_layer(name).set_weights([weight, bias])
-    (folder / "keras_pair").mkdir(exist_ok=True)
-    encoder.save(folder / "keras_pair/encoder.keras")
-    decoder.save(folder / "keras_pair/decoder.keras")
-    return reading
+    path.mkdir(exist_ok=True)
+    encoder.save(path / "encoder.keras")
+    decoder.save(path / "decoder.keras")
 
 
-@layout(
-    "onnx_pair", "table.csv", "encoder.onnx (mu, logvar) and decoder.onnx in one folder", **RELU,
-    output="linear",
-)  # fmt: skip
-def onnx_pair(folder: Path) -> Own:
-    network, reading = table_mlp("onnx_pair", 0.5)
-    (folder / "onnx_pair").mkdir(exist_ok=True)
+@of_table("onnx_pair", "encoder.onnx (mu, logvar) and decoder.onnx in one folder", beta=0.5)
+def onnx_pair(network: Mlp, path: Path) -> None:
+    path.mkdir(exist_ok=True)
     batch = torch.export.Dim("batch")
     for part, example, names, file in (
         (Encode(network), torch.zeros(2, 12), ["mu", "logvar"], "encoder"),
@@ -119,12 +109,11 @@ def onnx_pair(folder: Path) -> Own:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                part.eval(), (example,), folder / f"onnx_pair/{file}.onnx", dynamo=True,
+                part.eval(), (example,), path / f"{file}.onnx", dynamo=True,
                 input_names=["x" if file == "encoder" else "z"], output_names=names,
                 dynamic_shapes=({0: batch},), external_data=False, verbose=False,
             )  # fmt: skip
-        _without_traces(folder / f"onnx_pair/{file}.onnx")
-    return reading
+        _without_traces(path / f"{file}.onnx")
 
 
 def _without_traces(path: Path) -> None:
@@ -161,17 +150,12 @@ class Scripted(nn.Module):
         return self.decode(z), mean, logvar
 
 
-@layout(
-    "scripted.pt", "digits.npy", "torch.jit.script with encode and decode exported", **RELU,
-    output="sigmoid",
-)  # fmt: skip
-def scripted(folder: Path) -> Own:
-    network, reading = digits_mlp("scripted")
+@of_digits("scripted.pt", "torch.jit.script with encode and decode exported")
+def scripted(network: Mlp, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.script(Scripted(network).eval()).save(str(folder / "scripted.pt"))
-    _without_debug(folder / "scripted.pt")
-    return reading
+        torch.jit.script(Scripted(network).eval()).save(str(path))
+    _without_debug(path)
 
 
 def _without_debug(path: Path) -> None:
@@ -184,13 +168,9 @@ def _without_debug(path: Path) -> None:
                 new.writestr(info, content)
 
 
-@layout(
-    "exported_pair", "table.csv", "encoder.pt2 and decoder.pt2 of torch.export in one folder",
-    **RELU, output="linear",
-)  # fmt: skip
-def exported_pair(folder: Path) -> Own:
-    network, reading = table_mlp("exported_pair")
-    (folder / "exported_pair").mkdir(exist_ok=True)
+@of_table("exported_pair", "encoder.pt2 and decoder.pt2 of torch.export in one folder")
+def exported_pair(network: Mlp, path: Path) -> None:
+    path.mkdir(exist_ok=True)
     batch = torch.export.Dim("batch")
     for part, example, file in (
         (Encode(network), torch.zeros(2, 12), "encoder"),
@@ -199,5 +179,4 @@ def exported_pair(folder: Path) -> Own:
         program = torch.export.export(part.eval(), (example,), dynamic_shapes=({0: batch},))
         for node in program.graph.nodes:  # no paths of the machine that wrote the file
             node.meta.pop("stack_trace", None)
-        torch.export.save(program, folder / f"exported_pair/{file}.pt2")
-    return reading
+        torch.export.save(program, path / f"{file}.pt2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,13 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.gallery import own
-from tests.gallery.layouts.nets import Mlp, as_bce, digits_mlp
-from tests.gallery.layouts.shelf import layout
+from tests.gallery.layouts.nets import Mlp, as_bce, of_digits
+from tests.gallery.layouts.shelf import TO_LINE, TO_UNIT, layout
 from tests.gallery.own import Own
 
-RELU = {"encoder": "relu", "decoder": "relu"}
-TABLE = {**RELU, "output": "linear"}
-DIGITS = {**RELU, "output": "sigmoid"}
 HALVED = "read as a log variance: the rate is far off"
 
 
@@ -31,9 +29,16 @@ class OneHead(nn.Module):
         )
 
 
-def _trained(name: str, network: Mlp, std_of: object, beta: float, x: Tensor) -> Own:
-    """Train a network whose second head becomes the deviation by `std_of`, on the table."""
-    own.seed(name)
+def _deviation(
+    path: Path,
+    std_of: Callable[[Tensor], Tensor],
+    head: str = "fc_var",
+    latent: int = 4,
+    beta: float = 1.0,
+) -> Own:
+    """Train on the table a network whose second head becomes the deviation by `std_of`."""
+    network = Mlp(12, 24, latent, output=None)
+    own.seed(path.stem)
     for layer in network.modules():
         if isinstance(layer, nn.Linear):
             layer.reset_parameters()
@@ -42,66 +47,53 @@ def _trained(name: str, network: Mlp, std_of: object, beta: float, x: Tensor) ->
         mean, raw = network.encode(rows)
         return mean, std_of(raw)
 
-    reading = Own(posterior, lambda z, _c: network.decode(z), own.sse, "sse", beta, x)
+    reading = Own(posterior, lambda z, _c: network.decode(z), own.sse, "sse", beta, own.table())
     own.fit(network, reading)
+    torch.save({k.replace("fc_var", head): v for k, v in network.state_dict().items()}, path)
     return reading
 
 
 @layout(
     "log_std.pt", "table.csv", "fc_mu and fc_logstd: exp(head) is the deviation",
-    head="two layers, mean and log deviation", wrong=HALVED, **TABLE,
+    TO_LINE, head="two layers, mean and log deviation", wrong=HALVED,
 )  # fmt: skip
 def log_std(folder: Path) -> Own:
-    network = Mlp(12, 24, 4, output=None)
-    reading = _trained("log_std", network, torch.exp, 1.0, own.table())
-    names = {k.replace("fc_var", "fc_logstd"): v for k, v in network.state_dict().items()}
-    torch.save(names, folder / "log_std.pt")
-    return reading
+    return _deviation(folder / "log_std.pt", torch.exp, "fc_logstd")
 
 
 @layout(
     "sigma_unnamed.pt", "table.csv", "fc_mu and fc_sigma, exp(head) the deviation, name silent",
-    head="two layers, mean and log deviation", wrong=HALVED, **TABLE,
+    TO_LINE, head="two layers, mean and log deviation", wrong=HALVED,
 )  # fmt: skip
 def sigma_unnamed(folder: Path) -> Own:
-    network = Mlp(12, 24, 3, output=None)
-    reading = _trained("sigma_unnamed", network, torch.exp, 0.5, own.table())
-    names = {k.replace("fc_var", "fc_sigma"): v for k, v in network.state_dict().items()}
-    torch.save(names, folder / "sigma_unnamed.pt")
-    return reading
+    return _deviation(folder / "sigma_unnamed.pt", torch.exp, "fc_sigma", latent=3, beta=0.5)
 
 
 @layout(
     "softplus.pt", "table.csv", "softplus(head) is the deviation, 1e-6 added",
-    head="two layers, mean and softplus deviation", wrong=HALVED, **TABLE,
+    TO_LINE, head="two layers, mean and softplus deviation", wrong=HALVED,
 )  # fmt: skip
 def softplus(folder: Path) -> Own:
-    network = Mlp(12, 24, 4, output=None)
-    reading = _trained(
-        "softplus", network, lambda raw: functional.softplus(raw) + 1e-6, 1.0, own.table()
-    )
-    names = {k.replace("fc_var", "fc_std"): v for k, v in network.state_dict().items()}
-    torch.save(names, folder / "softplus.pt")
-    return reading
+    def std_of(raw: Tensor) -> Tensor:
+        return functional.softplus(raw) + 1e-6
+
+    return _deviation(folder / "softplus.pt", std_of, "fc_std")
 
 
 @layout(
     "softplus_variance.pt", "table.csv", "softplus(head) is the variance, as Edward and Pyro code",
-    head="two layers, mean and softplus variance", wrong=HALVED, **TABLE,
+    TO_LINE, head="two layers, mean and softplus variance", wrong=HALVED,
 )  # fmt: skip
 def softplus_variance(folder: Path) -> Own:
-    network = Mlp(12, 24, 4, output=None)
-    reading = _trained(
-        "softplus_variance", network, lambda raw: (functional.softplus(raw) + 1e-8).sqrt(), 2.0,
-        own.table(),
-    )  # fmt: skip
-    torch.save(network.state_dict(), folder / "softplus_variance.pt")
-    return reading
+    def std_of(raw: Tensor) -> Tensor:
+        return (functional.softplus(raw) + 1e-8).sqrt()
+
+    return _deviation(folder / "softplus_variance.pt", std_of, beta=2.0)
 
 
 @layout(
     "halves.pt", "digits.npy", "one head of 2n, cut in halves by chunk",
-    head="one layer, halves, mean then log variance", **DIGITS,
+    TO_UNIT, head="one layer, halves, mean then log variance",
 )  # fmt: skip
 def halves(folder: Path) -> Own:
     network = OneHead(64, 5, nn.Sigmoid())
@@ -115,7 +107,7 @@ def halves(folder: Path) -> Own:
 
 @layout(
     "interleaved.pt", "digits.npy", "one head of 2n, view(-1, n, 2): mean, log variance by turns",
-    head="one layer, interleaved, mean and log variance", wrong="cut in halves", **DIGITS,
+    TO_UNIT, head="one layer, interleaved, mean and log variance", wrong="cut in halves",
 )  # fmt: skip
 def interleaved(folder: Path) -> Own:
     network = OneHead(64, 5, nn.Sigmoid())
@@ -130,8 +122,8 @@ def interleaved(folder: Path) -> Own:
 @layout(
     "two_rows.pt", "digits.npy",
     "one head of 2n, view(-1, 2, n) with the log variance first",
-    head="one layer, halves, log variance then mean", wrong="mean and log variance swapped",
-    **DIGITS,
+    TO_UNIT, head="one layer, halves, log variance then mean",
+    wrong="mean and log variance swapped",
 )  # fmt: skip
 def two_rows(folder: Path) -> Own:
     network = OneHead(64, 5, nn.Sigmoid())
@@ -153,7 +145,7 @@ def _one_head(network: OneHead, posterior: object, path: Path) -> Own:
 
 @layout(
     "classifier.pt", "digits.npy", "a classifier of ten classes on the mean, trained with it",
-    head="two layers, mean and log variance", **DIGITS,
+    TO_UNIT,
 )  # fmt: skip
 def classifier(folder: Path) -> Own:
     network = Mlp()
@@ -167,12 +159,10 @@ def classifier(folder: Path) -> Own:
     return own.kept(network, reading, folder / "classifier.pt", extra=also)
 
 
-@layout(
-    "discriminator.pt", "digits.npy", "a discriminator of latents and its optimizer beside the VAE",
-    head="two layers, mean and log variance", **DIGITS,
-)  # fmt: skip
-def discriminator(folder: Path) -> Own:
-    network, reading = digits_mlp("discriminator", latent=4)
+@of_digits(
+    "discriminator.pt", "a discriminator of latents and its optimizer beside the VAE", latent=4
+)
+def discriminator(network: Mlp, path: Path) -> None:
     critic = nn.Sequential(
         nn.Linear(4, 32), nn.LeakyReLU(0.2), nn.Linear(32, 32), nn.LeakyReLU(0.2), nn.Linear(32, 2)
     )
@@ -184,16 +174,10 @@ def discriminator(folder: Path) -> Own:
             "optim_D": optimizer.state_dict(),
             "iter": 1500,
         },
-        folder / "discriminator.pt",
+        path,
     )
-    return reading
 
 
-@layout(
-    "whole_pickle.pt", "digits.npy", "torch.save(model): the module itself, class and all",
-    head="two layers, mean and log variance", **DIGITS,
-)  # fmt: skip
-def whole_pickle(folder: Path) -> Own:
-    network, reading = digits_mlp("whole_pickle")
-    torch.save(network, folder / "whole_pickle.pt")
-    return reading
+@of_digits("whole_pickle.pt", "torch.save(model): the module itself, class and all")
+def whole_pickle(network: Mlp, path: Path) -> None:
+    torch.save(network, path)

@@ -11,10 +11,8 @@ from torch.nn import functional
 
 from tests.gallery import own
 from tests.gallery.layouts.nets import as_bce, as_sse, logvar
-from tests.gallery.layouts.shelf import layout
+from tests.gallery.layouts.shelf import TO_UNIT, layout
 from tests.gallery.own import Own
-
-TWO = "two layers, mean and log variance"
 
 
 class Vanilla(nn.Module):
@@ -79,12 +77,13 @@ class Vanilla(nn.Module):
 
 
 BLOCK = "batch norm, leaky_relu(0.01)"
+BLOCKS = {**TO_UNIT, "encoder": BLOCK, "decoder": f"none after decoder_input, then {BLOCK}"}
 
 
 @layout(
     "vanilla_vae.pth", "spots32.npz:x",
     "VanillaVAE (PyTorch-VAE), 3 x 32 x 32, mean squared error and a small KL weight",
-    head=TWO, encoder=BLOCK, decoder=f"none after decoder_input, then {BLOCK}", output="sigmoid",
+    BLOCKS,
 )  # fmt: skip
 def vanilla_vae(folder: Path) -> Own:
     network = Vanilla(3, 32, 6, (4, 8, 12))
@@ -95,7 +94,7 @@ def vanilla_vae(folder: Path) -> Own:
 
 @layout(
     "beta_vae_relu.pth", "spots16.npz:x", "BetaVAE layout with ReLU after decoder_input, beta 4",
-    head=TWO, encoder=BLOCK, decoder=f"relu after decoder_input, then {BLOCK}", output="sigmoid",
+    BLOCKS, decoder=f"relu after decoder_input, then {BLOCK}",
 )  # fmt: skip
 def beta_vae_relu(folder: Path) -> Own:
     network = Vanilla(1, 16, 5, (6, 12), activated_input=True)
@@ -106,7 +105,7 @@ def beta_vae_relu(folder: Path) -> Own:
 @layout(
     "lightning.ckpt", "digit_images.npy",
     "a Lightning checkpoint, 'model.' before the names, hyper-parameters beside them",
-    head=TWO, encoder=BLOCK, decoder=f"none after decoder_input, then {BLOCK}", output="sigmoid",
+    BLOCKS,
 )  # fmt: skip
 def lightning(folder: Path) -> Own:
     import lightning as framework
@@ -175,7 +174,7 @@ class ResNetVae(nn.Module):
 
 @layout(
     "resnet_vae.pt", "spots16.npz:x", "residual blocks with conv1, bn1, conv2, bn2",
-    head=TWO, encoder="relu, residual blocks", decoder="relu, residual blocks", output="sigmoid",
+    TO_UNIT, encoder="relu, residual blocks", decoder="relu, residual blocks",
 )  # fmt: skip
 def resnet_vae(folder: Path) -> Own:
     network = ResNetVae()
@@ -203,7 +202,7 @@ class Sequentials(nn.Module):
 
 @layout(
     "upsample.pt", "spots16.npz:x", "nearest upsampling, then convolutions, in the decoder",
-    head=TWO, encoder="relu", decoder="relu", output="sigmoid",
+    TO_UNIT,
 )  # fmt: skip
 def upsample(folder: Path) -> Own:
     network = Sequentials(
@@ -224,7 +223,7 @@ def upsample(folder: Path) -> Own:
 
 @layout(
     "pooled.pt", "spots16.npz:x", "max pooling between convolutions, kernel 2 stride 2 back up",
-    head=TWO, encoder="relu, max pooling", decoder="relu", output="sigmoid",
+    TO_UNIT, encoder="relu, max pooling",
 )  # fmt: skip
 def pooled(folder: Path) -> Own:
     network = Sequentials(
@@ -246,7 +245,7 @@ def pooled(folder: Path) -> Own:
 @layout(
     "kernel3_stride2.pt", "digit_images.npy",
     "kernel 3, stride 2, padding 1; output padding only where the size asks for it",
-    head=TWO, encoder="relu", decoder="relu", output="sigmoid",
+    TO_UNIT,
 )  # fmt: skip
 def kernel3_stride2(folder: Path) -> Own:
     network = Sequentials(
@@ -300,7 +299,7 @@ def conv_head(folder: Path) -> Own:
 @layout(
     "padded.pt", "digit_images.npy",
     "trained on digits padded from 8 x 8 to 16 x 16, as MNIST is padded to 32",
-    head=TWO, encoder=BLOCK, decoder=f"none after decoder_input, then {BLOCK}", output="sigmoid",
+    BLOCKS,
     refused=(("pad",),), next_step="a way to pad the data by 4 on each side",
     wrong="the digits enlarged to 16 x 16",
 )  # fmt: skip

@@ -12,16 +12,14 @@ from torch.nn import functional
 
 from tests.gallery import own
 from tests.gallery.layouts.nets import Mlp, logvar
-from tests.gallery.layouts.shelf import layout
+from tests.gallery.layouts.shelf import RELU, TO_LINE, layout
 from tests.gallery.own import Own
-
-TWO = "two layers, mean and log variance"
 
 
 @layout(
     "learnt_variance.pt", "table.csv",
     "sigma-VAE: one learnt log_sigma of the output beside the networks, beta 1 of the ELBO",
-    head=TWO, encoder="relu", decoder="relu", output="linear",
+    TO_LINE,
     note="beta 1 under the Gaussian likelihood; 2 exp(2 log_sigma) under sse",
 )  # fmt: skip
 def learnt_variance(folder: Path) -> Own:
@@ -47,7 +45,7 @@ def learnt_variance(folder: Path) -> Own:
 
 @layout(
     "heteroscedastic.pt", "table.csv", "decoder_mu and decoder_logvar: a variance for each output",
-    head=TWO, encoder="relu", decoder="relu", output="mean and log variance",
+    RELU, output="mean and log variance",
     wrong="the mean alone under sse, a beta said to be recovered",
 )  # fmt: skip
 def heteroscedastic(folder: Path) -> Own:
@@ -155,7 +153,7 @@ def counts_zinb(folder: Path) -> Own:
 @layout(
     "categorical.pt", "digit_levels.npy",
     "four levels a pixel: 64 x 4 logits, cross entropy (data of whole numbers 0 to 3)",
-    head=TWO, encoder="relu", decoder="relu", output="logits over four levels",
+    RELU, output="logits over four levels",
 )  # fmt: skip
 def categorical(folder: Path) -> Own:
     levels = (own.digits()[0] * 3.99).floor()

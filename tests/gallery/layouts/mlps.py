@@ -8,17 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from tests.gallery import own
-from tests.gallery.layouts.nets import Mlp, Tutorial, as_bce, as_sse, digits_mlp, table_mlp
-from tests.gallery.layouts.shelf import layout
+from tests.gallery.layouts.nets import Mlp, Tutorial, as_bce, as_sse, of_digits, of_table
+from tests.gallery.layouts.shelf import TO_LINE, TO_UNIT, layout
 from tests.gallery.own import Own
-
-RELU = {"encoder": "relu", "decoder": "relu"}
-TWO = "two layers, mean and log variance"
 
 
 @layout(
     "tutorial_mlp.pt", "digits.npy", "state dict of the MLP of the PyTorch examples",
-    head=TWO, output="sigmoid", **RELU,
+    TO_UNIT,
 )  # fmt: skip
 def tutorial_mlp(folder: Path) -> Own:
     network = Tutorial()
@@ -29,7 +26,7 @@ def tutorial_mlp(folder: Path) -> Own:
 @layout(
     "tutorial_extras.pth", "digits.npy",
     "the same names inside a training checkpoint (epoch, optimizer, loss, config), beta 0.4",
-    head=TWO, output="sigmoid", **RELU,
+    TO_UNIT,
     wrong="beta 1 taken from the layout's name; the config in the file says 0.4",
 )  # fmt: skip
 def tutorial_extras(folder: Path) -> Own:
@@ -73,7 +70,7 @@ class Named(nn.Module):
 
 @layout(
     "float64_tanh.pt", "table.csv", "weights in float64, tanh, layers named one by one, a table",
-    head=TWO, encoder="tanh", decoder="tanh", output="linear",
+    TO_LINE, encoder="tanh", decoder="tanh",
 )  # fmt: skip
 def float64_tanh(folder: Path) -> Own:
     network = Named()
@@ -85,20 +82,15 @@ def float64_tanh(folder: Path) -> Own:
     return reading
 
 
-@layout(
-    "half.pt", "digits.npy", "weights stored in float16",
-    head=TWO, output="sigmoid", kl_tolerance=5e-3, **RELU,
-)  # fmt: skip
-def half(folder: Path) -> Own:
-    network, reading = digits_mlp("half")
-    torch.save({k: v.half() for k, v in network.state_dict().items()}, folder / "half.pt")
+@of_digits("half.pt", "weights stored in float16", kl_tolerance=5e-3)
+def half(network: Mlp, path: Path) -> None:
+    torch.save({k: v.half() for k, v in network.state_dict().items()}, path)
     network.half().float()  # the answers are those of the rounded weights
-    return reading
 
 
 @layout(
     "elu.pt", "digits.npy", "two hidden layers, ELU, squared error of a linear output",
-    head=TWO, encoder="elu", decoder="elu", output="linear",
+    TO_LINE, encoder="elu", decoder="elu",
 )  # fmt: skip
 def elu(folder: Path) -> Own:
     network = Mlp(act=nn.ELU, output=None)
@@ -109,8 +101,7 @@ def elu(folder: Path) -> Own:
 
 @layout(
     "batch_norm.pt", "digits.npy", "Linear, BatchNorm1d, LeakyReLU blocks",
-    head=TWO, encoder="batch norm, leaky_relu(0.01)", decoder="batch norm, leaky_relu(0.01)",
-    output="sigmoid",
+    TO_UNIT, encoder="batch norm, leaky_relu(0.01)", decoder="batch norm, leaky_relu(0.01)",
 )  # fmt: skip
 def batch_norm(folder: Path) -> Own:
     network = Mlp()
@@ -125,7 +116,7 @@ def batch_norm(folder: Path) -> Own:
 @layout(
     "no_decoder_activation.pt", "table.csv",
     "decoder_input is a layer of its own with no activation after it, as in VanillaVAE",
-    head=TWO, encoder="silu", decoder="none after decoder_input, then silu", output="linear",
+    TO_LINE, encoder="silu", decoder="none after decoder_input, then silu",
 )  # fmt: skip
 def no_decoder_activation(folder: Path) -> Own:
     network = Mlp(12, 24, 4, nn.SiLU, None)
@@ -136,26 +127,16 @@ def no_decoder_activation(folder: Path) -> Own:
     return own.kept(network, reading, folder / "no_decoder_activation.pt")
 
 
-@layout(
-    "safetensors_plain.safetensors", "table.csv", "safetensors without metadata",
-    head=TWO, output="linear", **RELU,
-)  # fmt: skip
-def safetensors_plain(folder: Path) -> Own:
+@of_table("safetensors_plain.safetensors", "safetensors without metadata", beta=2.0)
+def safetensors_plain(network: Mlp, path: Path) -> None:
     from safetensors.torch import save_file
 
-    network, reading = table_mlp("safetensors_plain", 2.0)
-    save_file(network.state_dict(), folder / "safetensors_plain.safetensors")
-    return reading
+    save_file(network.state_dict(), path)
 
 
-@layout(
-    "safetensors_metadata.safetensors", "digits.npy", "safetensors with metadata of its own",
-    head=TWO, output="sigmoid", **RELU,
-)  # fmt: skip
-def safetensors_metadata(folder: Path) -> Own:
+@of_digits("safetensors_metadata.safetensors", "safetensors with metadata of its own")
+def safetensors_metadata(network: Mlp, path: Path) -> None:
     from safetensors.torch import save_file
 
-    network, reading = digits_mlp("safetensors_metadata")
     metadata = {"format": "pt", "latent_dim": "5", "loss": "bce", "beta": "1.0"}
-    save_file(network.state_dict(), folder / "safetensors_metadata.safetensors", metadata)
-    return reading
+    save_file(network.state_dict(), path, metadata)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tests.gallery import own
+from tests.gallery.layouts.shelf import TO_LINE, TO_UNIT, Maker, layout
 from tests.gallery.own import Own
 
 
@@ -59,6 +62,9 @@ class Mlp(nn.Module):
         return self.decoder(z)
 
 
+Store = Callable[[Mlp, Path], None]
+
+
 def logvar(network: Any) -> Callable[[Tensor, Any], tuple[Tensor, Tensor]]:
     """Return the posterior of a network whose `encode` gives mean and log variance."""
 
@@ -86,19 +92,42 @@ def as_sse(network: Any, x: Tensor, beta: float, **more: Any) -> Own:
     return Own(logvar(network), plain(network), own.sse, "sse", beta, x, **more)
 
 
-def digits_mlp(name: str, **options: Any) -> tuple[Mlp, Own]:
-    """Return a trained bce MLP on the digits, its weights those of its name."""
-    own.seed(name)
-    network = Mlp(**options)
+def digits_mlp(latent: int = 5) -> tuple[Mlp, Own]:
+    """Return a trained bce MLP on the digits, as its makers' random numbers have it."""
+    network = Mlp(latent=latent)
     reading = as_bce(network, own.digits()[0])
     own.fit(network, reading)
     return network, reading
 
 
-def table_mlp(name: str, beta: float = 1.0, **options: Any) -> tuple[Mlp, Own]:
-    """Return a trained sse MLP on the table, its weights those of its name."""
-    own.seed(name)
-    network = Mlp(**{"features": 12, "hidden": 24, "latent": 4, "output": None, **options})
+def table_mlp(beta: float = 1.0) -> tuple[Mlp, Own]:
+    """Return a trained sse MLP on the table."""
+    network = Mlp(12, 24, 4, output=None)
     reading = as_sse(network, own.table(), beta)
     own.fit(network, reading)
     return network, reading
+
+
+def of_digits(file: str, like: str, latent: int = 5, **facts: Any) -> Callable[[Store], Maker]:
+    """Put on the shelf the bce MLP on the digits, as the function below stores it."""
+    return _stored(lambda: digits_mlp(latent), (file, "digits.npy", like, TO_UNIT), facts)
+
+
+def of_table(file: str, like: str, beta: float = 1.0, **facts: Any) -> Callable[[Store], Maker]:
+    """Put on the shelf the sse MLP on the table, as the function below stores it."""
+    return _stored(lambda: table_mlp(beta), (file, "table.csv", like, TO_LINE), facts)
+
+
+def _stored(
+    trained: Callable[[], tuple[Mlp, Own]], entry: tuple[Any, ...], facts: Any
+) -> Callable[[Store], Maker]:
+    def put(store: Store) -> Maker:
+        @wraps(store)
+        def make(folder: Path) -> Own:
+            network, reading = trained()
+            store(network, folder / entry[0])
+            return reading
+
+        return layout(*entry, **facts)(make)
+
+    return put

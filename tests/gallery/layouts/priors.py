@@ -11,15 +11,9 @@ from torch.distributions import Independent, Normal
 
 from tests.gallery import own
 from tests.gallery.layouts.nets import Mlp, logvar, plain
-from tests.gallery.layouts.shelf import layout
+from tests.gallery.layouts.shelf import TO_LINE, layout
 from tests.gallery.own import Own
 
-TABLE = {
-    "head": "two layers, mean and log variance",
-    "encoder": "relu",
-    "decoder": "relu",
-    "output": "linear",
-}
 AS_NORMAL = "the KL divergence to N(0, I), which was not trained"
 
 
@@ -37,7 +31,7 @@ def _mixture(z: Tensor, mean: Tensor, log_variance: Tensor, log_weights: Tensor)
 
 @layout(
     "learnt_prior.pt", "table.csv", "a diagonal Gaussian prior learnt: prior_mu, prior_logvar",
-    wrong=AS_NORMAL, kl_tolerance=0.04, **TABLE,
+    TO_LINE, wrong=AS_NORMAL, kl_tolerance=0.04,
 )  # fmt: skip
 def learnt_prior(folder: Path) -> Own:
     network = Mlp(12, 24, 4, output=None)
@@ -55,7 +49,7 @@ def learnt_prior(folder: Path) -> Own:
 @layout(
     "mixture_prior.pt", "table.csv",
     "mixture of five Gaussians: prior.means, prior.logvars, prior.w (logits)",
-    wrong=AS_NORMAL, kl_tolerance=0.04, **TABLE,
+    TO_LINE, wrong=AS_NORMAL, kl_tolerance=0.04,
 )  # fmt: skip
 def mixture_prior(folder: Path) -> Own:
     network = Mlp(12, 24, 3, output=None)
@@ -74,7 +68,7 @@ def mixture_prior(folder: Path) -> Own:
 @layout(
     "vamp_prior.pt", "table.csv",
     "VampPrior: eight pseudo-inputs, the prior the mean of their posteriors",
-    wrong=AS_NORMAL, kl_tolerance=0.04, **TABLE,
+    TO_LINE, wrong=AS_NORMAL, kl_tolerance=0.04,
 )  # fmt: skip
 def vamp_prior(folder: Path) -> Own:
     network = Mlp(12, 24, 3, output=None)
@@ -104,9 +98,9 @@ class Coupling(nn.Module):
 
 @layout(
     "flow_prior.pt", "table.csv", "a RealNVP prior of four couplings beside the VAE",
-    refused=(("flow", "coupling"),),
+    TO_LINE, refused=(("flow", "coupling"),),
     next_step="a function that builds the model with its prior's log density",
-    wrong=AS_NORMAL, kl_tolerance=0.04, **TABLE,
+    wrong=AS_NORMAL, kl_tolerance=0.04,
 )  # fmt: skip
 def flow_prior(folder: Path) -> Own:
     network = Mlp(12, 24, 4, output=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,11 +11,8 @@ from torch.nn import functional
 
 from tests.gallery import own
 from tests.gallery.layouts.nets import as_sse
-from tests.gallery.layouts.shelf import layout
+from tests.gallery.layouts.shelf import TWO, Maker, layout
 from tests.gallery.own import Own
-
-TWO = "two layers, mean and log variance"
-SEQUENCE = {"head": TWO, "output": "linear"}
 
 
 class Repeated(nn.Module):
@@ -81,35 +79,31 @@ class EachStep(nn.Module):
         return torch.stack(steps, 1)
 
 
-def _sequence(network: nn.Module, path: Path) -> Own:
-    reading = as_sse(network, own.series(), 0.5)
-    return own.kept(network, reading, path, steps=500, rate=1e-2, batch=60)
+def _sequence(network: Callable[[], nn.Module], name: str) -> Maker:
+    """Return what trains such a network on the series, and writes NAME.pt."""
+
+    def make(folder: Path) -> Own:
+        made = network()
+        reading = as_sse(made, own.series(), 0.5)
+        return own.kept(made, reading, folder / f"{name}.pt", steps=500, rate=1e-2, batch=60)
+
+    make.__name__ = name
+    return make
 
 
-@layout(
-    "lstm_repeated.pt", "series.npy", "LSTM decoder with z as the input of every step",
-    encoder="lstm, last state", decoder="lstm, z repeated", **SEQUENCE,
-)  # fmt: skip
-def lstm_repeated(folder: Path) -> Own:
-    return _sequence(Repeated(), folder / "lstm_repeated.pt")
-
-
-@layout(
-    "gru_first_state.pt", "series.npy",
-    "GRU decoder, tanh(latent2hidden(z)) its first state, zeros its inputs",
-    encoder="gru, last state", decoder="gru, z the first state", **SEQUENCE,
-)  # fmt: skip
-def gru_first_state(folder: Path) -> Own:
-    return _sequence(FirstState(), folder / "gru_first_state.pt")
-
-
-@layout(
-    "lstm_each_step.pt", "series.npy",
-    "LSTM cell that gets z and its own last output at each step",
-    encoder="lstm, last state", decoder="lstm cell, z beside the step before", **SEQUENCE,
-)  # fmt: skip
-def lstm_each_step(folder: Path) -> Own:
-    return _sequence(EachStep(), folder / "lstm_each_step.pt")
+for _name, _network, _like, _encoder, _decoder in (
+    ("lstm_repeated", Repeated, "LSTM decoder with z as the input of every step",
+     "lstm, last state", "lstm, z repeated"),
+    ("gru_first_state", FirstState,
+     "GRU decoder, tanh(latent2hidden(z)) its first state, zeros its inputs",
+     "gru, last state", "gru, z the first state"),
+    ("lstm_each_step", EachStep, "LSTM cell that gets z and its own last output at each step",
+     "lstm, last state", "lstm cell, z beside the step before"),
+):  # fmt: skip
+    layout(
+        f"{_name}.pt", "series.npy", _like,
+        head=TWO, encoder=_encoder, decoder=_decoder, output="linear",
+    )(_sequence(_network, _name))  # fmt: skip
 
 
 @layout(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -11,6 +11,12 @@ from typing import Any
 from tests.gallery.own import Own, seed
 
 Maker = Callable[[Path], Own]
+
+TWO = "two layers, mean and log variance"
+#: readings that many layouts share
+RELU = {"head": TWO, "encoder": "relu", "decoder": "relu"}
+TO_UNIT = {**RELU, "output": "sigmoid"}
+TO_LINE = {**RELU, "output": "linear"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,9 @@ class Layout:
 LAYOUTS: dict[str, Layout] = {}
 
 
-def layout(file: str, data: str, like: str, **facts: Any) -> Callable[[Maker], Maker]:
+def layout(
+    file: str, data: str, like: str, common: Mapping[str, str] | None = None, **facts: Any
+) -> Callable[[Maker], Maker]:
     """Put a function on the shelf: it trains a network, writes `file` and tells its own reading.
 
     Random numbers are seeded by its name before it is called.
@@ -46,10 +54,13 @@ def layout(file: str, data: str, like: str, **facts: Any) -> Callable[[Maker], M
         file: name of the file or folder, below the folder of layouts.
         data: data SPEC as a newcomer types it.
         like: the layout in words, and who uses it.
-        facts: the other fields of `Layout`; head, encoder, decoder, output are the reading.
+        common: a reading that others have too.
+        facts: the other fields of `Layout`; head, encoder, decoder, output, note are the reading,
+            each in the place of what is common.
     """
     parts = ("head", "encoder", "decoder", "output", "note")
-    reading = {key: facts.pop(key) for key in parts if key in facts}
+    said = {**(common or {}), **{key: facts.pop(key) for key in parts if key in facts}}
+    reading = {key: said[key] for key in parts if key in said}
 
     def put(make: Maker) -> Maker:
         @wraps(make)

@@ -10,62 +10,46 @@ import torch
 from torch import nn
 
 from tests.gallery import own
-from tests.gallery.layouts.nets import Mlp, as_bce, digits_mlp, table_mlp
-from tests.gallery.layouts.shelf import layout
+from tests.gallery.layouts.nets import Mlp, as_bce, digits_mlp, of_digits, of_table, table_mlp
+from tests.gallery.layouts.shelf import TO_LINE, TO_UNIT, layout
 from tests.gallery.own import Own
 
-RELU = {"encoder": "relu", "decoder": "relu", "head": "two layers, mean and log variance"}
-BCE = {**RELU, "output": "sigmoid"}
-SSE = {**RELU, "output": "linear"}
+
+@of_digits("data_parallel.pt", "'module.' before every name (DataParallel)")
+def data_parallel(network: Mlp, path: Path) -> None:
+    torch.save(nn.DataParallel(network).state_dict(), path)
 
 
-@layout("data_parallel.pt", "digits.npy", "'module.' before every name (DataParallel)", **BCE)
-def data_parallel(folder: Path) -> Own:
-    network, reading = digits_mlp("data_parallel")
-    torch.save(nn.DataParallel(network).state_dict(), folder / "data_parallel.pt")
-    return reading
-
-
-@layout("compiled.pt", "table.csv", "'_orig_mod.' before every name (torch.compile)", **SSE)
-def compiled(folder: Path) -> Own:
-    network, reading = table_mlp("compiled")
+@of_table("compiled.pt", "'_orig_mod.' before every name (torch.compile)")
+def compiled(network: Mlp, path: Path) -> None:
     names = torch.compile(network, backend="eager").state_dict()
-    torch.save(names, folder / "compiled.pt")
-    return reading
+    torch.save(names, path)
 
 
-@layout(
-    "compiled_parts.pt", "table.csv",
-    "encoder and decoder compiled and wrapped one by one, prefixes inside the names", **SSE,
-)  # fmt: skip
-def compiled_parts(folder: Path) -> Own:
-    network, reading = table_mlp("compiled_parts")
+@of_table(
+    "compiled_parts.pt",
+    "encoder and decoder compiled and wrapped one by one, prefixes inside the names",
+)
+def compiled_parts(network: Mlp, path: Path) -> None:
     wrapped = copy.deepcopy(network)
     wrapped.encoder = torch.compile(wrapped.encoder, backend="eager")
     wrapped.decoder = nn.DataParallel(wrapped.decoder)
-    torch.save(wrapped.state_dict(), folder / "compiled_parts.pt")
-    return reading
+    torch.save(wrapped.state_dict(), path)
 
 
-@layout("net_key.tar", "digits.npy", "weights under 'net', beside accuracy and epoch", **BCE)
-def net_key(folder: Path) -> Own:
-    network, reading = digits_mlp("net_key")
-    torch.save({"net": network.state_dict(), "acc": 0.0, "epoch": 12}, folder / "net_key.tar")
-    return reading
+@of_digits("net_key.tar", "weights under 'net', beside accuracy and epoch")
+def net_key(network: Mlp, path: Path) -> None:
+    torch.save({"net": network.state_dict(), "acc": 0.0, "epoch": 12}, path)
 
 
-@layout("state_key.pth", "table.csv", "weights under 'state'", **SSE)
-def state_key(folder: Path) -> Own:
-    network, reading = table_mlp("state_key", 0.5)
-    torch.save({"state": network.state_dict(), "step": 1500}, folder / "state_key.pth")
-    return reading
+@of_table("state_key.pth", "weights under 'state'", beta=0.5)
+def state_key(network: Mlp, path: Path) -> None:
+    torch.save({"state": network.state_dict(), "step": 1500}, path)
 
 
-@layout("params_key.pth", "digits.npy", "weights under 'params', two levels down", **BCE)
-def params_key(folder: Path) -> Own:
-    network, reading = digits_mlp("params_key")
-    torch.save({"vae": {"params": network.state_dict()}}, folder / "params_key.pth")
-    return reading
+@of_digits("params_key.pth", "weights under 'params', two levels down")
+def params_key(network: Mlp, path: Path) -> None:
+    torch.save({"vae": {"params": network.state_dict()}}, path)
 
 
 def _averaged(network: Mlp, reading: Own, steps: int = 300) -> Mlp:
@@ -86,10 +70,10 @@ def _averaged(network: Mlp, reading: Own, steps: int = 300) -> Mlp:
 
 @layout(
     "ema_beside.pt", "digits.npy", "two state dicts of the same names, 'model' and 'ema'",
-    wrong="the raw weights taken without a word", **BCE,
+    TO_UNIT, wrong="the raw weights taken without a word",
 )  # fmt: skip
 def ema_beside(folder: Path) -> Own:
-    network, reading = digits_mlp("ema_beside")
+    network, reading = digits_mlp()
     ema = _averaged(network, reading)
     checkpoint = {"model": network.state_dict(), "ema": ema.state_dict(), "step": 1800}
     torch.save(checkpoint, folder / "ema_beside.pt")
@@ -99,10 +83,10 @@ def ema_beside(folder: Path) -> Own:
 @layout(
     "ema_flat.pt", "table.csv",
     "ema-pytorch: 'online_model.' and 'ema_model.' with counters in one state dict",
-    wrong="the online weights taken without a word", **SSE,
+    TO_LINE, wrong="the online weights taken without a word",
 )  # fmt: skip
 def ema_flat(folder: Path) -> Own:
-    network, reading = table_mlp("ema_flat")
+    network, reading = table_mlp()
     ema = _averaged(network, reading)
     state = {"initted": torch.tensor(True), "step": torch.tensor(300)}
     state.update({f"online_model.{k}": v for k, v in network.state_dict().items()})
@@ -119,36 +103,11 @@ def _posterior(network: Mlp, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
     return mean, (0.5 * logvar).exp()
 
 
-@layout("swa.pt", "digits.npy", "AveragedModel: 'module.' and a counter n_averaged", **BCE)
-def swa(folder: Path) -> Own:
-    network, reading = digits_mlp("swa")
+@of_digits("swa.pt", "AveragedModel: 'module.' and a counter n_averaged")
+def swa(network: Mlp, path: Path) -> None:
     average = torch.optim.swa_utils.AveragedModel(network)
     average.update_parameters(network)
-    torch.save(average.state_dict(), folder / "swa.pt")
-    return reading
-
-
-@layout("split_keys.pt", "digits.npy", "encoder and decoder under separate keys", **BCE)
-def split_keys(folder: Path) -> Own:
-    encoder = _Encoder()
-    decoder = nn.Sequential(nn.Linear(5, 32), nn.ReLU(), nn.Linear(32, 64), nn.Sigmoid())
-    reading = _in_two(encoder, decoder)
-    torch.save(
-        {"encoder": encoder.state_dict(), "decoder": decoder.state_dict()},
-        folder / "split_keys.pt",
-    )
-    return reading
-
-
-@layout("split_files", "digits.npy", "vae_encoder.pth and vae_decoder.pth in one folder", **BCE)
-def split_files(folder: Path) -> Own:
-    encoder = _Encoder()
-    decoder = nn.Sequential(nn.Linear(5, 32), nn.ReLU(), nn.Linear(32, 64), nn.Sigmoid())
-    reading = _in_two(encoder, decoder)
-    (folder / "split_files").mkdir(exist_ok=True)
-    torch.save(encoder.state_dict(), folder / "split_files/vae_encoder.pth")
-    torch.save(decoder.state_dict(), folder / "split_files/vae_decoder.pth")
-    return reading
+    torch.save(average.state_dict(), path)
 
 
 class _Encoder(nn.Module):
@@ -163,19 +122,37 @@ class _Encoder(nn.Module):
         return self.linear2(h), self.linear3(h)
 
 
-def _in_two(encoder: _Encoder, decoder: nn.Module) -> Own:
+def _in_two() -> tuple[_Encoder, nn.Module, Own]:
+    """Return an encoder and a decoder that share no module, trained together."""
+    encoder = _Encoder()
+    decoder = nn.Sequential(nn.Linear(5, 32), nn.ReLU(), nn.Linear(32, 64), nn.Sigmoid())
     reading = Own(
         lambda x, _c: _posterior(encoder, x), lambda z, _c: decoder(z), own.bce, "bce", 1.0,
         own.digits()[0], others={"sse": own.sse},
     )  # fmt: skip
-    both = nn.ModuleList([encoder, decoder])
-    own.fit(both, reading)
+    own.fit(nn.ModuleList([encoder, decoder]), reading)
+    return encoder, decoder, reading
+
+
+@layout("split_keys.pt", "digits.npy", "encoder and decoder under separate keys", TO_UNIT)
+def split_keys(folder: Path) -> Own:
+    encoder, decoder, reading = _in_two()
+    state = {"encoder": encoder.state_dict(), "decoder": decoder.state_dict()}
+    torch.save(state, folder / "split_keys.pt")
     return reading
 
 
-@layout("weight_norm_old.pt", "table.csv", "weight norm as weight_g and weight_v", **SSE)
-def weight_norm_old(folder: Path) -> Own:
-    network, reading = table_mlp("weight_norm_old", 0.5)
+@layout("split_files", "digits.npy", "vae_encoder.pth and vae_decoder.pth in one folder", TO_UNIT)
+def split_files(folder: Path) -> Own:
+    encoder, decoder, reading = _in_two()
+    (folder / "split_files").mkdir(exist_ok=True)
+    torch.save(encoder.state_dict(), folder / "split_files/vae_encoder.pth")
+    torch.save(decoder.state_dict(), folder / "split_files/vae_decoder.pth")
+    return reading
+
+
+@of_table("weight_norm_old.pt", "weight norm as weight_g and weight_v", beta=0.5)
+def weight_norm_old(network: Mlp, path: Path) -> None:
     state = {}
     for name, value in network.state_dict().items():
         if name.endswith("weight") and name.startswith(("encoder", "decoder")):
@@ -183,13 +160,12 @@ def weight_norm_old(folder: Path) -> Own:
             state[name + "_g"], state[name + "_v"] = length, value / length * 1.7
         else:
             state[name] = value
-    torch.save(state, folder / "weight_norm_old.pt")
-    return reading
+    torch.save(state, path)
 
 
 @layout(
     "weight_norm.pt", "digits.npy", "weight norm as parametrizations.weight.original0 and 1",
-    **BCE,
+    TO_UNIT,
 )  # fmt: skip
 def weight_norm(folder: Path) -> Own:
     network = Mlp()
@@ -199,14 +175,13 @@ def weight_norm(folder: Path) -> Own:
     return own.kept(network, reading, folder / "weight_norm.pt")
 
 
-@layout(
-    "numpy_names.npz", "table.csv",
-    "arrays W1, b1 ... of shape (inputs, outputs), as JAX and numpy code keeps them", **SSE,
-)  # fmt: skip
-def numpy_names(folder: Path) -> Own:
+@of_table(
+    "numpy_names.npz",
+    "arrays W1, b1 ... of shape (inputs, outputs), as JAX and numpy code keeps them",
+)
+def numpy_names(network: Mlp, path: Path) -> None:
     import numpy as np
 
-    network, reading = table_mlp("numpy_names")
     layers = {
         "enc_1": network.encoder[0], "enc_mu": network.fc_mu, "enc_logvar": network.fc_var,
         "dec_1": network.decoder[0], "dec_2": network.decoder[2],
@@ -215,16 +190,11 @@ def numpy_names(folder: Path) -> Own:
     for name, layer in layers.items():
         arrays[f"{name}_W"] = layer.weight.detach().numpy().T
         arrays[f"{name}_b"] = layer.bias.detach().numpy()
-    np.savez(folder / "numpy_names.npz", **arrays)
-    return reading
+    np.savez(path, **arrays)
 
 
-@layout(
-    "transposed.pt", "digits.npy", "torch tensors kernel and bias, (inputs, outputs), from Flax",
-    **BCE,
-)  # fmt: skip
-def transposed(folder: Path) -> Own:
-    network, reading = digits_mlp("transposed")
+@of_digits("transposed.pt", "torch tensors kernel and bias, (inputs, outputs), from Flax")
+def transposed(network: Mlp, path: Path) -> None:
     layers = {
         "encoder.fc1": network.encoder[0], "encoder.fc2_mean": network.fc_mu,
         "encoder.fc2_logvar": network.fc_var, "decoder.fc1": network.decoder[0],
@@ -234,20 +204,14 @@ def transposed(folder: Path) -> Own:
     for name, layer in layers.items():
         state[f"{name}.kernel"] = layer.weight.detach().T.contiguous()
         state[f"{name}.bias"] = layer.bias.detach()
-    torch.save(state, folder / "transposed.pt")
-    return reading
+    torch.save(state, path)
 
 
-@layout(
-    "config_folder", "table.csv", "a folder of model.safetensors and config.json, as on a hub",
-    **SSE,
-)  # fmt: skip
-def config_folder(folder: Path) -> Own:
+@of_table("config_folder", "a folder of model.safetensors and config.json, as on a hub", beta=0.7)
+def config_folder(network: Mlp, path: Path) -> None:
     from safetensors.torch import save_file
 
-    network, reading = table_mlp("config_folder", 0.7)
-    (folder / "config_folder").mkdir(exist_ok=True)
-    save_file(network.state_dict(), folder / "config_folder/model.safetensors")
+    path.mkdir(exist_ok=True)
+    save_file(network.state_dict(), path / "model.safetensors")
     config = {"input_dim": 12, "hidden_dim": 24, "latent_dim": 4, "kl_weight": 0.7, "loss": "sse"}
-    (folder / "config_folder/config.json").write_text(json.dumps(config, indent=2) + "\n")
-    return reading
+    (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")

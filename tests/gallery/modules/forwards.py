@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,61 +55,52 @@ def made(network: Body) -> Made:
     return ready(network, posterior, decode, own.digits()[0])
 
 
-class ReconMuLogvar(Body):
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.run(x)
+def forward(words: str, wrong: str = "") -> Callable[[Callable[..., Any]], None]:
+    """Put on the shelf a module whose `forward` gives what the function below makes of its parts.
+
+    The function takes the input, the reconstruction, the mean and the log variance.
+    """
+
+    def put(arrange: Callable[..., Any]) -> None:
+        class Arranged(Body):
+            def forward(self, x: Tensor) -> Any:
+                return arrange(x, *self.run(x))
+
+        def make() -> Made:
+            return made(Arranged())
+
+        make.__name__ = arrange.__name__
+        module(words, wrong=wrong)(make)
+
+    return put
 
 
-@module("forward gives (recon, mu, logvar); samples in training only")
-def forward_recon_mu_logvar() -> Made:
-    return made(ReconMuLogvar())
+@forward("forward gives (recon, mu, logvar); samples in training only")
+def forward_recon_mu_logvar(_: Tensor, recon: Tensor, mu: Tensor, logvar: Tensor) -> Any:
+    return recon, mu, logvar
 
 
-class MuLogvarRecon(Body):
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        recon, mu, logvar = self.run(x)
-        return mu, logvar, recon
+@forward("forward gives (mu, logvar, recon)")
+def forward_mu_logvar_recon(_: Tensor, recon: Tensor, mu: Tensor, logvar: Tensor) -> Any:
+    return mu, logvar, recon
 
 
-@module("forward gives (mu, logvar, recon)")
-def forward_mu_logvar_recon() -> Made:
-    return made(MuLogvarRecon())
+@forward("forward gives (recon, logvar, mu)", wrong="mean and log variance swapped")
+def forward_recon_logvar_mu(_: Tensor, recon: Tensor, mu: Tensor, logvar: Tensor) -> Any:
+    return recon, logvar, mu
 
 
-class LogvarFirst(Body):
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        recon, mu, logvar = self.run(x)
-        return recon, logvar, mu
-
-
-@module("forward gives (recon, logvar, mu)", wrong="mean and log variance swapped")
-def forward_recon_logvar_mu() -> Made:
-    return made(LogvarFirst())
-
-
-class ReconInput(Body):
-    def forward(self, x: Tensor) -> list[Tensor]:
-        recon, mu, log_var = self.run(x)
-        return [recon, x, mu, log_var]
-
-
-@module(
+@forward(
     "forward gives [recon, input, mu, log_var], as VanillaVAE",
     wrong="the input taken for the reconstruction: distortion at its least",
 )
-def forward_recon_input_mu_logvar() -> Made:
-    return made(ReconInput())
+def forward_recon_input_mu_logvar(x: Tensor, recon: Tensor, mu: Tensor, logvar: Tensor) -> Any:
+    return [recon, x, mu, logvar]
 
 
-class DictOutput(Body):
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        recon, mu, logvar = self.run(x)
-        return {"x_recon": recon, "z_mean": mu, "z_logvar": logvar, "loss": (recon - x).sum()}
-
-
-@module("forward gives a dict with a loss in it")
-def forward_dict() -> Made:
-    return made(DictOutput())
+@forward("forward gives a dict with a loss in it")
+def forward_dict(x: Tensor, recon: Tensor, mu: Tensor, logvar: Tensor) -> Any:
+    return {"x_recon": recon, "z_mean": mu, "z_logvar": logvar, "loss": (recon - x).sum()}
 
 
 @dataclass
@@ -120,23 +113,11 @@ class VaeOutput:
     log_variance: Tensor
 
 
-class NamedOutput(Body):
-    def forward(self, x: Tensor) -> VaeOutput:
-        recon, mu, logvar = self.run(x)
-        return VaeOutput((recon - x).square().sum(), recon, mu, logvar)
+@forward("forward gives a dataclass with named fields")
+def forward_dataclass(x: Tensor, recon: Tensor, mu: Tensor, logvar: Tensor) -> Any:
+    return VaeOutput((recon - x).square().sum(), recon, mu, logvar)
 
 
-@module("forward gives a dataclass with named fields")
-def forward_dataclass() -> Made:
-    return made(NamedOutput())
-
-
-class WithLatent(Body):
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        recon, mu, logvar = self.run(x)
-        return recon, mu, mu, logvar
-
-
-@module("forward gives (recon, z, mu, logvar), z the mean when not training")
-def forward_recon_z_mu_logvar() -> Made:
-    return made(WithLatent())
+@forward("forward gives (recon, z, mu, logvar), z the mean when not training")
+def forward_recon_z_mu_logvar(_: Tensor, recon: Tensor, mu: Tensor, logvar: Tensor) -> Any:
+    return recon, mu, mu, logvar
