@@ -17,10 +17,10 @@ from isoprobe.cli.group import cli
 from isoprobe.errors import CheckpointError, OptionError
 from isoprobe.probe.objective import Objective, parts
 from isoprobe.registry.lookup import installed
-from isoprobe_trainers.anomaly import distinct
+from isoprobe_trainers.anomaly import distinct, tables
 from isoprobe_trainers.anomaly import train as anomaly
 from isoprobe_trainers.anomaly.recipes import RECIPES, Recipe, recipe_of
-from isoprobe_trainers.anomaly.tables import Split, Table
+from isoprobe_trainers.anomaly.tables import Drawn, Split, Table
 from isoprobe_trainers.anomaly.train import TRANSFORMS, AnomalyEnsemble
 from isoprobe_trainers.common.batched import LeakyMLP
 from isoprobe_trainers.common.training import generator
@@ -40,11 +40,16 @@ def halves(count=90, train=40):
     return Split(order[:train], order[train : train + 5], order[train + 5 :])
 
 
-@pytest.fixture
-def small(monkeypatch):
-    """Tables made here in place of files; members differ in their rows."""
-    monkeypatch.setattr(anomaly, "load", lambda name, seed: table(seed))
-    monkeypatch.setattr(anomaly, "split", lambda table, seed: halves(train=40 - 3 * seed))
+def small(name, seed):
+    """A table made here in place of a file; members differ in their rows."""
+    return Drawn(seed, table(seed), halves(train=40 - 3 * seed))
+
+
+def drawn(*tables, train=40):
+    """Tables of as many members, split at the same place or each at its own."""
+    trained = train if isinstance(train, tuple) else (train,) * len(tables)
+    parts = [halves(train=count) for count in trained]
+    return [Drawn(seed, *both) for seed, both in enumerate(zip(tables, parts, strict=True))]
 
 
 def test_batched_leaky_networks_equal_torch_modules():
@@ -60,10 +65,10 @@ def test_batched_leaky_networks_equal_torch_modules():
 @pytest.mark.parametrize("activation", ["leaky_relu", "tanh"])
 @pytest.mark.parametrize("transform", ["l2", "sse"])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_a_checkpoint_scores_as_the_trainer_does(small, tmp_path, activation, transform, reduction):
+def test_a_checkpoint_scores_as_the_trainer_does(tmp_path, activation, transform, reduction):
     """The public score, in units of beta, is lambda1 D_t + lambda2 D_c + KL of the trainer."""
     recipe = replace(TINY, activation=activation, transform=transform, reduction=reduction)
-    ensemble = AnomalyEnsemble(recipe, [0, 1], [table(0), table(1)], [halves()] * 2, CPU)
+    ensemble = AnomalyEnsemble(recipe, drawn(table(0), table(1)), CPU)
     ensemble.run_epoch(0)
     record = {"seed": 1}
     anomaly._export(ensemble, 1, tmp_path / "m.safetensors", record)
@@ -81,7 +86,7 @@ def test_a_checkpoint_scores_as_the_trainer_does(small, tmp_path, activation, tr
 
 def test_losses_are_those_of_the_paper_written_out():
     recipe = replace(TINY, reduction="mean")
-    ensemble = AnomalyEnsemble(recipe, [0], [table()], [halves()], CPU)
+    ensemble = AnomalyEnsemble(recipe, drawn(table()), CPU)
     x = torch.from_numpy(table().x)[None]
     mean, log_variance = ensemble.encoder(x).split(2, -1)
     noise = torch.randn(1, 90, 2, generator=generator(3, 3))
@@ -101,12 +106,11 @@ def test_an_exact_reconstruction_has_a_finite_gradient_under_the_norm():
     assert torch.equal(difference.grad, torch.zeros(2, 3, 4))
 
 
-def test_a_member_learns_in_company_what_it_learns_alone(small):
+def test_a_member_learns_in_company_what_it_learns_alone():
     """Members with fewer rows are padded; the padding has no weight in loss or gradient."""
-    splits = [halves(train=40), halves(train=23)]
-    tables = [table(0), table(1)]
-    together = AnomalyEnsemble(TINY, [0, 1], tables, splits, CPU)
-    alone = AnomalyEnsemble(TINY, [1], tables[1:], splits[1:], CPU)
+    data = drawn(table(0), table(1), train=(40, 23))
+    together = AnomalyEnsemble(TINY, data, CPU)
+    alone = AnomalyEnsemble(TINY, data[1:], CPU)
     # as many steps for both, or Adam's moments would move the member that has no more rows
     alone.train = together.train[1:]
     for ensemble in (together, alone):
@@ -119,16 +123,16 @@ def test_a_member_learns_in_company_what_it_learns_alone(small):
         torch.testing.assert_close(p[1], q[0], rtol=1e-5, atol=1e-6)
 
 
-def test_the_held_out_objective_is_the_mean_over_those_rows(small):
-    ensemble = AnomalyEnsemble(TINY, [0, 1], [table(0), table(1)], [halves()] * 2, CPU)
+def test_the_held_out_objective_is_the_mean_over_those_rows():
+    ensemble = AnomalyEnsemble(TINY, drawn(table(0), table(1)), CPU)
     ones = torch.ones(1)
     x = torch.stack([torch.from_numpy(table(s).x[40:45]) for s in (0, 1)])
     expected = ensemble.losses(x, [ones, -ones]).total.mean(1)
     torch.testing.assert_close(torch.tensor(ensemble.held_out_objective()), expected)
 
 
-def test_training_lowers_the_held_out_objective(small):
-    ensemble = AnomalyEnsemble(TINY, [0], [table()], [halves()], CPU)
+def test_training_lowers_the_held_out_objective():
+    ensemble = AnomalyEnsemble(TINY, drawn(table()), CPU)
     before = ensemble.held_out_objective()[0]
     for _ in range(50):
         ensemble.run_epoch(0)
@@ -155,13 +159,11 @@ def without_noise(ensemble):
 
 
 @pytest.mark.parametrize("train", [(16, 16), (16, 9), (40, 23)], ids=["even", "ragged", "batches"])
-def test_without_noise_merged_batches_have_the_gradient_of_plain_ones(small, train):
+def test_without_noise_merged_batches_have_the_gradient_of_plain_ones(train):
     """Every batch has the same rows either way, so the last gradients agree, as the weights do."""
-    tables = [repeating(0), repeating(1)]
-    splits = [halves(train=count) for count in train]
+    data = drawn(repeating(0), repeating(1), train=train)
     plain, merged = (
-        AnomalyEnsemble(replace(TINY, merge=merge), [0, 1], tables, splits, CPU)
-        for merge in (False, True)
+        AnomalyEnsemble(replace(TINY, merge=merge), data, CPU) for merge in (False, True)
     )
     for ensemble in (plain, merged):
         without_noise(ensemble)
@@ -171,12 +173,12 @@ def test_without_noise_merged_batches_have_the_gradient_of_plain_ones(small, tra
         torch.testing.assert_close(q.grad, p.grad, rtol=1e-3, atol=1e-5 * scale + 1e-12)
 
 
-def test_with_noise_they_have_the_same_gradient_on_average(small):
+def test_with_noise_they_have_the_same_gradient_on_average():
     """Over many draws the means differ by no more than their standard errors allow."""
-    tables, splits, draws = [repeating()], [halves(train=16)], 400
+    data, draws = drawn(repeating(), train=16), 400
     means, errors = [], []
     for merge in (False, True):
-        ensemble = AnomalyEnsemble(replace(TINY, merge=merge), [0], tables, splits, CPU)
+        ensemble = AnomalyEnsemble(replace(TINY, merge=merge), data, CPU)
         ensemble.optimizer.step = lambda: None
         gradients = []
         for _ in range(draws):
@@ -191,9 +193,9 @@ def test_with_noise_they_have_the_same_gradient_on_average(small):
     assert not torch.equal(means[0], means[1])
 
 
-def test_merged_training_computes_each_different_row_once(small, monkeypatch):
-    tables, splits = [repeating(0), repeating(1)], [halves(), halves(train=23)]
-    ensemble = AnomalyEnsemble(replace(TINY, merge=True), [0, 1], tables, splits, CPU)
+def test_merged_training_computes_each_different_row_once(monkeypatch):
+    data = drawn(repeating(0), repeating(1), train=(40, 23))
+    ensemble = AnomalyEnsemble(replace(TINY, merge=True), data, CPU)
     widths, losses = [], ensemble.losses
     monkeypatch.setattr(ensemble, "losses", lambda x, d: widths.append(x.shape[1]) or losses(x, d))
     ensemble.run_epoch(0)
@@ -202,9 +204,9 @@ def test_merged_training_computes_each_different_row_once(small, monkeypatch):
     assert [len(rows) for rows in ensemble.rows] == [12, 12]
 
 
-def test_the_held_out_objective_counts_repeated_rows(small):
+def test_the_held_out_objective_counts_repeated_rows():
     repeated = repeating()
-    ensemble = AnomalyEnsemble(TINY, [0], [repeated], [halves(train=5)], CPU)
+    ensemble = AnomalyEnsemble(TINY, drawn(repeated, train=5), CPU)
     ensemble.held_out = [torch.from_numpy(repeated.groups)]
     x, ones = torch.from_numpy(repeated.x)[None], torch.ones(1)
     expected = ensemble.losses(x, [ones, -ones]).total.mean(1)
@@ -221,10 +223,10 @@ def test_rows_are_scored_once_and_everywhere():
 # --------------------------------------------------------------------------- files
 
 
-def test_the_tenth_of_least_held_out_objective_is_taken(small, tmp_path, monkeypatch):
+def test_the_tenth_of_least_held_out_objective_is_taken(tmp_path, monkeypatch):
     values = iter([[3.0, 9.0], [1.0, 8.0], [2.0, 7.0], *[[5.0, 6.0]] * 7])
     monkeypatch.setattr(AnomalyEnsemble, "held_out_objective", lambda self: next(values))
-    first, second = anomaly.train(TINY, [0, 1], tmp_path, CPU)
+    first, second = anomaly.train(TINY, [0, 1], tmp_path, CPU, data=small)
     kept = [anomaly.kept_path(tmp_path, "thyroid", seed, t) for seed, t in ((0, 2), (1, 4))]
     assert first.read_bytes() == kept[0].read_bytes()
     assert second.read_bytes() == kept[1].read_bytes()
@@ -235,12 +237,12 @@ def test_the_tenth_of_least_held_out_objective_is_taken(small, tmp_path, monkeyp
 
 @pytest.mark.parametrize("merge", [False, True])
 @pytest.mark.parametrize("stop_after", [1, 4, 7])
-def test_a_killed_training_resumes_to_the_same_weights(
-    small, tmp_path, monkeypatch, stop_after, merge
-):
-    monkeypatch.setattr(anomaly, "load", lambda name, seed: repeating(seed))
+def test_a_killed_training_resumes_to_the_same_weights(tmp_path, monkeypatch, stop_after, merge):
+    def repeated(name, seed):
+        return replace(small(name, seed), table=repeating(seed))
+
     recipe = replace(TINY, epochs=20, merge=merge)
-    whole = anomaly.train(recipe, [0, 1], tmp_path / "whole", CPU)
+    whole = anomaly.train(recipe, [0, 1], tmp_path / "whole", CPU, data=repeated)
     run_epoch, epochs = AnomalyEnsemble.run_epoch, []
 
     def killed(self, epoch):
@@ -252,8 +254,8 @@ def test_a_killed_training_resumes_to_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(AnomalyEnsemble, "run_epoch", killed)
         with pytest.raises(KeyboardInterrupt):
-            anomaly.train(recipe, [0, 1], tmp_path / "parts", CPU, save_every=-1.0)
-    parts = anomaly.train(recipe, [0, 1], tmp_path / "parts", CPU, resume=True)
+            anomaly.train(recipe, [0, 1], tmp_path / "parts", CPU, save_every=-1.0, data=repeated)
+    parts = anomaly.train(recipe, [0, 1], tmp_path / "parts", CPU, resume=True, data=repeated)
     for path, other in zip(whole, parts, strict=True):
         weights = load_file(other)
         assert all(torch.equal(t, weights[name]) for name, t in load_file(path).items())
@@ -262,24 +264,22 @@ def test_a_killed_training_resumes_to_the_same_weights(
     assert not (tmp_path / "parts" / "thyroid_resume.pt").exists()
 
 
-def test_a_disk_that_fills_up_is_one_clear_line_and_nothing_is_lost(
-    small, tmp_path, monkeypatch, capped
-):
+def test_a_disk_that_fills_up_is_one_clear_line_and_nothing_is_lost(tmp_path, monkeypatch, capped):
     """Nothing can grow beyond two kilobytes: less than a resume file needs, or a checkpoint."""
     recipe = replace(TINY, epochs=20)
-    (expected,) = anomaly.train(recipe, [0], tmp_path / "whole", CPU)
+    (expected,) = anomaly.train(recipe, [0], tmp_path / "whole", CPU, data=small)
     out = tmp_path / "parts"
     with monkeypatch.context() as patch:
         patch.setattr(anomaly, "_keep", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            anomaly.train(recipe, [0], out, CPU, save_every=-1.0)
+            anomaly.train(recipe, [0], out, CPU, save_every=-1.0, data=small)
     before = (out / "thyroid_resume.pt").read_bytes()
     with capped(2000), pytest.raises(CheckpointError, match="cannot write|could not write") as full:
-        anomaly.train(recipe, [0], out, CPU, resume=True, save_every=-1.0)
+        anomaly.train(recipe, [0], out, CPU, resume=True, save_every=-1.0, data=small)
     assert "\n" not in str(full.value)
     assert (out / "thyroid_resume.pt").read_bytes() == before
     assert not [p for p in out.rglob("*") if "partial" in p.name]
-    (path,) = anomaly.train(recipe, [0], out, CPU, resume=True)
+    (path,) = anomaly.train(recipe, [0], out, CPU, resume=True, data=small)
     weights = load_file(path)
     assert all(torch.equal(t, weights[name]) for name, t in load_file(expected).items())
 
@@ -288,23 +288,23 @@ def interrupted(*arguments):
     raise KeyboardInterrupt
 
 
-def test_a_resume_file_of_another_training_is_refused(small, tmp_path, monkeypatch):
+def test_a_resume_file_of_another_training_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(
         AnomalyEnsemble, "held_out_objective", lambda self: [float("nan")] * len(self.rows)
     )
     recipe = replace(TINY, epochs=20)
     with pytest.raises(CheckpointError, match="no longer finite after 2 epochs"):
-        anomaly.train(recipe, [0], tmp_path, CPU, save_every=-1.0)
+        anomaly.train(recipe, [0], tmp_path, CPU, save_every=-1.0, data=small)
     with pytest.raises(CheckpointError, match="belongs to another training"):
-        anomaly.train(TINY, [0], tmp_path, CPU, resume=True)
+        anomaly.train(TINY, [0], tmp_path, CPU, resume=True, data=small)
 
 
-def test_checkpoints_are_not_replaced_unasked(small, tmp_path):
-    anomaly.train(TINY, [0], tmp_path, CPU)
+def test_checkpoints_are_not_replaced_unasked(tmp_path):
+    anomaly.train(TINY, [0], tmp_path, CPU, data=small)
     with pytest.raises(CheckpointError, match="exists already"):
-        anomaly.train(TINY, [0], tmp_path, CPU)
+        anomaly.train(TINY, [0], tmp_path, CPU, data=small)
     with pytest.raises(OptionError, match="given twice"):
-        anomaly.train(TINY, [0, 0], tmp_path, CPU)
+        anomaly.train(TINY, [0, 0], tmp_path, CPU, data=small)
 
 
 # --------------------------------------------------------------------------- recipes
@@ -334,7 +334,8 @@ def test_a_fraction_of_the_schedule():
         recipe_of("thyriod")
 
 
-def test_the_command_prints_the_checkpoints(small, tmp_path):
+def test_the_command_prints_the_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "load", lambda name, seed: table(seed))
     arguments = ["train", "anomaly", "thyroid", "--seeds", "1", "--fraction", "0.00025"]
     done = CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output

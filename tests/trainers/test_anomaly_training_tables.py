@@ -9,13 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from isoprobe.cli.group import cli
-from isoprobe.cli.main import main
 from isoprobe.errors import CheckpointError, DataError, ResultError
 from isoprobe_trainers.anomaly import baselines as anomaly_baselines
 from isoprobe_trainers.anomaly import dagmm
@@ -33,6 +30,7 @@ from isoprobe_trainers.anomaly.quality import (
 )
 from isoprobe_trainers.anomaly.recipes import RECIPES, Recipe, short
 from isoprobe_trainers.anomaly.tables import Table, split
+from isoprobe_trainers.commands.reproduce import Reproduction
 from isoprobe_trainers.common.records import Record
 
 CPU = torch.device("cpu")
@@ -115,7 +113,7 @@ def test_dagmm_looks_at_code_relative_distance_and_cosine():
 
 def radogaga_scores(table, halves, seed):
     recipe = replace(TINY, latents=1, epochs=60, rate=5e-3, lambda1=100, lambda2=100)
-    return anomaly_radogaga.scores(table, halves, seed, recipe)
+    return anomaly_radogaga.scores(table, halves, seed, recipe, 2)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +143,7 @@ def _dagmm_loss():
 def _radogaga_loss():
     # weights so large leave noise of no account, so that sharing it makes no difference
     recipe = replace(TINY, latents=2, lambda1=1e12, lambda2=1e12)
-    model = anomaly_radogaga.Radogaga(5, recipe).eval()
+    model = anomaly_radogaga.Radogaga(5, recipe, 2).eval()
     return model, model.loss
 
 
@@ -234,25 +232,28 @@ def test_the_paper_flags_its_nominal_share():
 # --------------------------------------------------------------------------- the tables
 
 
+#: recipes that take a second
+SMALL = anomaly_experiments.Sizes(
+    recipes={name: replace(TINY, name=name) for name in ("thyroid", "arrhythmia")},
+    quick=lambda recipe: recipe,
+    mixtures=dict.fromkeys(("thyroid", "arrhythmia"), replace(BRIEF, epochs=10)),
+)
+
+
 @pytest.fixture
 def tables(monkeypatch):
-    """Small tables in place of the real ones, and recipes that take a second."""
-    recipes = {name: replace(TINY, name=name) for name in ("thyroid", "arrhythmia")}
-
-    def load(name, seed=0):
-        return replace_name(plane(seed, rows=120), name)
-
-    for module in (anomaly, anomaly_baselines, anomaly_experiments, tabular):
-        monkeypatch.setattr(module, "load", load)
-    monkeypatch.setattr(anomaly_experiments, "RECIPES", recipes)
-    monkeypatch.setattr(anomaly_experiments, "short", lambda recipe: recipe)
-    settings = dict.fromkeys(recipes, replace(BRIEF, epochs=10))
-    monkeypatch.setattr(dagmm, "SETTINGS", settings)
-    monkeypatch.setattr(anomaly_radogaga, "SETTINGS", settings)
+    """Small tables in place of the files."""
+    monkeypatch.setattr(
+        tabular, "load", lambda name, seed=0: replace(plane(seed, rows=120), name=name)
+    )
 
 
-def replace_name(table, name):
-    return Table(name, table.x, table.anomalous)
+def reproduced(capsys, out, *names, **asked):
+    """Reproduce tables at small sizes; return what is printed, on either stream."""
+    asked = {"quick": True, "seeds": 1, "device": "cpu", "compile_step": False, **asked}
+    settings = Reproduction(out=out, **asked)
+    anomaly_experiments.reproduce(names, settings, SMALL)
+    return settings.attempts, capsys.readouterr()
 
 
 def test_the_public_path_judges_a_checkpoint_as_its_scores_do(tables, tmp_path):
@@ -267,27 +268,25 @@ def test_the_public_path_judges_a_checkpoint_as_its_scores_do(tables, tmp_path):
     assert trained.auroc != untrained.auroc
 
 
-def test_both_tables_are_printed_from_one_training(tables, tmp_path):
-    arguments = ["reproduce", "table3", "table6", "--quick", "--seeds", "2", "--device", "cpu"]
-    arguments += ["--records", str(tmp_path / "kept")]
-    done = CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path)])
-    assert done.exit_code == 0, done.output
+def test_both_tables_are_printed_from_one_training(tables, tmp_path, capsys):
+    asked = {"seeds": 2, "records": tmp_path / "kept"}
+    _, done = reproduced(capsys, tmp_path, "table3", "table6", **asked)
     kept = [
         msgspec.json.decode(path.read_bytes(), type=Record)
         for path in sorted((tmp_path / "kept").glob("table6_thyroid_*.json"))
     ]
     assert [r.model for r in kept] == ["DAGMM", "PCA", "RaDOGAGA(d)", "untrained VAE", "VAE"]
-    assert f"{np.mean(kept[-1].values['f1']):.4f}" in done.stdout
+    assert f"{np.mean(kept[-1].values['f1']):.4f}" in done.out
     assert [bool(r.planned) for r in kept] == [False] * 4 + [True]
     for method in ("untrained VAE", "PCA", "DAGMM", "RaDOGAGA(d)", "VAE"):
-        assert done.stdout.count(f"| {method} (ours)") == 4
-    assert "| DAGMM (cited)" in done.stdout
-    assert "0.4755 (0.0491)" in done.stdout
-    assert "Seeds 0 to 1" in done.stdout
-    assert "distinct" in done.stdout
-    first, again = done.stdout, CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path)])
-    assert again.stdout == first
-    assert "models of" not in again.stderr
+        assert done.out.count(f"| {method} (ours)") == 4
+    assert "| DAGMM (cited)" in done.out
+    assert "0.4755 (0.0491)" in done.out
+    assert "Seeds 0 to 1" in done.out
+    assert "distinct" in done.out
+    _, again = reproduced(capsys, tmp_path, "table3", "table6", **asked)
+    assert again.out == done.out
+    assert "models of" not in again.err
 
 
 def test_one_data_set_can_be_asked_for_and_a_missing_one_does_not_stop_the_rest(
@@ -300,33 +299,23 @@ def test_one_data_set_can_be_asked_for_and_a_missing_one_does_not_stop_the_rest(
             raise DataError("odds_arrhythmia.npz is missing")
         return load(name, seed)
 
-    monkeypatch.setattr(anomaly, "load", partly)
-    arguments = ["reproduce", "table3", "--quick", "--seeds", "1", "--device", "cpu"]
-    arguments += ["--out", str(tmp_path)]
-    assert main(arguments) == 1
-    first = capsys.readouterr()
-    assert first.err.splitlines()[-1].endswith(
-        "table3 on arrhythmia: odds_arrhythmia.npz is missing"
-    )
+    monkeypatch.setattr(tabular, "load", partly)
+    attempts, first = reproduced(capsys, tmp_path, "table3")
+    with pytest.raises(DataError, match=r"table3 on arrhythmia: odds_arrhythmia\.npz is missing$"):
+        attempts.conclude()
     assert "| thyroid" in first.out
-    assert main([*arguments, "--data", "thyroid"]) == 0
-    assert capsys.readouterr().out == first.out
+    attempts, again = reproduced(capsys, tmp_path, "table3", tables=("thyroid",))
+    assert not attempts.failed
+    assert again.out == first.out
 
 
-def test_a_checkpoint_of_another_schedule_is_not_passed_off(tables, tmp_path):
-    settings = anomaly_experiments_settings(tmp_path)
+def test_a_checkpoint_of_another_schedule_is_not_passed_off(tables, tmp_path, capsys):
     folder = tmp_path / "quick" / "anomaly"
     anomaly.train(replace(TINY, epochs=20), [0], folder, CPU)
-    anomaly_experiments.reproduce(["table3"], settings)
-    (error,) = settings.attempts.failed.values()
+    attempts, _ = reproduced(capsys, tmp_path, "table3", tables=("thyroid",))
+    (error,) = attempts.failed.values()
     assert isinstance(error, CheckpointError)
     assert "another schedule" in str(error)
-
-
-def anomaly_experiments_settings(out):
-    from isoprobe_trainers.commands.reproduce import Reproduction
-
-    return Reproduction(quick=True, out=out, seeds=1, device="cpu", compile_step=False)
 
 
 def test_short_schedules_keep_everything_but_length_and_the_rate_of_kddcup99():

@@ -15,7 +15,7 @@ from isoprobe_trainers.anomaly.radogaga_recorded import RadogagaEnsemble
 from isoprobe_trainers.anomaly.recipes import Recipe
 from isoprobe_trainers.anomaly.recorded import Batches, CardEpochs, fixed
 from isoprobe_trainers.anomaly.scores import scores
-from isoprobe_trainers.anomaly.tables import Split, Table
+from isoprobe_trainers.anomaly.tables import Drawn, Split, Table
 from isoprobe_trainers.anomaly.train import AnomalyEnsemble, kept_path, train
 from isoprobe_trainers.common.graphs import adam, set_rate, together
 from isoprobe_trainers.common.training import Schedule
@@ -120,8 +120,8 @@ def halves(count=90, train=40):
 
 
 def made(kind, recipe=TINY, **options):
-    tables = [table(0), table(1)]
-    return kind(recipe, [0, 1], tables, [halves(), halves(train=33)], CPU, **options)
+    data = [Drawn(0, table(0), halves()), Drawn(1, table(1), halves(train=33))]
+    return kind(recipe, data, CPU, **options)
 
 
 def drawn_ahead():
@@ -182,7 +182,7 @@ def test_resumed_among_epochs_drawn_ahead_it_ends_in_the_same_weights():
 @pytest.mark.parametrize("transform", ["l2", "sse"])
 def test_radogaga_together_has_the_losses_of_each_alone(transform):
     recipe = replace(TINY, transform=transform)
-    ensemble = made(RadogagaEnsemble, recipe)
+    ensemble = made(RadogagaEnsemble, recipe, components=2)
     card = ensemble.card
     card.batches.begin(lambda: None, card.draws)
     chosen, share = card.batches.next()
@@ -203,7 +203,7 @@ def test_radogaga_together_has_the_losses_of_each_alone(transform):
 
 
 def test_radogaga_together_learns_and_scores_every_test_row():
-    ensemble = made(RadogagaEnsemble)
+    ensemble = made(RadogagaEnsemble, components=2)
     before = [p.detach().clone() for p in ensemble.parameters()]
     for epoch in range(3):
         ensemble.run_epoch(epoch)
@@ -225,12 +225,10 @@ def test_mixtures_of_many_models_are_those_of_each():
         torch.testing.assert_close(together_.energy(z)[e], alone.energy(z[e]))
 
 
-def test_a_checkpoints_scores_are_the_trainers(tmp_path, monkeypatch):
-    from isoprobe_trainers.anomaly import train as module
-
-    monkeypatch.setattr(module, "load", lambda name, seed: table(seed))
-    monkeypatch.setattr(module, "split", lambda table, seed: halves())
-    (path,) = train(TINY, [1], tmp_path, CPU)
+def test_a_checkpoints_scores_are_the_trainers(tmp_path):
+    (path,) = train(
+        TINY, [1], tmp_path, CPU, data=lambda _, seed: Drawn(seed, table(seed), halves())
+    )
     assert kept_path(tmp_path, "thyroid", 1, 10).exists()
     x = torch.from_numpy(table(1).x)
     vae = isoprobe.load(path)

@@ -253,29 +253,26 @@ def test_equal_figures_are_equal_files(tmp_path):
 # --------------------------------------------------------------------------- the commands
 
 
-@pytest.fixture
-def tiny(monkeypatch):
-    """Every experiment's models with little data and two epochs, and so a program of seconds."""
-    monkeypatch.setattr(toy_experiments, "QUICK", Schedule(2, 50, decay=1.0))
-    small = {}
-    for name, experiment in toy_experiments.EXPERIMENTS.items():
-
-        def members(seeds, experiment=experiment):
-            return [replace(m, data=f"{m.data},samples=100") for m in experiment.members(seeds)]
-
-        small[name] = replace(experiment, members=members)
-    monkeypatch.setattr(toy_experiments, "EXPERIMENTS", small)
+#: models with little data and two epochs, and so a program of seconds
+TINY = toy_experiments.Sizes(quick=Schedule(2, 50, decay=1.0), rows=100)
 
 
-def test_reproduce_trains_once_for_all_and_uses_it_again(tiny, tmp_path):
-    arguments = ["table1", "table4", "fig10", "fig25", "radogaga", "--quick"]
-    arguments += ["--seeds", "2", "--out", str(tmp_path), "--device", "cpu"]
-    arguments += ["--records", str(tmp_path / "kept")]
-    first = CliRunner().invoke(reproduce_command, arguments, catch_exceptions=False)
-    assert first.exit_code == 0
-    assert "training 6 models" in first.stderr
-    for name in arguments[:5]:
-        assert f"## {name}: " in first.stdout
+def reproduced(names, out, capsys, **asked):
+    """Reproduce items at small sizes; return what is printed, on either stream."""
+    asked = {"quick": True, "seeds": 1, "device": "cpu", "compile_step": False, **asked}
+    settings = Reproduction(out=out, **asked)
+    toy_experiments.reproduce(names, settings, TINY)
+    settings.attempts.conclude()
+    return capsys.readouterr()
+
+
+def test_reproduce_trains_once_for_all_and_uses_it_again(tmp_path, capsys):
+    names = ["table1", "table4", "fig10", "fig25", "radogaga"]
+    asked = {"seeds": 2, "records": tmp_path / "kept"}
+    first = reproduced(names, tmp_path, capsys, **asked)
+    assert "training 6 models" in first.err
+    for name in names:
+        assert f"## {name}: " in first.out
     assert len(list((tmp_path / "quick").glob("*.safetensors"))) == 6
     assert {p.name for p in (tmp_path / "quick" / "figures").iterdir()} == {
         "fig10.png",
@@ -289,24 +286,22 @@ def test_reproduce_trains_once_for_all_and_uses_it_again(tiny, tmp_path):
     five = kept["toy_square-error_5-latents"]
     assert (five.seeds, five.schedule, five.decay) == ((0, 1), "2 of 500 epochs", 1.0)
     again = tables.compare("table4", lambda quantity: five.values[quantity], 2.0)
-    assert again in first.stdout
-    second = CliRunner().invoke(reproduce_command, arguments, catch_exceptions=False)
-    assert second.stderr == ""
-    assert second.stdout == first.stdout
+    assert again in first.out
+    second = reproduced(names, tmp_path, capsys, **asked)
+    assert second.err == ""
+    assert second.out == first.out
 
 
-def test_models_of_another_schedule_are_not_passed_off(tiny, tmp_path, monkeypatch):
+def test_models_of_another_schedule_are_not_passed_off(tmp_path, capsys):
+    reproduced(["table1"], tmp_path, capsys)
     settings = Reproduction(quick=True, out=tmp_path, seeds=1, device="cpu", compile_step=False)
-    toy_experiments.reproduce(["table1"], settings)
-    monkeypatch.setattr(toy_experiments, "QUICK", Schedule(3, 50))
+    longer = replace(TINY, quick=Schedule(3, 50))
     with pytest.raises(isoprobe.IsoprobeError, match="another schedule"):
-        toy_experiments.reproduce(["table1"], settings)
+        toy_experiments.reproduce(["table1"], settings, longer)
 
 
-def test_another_decay_has_a_folder_of_its_own(tiny, tmp_path):
-    arguments = ["table1", "--quick", "--decay", "0", "--seeds", "1", "--device", "cpu"]
-    result = CliRunner().invoke(reproduce_command, [*arguments, "--out", str(tmp_path)])
-    assert result.exit_code == 0
+def test_another_decay_has_a_folder_of_its_own(tmp_path, capsys):
+    reproduced(["table1"], tmp_path, capsys, decay=0.0)
     (path,) = (tmp_path / "quick-decay0").glob("*.safetensors")
     assert isoprobe.load(path).facts.training["schedule"]["decay"] == 0
 

@@ -11,38 +11,41 @@ from isoprobe_trainers.anomaly import dagmm
 from isoprobe_trainers.anomaly import radogaga as anomaly_radogaga
 from isoprobe_trainers.anomaly.quality import Quality, keep, quality, read_kept
 from isoprobe_trainers.anomaly.recipes import KEPT
-from isoprobe_trainers.anomaly.tables import load, split
+from isoprobe_trainers.anomaly.tables import drawn
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from isoprobe_trainers.anomaly.dagmm import DagmmSettings
     from isoprobe_trainers.anomaly.recipes import Recipe
-    from isoprobe_trainers.anomaly.tables import Split, Table
+    from isoprobe_trainers.anomaly.tables import Drawn, Split, Table
 
 METHODS = ("PCA", "DAGMM", "RaDOGAGA(d)")
 
 
-def baseline(method: str, recipe: Recipe, seed: int, fraction: float, folder: Path) -> Quality:
+def baseline(
+    method: str, recipe: Recipe, mixture: DagmmSettings, seed: int, folder: Path
+) -> Quality:
     """Figures of a method on one split, computed once for each folder and settings.
 
     Args:
         method: one of :data:`METHODS`.
         recipe: of the data set, with the schedule of RaDOGAGA.
+        mixture: DAGMM's settings; RaDOGAGA's mixture has as many Gaussians.
         seed: of the split and of everything random.
-        fraction: of DAGMM's schedule.
         folder: where figures are kept.
 
     Returns:
         The figures.
     """
-    settings = _settings(method, recipe, fraction)
+    settings = _settings(method, recipe, mixture)
     path = kept_figures(folder, recipe.name, method, seed)
     found = read_kept(path, settings)
     if found is None:
-        table = load(recipe.name, seed)
-        halves = split(table, seed)
-        scores = _scores(method, table, halves, seed, recipe, fraction)
-        found = quality(scores, table.anomalous[halves.test], recipe.contamination)
+        data = drawn(recipe.name, seed)
+        scores = _scores(method, data, recipe, mixture)
+        anomalous = data.table.anomalous[data.halves.test]
+        found = quality(scores, anomalous, recipe.contamination)
         folder.mkdir(parents=True, exist_ok=True)
         keep(path, settings, found)
     return found
@@ -53,13 +56,13 @@ def kept_figures(folder: Path, data: str, method: str, seed: int) -> Path:
     return folder / f"{data}_{method}_seed{seed}.json"
 
 
-def expected_seconds(method: str, recipe: Recipe, fraction: float, epoch: float) -> float:
+def expected_seconds(method: str, recipe: Recipe, mixture: DagmmSettings, epoch: float) -> float:
     """Processor seconds of a baseline, an epoch of the VAE being known.
 
     Args:
         method: one of :data:`METHODS`.
         recipe: of the data set.
-        fraction: of DAGMM's schedule.
+        mixture: DAGMM's settings.
         epoch: processor seconds of an epoch of the VAE.
 
     Returns:
@@ -67,7 +70,7 @@ def expected_seconds(method: str, recipe: Recipe, fraction: float, epoch: float)
     """
     epochs = {
         "PCA": 1,
-        "DAGMM": _dagmm_settings(recipe, fraction).epochs,
+        "DAGMM": mixture.epochs,
         "RaDOGAGA(d)": 1.7 * recipe.epochs,
     }
     return epochs[method] * epoch
@@ -98,25 +101,23 @@ def pca_components(recipe: Recipe, inputs: int) -> int:
     return min(recipe.latents, inputs - 1)
 
 
-def _settings(method: str, recipe: Recipe, fraction: float) -> dict[str, Any]:
+def shortened(mixture: DagmmSettings, fraction: float) -> DagmmSettings:
+    """Return DAGMM's settings with a fraction of its epochs."""
+    return replace(mixture, epochs=max(KEPT, round(fraction * mixture.epochs)))
+
+
+def _settings(method: str, recipe: Recipe, mixture: DagmmSettings) -> dict[str, Any]:
     if method == "PCA":
         return {"components": recipe.latents, "contamination": recipe.contamination}
     if method == "DAGMM":
-        own = _dagmm_settings(recipe, fraction)
-        return {**own.record(), "contamination": recipe.contamination}
+        return {**mixture.record(), "contamination": recipe.contamination}
     return recipe.record()
 
 
-def _dagmm_settings(recipe: Recipe, fraction: float) -> dagmm.DagmmSettings:
-    full = dagmm.SETTINGS[recipe.name]
-    return replace(full, epochs=max(KEPT, round(fraction * full.epochs)))
-
-
-def _scores(
-    method: str, table: Table, halves: Split, seed: int, recipe: Recipe, fraction: float
-) -> np.ndarray:
+def _scores(method: str, data: Drawn, recipe: Recipe, mixture: DagmmSettings) -> np.ndarray:
+    table, halves = data.table, data.halves
     if method == "PCA":
         return pca_scores(table, halves, pca_components(recipe, table.x.shape[1]))
     if method == "DAGMM":
-        return dagmm.scores(table, halves, seed, _dagmm_settings(recipe, fraction))
-    return anomaly_radogaga.scores(table, halves, seed, recipe)
+        return dagmm.scores(table, halves, data.seed, mixture)
+    return anomaly_radogaga.scores(table, halves, data.seed, recipe, mixture.components)

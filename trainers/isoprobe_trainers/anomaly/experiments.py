@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,12 @@ from isoprobe_trainers.anomaly.baselines import (
     baseline,
     expected_seconds,
     kept_figures,
+    shortened,
 )
+from isoprobe_trainers.anomaly.dagmm import SETTINGS as DAGMM
 from isoprobe_trainers.anomaly.quality import Quality, cited_rows, keep, model_quality, read_kept
 from isoprobe_trainers.anomaly.recipes import RECIPES, short
-from isoprobe_trainers.anomaly.tables import duplicates, load, split
+from isoprobe_trainers.anomaly.tables import drawn, duplicates
 from isoprobe_trainers.anomaly.train import RULE, checkpoint_path, train
 from isoprobe_trainers.common.files import use_root
 from isoprobe_trainers.common.plan import Work
@@ -28,9 +31,10 @@ from isoprobe_trainers.common.tables import render
 from isoprobe_trainers.common.training import pick_device, trained
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from isoprobe_trainers.anomaly.dagmm import DagmmSettings
     from isoprobe_trainers.anomaly.quality import CitedRow
     from isoprobe_trainers.anomaly.recipes import Recipe
     from isoprobe_trainers.commands.reproduce import Reproduction
@@ -49,27 +53,53 @@ _HEADINGS = {"precision": "precision", "recall": "recall", "f1": "F1"}
 _BESIDE = {"auroc": "AUROC", "average_precision": "average precision"}
 
 
-def reproduce(names: Sequence[str], settings: Reproduction) -> None:
+@dataclass(frozen=True)
+class Sizes:
+    """Networks and schedules of every data set.
+
+    Attributes:
+        recipes: of the VAE and RaDOGAGA, at the paper's schedule.
+        quick: shortens one.
+        mixtures: of DAGMM.
+    """
+
+    recipes: Mapping[str, Recipe] = field(default_factory=lambda: RECIPES)
+    quick: Callable[[Recipe], Recipe] = short
+    mixtures: Mapping[str, DagmmSettings] = field(default_factory=lambda: DAGMM)
+
+    def of(self, data: str, *, quick: bool) -> tuple[Recipe, DagmmSettings]:
+        """Return what a data set is trained by; DAGMM has the recipe's share of its schedule."""
+        full = self.recipes[data]
+        recipe = self.quick(full) if quick else full
+        return recipe, shortened(self.mixtures[data], recipe.epochs / full.epochs)
+
+
+SIZES = Sizes()
+
+
+def reproduce(names: Sequence[str], settings: Reproduction, sizes: Sizes = SIZES) -> None:
     """Train or reuse models and baselines, and print each table for each data set.
 
     Args:
         names: ``table3``, ``table6``.
         settings: schedule, folder, seeds, device and the folder of data files.
+        sizes: of networks and schedules.
     """
     use_root(settings.data_root)
     found = {}
-    for data in settings.tables or RECIPES:
-        recipe, fraction = _recipe(data, settings)
+    for data in settings.tables or sizes.recipes:
+        recipe, mixture = sizes.of(data, quick=settings.quick)
+        planned = sizes.recipes[data].epochs
         with settings.attempts.item(f"{' '.join(names)} on {data}"):
             folder = settings.folder / "anomaly"
-            found[data] = measure(recipe, fraction, folder, settings)
+            found[data] = recipe, planned, measure(recipe, mixture, folder, settings)
             if settings.records is not None:
-                _record(recipe, found[data], folder, settings.records)
+                _record(*found[data], folder, settings.records)
     for name in names:
         figures = ("f1",) if name == "table3" else ("precision", "recall", "f1")
         click.echo(f"## {name}: {TITLES[name]}\n")
-        for data, by_method in found.items():
-            click.echo(report(_recipe(data, settings)[0], by_method, figures) + "\n")
+        for recipe, planned, by_method in found.values():
+            click.echo(report(recipe, planned, by_method, figures) + "\n")
 
 
 def work(names: Sequence[str], settings: Reproduction) -> list[Work]:
@@ -84,29 +114,22 @@ def work(names: Sequence[str], settings: Reproduction) -> list[Work]:
     """
     folder, seconds = settings.folder / "anomaly", {}
     for data, seed in product(settings.tables or RECIPES, range(settings.seeds)):
-        recipe, fraction = _recipe(data, settings)
+        recipe, mixture = SIZES.of(data, quick=settings.quick)
         seconds[checkpoint_path(folder, data, seed)] = recipe.epochs * SECONDS[data]
         for method in METHODS:
             kept = kept_figures(folder / "figures", data, method, seed)
-            seconds[kept] = expected_seconds(method, recipe, fraction, SECONDS[data])
+            seconds[kept] = expected_seconds(method, recipe, mixture, SECONDS[data])
     return [Work(name, "anomaly", seconds) for name in names]
 
 
-def _recipe(data: str, settings: Reproduction) -> tuple[Recipe, float]:
-    """Return the recipe of a data set, and what fraction of the full schedule it has."""
-    full = RECIPES[data]
-    recipe = short(full) if settings.quick else full
-    return recipe, recipe.epochs / full.epochs
-
-
 def measure(
-    recipe: Recipe, fraction: float, folder: Path, settings: Reproduction
+    recipe: Recipe, mixture: DagmmSettings, folder: Path, settings: Reproduction
 ) -> dict[str, list[Quality]]:
     """Figures of every method on the splits of every seed.
 
     Args:
         recipe: of the data set.
-        fraction: of the full schedule that the recipe has; DAGMM is given the same.
+        mixture: of DAGMM.
         folder: for checkpoints and figures; what is there is used again.
         settings: seeds and device.
 
@@ -123,17 +146,20 @@ def measure(
         found[TRAINED].append(trained)
         for method in METHODS:
             click.echo(f"{recipe.name}, seed {seed}: {method}", err=True)
-            found[method].append(baseline(method, recipe, seed, fraction, rows))
+            found[method].append(baseline(method, recipe, mixture, seed, rows))
     return found
 
 
 def _record(
-    recipe: Recipe, found: Mapping[str, Sequence[Quality]], folder: Path, records: Path
+    recipe: Recipe,
+    planned: int,
+    found: Mapping[str, Sequence[Quality]],
+    folder: Path,
+    records: Path,
 ) -> None:
     """Keep the figures of every method, split by split."""
     seeds = range(len(found[TRAINED]))
     where = origin([checkpoint_path(folder, recipe.name, seed) for seed in seeds])
-    full = RECIPES[recipe.name].epochs
     for method, rows in found.items():
         trained = method == TRAINED
         kept = [msgspec.structs.asdict(row) for row in rows]
@@ -144,7 +170,7 @@ def _record(
             seeds=tuple(seeds),
             data=recipe.name,
             epochs=recipe.epochs if trained else 0,
-            planned=full if trained else 0,
+            planned=planned if trained else 0,
             batch=recipe.schedule.batch if trained else 0,
             rate=recipe.rate if trained else None,
             decay=float(trained and recipe.cosine),
@@ -190,11 +216,17 @@ def _judged(recipe: Recipe, seed: int, folder: Path) -> tuple[Quality, Quality]:
 # --------------------------------------------------------------------------- reports
 
 
-def report(recipe: Recipe, found: Mapping[str, Sequence[Quality]], figures: Sequence[str]) -> str:
+def report(
+    recipe: Recipe,
+    planned: int,
+    found: Mapping[str, Sequence[Quality]],
+    figures: Sequence[str],
+) -> str:
     """Return the table of one data set, and what it rests on.
 
     Args:
         recipe: of the data set.
+        planned: epochs of the full schedule.
         found: figures by method.
         figures: those of the paper's table to print.
 
@@ -217,18 +249,17 @@ def report(recipe: Recipe, found: Mapping[str, Sequence[Quality]], figures: Sequ
     ]
     beside = [*_BESIDE.values(), "seeds", "ties"]
     header = [recipe.name, *(_HEADINGS[name] for name in figures), *beside]
-    return f"{render(header, [*cited, *ours])}\n\n{_account(recipe, found[TRAINED])}"
+    return f"{render(header, [*cited, *ours])}\n\n{_account(recipe, planned, found[TRAINED])}"
 
 
-def _account(recipe: Recipe, rows: Sequence[Quality]) -> str:
+def _account(recipe: Recipe, planned: int, rows: Sequence[Quality]) -> str:
     """Seeds, schedule, threshold, ties, prevalence and duplicates in words."""
-    table = load(recipe.name, 0)
-    repeated = duplicates(table, split(table, 0))
-    full = RECIPES[recipe.name]
+    first = drawn(recipe.name, 0)
+    repeated = duplicates(first.table, first.halves)
     rate = f"{recipe.rate:g}{', falling on a half cosine' if recipe.cosine else ''}"
     return (
         f"Seeds 0 to {len(rows) - 1}, each with its split; mean and standard deviation over them. "
-        f"{recipe.epochs} of {full.epochs} epochs at rate {rate}; taken: {RULE}. "
+        f"{recipe.epochs} of {planned} epochs at rate {rate}; taken: {RULE}. "
         f"Threshold at {recipe.contamination:g} of the test rows; anomalies are "
         f"{_mean(rows, 'prevalence'):.4f} of them; rows that tie with it, in the last column by "
         f"seed, are not flagged. Of {repeated.rows} rows "

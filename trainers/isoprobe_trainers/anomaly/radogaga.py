@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from isoprobe_trainers.anomaly.dagmm import SETTINGS, Mixture, batches, estimation_network, numbered
+from isoprobe_trainers.anomaly.dagmm import Mixture, batches, estimation_network, numbered
 from isoprobe_trainers.anomaly.distinct import by_row, shared
 from isoprobe_trainers.anomaly.train import TRANSFORMS
 from isoprobe_trainers.common.training import generator
@@ -37,15 +37,16 @@ class Radogaga(nn.Module):
     Args:
         inputs: number of inputs m.
         recipe: widths, activation, losses.
+        components: Gaussians of the mixture.
     """
 
-    def __init__(self, inputs: int, recipe: Recipe) -> None:
+    def __init__(self, inputs: int, recipe: Recipe, components: int) -> None:
         super().__init__()
         widths = (inputs, *recipe.widths, recipe.latents)
         activation = _ACTIVATIONS[recipe.activation]
         self.encoder = _network(widths, activation)
         self.decoder = _network(widths[::-1], activation)
-        self.estimator = estimation_network(recipe.latents, SETTINGS[recipe.name].components)
+        self.estimator = estimation_network(recipe.latents, components)
         self.recipe = recipe
         self.scale = recipe.scale(inputs)
 
@@ -110,7 +111,7 @@ def row_losses(
     return rate + lambda1 * transform + lambda2 * coding
 
 
-def scores(table: Table, halves: Split, seed: int, recipe: Recipe) -> np.ndarray:
+def scores(table: Table, halves: Split, seed: int, recipe: Recipe, components: int) -> np.ndarray:
     """Train on the normal rows and score the test rows.
 
     Args:
@@ -118,6 +119,7 @@ def scores(table: Table, halves: Split, seed: int, recipe: Recipe) -> np.ndarray
         halves: its split; the rows held out are trained on too.
         seed: of weights, order, noise and dropout.
         recipe: networks, losses and schedule.
+        components: Gaussians of the mixture.
 
     Returns:
         -log P(z) of the test rows in nats, the mixture fitted to the training rows.
@@ -126,7 +128,7 @@ def scores(table: Table, halves: Split, seed: int, recipe: Recipe) -> np.ndarray
     order = generator(seed, _ORDER_STREAM)
     with torch.random.fork_rng([]):
         torch.manual_seed(generator(seed, WEIGHT_STREAM).initial_seed())
-        model = Radogaga(table.x.shape[1], recipe)
+        model = Radogaga(table.x.shape[1], recipe, components)
         optimizer = torch.optim.Adam(model.parameters(), lr=recipe.rate, fused=True)
         for epoch in tqdm(range(recipe.epochs), "RaDOGAGA", disable=None, leave=False):
             for group in optimizer.param_groups:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from isoprobe_trainers.anomaly.dagmm import SETTINGS, numbered
+from isoprobe_trainers.anomaly.dagmm import numbered
 from isoprobe_trainers.anomaly.radogaga import WEIGHT_STREAM, Radogaga, judged, row_losses
 from isoprobe_trainers.anomaly.recorded import Batches, CardEpochs
+from isoprobe_trainers.anomaly.train import distinct_rows
 from isoprobe_trainers.common.batched import NETWORKS, BatchedMLP
 from isoprobe_trainers.common.graphs import adam
 from isoprobe_trainers.common.training import generator
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from isoprobe_trainers.anomaly.recipes import Recipe
-    from isoprobe_trainers.anomaly.tables import Split, Table
+    from isoprobe_trainers.anomaly.tables import Drawn
 
 #: width of the estimation network
 _HIDDEN = 10
@@ -35,37 +36,34 @@ class RadogagaEnsemble:
 
     Args:
         recipe: networks, losses and schedule.
-        seeds: one for each member.
-        tables: the data of each member, one object where it is the same.
-        splits: of each member; the rows held out are trained on too.
+        data: of each member, with its seed; the rows held out are trained on too.
         device: where to train.
+        components: Gaussians of the mixture.
     """
 
     def __init__(
         self,
         recipe: Recipe,
-        seeds: Sequence[int],
-        tables: Sequence[Table],
-        splits: Sequence[Split],
+        data: Sequence[Drawn],
         device: torch.device,
+        components: int,
     ) -> None:
-        self.recipe, self.device = recipe, device
-        self.parts = [numbered(t, s) for t, s in zip(tables, splits, strict=True)]
-        held = {id(t): torch.from_numpy(t.distinct).to(device) for t in tables}
+        self.recipe, self.device, self.components = recipe, device, components
+        self.parts = [numbered(one.table, one.halves) for one in data]
         train = [rows.to(device) for _, rows, _ in self.parts]
         batches = Batches(train, _equal(list(map(len, train)), recipe.batch))
-        inputs, n = tables[0].x.shape[1], recipe.latents
+        rows = distinct_rows([one.table for one in data], device)
+        inputs, n = rows[0].shape[1], recipe.latents
+        seeds = [one.seed for one in data]
         widths = (inputs, *recipe.widths, n)
         drawn = [generator(seed, WEIGHT_STREAM) for seed in seeds]
         kind = NETWORKS[recipe.activation]
-        components = SETTINGS[recipe.name].components
         self.encoder = kind(widths, drawn, device)
         self.decoder = kind(widths[::-1], drawn, device)
         self.estimator = BatchedMLP((n, _HIDDEN, components), drawn, device)
         self.scale = recipe.scale(inputs)
         self.optimizer = adam(self.parameters(), recipe.rate, device, record=True)
         drawn_for = [(n, _normal), (_HIDDEN, _kept)]
-        rows = [held[id(t)] for t in tables]
         self.card = CardEpochs(self.step, self.optimizer, rows, batches, seeds, drawn_for)
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
@@ -110,7 +108,7 @@ class RadogagaEnsemble:
 
     def member(self, index: int) -> Radogaga:
         """One model by itself, on the CPU."""
-        model = Radogaga(self.encoder.widths[0], self.recipe)
+        model = Radogaga(self.encoder.widths[0], self.recipe, self.components)
         for batched, alone in (
             (self.encoder, model.encoder),
             (self.decoder, model.decoder),
@@ -139,25 +137,20 @@ def _kept(mask: Tensor, *, generator: torch.Generator) -> Tensor:
 
 
 def train_together(
-    recipe: Recipe,
-    seeds: Sequence[int],
-    tables: Sequence[Table],
-    splits: Sequence[Split],
-    device: torch.device,
+    recipe: Recipe, data: Sequence[Drawn], device: torch.device, components: int
 ) -> list[np.ndarray]:
     """Train one model for each seed, and score the test rows of its split.
 
     Args:
         recipe: networks, losses and schedule.
-        seeds: one for each member.
-        tables: the data of each member.
-        splits: of each member.
+        data: of each member, with its seed.
         device: where to train.
+        components: Gaussians of the mixture.
 
     Returns:
         Scores of each member's test rows.
     """
-    ensemble = RadogagaEnsemble(recipe, seeds, tables, splits, device)
+    ensemble = RadogagaEnsemble(recipe, data, device, components)
     for epoch in range(recipe.epochs):
         ensemble.run_epoch(epoch)
     return list(ensemble.scores())

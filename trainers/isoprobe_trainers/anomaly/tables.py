@@ -70,6 +70,21 @@ class Split:
     test: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A table and its split, both as a seed has them.
+
+    Attributes:
+        seed: of the split, and of a model that is trained on it.
+        table: the data.
+        halves: its split.
+    """
+
+    seed: int
+    table: Table
+    halves: Split
+
+
 @dataclass(frozen=True)
 class Duplicates:
     """How much a table repeats itself.
@@ -125,6 +140,12 @@ def split(table: Table, seed: int) -> Split:
     normal = order[:half][~table.anomalous[order[:half]]]
     kept = len(normal) - max(1, round(HELD_OUT * len(normal)))
     return Split(*(np.sort(rows) for rows in (normal[:kept], normal[kept:], order[half:])))
+
+
+def drawn(name: str, seed: int) -> Drawn:
+    """Read a table and split it; arguments as for :func:`load`."""
+    table = load(name, seed)
+    return Drawn(seed, table, split(table, seed))
 
 
 def duplicates(table: Table, halves: Split) -> Duplicates:

@@ -28,7 +28,7 @@ from isoprobe_trainers.anomaly.distinct import shared
 from isoprobe_trainers.anomaly.recipes import KEPT
 from isoprobe_trainers.anomaly.recorded import Batches, CardEpochs, fixed
 from isoprobe_trainers.anomaly.source import data_spec
-from isoprobe_trainers.anomaly.tables import load, split
+from isoprobe_trainers.anomaly.tables import drawn
 from isoprobe_trainers.common.batched import NETWORKS
 from isoprobe_trainers.common.export import write_mlp
 from isoprobe_trainers.common.graphs import adam, load_adam, set_rate
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from isoprobe_trainers.anomaly.recipes import Recipe
-    from isoprobe_trainers.anomaly.tables import Split, Table
+    from isoprobe_trainers.anomaly.tables import Drawn, Table
 
 RULE = "least objective on held-out normal rows among the models kept at each tenth"
 _WEIGHTS, _ORDER, _NOISE = range(3)
@@ -92,9 +92,7 @@ class AnomalyEnsemble:
 
     Args:
         recipe: network and losses.
-        seeds: one for each member.
-        tables: the data of each member, one object where it is the same.
-        splits: of each member.
+        data: of each member, with its seed; one table where it is the same.
         device: where to train.
         record: keep rows, order and noise on the card and replay one recorded step; on a card when
             None. Equal rows are then not merged.
@@ -103,21 +101,18 @@ class AnomalyEnsemble:
     def __init__(
         self,
         recipe: Recipe,
-        seeds: Sequence[int],
-        tables: Sequence[Table],
-        splits: Sequence[Split],
+        data: Sequence[Drawn],
         device: torch.device,
         *,
         record: bool | None = None,
     ) -> None:
         self.recipe, self.device = recipe, device
-        # members with the same table share one tensor, which has each different row once
-        tensors = {id(t): torch.from_numpy(t.distinct).to(device) for t in tables}
-        self.rows = [tensors[id(t)] for t in tables]
-        halves = list(zip(tables, splits, strict=True))
-        self.train = [torch.from_numpy(t.groups[s.train]).to(device) for t, s in halves]
-        self.held_out = [torch.from_numpy(t.groups[s.held_out]).to(device) for t, s in halves]
-        inputs, n = tables[0].x.shape[1], recipe.latents
+        self.rows = distinct_rows([one.table for one in data], device)
+        halves = [(one.table.groups, one.halves) for one in data]
+        self.train = [torch.from_numpy(groups[s.train]).to(device) for groups, s in halves]
+        self.held_out = [torch.from_numpy(groups[s.held_out]).to(device) for groups, s in halves]
+        inputs, n = self.rows[0].shape[1], recipe.latents
+        seeds = [one.seed for one in data]
         drawn = [generator(seed, _WEIGHTS) for seed in seeds]
         kind = NETWORKS[recipe.activation]
         self.encoder = kind((inputs, *recipe.widths, 2 * n), drawn, device)
@@ -245,6 +240,12 @@ class AnomalyEnsemble:
                 own.set_state(value)
 
 
+def distinct_rows(tables: Sequence[Table], device: torch.device) -> list[Tensor]:
+    """Return the different rows of each table; members with the same table share one tensor."""
+    tensors = {id(t): torch.from_numpy(t.distinct).to(device) for t in tables}
+    return [tensors[id(t)] for t in tables]
+
+
 def filled(parts: Sequence[Tensor]) -> Tensor:
     """Stack tensors ``(B_e, ...)`` along a new first axis, zeros filling up the shorter."""
     return pad_sequence(list(parts), batch_first=True)
@@ -272,6 +273,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     save_every: float = SAVE_EVERY,
+    data: Callable[[str, int], Drawn] = drawn,
 ) -> list[Path]:
     """Train one model for each seed, which also chooses the split, and write native checkpoints.
 
@@ -286,6 +288,7 @@ def train(
         resume: go on from the resume file, if there is one.
         overwrite: replace existing checkpoints.
         save_every: seconds between resume files.
+        data: reads and splits a data set as a seed has it.
 
     Returns:
         The checkpoints taken, in the order of the seeds.
@@ -303,10 +306,8 @@ def train(
         recipe.name, recipe.epochs, "epoch", identity, paths, out / f"{recipe.name}_resume.pt",
         resume=resume, overwrite=overwrite, save_every=save_every,
     )  # fmt: skip
-    tables = [load(recipe.name, seed) for seed in seeds]
-    splits = [split(t, seed) for t, seed in zip(tables, seeds, strict=True)]
     (out / "tenths").mkdir(parents=True, exist_ok=True)
-    ensemble = AnomalyEnsemble(recipe, seeds, tables, splits, device)
+    ensemble = AnomalyEnsemble(recipe, [data(recipe.name, seed) for seed in seeds], device)
     #: objective on held-out rows by seed, at each tenth so far
     held_out: list[list[float]] = []
     if loop.saved is not None:

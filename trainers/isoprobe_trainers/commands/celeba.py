@@ -22,19 +22,17 @@ if TYPE_CHECKING:
     "isoprobe train celeba --size 32 --batch-size 32 --iterations 20000 --decay 0.3",
     "isoprobe train celeba --batch-size 16 --lr 3e-4 --iterations 3000     a small trial",
 )
-@click.option(
+@shared.choice(
     "--latents",
-    type=click.Choice(["32", "256"]),
+    among=("32", "256"),
     default="32",
-    show_default=True,
     help="Also sets lambda, 1000 or 10000, and the dense layers.",
 )
 @click.option("--decomposed", is_flag=True, help="Train on D(x, x_check) + D(x_check, x_hat).")
-@click.option(
+@shared.choice(
     "--size",
-    type=click.Choice(["64", "32"]),
+    among=("64", "32"),
     default="64",
-    show_default=True,
     help="Side of the images; 32 takes means over 2 x 2 pixels.",
 )
 @shared.count("--channels", default=64)

@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     "isoprobe train mnist --latents 64 --lam 10000 --resume",
     "isoprobe train mnist --data fashion-mnist --iterations 5000 --device cuda",
 )
-@click.option(
+@shared.choice(
     "--data",
-    type=click.Choice(["mnist", "fashion-mnist"]),
+    among=("mnist", "fashion-mnist"),
     default="mnist",
-    show_default=True,
     help="Which images; 50,000 are trained on.",
 )
 @shared.count("--latents", default=32)

@@ -92,7 +92,7 @@ class Place:
             click.echo(text)
 
     @property
-    def files(self) -> dict[str, bool]:
+    def files(self) -> dict[str, Any]:
         """What to do with files that are there, as every trainer takes it."""
         return {"resume": self.resume, "overwrite": self.overwrite}
 

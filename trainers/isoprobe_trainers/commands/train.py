@@ -44,12 +44,11 @@ def train() -> None:
     show_default=True,
     help="toy/mix, toy/ramp or toy/norm, as in toy/mix:seed=3,samples=20000,dim=32.",
 )
-@click.option(
+@shared.choice(
     "--metric",
-    type=click.Choice(["sse", "downward", "upward"]),
+    among=("sse", "downward", "upward"),
     multiple=True,
     default=("sse",),
-    show_default=True,
     help="Distortion, summed over the inputs.",
 )
 @click.option(
@@ -61,12 +60,11 @@ def train() -> None:
     help="Weight of the distortion beside the KL; beta = 1 / lam.",
 )
 @shared.count("--latents", multiple=True, default=(3,), help="Latent size n.")
-@click.option(
+@shared.choice(
     "--objective",
-    type=click.Choice(["plain", "decomposed", "radogaga"]),
+    among=("plain", "decomposed", "radogaga"),
     multiple=True,
     default=("plain",),
-    show_default=True,
     help="E D(x, x_hat); D(x, x_check) + E D(x_check, x_hat); or constant noise, learned prior.",
 )
 @shared.count("--seed", multiple=True, default=(0,), help="Of weights, order and noise.", least=0)

@@ -47,8 +47,6 @@ QUANTITIES = (
     *("transform_loss", "coding_loss", "loss_ratio", "r_prior", "r_posterior", "r_objective"),
     *("r_scaled_posterior", "r_scaled_objective"),
 )
-#: rows analysed of each model: all of them for the tables, fewer for each of the 90
-TABLE_SAMPLES, ABLATION_SAMPLES = 50_000, 10_000
 #: rows of an epoch that one core gets through, of all models of an ensemble together
 ROWS_A_SECOND = 200_000
 
@@ -61,34 +59,65 @@ class Experiment:
         title: what it is.
         members: models it needs, given the number of seeds.
         report: text to print, given the measurements, the figures' folder and a tolerance factor.
-        samples: rows of the data to analyse.
+        many: whether it takes many models, of each of which fewer rows are analysed.
     """
 
     title: str
     members: Callable[[int], list[Member]]
     report: Callable[[Sequence[Measurement], Path, float], str]
-    samples: int = TABLE_SAMPLES
+    many: bool = False
 
 
-def reproduce(names: Sequence[str], settings: Reproduction) -> None:
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of data and schedules.
+
+    Attributes:
+        full: the schedule of Appendix C.1.
+        quick: the shortened one.
+        rows: of each data set; as its spec says when None.
+        samples: rows analysed of each model of the tables.
+        samples_of_many: of each of the 90 models of the ablation.
+    """
+
+    full: Schedule = FULL
+    quick: Schedule = QUICK
+    rows: int | None = None
+    samples: int = 50_000
+    samples_of_many: int = 10_000
+
+    def members(self, name: str, seeds: int) -> list[Member]:
+        """Return the models of an experiment, each with as many rows as asked."""
+        members = EXPERIMENTS[name].members(seeds)
+        if self.rows is None:
+            return members
+        return [replace(m, data=f"{m.data},samples={self.rows}") for m in members]
+
+
+SIZES = Sizes()
+
+
+def reproduce(names: Sequence[str], settings: Reproduction, sizes: Sizes = SIZES) -> None:
     """Train or reuse what the experiments need, analyse it, and print every comparison.
 
     Args:
         names: keys of :data:`EXPERIMENTS`.
         settings: schedule, folder, seeds and device.
+        sizes: of data and schedules.
     """
-    schedule, folder = _schedule(settings)
-    wanted = {name: EXPERIMENTS[name].members(settings.seeds) for name in names}
+    schedule, folder = _schedule(settings, sizes)
+    wanted = {name: sizes.members(name, settings.seeds) for name in names}
     _provide([m for members in wanted.values() for m in members], schedule, folder, settings)
     for name, members in wanted.items():
         with settings.attempts.item(name):
             experiment = EXPERIMENTS[name]
+            samples = sizes.samples_of_many if experiment.many else sizes.samples
             measured = [
-                _measured(member, folder, experiment.samples)
+                _measured(member, folder, samples)
                 for member in tqdm(members, f"analyse {name}", unit="model", disable=None)
             ]
             if settings.records is not None and name in CONDITIONS:
-                _record(name, measured, schedule, folder, settings.records)
+                _record(name, measured, schedule, sizes.full.epochs, folder, settings.records)
             click.echo(f"## {name}: {experiment.title}\n")
             slack = 2.0 if settings.quick else 1.0
             click.echo(experiment.report(measured, folder / "figures", slack) + "\n")
@@ -104,10 +133,10 @@ def work(names: Sequence[str], settings: Reproduction) -> list[Work]:
     Returns:
         The work of each.
     """
-    schedule, folder = _schedule(settings)
+    schedule, folder = _schedule(settings, SIZES)
     works = []
     for name in names:
-        members = EXPERIMENTS[name].members(settings.seeds)
+        members = SIZES.members(name, settings.seeds)
         seconds = {
             checkpoint_path(folder, m): schedule.epochs * parse(m.data).samples / ROWS_A_SECOND
             for m in members
@@ -116,9 +145,9 @@ def work(names: Sequence[str], settings: Reproduction) -> list[Work]:
     return works
 
 
-def _schedule(settings: Reproduction) -> tuple[Schedule, Path]:
+def _schedule(settings: Reproduction, sizes: Sizes) -> tuple[Schedule, Path]:
     """Return the schedule and the folder of what is trained by it."""
-    schedule = QUICK if settings.quick else FULL
+    schedule = sizes.quick if settings.quick else sizes.full
     if settings.decay is None:
         return schedule, settings.folder
     folder = settings.folder.with_name(f"{settings.folder.name}-decay{settings.decay:g}")
@@ -148,7 +177,12 @@ def _measured(member: Member, folder: Path, samples: int) -> Measurement:
 
 
 def _record(
-    name: str, models: Sequence[Measurement], schedule: Schedule, folder: Path, records: Path
+    name: str,
+    models: Sequence[Measurement],
+    schedule: Schedule,
+    planned: int,
+    folder: Path,
+    records: Path,
 ) -> None:
     """Keep what was measured of the models of a condition, seed by seed."""
     checkpoints = [checkpoint_path(folder, m.member) for m in models]
@@ -157,7 +191,7 @@ def _record(
         model=CONDITIONS[name],
         seeds=tuple(m.member.seed for m in models),
         epochs=schedule.epochs,
-        planned=FULL.epochs,
+        planned=planned,
         batch=schedule.batch,
         rate=schedule.lr,
         decay=schedule.decay,
@@ -279,7 +313,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "radogaga": Experiment("RaDOGAGA as an isometric control", _control, _radogaga),
     **{
-        name: Experiment(title, members, report, ABLATION_SAMPLES)
+        name: Experiment(title, members, report, many=True)
         for name, (title, members, report) in ablation.EXPERIMENTS.items()
     },
 }
