@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -50,6 +50,11 @@ def count(
     """Return a decorator that adds an option with a whole number from ``least`` on."""
     shown = show_default and more.get("default") is not None
     return click.option(*names, type=click.IntRange(min=least), show_default=shown, **more)
+
+
+def choice(*names: str, among: Sequence[str], **more: Any) -> Callable[[Command], Command]:
+    """Return a decorator that adds an option with one of a few words, its default shown."""
+    return click.option(*names, type=click.Choice(among), show_default=True, **more)
 
 
 def overwriting(what: str = "file", *, several: bool = False) -> Callable[[Command], Command]:

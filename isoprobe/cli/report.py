@@ -29,12 +29,11 @@ FORMATS = ("svg", "png", "pdf")
 @click.option(
     "--figure", "names", metavar="NAME", multiple=True, help="Only this figure; repeatable."
 )
-@click.option(
+@shared.choice(
     "--format",
     "kind",
-    type=click.Choice(FORMATS),
+    among=FORMATS,
     default="svg",
-    show_default=True,
     help="Of the figures.",
 )
 @shared.written(

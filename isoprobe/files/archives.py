@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from isoprobe.errors import FileError
-from isoprobe.files.closing import Closing
+from isoprobe.files.closing import Closable
 from isoprobe.files.meter import Meter
 
 DIRECTORY_LIMIT = 16 << 20
@@ -40,7 +40,7 @@ ZIP_ERRORS = (
 )
 
 
-class Archive(Closing):
+class Archive(Closable):
     """A zip archive, open for reading; a context manager.
 
     Args:
@@ -120,10 +120,6 @@ class Archive(Closing):
     def close(self) -> None:
         """Close the file."""
         self._zip.close()
-
-    def leave(self, error: BaseException | None) -> None:
-        """Close, whatever ends the block."""
-        self.close()
 
     def _info(self, name: str) -> zipfile.ZipInfo:
         try:

@@ -26,3 +26,15 @@ class Closing(abc.ABC):
     @abc.abstractmethod
     def leave(self, error: BaseException | None) -> None:
         """Close; ``error`` is what ends the block, None where it ends by itself."""
+
+
+class Closable(Closing):
+    """What is closed in one way, by hand or by a ``with`` block, however that ends."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close."""
+
+    def leave(self, error: BaseException | None) -> None:
+        """Close, whatever ends the block."""
+        self.close()

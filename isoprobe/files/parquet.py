@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from isoprobe.errors import DataError, FileError
-from isoprobe.files.closing import Closing
+from isoprobe.files.closing import Closable
 from isoprobe.files.meter import Meter
 from isoprobe.files.thrift import BINARY, I32, I64, Compact, Form
 
@@ -83,7 +83,7 @@ class _Group:
     parts: list[_Part]
 
 
-class ParquetFile(Closing):
+class ParquetFile(Closable):
     """A Parquet file, open for reading; text comes as the places of its values in a dictionary.
 
     Args:
@@ -140,10 +140,6 @@ class ParquetFile(Closing):
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def leave(self, error: BaseException | None) -> None:
-        """Close, whatever ends the block."""
-        self.close()
 
     # ------------------------------------------------------------------ the footer
 

@@ -219,6 +219,8 @@ class Probe:
         x: Tensor,
         labels: np.ndarray | None = None,
         vae: VAE | None = None,
+        *,
+        encoder_only: bool = False,
     ) -> Batch:
         """Probe one batch.
 
@@ -227,15 +229,22 @@ class Probe:
             x: inputs, ``(B, *input_shape)``.
             labels: labels of the rows.
             vae: the model bound to the rows' conditions, where it takes some from the data.
+            encoder_only: decode nothing.
 
         Returns:
-            The batch with every needed quantity.
+            The batch with every needed quantity; of the encoder alone ``mean``, ``std``, ``kl``.
 
         Raises:
             CheckpointError: when the model gives something that is not finite.
         """
         condition = self._bind(x, vae)
         quantities = self._posterior(index, x)
+        if not encoder_only:
+            self._decoded(index, x, quantities)
+        return Batch(index, x, quantities, labels, condition=condition)
+
+    def _decoded(self, index: np.ndarray, x: Tensor, quantities: dict[str, Tensor]) -> None:
+        """Add what the decoder gives at the posteriors."""
         output = self._pull_back(index, quantities)
         first = {**quantities, **({} if output is None else {"output": output})}
         self._require_finite(first, index, quantities["mean"])
@@ -249,7 +258,6 @@ class Probe:
             self._average_two_points(x, quantities)
         later = {name: values for name, values in quantities.items() if name not in first}
         self._require_finite(later, index, quantities["mean"])
-        return Batch(index, x, quantities, labels, condition=condition)
 
     def _check_correlated(self, vae: VAE) -> None:
         """Refuse what is not known of posteriors with a full covariance."""
@@ -279,21 +287,6 @@ class Probe:
     ) -> None:
         if self.options.checked:
             require_finite(quantities, index, self.vae, self.view.decode, z)
-
-    def encoded(
-        self,
-        index: np.ndarray,
-        x: Tensor,
-        labels: np.ndarray | None = None,
-        vae: VAE | None = None,
-    ) -> Batch:
-        """Take a batch, as :meth:`__call__` does, through the encoder alone.
-
-        Returns:
-            The batch with ``mean``, ``std`` and ``kl``.
-        """
-        condition = self._bind(x, vae)
-        return Batch(index, x, self._posterior(index, x), labels, condition=condition)
 
     def _posterior(self, index: np.ndarray, x: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():

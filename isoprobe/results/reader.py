@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
 from isoprobe.errors import IsoprobeError, ResultError, nearest
-from isoprobe.files.closing import Closing
+from isoprobe.files.closing import Closable
 from isoprobe.files.hdf5 import Hdf5File
 from isoprobe.results import netcdf
 from isoprobe.results.shard import is_shard
@@ -107,7 +107,7 @@ class Group(Mapping[str, "Variable"]):
         return f"<{self._group.name.strip('/')}: {', '.join(self._names)}>"
 
 
-class Result(Closing):
+class Result(Closable):
     """A complete result file, open for reading.
 
     ``result["isometry"]["norm_mean"].values`` reads one array; :meth:`samples` reads rows. It is
@@ -262,10 +262,6 @@ class Result(Closing):
         self._file.close()
         if self._temporary is not None:
             self._temporary.cleanup()
-
-    def leave(self, error: BaseException | None) -> None:
-        """Close, whatever ends the block."""
-        self.close()
 
     def __repr__(self) -> str:
         if self.closed:

@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from isoprobe.errors import PluginError, ResultError
-from isoprobe.files.closing import Closing
+from isoprobe.files.closing import Closable, Closing
 from isoprobe.results.columns import Column
 from isoprobe.results.netcdf import check_group
 
@@ -142,7 +142,7 @@ class ShardWriter(Closing):
         self._temporary.unlink(missing_ok=True)
 
 
-class Shard(Closing):
+class Shard(Closable):
     """A shard, open for reading.
 
     Attributes:
@@ -240,10 +240,6 @@ class Shard(Closing):
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def leave(self, error: BaseException | None) -> None:
-        """Close, whatever ends the block."""
-        self.close()
 
     def _index(self) -> Any:
         first = self._file.read(len(_FIRST))

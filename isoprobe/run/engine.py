@@ -344,6 +344,7 @@ class Pass:
         record: Mapping[str, Any],
         advance: Callable[[int], object],
         over: Callable[[], bool],
+        encoded: Prepared | None = None,
     ) -> bool:
         """Make a shard from statistics that have seen nothing.
 
@@ -352,59 +353,15 @@ class Pass:
             record: what it is to say of itself.
             advance: takes how many more samples are done.
             over: asked before each batch whether the shard is not needed any more.
+            encoded: rows, by position, that go through the encoder alone; the run's own, through
+                both, when None.
 
         Returns:
             Whether it was made.
         """
         restore(self.steps, copy.deepcopy(self._fresh))
-        made = self._fill(writer, self.feed, advance, over)
-        if made:
-            writer.finish(record, _state(self.steps))
-        return made
-
-    def encode(
-        self,
-        writer: ShardWriter,
-        data: Prepared,
-        record: Mapping[str, Any],
-        advance: Callable[[int], object],
-        over: Callable[[], bool],
-    ) -> bool:
-        """Make a shard of rows that go through the encoder alone; arguments as for :meth:`make`.
-
-        Args:
-            writer: of the shard.
-            data: the rows, by position.
-            record: what it is to say of itself.
-            advance: takes how many more rows are done.
-            over: asked before each batch whether the shard is not needed any more.
-
-        Returns:
-            Whether it was made.
-        """
-        restore(self.steps, copy.deepcopy(self._fresh))
-        steps, vae = seeing_encoded(self.steps), self.run.vae
-
-        def feed(start: int, stop: int) -> dict[str, Variable]:
-            told, x, labels = data.rows(start, stop, vae)
-            batch = self._probe.encoded(np.arange(start, stop), x, labels, told)
-            for step in steps:
-                step.update_encoded(batch)
-            return {}
-
-        made = self._fill(writer, feed, advance, over)
-        if made:
-            writer.finish(record, _state(steps))
-        return made
-
-    def _fill(
-        self,
-        writer: ShardWriter,
-        feed: Callable[[int, int], Mapping[str, Variable]],
-        advance: Callable[[int], object],
-        over: Callable[[], bool],
-    ) -> bool:
-        """Feed a shard's rows batch by batch; return whether it was needed to the end."""
+        steps = self.steps if encoded is None else seeing_encoded(self.steps)
+        feed = self.feed if encoded is None else self._encoding(steps, encoded)
         rows = writer.rows
         for start in range(rows.start, rows.stop, self.batch):
             if over():
@@ -412,10 +369,25 @@ class Pass:
             stop = min(start + self.batch, rows.stop)
             writer.append(stop - start, feed(start, stop))
             advance(stop - start)
+        writer.finish(record, _state(steps))
         return True
 
+    def _encoding(
+        self, steps: Sequence[Analysis], data: Prepared
+    ) -> Callable[[int, int], Mapping[str, Variable]]:
+        """Return what feeds analyses with rows that go through the encoder alone."""
+
+        def feed(start: int, stop: int) -> dict[str, Variable]:
+            told, x, labels = data.rows(start, stop, self.run.vae)
+            batch = self._probe(np.arange(start, stop), x, labels, told, encoder_only=True)
+            for step in steps:
+                step.update_encoded(batch)
+            return {}
+
+        return feed
+
     def merge_encoded(self, steps: Sequence[Analysis], shards: Sequence[Shard]) -> None:
-        """Take shards of :meth:`encode` into analyses that have seen the samples.
+        """Take shards of :meth:`make` with ``encoded`` into analyses that have seen the samples.
 
         Args:
             steps: take them in.

@@ -572,7 +572,7 @@ class _Work:
                 if encoded is None:
                     passing.make(writer, record, advance, over)
                 else:
-                    passing.encode(writer, encoded, record, advance, over)
+                    passing.make(writer, record, advance, over, encoded)
             done = "probed" if encoded is None else "encoded"
             _LOG.info("samples %d to %d: %s", rows.start, rows.stop, done)
             if not self.working.folder.exists():

@@ -241,12 +241,9 @@ def plan_analysis(models: Sequence[str | Path], data: Any, asked: RunSettings) -
                 bytes_ = _bytes_of(shards)
                 first = _concluded(job, passing, shards[:1], clock)
                 merge, result, each = _line(first, _concluded(job, passing, shards, clock), made)
-    return Plan(
-        ranges=ranges,
-        measured=made.ranges[-1].stop,
+    return made.plan(
+        ranges,
         opening=opening,
-        sample=made.sample,
-        shard=made.shard,
         merge=merge,
         result=result,
         result_sample=each,
@@ -293,12 +290,9 @@ def plan_scores(
             clock.start()
             join(working, folder, made.ranges, scoring, Tally(), parts=parts)
             result = clock.stop() / made.ranges[-1].stop
-    return Plan(
-        ranges=ranges,
-        measured=made.ranges[-1].stop,
+    return made.plan(
+        ranges,
         opening=opening,
-        sample=made.sample,
-        shard=made.shard,
         merge=0.0,
         result=0.0,
         result_sample=result,
@@ -382,6 +376,16 @@ class _Parts:
             parts.append(range(batch, min(batch + batches * batch, last)))
             sample, shard, _ = _timed(make, parts[1], clock)
         return cls(parts, sample, shard)
+
+    def plan(self, ranges: Sequence[range], **measured: Any) -> Plan:
+        """Return the plan of all shards from what these took, and the rest that was measured."""
+        return Plan(
+            ranges=ranges,
+            measured=self.ranges[-1].stop,
+            sample=self.sample,
+            shard=self.shard,
+            **measured,
+        )
 
 
 def _timed(

@@ -198,11 +198,7 @@ def analyze_into(
     data: Any,
     asked: RunSettings,
     out: Path,
-    *,
-    overwrite: bool = False,
-    resume: bool = False,
-    progress: bool = False,
-    command: str = "",
+    **how: Any,
 ) -> Outcome:
     """Analyse one checkpoint of a sweep; what goes wrong is said in its record.
 
@@ -211,26 +207,14 @@ def analyze_into(
         data: as :func:`isoprobe.analyze` takes it.
         asked: what for.
         out: result file.
-        overwrite: replace an existing result.
-        resume: go on with an unfinished one.
-        progress: show a bar on stderr.
-        command: the command line that asks for this.
+        how: it is written, as :func:`~isoprobe.run.merging.run_shards` takes it.
 
     Returns:
         The record of what became of it.
     """
     began, error = time.perf_counter(), None
     try:
-        result = run_shards(
-            look.model,
-            data,
-            asked,
-            out=out,
-            overwrite=overwrite,
-            resume=resume,
-            progress=progress,
-            command=command,
-        )
+        result = run_shards(look.model, data, asked, out=out, **how)
         if result is not None:
             result.close()
     except (IsoprobeError, OSError) as found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.checkpoints.native import (
@@ -20,16 +20,12 @@ from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.lookup import installed
 from isoprobe.registry.specs import construct
+from isoprobe_plugins.adapters.objects.options import NoOptions
 from isoprobe_plugins.adapters.weights.named import built_without_memory
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.native import Manifest
     from isoprobe.contracts import Networks
-
-
-@dataclass(frozen=True)
-class NativeOptions:
-    """The file says everything, so there is nothing to set."""
 
 
 class Native(Adapter):
@@ -53,7 +49,7 @@ class Native(Adapter):
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Build the architecture the file names and put its weights in."""
-        construct(NativeOptions, options, f"adapter '{self.name}'")
+        construct(NoOptions, options, f"adapter '{self.name}'")
         manifest = manifest_from_header(source.header, str(source.path))
         networks = load_native(source, manifest)
         head = str(manifest.config.get("head", "as the architecture gives it"))

@@ -68,10 +68,6 @@ class Information(OverRows):
                 f"{batch.labels.dtype}. Write each class as a number."
             )
 
-    def result(self, context: Context) -> Mapping[str, Variable]:
-        """Nothing yet."""
-        return {}
-
     def conclude(
         self, columns: Callable[[str], np.ndarray], context: Context
     ) -> Mapping[str, Variable]:

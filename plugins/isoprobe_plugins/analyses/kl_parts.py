@@ -39,10 +39,6 @@ class KLPartsAnalysis(OverRows):
     def update(self, batch: Batch) -> None:
         """Nothing: posteriors are stored by every run."""
 
-    def result(self, context: Context) -> Mapping[str, Variable]:
-        """Nothing yet."""
-        return {}
-
     def conclude(
         self, columns: Callable[[str], np.ndarray], context: Context
     ) -> Mapping[str, Variable]:

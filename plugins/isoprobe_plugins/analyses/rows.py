@@ -12,9 +12,11 @@ from isoprobe.contracts import Analysis
 from isoprobe.errors import OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import numpy as np
+
+    from isoprobe.contracts import Context, Variable
 
 
 class OverRows(Analysis):
@@ -29,6 +31,10 @@ class OverRows(Analysis):
     def __init__(self, rows: int = 10_000) -> None:
         super().__init__()
         self.rows = checked_rows(rows, self.name)
+
+    def result(self, context: Context) -> Mapping[str, Variable]:
+        """Nothing before all rows have come."""
+        return {}
 
 
 def checked_rows(rows: int, analysis: str) -> int:

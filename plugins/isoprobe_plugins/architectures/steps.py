@@ -43,8 +43,8 @@ class LinearStep(WeightedStep, tag="linear", frozen=True, kw_only=True):
     bias: bool = True
 
 
-class ConvStep(WeightedStep, tag="conv", frozen=True, kw_only=True):
-    """Convolution over 1, 2 or 3 axes, as many as the incoming shape has after its channels."""
+class _ConvolvingStep(WeightedStep, frozen=True, kw_only=True):
+    """What both convolutions have; as many axes as the incoming shape has after its channels."""
 
     channels: Size
     kernel: Sizes
@@ -55,17 +55,14 @@ class ConvStep(WeightedStep, tag="conv", frozen=True, kw_only=True):
     bias: bool = True
 
 
-class ConvTransposeStep(WeightedStep, tag="conv_transpose", frozen=True, kw_only=True):
+class ConvStep(_ConvolvingStep, tag="conv", frozen=True, kw_only=True):
+    """Convolution over 1, 2 or 3 axes."""
+
+
+class ConvTransposeStep(_ConvolvingStep, tag="conv_transpose", frozen=True, kw_only=True):
     """Transposed convolution over 1, 2 or 3 axes; pad with negative widths to cut its output."""
 
-    channels: Size
-    kernel: Sizes
-    stride: Sizes = 1
-    padding: Counts = 0
     output_padding: Counts = 0
-    dilation: Sizes = 1
-    groups: Size = 1
-    bias: bool = True
 
 
 class BatchNormStep(WeightedStep, tag="batch_norm", frozen=True, kw_only=True):

@@ -15,6 +15,8 @@ from isoprobe.run.settings import CodeSettings
 if TYPE_CHECKING:
     import numpy as np
 
+    from isoprobe.contracts import VAE
+
 TABLES = (".parquet", ".csv", ".npz", ".h5")
 ARRAYS = (".npy", ".npz", ".h5")
 #: of the options that settings give
@@ -26,6 +28,10 @@ _overwrite = shared.overwriting()
 _metric = click.option(
     "--metric", metavar="NAME[:k=v,...]", help="Distortion. [default: the checkpoint's own]"
 )
+
+
+_PLACING = ("adapter", "options", "trust", "condition", "device", "memory")
+_placing = shared.from_settings(CodeSettings, *_PLACING)
 
 
 def _out(help_: str) -> Callable[[shared.Command], shared.Command]:
@@ -86,36 +92,25 @@ def encode(
 @click.argument("codes")
 @_out("A .npy, .npz or .h5 file.")
 @_overwrite
-@shared.adapter
-@shared.adapter_options
-@shared.trust
-@shared.from_settings(CodeSettings, "condition")
-@shared.device
-@shared.memory
+@_placing
 def decode(
     *,
     model: Path,
     codes: str,
     out: Path,
     overwrite: bool,
-    adapter: str | None,
-    options: tuple[str, ...],
-    trust: bool,
-    condition: str | None,
-    device: str,
     memory: int,
+    **placing: Any,
 ) -> None:
     """Decode latents: an array of n numbers a row, or the means in a table that encode wrote."""
     from contextlib import closing
 
     from isoprobe.registry.lookup import installed
-    from isoprobe.registry.specs import parse_options
     from isoprobe.results import flat
-    from isoprobe.run.codes import decoded, placed
+    from isoprobe.run.codes import decoded
 
     flat.check_out(out, ARRAYS, overwrite=overwrite, inputs=_inputs(model, codes))
-    options_ = parse_options(options, of="--option")
-    vae = placed(model, device, adapter=adapter, options=options_, trust=trust, condition=condition)
+    vae = _placed(model, **placing)
     with closing(installed().data(codes, vae)) as rows:
         _write(out, len(rows), ({"x": x} for x in decoded(vae, rows, memory)), "decoding")
         click.echo(f"{len(rows):,} rows decoded: {out}", err=True)
@@ -131,12 +126,7 @@ def decode(
 @_overwrite
 @shared.count("--count", default=64, help="How many draws.")
 @shared.count("--seed", default=0, help="Of z.", least=0)
-@shared.adapter
-@shared.adapter_options
-@shared.trust
-@shared.from_settings(CodeSettings, "condition")
-@shared.device
-@shared.memory
+@_placing
 def sample(
     *,
     model: Path,
@@ -144,21 +134,15 @@ def sample(
     overwrite: bool,
     count: int,
     seed: int,
-    adapter: str | None,
-    options: tuple[str, ...],
-    trust: bool,
-    condition: str | None,
-    device: str,
     memory: int,
+    **placing: Any,
 ) -> None:
     """Draw z from the prior, N(0, I) or the model's own, and decode it."""
-    from isoprobe.registry.specs import parse_options
     from isoprobe.results import flat
-    from isoprobe.run.codes import drawn, placed
+    from isoprobe.run.codes import drawn
 
     flat.check_out(out, (".png", *ARRAYS), overwrite=overwrite, inputs=[model])
-    options_ = parse_options(options, of="--option")
-    vae = placed(model, device, adapter=adapter, options=options_, trust=trust, condition=condition)
+    vae = _placed(model, **placing)
     draws = drawn(vae, count, seed, memory)
     if out.suffix == ".png":
         _sheet(draws, out)
@@ -181,11 +165,10 @@ def sample(
 @shared.count("--to", "end", required=True, help="Row to go to.", least=0)
 @_out("A .png strip, a .gif that goes there and back, or an .npy array.")
 @_overwrite
-@click.option(
+@shared.choice(
     "--path",
-    type=click.Choice(("geodesic", "y", "z")),
+    among=("geodesic", "y", "z"),
     default="geodesic",
-    show_default=True,
     help="The shortest path, or a straight line in y or z.",
 )
 @shared.count("--steps", default=11, help="Points, with ends.", least=2)
@@ -234,6 +217,14 @@ def walk(
         f"{path} path of length {found.length:.4g} (within {found.error:.1g}){said}: {out}",
         err=True,
     )
+
+
+def _placed(model: Path, device: str, options: tuple[str, ...], **opening: Any) -> VAE:
+    """Open a model whose decoder is used alone, where it is asked to run."""
+    from isoprobe.registry.specs import parse_options
+    from isoprobe.run.codes import placed
+
+    return placed(model, device, options=parse_options(options, of="--option"), **opening)
 
 
 def _inputs(model: Path, data: str | None, reference: Path | None = None) -> list[object]:

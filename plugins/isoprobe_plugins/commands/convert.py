@@ -107,11 +107,10 @@ def converted(
 @shared.adapter_options
 @click.option("--metric", metavar="SPEC", help="Training loss. [default: the checkpoint's own]")
 @click.option("--beta", type=float, help="KL weight in its units. [default: the checkpoint's own]")
-@click.option(
+@shared.choice(
     "--latents",
-    type=click.Choice(("all", "used")),
+    among=("all", "used"),
     default="all",
-    show_default=True,
     help="used drops those of a native checkpoint that are idle on --data, and says what it costs.",
 )
 @click.option("--data", metavar="SPEC", help="Rows for --latents used. [default: the checkpoint's]")

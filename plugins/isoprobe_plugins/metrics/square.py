@@ -14,61 +14,50 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class SumSquaredError(Metric):
+class _Square(Metric):
+    """D = |x - x_hat|^2 / u up to a constant, G = I / u: squared errors in some unit u."""
+
+    family = "square"
+
+    def distortion(self, x: Tensor, x_hat: Tensor) -> Tensor:
+        """D of each sample, ``(B,)``."""
+        return (x - x_hat).square().flatten(1).sum(1) / self.family_units(x[0].numel())
+
+    def scale(self, x: Tensor) -> Tensor:
+        """a_x = 1 / u, ``(B,)``."""
+        return x.new_full((len(x),), 1 / self.family_units(x[0].numel()))
+
+    def flattened(self, x: Tensor) -> Tensor:
+        """Return x / sqrt(u)."""
+        units = self.family_units(x[0].numel())
+        return x if units == 1 else x / math.sqrt(units)
+
+    def log_normaliser(self, beta: float, input_size: int) -> float:
+        """(m/2) log(pi beta u): exp(-D / beta) is N(x_hat, (beta u / 2) I) up to this."""
+        return gaussian_log_normaliser(input_size, beta * self.family_units(input_size))
+
+
+class SumSquaredError(_Square):
     """D = sum_i (x_i - x_hat_i)^2, G = I (Eq. 98)."""
 
     name = "sse"
     summary = "squared error summed over inputs"
     reference = "Eq. 98"
-    family = "square"
-
-    def distortion(self, x: Tensor, x_hat: Tensor) -> Tensor:
-        """D of each sample, ``(B,)``."""
-        return (x - x_hat).square().flatten(1).sum(1)
-
-    def scale(self, x: Tensor) -> Tensor:
-        """a_x = 1, ``(B,)``."""
-        return x.new_ones(len(x))
-
-    def flattened(self, x: Tensor) -> Tensor:
-        """Return x itself."""
-        return x
-
-    def log_normaliser(self, beta: float, input_size: int) -> float:
-        """(m/2) log(pi beta): exp(-D / beta) is N(x_hat, (beta/2) I) up to this."""
-        return gaussian_log_normaliser(input_size, beta)
 
 
-class MeanSquaredError(Metric):
+class MeanSquaredError(_Square):
     """D = (1/m) sum_i (x_i - x_hat_i)^2, G = I / m; beta is m times smaller than for the sum."""
 
     name = "mse"
     summary = "squared error averaged over inputs"
     reference = "Eq. 98 / m"
-    family = "square"
-
-    def distortion(self, x: Tensor, x_hat: Tensor) -> Tensor:
-        """D of each sample, ``(B,)``."""
-        return (x - x_hat).square().flatten(1).mean(1)
-
-    def scale(self, x: Tensor) -> Tensor:
-        """a_x = 1/m, ``(B,)``."""
-        return x.new_full((len(x),), 1 / x[0].numel())
-
-    def flattened(self, x: Tensor) -> Tensor:
-        """Return x / sqrt(m)."""
-        return x / math.sqrt(x[0].numel())
 
     def family_units(self, input_size: int) -> float:
         """The sum is m times the mean."""
         return float(input_size)
 
-    def log_normaliser(self, beta: float, input_size: int) -> float:
-        """(m/2) log(pi beta m)."""
-        return gaussian_log_normaliser(input_size, beta * input_size)
 
-
-class Gaussian(Metric):
+class Gaussian(_Square):
     """D = -log N(x; x_hat, sigma2 I), G = I / (2 sigma2) (Eq. 108-109).
 
     Args:
@@ -81,7 +70,6 @@ class Gaussian(Metric):
     name = "gaussian"
     summary = "Gaussian log likelihood of variance sigma2"
     reference = "Eq. 108-109"
-    family = "square"
 
     def __init__(self, sigma2: float = 1.0) -> None:
         if not 0 < sigma2 < math.inf:
@@ -91,15 +79,7 @@ class Gaussian(Metric):
     def distortion(self, x: Tensor, x_hat: Tensor) -> Tensor:
         """D of each sample in nats, ``(B,)``, with its constant (m/2) log(2 pi sigma2)."""
         constant = x[0].numel() / 2 * math.log(2 * math.pi * self.sigma2)
-        return (x - x_hat).square().flatten(1).sum(1) / (2 * self.sigma2) + constant
-
-    def scale(self, x: Tensor) -> Tensor:
-        """a_x = 1 / (2 sigma2), ``(B,)``."""
-        return x.new_full((len(x),), 1 / (2 * self.sigma2))
-
-    def flattened(self, x: Tensor) -> Tensor:
-        """Return x / sqrt(2 sigma2)."""
-        return x / math.sqrt(2 * self.sigma2)
+        return super().distortion(x, x_hat) + constant
 
     def family_units(self, input_size: int) -> float:
         """The sum of squares is 2 sigma2 times this, up to a constant."""

@@ -7,7 +7,6 @@ mean and log variance alternate.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -17,6 +16,7 @@ from isoprobe.contracts import VAE, Adapter, Facts
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
+from isoprobe_plugins.adapters.objects.options import NoOptions
 from isoprobe_plugins.adapters.weights.named import fill_layers
 from isoprobe_plugins.adapters.weights.torch_files import tensors_of
 from isoprobe_plugins.architectures.layers import LayersConfig
@@ -51,11 +51,6 @@ class Specs(msgspec.Struct, frozen=True):
     reg_anneal: float | None = None
 
 
-@dataclass(frozen=True)
-class DisentanglingOptions:
-    """The folder says everything, so there is nothing to set."""
-
-
 class DisentanglingVae(Adapter):
     """Reads the weights and the settings of the loss that was used."""
 
@@ -74,7 +69,7 @@ class DisentanglingVae(Adapter):
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Read weights and settings."""
-        construct(DisentanglingOptions, options, f"adapter '{self.name}'")
+        construct(NoOptions, options, f"adapter '{self.name}'")
         specs = _read_specs(source)
         weights = source.child("model.pt")
         networks = fill_layers(burgess(specs), tensors_of(weights), str(weights.path))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from isoprobe.checkpoints.source import FileKind, Source
+from isoprobe.contracts import Adapter
 from isoprobe.errors import CheckpointError
 from isoprobe_plugins.adapters.objects.options import ModelOptions
 
@@ -20,6 +22,20 @@ class PairOptions(ModelOptions):
     """
 
     decoder: str | None = None
+
+
+class OfPairs(Adapter):
+    """An adapter of files that may be a folder's two, one for each function.
+
+    Attributes:
+        kind: of the files.
+    """
+
+    kind: ClassVar[FileKind]
+
+    def matches(self, source: Source) -> bool:
+        """Return True for such a file, or a folder of an encoder's and a decoder's."""
+        return source.kind is self.kind or is_pair(source, self.kind)
 
 
 def sources_of(

@@ -6,27 +6,24 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from isoprobe.checkpoints.source import FileKind
-from isoprobe.contracts import VAE, Adapter
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
-from isoprobe_plugins.adapters.objects.two_files import is_pair
+from isoprobe_plugins.adapters.objects.two_files import OfPairs
 from isoprobe_plugins.adapters.onnx.options import OnnxOptions
 from isoprobe_plugins.adapters.onnx.parsing import ends_of, weights_of
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
+    from isoprobe.contracts import VAE, Adapter
     from isoprobe_plugins.adapters.onnx.runtime import RuntimeGraph
 
 
-class Onnx(Adapter):
+class Onnx(OfPairs):
     """Reads two graphs; an encoder that gives only a mean is left out, and said."""
 
     name = "onnx"
     summary = "ONNX files: encoder and decoder, each its own file, or both in one graph"
-
-    def matches(self, source: Source) -> bool:
-        """Return True for an ONNX file, or a folder of encoder.onnx and decoder.onnx."""
-        return source.kind is FileKind.ONNX or is_pair(source, FileKind.ONNX)
+    kind = FileKind.ONNX
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Translate both graphs.

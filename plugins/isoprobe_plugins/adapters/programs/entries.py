@@ -7,15 +7,15 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from isoprobe.contracts import VAE, Adapter, FirstRows, Live
 from isoprobe.registry.specs import construct
-from isoprobe_plugins.adapters.objects.two_files import PairOptions
+from isoprobe_plugins.adapters.objects.two_files import OfPairs, PairOptions
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
+    from isoprobe.contracts import VAE, FirstRows, Live
 
 
-class Programs(Adapter):
+class Programs(OfPairs):
     """An adapter of programs that encode and decode, one of both or a pair."""
 
     @abc.abstractmethod

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from isoprobe.checkpoints.source import FileKind
 from isoprobe.hookspecs import hookimpl
-from isoprobe_plugins.adapters.objects.two_files import PairOptions, is_pair, sources_of
+from isoprobe_plugins.adapters.objects.two_files import PairOptions, sources_of
 from isoprobe_plugins.adapters.programs.entries import Programs
 from isoprobe_plugins.adapters.programs.graphs import graph_of
 
@@ -27,10 +27,7 @@ class Exported(Programs):
 
     name = "torch-export"
     summary = "torch.export archives: encoder.pt2 with --option decoder=FILE, or a folder of both"
-
-    def matches(self, source: Source) -> bool:
-        """Return True for such an archive, or a folder of encoder.pt2 and decoder.pt2."""
-        return source.kind is FileKind.TORCH_EXPORT or is_pair(source, FileKind.TORCH_EXPORT)
+    kind = FileKind.TORCH_EXPORT
 
     def entries(self, source: Source, settings: PairOptions) -> Pair:
         """Read both graphs."""
@@ -38,7 +35,7 @@ class Exported(Programs):
         from isoprobe_plugins.adapters.programs.aten import read_program
         from isoprobe_plugins.adapters.programs.bounded import Bounded
 
-        encoder, decoder = sources_of(source, settings, FileKind.TORCH_EXPORT)
+        encoder, decoder = sources_of(source, settings, self.kind)
         encode = None
         if encoder is not None:
             encode = EncoderFirst(Bounded(read_program(encoder), encoder))

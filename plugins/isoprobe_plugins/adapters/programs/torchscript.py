@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from isoprobe.checkpoints.source import FileKind
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
-from isoprobe_plugins.adapters.objects.two_files import PairOptions, is_pair, sources_of
+from isoprobe_plugins.adapters.objects.two_files import PairOptions, sources_of
 from isoprobe_plugins.adapters.programs.entries import Programs
 from isoprobe_plugins.adapters.programs.script import load_script
 from isoprobe_plugins.adapters.weights.names import why_quantised, why_unsupported
@@ -22,10 +22,7 @@ class TorchScript(Programs):
 
     name = "torchscript"
     summary = "TorchScript with methods encode and decode, or a pair: --option decoder=FILE"
-
-    def matches(self, source: Source) -> bool:
-        """Return True for such an archive, or a folder of an encoder's and a decoder's."""
-        return source.kind is FileKind.TORCHSCRIPT or is_pair(source, FileKind.TORCHSCRIPT)
+    kind = FileKind.TORCHSCRIPT
 
     def entries(self, source: Source, settings: PairOptions) -> Any:
         """Load the archive, or both."""
@@ -33,7 +30,7 @@ class TorchScript(Programs):
 
         if not source.is_folder and settings.decoder is None:
             return _entry_points(source)
-        encoder, decoder = sources_of(source, settings, FileKind.TORCHSCRIPT)
+        encoder, decoder = sources_of(source, settings, self.kind)
         encode = None if encoder is None else EncoderFirst(_load(encoder))
         return Pair(encode, _load(decoder))
 

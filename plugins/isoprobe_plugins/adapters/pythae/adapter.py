@@ -15,6 +15,7 @@ from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
 from isoprobe_plugins.adapters.declared.adapter import load_declared
 from isoprobe_plugins.adapters.declared.declaration import Loss, parse_declaration
+from isoprobe_plugins.adapters.objects.options import NoOptions
 from isoprobe_plugins.adapters.pythae.networks import decoder_chain, encoder_chain, network_named
 from isoprobe_plugins.adapters.weights.state import read_state
 
@@ -39,10 +40,6 @@ class PythaeConfig(msgspec.Struct, frozen=True):
     beta: float | None = None
     uses_default_encoder: bool = True
     uses_default_decoder: bool = True
-
-
-class NoOptions:
-    """The folder says everything, so there is nothing to set."""
 
 
 class Pythae(Adapter):

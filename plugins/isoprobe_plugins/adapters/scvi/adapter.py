@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from isoprobe.checkpoints.source import FileKind, Source
@@ -13,16 +13,12 @@ from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import construct
 from isoprobe_plugins.adapters.declared.adapter import load_declared
 from isoprobe_plugins.adapters.declared.declaration import parse_declaration
+from isoprobe_plugins.adapters.objects.options import NoOptions
 from isoprobe_plugins.adapters.scvi.saved import Saved, declared, read_saved
 from isoprobe_plugins.adapters.weights.names import saved_by_scvi
 from isoprobe_plugins.adapters.weights.state import State
 
 FILE = "model.pt"
-
-
-@dataclass(frozen=True)
-class ScviOptions:
-    """The file says everything, so there is nothing to set."""
 
 
 class Scvi(Adapter):
@@ -38,7 +34,7 @@ class Scvi(Adapter):
 
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Build SCVI's networks as chains of layers and fill them."""
-        construct(ScviOptions, options, f"adapter '{self.name}'")
+        construct(NoOptions, options, f"adapter '{self.name}'")
         saved = self._saved(source)
         fields = declared(saved)
         left = "tensors of the library size's encoder and of parameters not in use left out"
