@@ -6,6 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from isoprobe.errors import OptionError, PluginError, nearest
@@ -46,6 +47,11 @@ def parse_options(pairs: typing.Iterable[str], of: str = "") -> dict[str, str]:
 def options_paths(pairs: typing.Iterable[str]) -> list[str]:
     """Return the values of ``k=v`` texts: any of them may name a file that is read."""
     return [pair.partition("=")[2].strip() for pair in pairs]
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Options of a checkpoint that says everything: there is nothing to set."""
 
 
 def construct(cls: Callable[..., T], options: Mapping[str, str], what: str) -> T:

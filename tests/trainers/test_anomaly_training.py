@@ -20,7 +20,7 @@ from isoprobe.registry.lookup import installed
 from isoprobe_trainers.anomaly import distinct, tables
 from isoprobe_trainers.anomaly import train as anomaly
 from isoprobe_trainers.anomaly.recipes import RECIPES, Recipe, recipe_of
-from isoprobe_trainers.anomaly.tables import Drawn, Split, Table
+from isoprobe_trainers.anomaly.tables import Split, SplitTable, Table
 from isoprobe_trainers.anomaly.train import TRANSFORMS, AnomalyEnsemble
 from isoprobe_trainers.common.batched import LeakyMLP
 from isoprobe_trainers.common.training import generator
@@ -42,14 +42,14 @@ def halves(count=90, train=40):
 
 def small(name, seed):
     """A table made here in place of a file; members differ in their rows."""
-    return Drawn(seed, table(seed), halves(train=40 - 3 * seed))
+    return SplitTable(seed, table(seed), halves(train=40 - 3 * seed))
 
 
 def drawn(*tables, train=40):
     """Tables of as many members, split at the same place or each at its own."""
     trained = train if isinstance(train, tuple) else (train,) * len(tables)
     parts = [halves(train=count) for count in trained]
-    return [Drawn(seed, *both) for seed, both in enumerate(zip(tables, parts, strict=True))]
+    return [SplitTable(seed, *both) for seed, both in enumerate(zip(tables, parts, strict=True))]
 
 
 def test_batched_leaky_networks_equal_torch_modules():

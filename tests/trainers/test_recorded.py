@@ -15,7 +15,7 @@ from isoprobe_trainers.anomaly.radogaga_recorded import RadogagaEnsemble
 from isoprobe_trainers.anomaly.recipes import Recipe
 from isoprobe_trainers.anomaly.recorded import Batches, CardEpochs, fixed
 from isoprobe_trainers.anomaly.scores import scores
-from isoprobe_trainers.anomaly.tables import Drawn, Split, Table
+from isoprobe_trainers.anomaly.tables import Split, SplitTable, Table
 from isoprobe_trainers.anomaly.train import AnomalyEnsemble, kept_path, train
 from isoprobe_trainers.common.graphs import adam, set_rate, together
 from isoprobe_trainers.common.training import Schedule
@@ -120,7 +120,7 @@ def halves(count=90, train=40):
 
 
 def made(kind, recipe=TINY, **options):
-    data = [Drawn(0, table(0), halves()), Drawn(1, table(1), halves(train=33))]
+    data = [SplitTable(0, table(0), halves()), SplitTable(1, table(1), halves(train=33))]
     return kind(recipe, data, CPU, **options)
 
 
@@ -227,7 +227,7 @@ def test_mixtures_of_many_models_are_those_of_each():
 
 def test_a_checkpoints_scores_are_the_trainers(tmp_path):
     (path,) = train(
-        TINY, [1], tmp_path, CPU, data=lambda _, seed: Drawn(seed, table(seed), halves())
+        TINY, [1], tmp_path, CPU, data=lambda _, seed: SplitTable(seed, table(seed), halves())
     )
     assert kept_path(tmp_path, "thyroid", 1, 10).exists()
     x = torch.from_numpy(table(1).x)

@@ -19,8 +19,7 @@ from isoprobe.contracts import VAE, Adapter
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.lookup import installed
-from isoprobe.registry.specs import construct
-from isoprobe_plugins.adapters.objects.options import NoOptions
+from isoprobe.registry.specs import NoOptions, construct
 from isoprobe_plugins.adapters.weights.named import built_without_memory
 
 if TYPE_CHECKING:

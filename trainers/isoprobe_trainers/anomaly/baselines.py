@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from isoprobe_trainers.anomaly.dagmm import DagmmSettings
     from isoprobe_trainers.anomaly.recipes import Recipe
-    from isoprobe_trainers.anomaly.tables import Drawn, Split, Table
+    from isoprobe_trainers.anomaly.tables import Split, SplitTable, Table
 
 METHODS = ("PCA", "DAGMM", "RaDOGAGA(d)")
 
@@ -114,7 +114,7 @@ def _settings(method: str, recipe: Recipe, mixture: DagmmSettings) -> dict[str, 
     return recipe.record()
 
 
-def _scores(method: str, data: Drawn, recipe: Recipe, mixture: DagmmSettings) -> np.ndarray:
+def _scores(method: str, data: SplitTable, recipe: Recipe, mixture: DagmmSettings) -> np.ndarray:
     table, halves = data.table, data.halves
     if method == "PCA":
         return pca_scores(table, halves, pca_components(recipe, table.x.shape[1]))

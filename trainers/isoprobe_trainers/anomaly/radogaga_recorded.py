@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from isoprobe_trainers.anomaly.recipes import Recipe
-    from isoprobe_trainers.anomaly.tables import Drawn
+    from isoprobe_trainers.anomaly.tables import SplitTable
 
 #: width of the estimation network
 _HIDDEN = 10
@@ -44,7 +44,7 @@ class RadogagaEnsemble:
     def __init__(
         self,
         recipe: Recipe,
-        data: Sequence[Drawn],
+        data: Sequence[SplitTable],
         device: torch.device,
         components: int,
     ) -> None:
@@ -137,7 +137,7 @@ def _kept(mask: Tensor, *, generator: torch.Generator) -> Tensor:
 
 
 def train_together(
-    recipe: Recipe, data: Sequence[Drawn], device: torch.device, components: int
+    recipe: Recipe, data: Sequence[SplitTable], device: torch.device, components: int
 ) -> list[np.ndarray]:
     """Train one model for each seed, and score the test rows of its split.
 

@@ -71,7 +71,7 @@ class Split:
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class SplitTable:
     """A table and its split, both as a seed has them.
 
     Attributes:
@@ -142,10 +142,10 @@ def split(table: Table, seed: int) -> Split:
     return Split(*(np.sort(rows) for rows in (normal[:kept], normal[kept:], order[half:])))
 
 
-def drawn(name: str, seed: int) -> Drawn:
+def drawn(name: str, seed: int) -> SplitTable:
     """Read a table and split it; arguments as for :func:`load`."""
     table = load(name, seed)
-    return Drawn(seed, table, split(table, seed))
+    return SplitTable(seed, table, split(table, seed))
 
 
 def duplicates(table: Table, halves: Split) -> Duplicates:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from isoprobe_trainers.anomaly.recipes import Recipe
-    from isoprobe_trainers.anomaly.tables import Drawn, Table
+    from isoprobe_trainers.anomaly.tables import SplitTable, Table
 
 RULE = "least objective on held-out normal rows among the models kept at each tenth"
 _WEIGHTS, _ORDER, _NOISE = range(3)
@@ -101,7 +101,7 @@ class AnomalyEnsemble:
     def __init__(
         self,
         recipe: Recipe,
-        data: Sequence[Drawn],
+        data: Sequence[SplitTable],
         device: torch.device,
         *,
         record: bool | None = None,
@@ -273,7 +273,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     save_every: float = SAVE_EVERY,
-    data: Callable[[str, int], Drawn] = drawn,
+    data: Callable[[str, int], SplitTable] = drawn,
 ) -> list[Path]:
     """Train one model for each seed, which also chooses the split, and write native checkpoints.
 

@@ -15,8 +15,7 @@ from isoprobe.checkpoints.native import vae_from_networks
 from isoprobe.contracts import VAE, Adapter, Facts
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
-from isoprobe.registry.specs import construct
-from isoprobe_plugins.adapters.objects.options import NoOptions
+from isoprobe.registry.specs import NoOptions, construct
 from isoprobe_plugins.adapters.weights.named import fill_layers
 from isoprobe_plugins.adapters.weights.torch_files import tensors_of
 from isoprobe_plugins.architectures.layers import LayersConfig

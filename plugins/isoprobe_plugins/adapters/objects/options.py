@@ -10,11 +10,6 @@ from isoprobe.contracts import Facts
 from isoprobe.errors import OptionError
 
 
-@dataclass(frozen=True)
-class NoOptions:
-    """The checkpoint says everything, so there is nothing to set."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """What a user may say about an encoder and a decoder.

@@ -12,10 +12,9 @@ from isoprobe.checkpoints.source import FileKind
 from isoprobe.contracts import VAE, Adapter
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
-from isoprobe.registry.specs import construct
+from isoprobe.registry.specs import NoOptions, construct
 from isoprobe_plugins.adapters.declared.adapter import load_declared
 from isoprobe_plugins.adapters.declared.declaration import Loss, parse_declaration
-from isoprobe_plugins.adapters.objects.options import NoOptions
 from isoprobe_plugins.adapters.pythae.networks import decoder_chain, encoder_chain, network_named
 from isoprobe_plugins.adapters.weights.state import read_state
 

@@ -10,10 +10,9 @@ from isoprobe.checkpoints.source import FileKind, Source
 from isoprobe.contracts import VAE, Adapter
 from isoprobe.errors import CheckpointError
 from isoprobe.hookspecs import hookimpl
-from isoprobe.registry.specs import construct
+from isoprobe.registry.specs import NoOptions, construct
 from isoprobe_plugins.adapters.declared.adapter import load_declared
 from isoprobe_plugins.adapters.declared.declaration import parse_declaration
-from isoprobe_plugins.adapters.objects.options import NoOptions
 from isoprobe_plugins.adapters.scvi.saved import Saved, declared, read_saved
 from isoprobe_plugins.adapters.weights.names import saved_by_scvi
 from isoprobe_plugins.adapters.weights.state import State
