@@ -46,6 +46,13 @@ def convolve(
     return output if bias is None else output.add_(bias[:, None, None])
 
 
+def scatters(
+    func: Callable[..., Tensor], rows: Tensor, weight: Tensor, args: Sequence[Any]
+) -> bool:
+    """Whether :func:`convolve` takes another way than ``func``."""
+    return _as_scatter(func, rows, weight, args) is not None
+
+
 def _as_scatter(
     func: Callable[..., Tensor], rows: Tensor, weight: Tensor, args: Sequence[Any]
 ) -> tuple[Tensor, tuple[int, int], tuple[int, int], tuple[int, int]] | None:
@@ -56,17 +63,15 @@ def _as_scatter(
     """
     if rows.device.type != "cpu" or rows.ndim != 4 or any(isinstance(a, str) for a in args):
         return None
+    told = arguments(func, args)
+    if told is None:
+        return None
+    stride, padding, more, groups, dilation = told
     turned = func is functional.conv2d
     if turned:  # with stride 1 it is a transposed one with its kernel turned round
-        stride, padding, dilation, groups = _filled(args, (1, 0, 1, 1))
-        more = (0, 0)
         if stride != (1, 1):
             return None
         weight = weight.flip(2, 3).transpose(0, 1)
-    elif func is functional.conv_transpose2d:
-        stride, padding, more, groups, dilation = _filled(args, (1, 0, 0, 1, 1))
-    else:
-        return None
     ins, outs, *kernel = weight.shape
     reach = outs * kernel[0] * kernel[1]
     if dilation != (1, 1) or groups != (1, 1) or ins < _DEEP or outs > _FEW or reach > _REACH:
@@ -80,6 +85,27 @@ def _as_scatter(
     if min(padding) < 0 or min(size) < 1 or any(m > p for m, p in zip(more, padding, strict=True)):
         return None
     return weight, stride, padding, (size[0], size[1])
+
+
+def arguments(
+    func: Callable[..., Tensor], args: Sequence[Any]
+) -> tuple[tuple[int, int], ...] | None:
+    """Read a convolution's other arguments, in pairs.
+
+    Args:
+        func: a function of :mod:`torch.nn.functional`.
+        args: what it takes after its bias, in its order.
+
+    Returns:
+        Stride, padding, output padding, groups and dilation; None where it is no convolution of
+        images, transposed or not.
+    """
+    if func is functional.conv2d:
+        stride, padding, dilation, groups = _filled(args, (1, 0, 1, 1))
+        return stride, padding, (0, 0), groups, dilation
+    if func is functional.conv_transpose2d:
+        return tuple(_filled(args, (1, 0, 0, 1, 1)))
+    return None
 
 
 def _filled(given: Sequence[Any], default: Sequence[int]) -> list[tuple[int, int]]:

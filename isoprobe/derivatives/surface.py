@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from isoprobe.derivatives.exact import exact_pullback
+from isoprobe.derivatives.quick_convolutions import QuickConvolutions
 from isoprobe.derivatives.routes import choose_route
 from isoprobe.theory.geodesics import Surface
 
@@ -37,7 +38,7 @@ def surface(view: OutputMetric, vae: VAE, beta: float, plan: Plan | None = None)
     flat = view.flattened
 
     def decode(z: Tensor) -> Tensor:
-        with route.kernels():
+        with route.kernels(), QuickConvolutions():
             output = view.decode(z.to(vae.device, vae.dtype))
             return output if flat is None else flat(output)
 

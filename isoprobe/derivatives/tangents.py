@@ -351,9 +351,13 @@ def _reshaping(func: Rule, x: Any, *args: Any, **kwargs: Any) -> Any:
         return result
     if not _only_first(x, args, kwargs):
         return _other(func, x, *args, **kwargs)
-    moved = vmap(lambda t: func(t, *args, **kwargs))(_tangents(x))
+    tangents = _tangents(x)
+    moved = vmap(lambda t: func(t, *args, **kwargs))(tangents)
     result = _stacked(func(_plain(x), *args, **kwargs), moved)
     result.weight, result.store = x.weight, x.store
+    if x.store is not None and tangents.shape != x.tangents.shape:
+        # every sample's are the same memory now: nobody may write over it
+        result.store, x.store.shared = None, True
     return result
 
 

@@ -264,6 +264,27 @@ def test_directions_may_differ_between_samples() -> None:
     torch.testing.assert_close(tangents.flatten(2), expected)
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_columns_that_samples_share_are_not_written_over_when_they_take_another_shape(
+    again: bool,
+) -> None:
+    """Unit vectors are the same for all samples, and so are the tangents of a first layer."""
+    torch.manual_seed(0)
+    linear, norm = nn.Linear(N, 32).double(), nn.BatchNorm2d(8).double().eval()
+    norm.running_var.uniform_(0.5, 2)
+
+    def decode(z: Tensor) -> Tensor:
+        h = linear(z)
+        image = h.view(-1, 8, 2, 2)
+        if again:  # what is below may not change what the image is made of
+            return functional.softplus(h) + norm(image).flatten(1)
+        return functional.softplus(norm(image)).flatten(1)
+
+    z = torch.randn(4, N, dtype=torch.float64)
+    found = torch.cat([columns for _, columns in choose_route(decode, z).columns(decode, z, 2)])
+    torch.testing.assert_close(found.permute(1, 2, 0), dense_jacobian(decode, z))
+
+
 def test_a_wrong_forward_derivative_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A route that runs but errs by one in a thousand is passed over."""
 
