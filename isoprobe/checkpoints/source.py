@@ -20,7 +20,7 @@ from isoprobe.checkpoints.headers import (
 )
 from isoprobe.checkpoints.pickles import PickleScan, scan_pickle
 from isoprobe.errors import CheckpointError, FileError
-from isoprobe.files.archives import Archive, has_zip_directory
+from isoprobe.files.archives import Archive, has_zip_directory, member_names
 from isoprobe.files.documents import parse_json
 
 JSON_LIMIT = 4 << 20
@@ -213,8 +213,7 @@ class Source:
         if self.is_folder or not has_zip_directory(self.path, self.size):
             return (), None
         try:
-            with Archive(self.path) as archive:
-                return archive.names, None
+            return member_names(self.path), None
         except FileError as error:
             return (), str(error)
 

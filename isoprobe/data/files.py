@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from isoprobe.checkpoints.source import FileKind, Source
 from isoprobe.errors import CheckpointError, DataError
-from isoprobe.files.archives import Archive
+from isoprobe.files.archives import member_names
 
 if TYPE_CHECKING:
     from isoprobe.contracts import DataSource
@@ -64,7 +64,7 @@ def check_file(path: Path) -> None:
     if source.size == 0:
         raise DataError(f"{path} is an empty file; fetch or write it again")
     if source.head(2) == b"PK":
-        Archive(path).close()
+        member_names(path)
     if source.kind is FileKind.LFS_POINTER:
         raise DataError(
             f"{path} is {source.description}; fetch the file itself with 'git lfs pull'"

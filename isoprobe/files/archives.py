@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -184,6 +185,27 @@ class Archive(Closable):
             part = "" if name is None else f": member {name!r}"
             reason = " ".join(str(error).split()) or "it ends at once"
             raise FileError(f"{self.path}{part} is damaged ({reason}); fetch it again") from error
+
+
+def member_names(path: Path) -> tuple[str, ...]:
+    """Return the names of an archive's members, sorted; it is checked once while it is unchanged.
+
+    Whoever is asked whether a file is theirs looks at this, and who opens it checks it again.
+
+    Raises:
+        FileError: as :class:`Archive`.
+    """
+    try:
+        told = path.stat()
+    except OSError as error:
+        raise FileError(f"{path} cannot be read ({error.strerror})") from error
+    return _names(path, told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _names(path: Path, *_as_it_was: int) -> tuple[str, ...]:
+    with Archive(path) as archive:
+        return archive.names
 
 
 def created(path: Path) -> zipfile.ZipFile:

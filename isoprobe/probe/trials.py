@@ -7,6 +7,7 @@ does another customary reading of the posterior head fit where this one does not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from isoprobe.errors import IsoprobeError
 from isoprobe.probe.selfcheck import mean_input_distortion
 from isoprobe.statistics.draws import normal
 from isoprobe.theory.conditions import round_trip
-from isoprobe.theory.judge import AS_READ, TriedReading
+from isoprobe.theory.judge import AS_READ, TriedReading, worst_distortion
 from isoprobe.theory.stated import stated
 
 if TYPE_CHECKING:
@@ -188,8 +189,10 @@ def pca_distortion(metric: Metric, x: Tensor, components: int) -> float | None:
     if len(fitted) <= 2 * components:
         return None
     centre = fitted.mean(0)
-    _, _, directions = torch.linalg.svd(fitted - centre, full_matrices=False)
-    kept = directions[:components]
+    moved = fitted - centre
+    # rows are fewer than numbers in an image, whose own products would take seconds
+    _, weights = torch.linalg.eigh(moved @ moved.T)
+    kept = torch.nn.functional.normalize(weights[:, -components:].T @ moved)
     image = centre + (judged - centre) @ kept.T @ kept
     if metric.input_range is not None:
         image = image.clamp(*metric.input_range)
@@ -250,32 +253,55 @@ def try_readings(vae: VAE, metric: Metric, x: Tensor, seed: int = 0) -> list[Tri
         seed: of the posterior draws.
 
     Returns:
-        A trial for each reading that gives finite numbers; none under a prior of the model's own,
+        A trial, with distortions less D(x, x), for each reading that gives finite numbers and does
+        not decode clearly worse than the one in hand; none under a prior of the model's own,
         to whose moments readings are held, or with correlated posteriors, which are no head's.
     """
     if vae.encode is None or vae.prior is not None or vae.correlated:
         return []
     with torch.no_grad():
         posterior: Posterior = vae.encode(x)
-    found = [_trial(AS_READ, vae, metric, x, posterior.mean, posterior.std, seed)]
+    mean, std = posterior.mean, posterior.std
+    as_read = _decoded(vae, metric, x, mean)
+    found = [_trial(AS_READ, vae, metric, x, mean, std, as_read, seed)]
     for name, read in readings().items():
-        found.append(_trial(name, vae, metric, x, *read(posterior.mean, posterior.std), seed))
+        m, s = read(mean, std)
+        distortion = as_read if m is mean else _decoded(vae, metric, x, m)
+        # its slopes cost ten times as much, and no rule looks at one that decodes worse
+        if not distortion > worst_distortion(as_read):
+            found.append(_trial(name, vae, metric, x, m, s, distortion, seed))
     return [trial for trial in found if trial is not None]
 
 
+def _decoded(vae: VAE, metric: Metric, x: Tensor, mean: Tensor) -> float:
+    """Mean distortion, less D(x, x), of what the decoder makes of means; NaN where it cannot."""
+    try:
+        with torch.no_grad():
+            view = output_metric(metric, vae)
+            value = view.distortion(x, view.decode(mean)) - metric.own_distortion(x)
+    except (IsoprobeError, RuntimeError):
+        return math.nan
+    return float(value.double().mean())
+
+
 def _trial(
-    name: str, vae: VAE, metric: Metric, x: Tensor, mean: Tensor, std: Tensor, seed: int
+    name: str,
+    vae: VAE,
+    metric: Metric,
+    x: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    distortion: float,
+    seed: int,
 ) -> TriedReading | None:
     """Measure one reading; None where it gives numbers that are none."""
-    if not bool((mean.isfinite() & std.isfinite() & (std > 0)).all()):
+    if math.isnan(distortion) or not bool((std.isfinite() & (std > 0)).all()):
         return None
     view = output_metric(metric, vae)
     noise = normal(seed, "readings", np.arange(len(x)), mean.shape[1])
     epsilon = torch.as_tensor(noise, dtype=mean.dtype, device=mean.device)
     total = torch.zeros_like(mean)
     try:
-        with torch.no_grad():
-            distortion = view.distortion(x, view.decode(mean))
         for shift in (std * epsilon, -std * epsilon):
             z = (mean + shift).requires_grad_()
             with torch.enable_grad():
@@ -291,7 +317,7 @@ def _trial(
         return None
     beta, off = fitted
     moment = ((mean.double().square().mean(0) + variance)[used] - 1).abs().mean()
-    return TriedReading(name, float(distortion.double().mean()), off, float(moment), beta)
+    return TriedReading(name, distortion, off, float(moment), beta)
 
 
 def fitted_beta(answer: Tensor, room: Tensor, used: Tensor) -> tuple[float, float] | None:

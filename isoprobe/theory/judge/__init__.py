@@ -28,6 +28,7 @@ from isoprobe.theory.judge.evidence import (
     OtherMetric,
     TriedReading,
     used_latents,
+    worst_distortion,
 )
 from isoprobe.theory.judge.readings import fitting_reading
 from isoprobe.theory.judge.rules import RULES, judge
@@ -50,4 +51,5 @@ __all__ = [
     "judge",
     "used_latents",
     "weigh",
+    "worst_distortion",
 ]

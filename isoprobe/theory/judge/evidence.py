@@ -18,6 +18,18 @@ PLAINLY = 5.0
 AS_READ = "as read"
 
 
+def worst_distortion(as_read: float) -> float:
+    """Most distortion of another reading that decodes as well as the one in hand.
+
+    Args:
+        as_read: mean distortion of the one in hand, in units of the metric; below 0 for densities.
+
+    Returns:
+        Distortion, in the same units.
+    """
+    return as_read + 0.05 * abs(as_read)
+
+
 @dataclass(frozen=True)
 class Measured:
     """Values with their standard errors, ``(n,)`` or scalars as arrays of one."""

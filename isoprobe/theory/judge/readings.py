@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from isoprobe.theory.judge.answers import Condition, Finding, failing
-from isoprobe.theory.judge.evidence import AS_READ, Evidence, TriedReading
+from isoprobe.theory.judge.evidence import AS_READ, Evidence, TriedReading, worst_distortion
 from isoprobe.theory.judge.words import moment_words, residual_words
 from isoprobe.theory.tolerances import TOLERANCES
 
@@ -26,7 +26,7 @@ def fitting_reading(e: Evidence) -> TriedReading | None:
             continue
         if e.baseline is not None and trial.distortion > 0.98 * e.baseline:
             continue
-        if ours is not None and trial.distortion > 1.05 * ours.distortion:
+        if ours is not None and trial.distortion > worst_distortion(ours.distortion):
             continue
         if ours is None or trial.misfit < TOLERANCES["reading_ratio"].value * ours.misfit:
             fitting.append(trial)
@@ -43,7 +43,7 @@ def declaring_reading(e: Evidence) -> tuple[TriedReading, float] | None:
         # both were tried on the same few rows, so that their ratio is known better than either
         beta = e.beta.value.item() * trial.beta / ours.beta
         off = abs(float(np.log(beta / e.declared)))
-        fits = trial.misfit < ours.misfit and trial.distortion <= 1.05 * ours.distortion
+        fits = trial.misfit < ours.misfit and trial.distortion <= worst_distortion(ours.distortion)
         if trial.name != AS_READ and fits and off <= TOLERANCES["beta"].value:
             found.append((off, trial, beta))
     if not found:

@@ -119,16 +119,11 @@ class DiagnosisAnalysis(Analysis):
         }
 
     def _trials(self) -> tuple[TriedReading, ...]:
-        """The reading in hand and the others, on the same rows, distortions less D(x, x)."""
-        from dataclasses import replace
-
+        """The reading in hand and the others, on the same rows."""
         from isoprobe.probe.trials import try_readings
 
-        setup = self.setup
-        vae, x = setup.bound(TRIED)
-        own = float(setup.metric.own_distortion(x).double().mean())
-        tried = try_readings(vae, setup.metric, x, setup.seed)
-        return tuple(replace(trial, distortion=trial.distortion - own) for trial in tried)
+        vae, x = self.setup.bound(TRIED)
+        return tuple(try_readings(vae, self.setup.metric, x, self.setup.seed))
 
 
 def evidence_of(context: Context) -> Evidence:

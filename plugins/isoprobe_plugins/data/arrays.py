@@ -14,7 +14,7 @@ from isoprobe.checkpoints.source import HDF5_MAGIC
 from isoprobe.contracts import Dataset, DataSource
 from isoprobe.data.files import check_file, fingerprint, first_bytes, shown_name, split_spec
 from isoprobe.errors import DataError, FileError, nearest
-from isoprobe.files.archives import Archive
+from isoprobe.files.archives import Archive, member_names
 from isoprobe.files.hdf5 import Hdf5File
 from isoprobe.hookspecs import hookimpl
 from isoprobe_plugins.data.cells import holds_cells, open_cells
@@ -194,8 +194,7 @@ def _opener(path: Path) -> Callable[[Path, str | None], Dataset] | None:
 
 def _npy_members(path: Path) -> list[str]:
     try:
-        with Archive(path) as archive:
-            return [name for name in archive.names if name.endswith(".npy")]
+        return [name for name in member_names(path) if name.endswith(".npy")]
     except FileError:
         return []
 

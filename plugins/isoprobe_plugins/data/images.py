@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -15,7 +17,7 @@ import numpy as np
 from isoprobe.contracts import Dataset, DataSource
 from isoprobe.data.files import check_file, first_bytes, short_digest, split_spec
 from isoprobe.errors import DataError, FileError
-from isoprobe.files.archives import Archive
+from isoprobe.files.archives import Archive, member_names
 from isoprobe.hookspecs import hookimpl
 from isoprobe_plugins.data.parts import holds_parquet
 from isoprobe_plugins.data.zarr import is_zarr
@@ -32,6 +34,8 @@ SUFFIXES = frozenset(
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 MAX_PIXELS = 1 << 26
 MAX_FILE_BYTES = 1 << 26
+#: decoded images that are kept
+KEPT_BYTES = 1 << 24
 GREY_MODES = frozenset({"1", "L", "LA"})
 COLOUR_MODES = frozenset({"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr"})
 
@@ -97,13 +101,15 @@ class ImageDataset(Dataset):
             raise
         width, height = self._size
         self.shape = (height, width) if self._grey else (3, height, width)
+        # checks, pilot and trials look at the same rows, and decoding is dear
+        self._kept = lru_cache(max(KEPT_BYTES // math.prod(self.shape), 1))(self._pixels)
 
     def __len__(self) -> int:
         return len(self._files.names)
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Images at the indices, ``(len(indices), *shape)`` uint8."""
-        return np.stack([self._pixels(int(number)) for number in indices])
+        return np.stack([self._kept(int(number)) for number in indices])
 
     def fingerprint(self) -> str:
         """Hash of every name and size, with checksums (zip) or sampled content (folder)."""
@@ -241,8 +247,7 @@ def _holds_images(path: Path) -> bool:
     if not first_bytes(path, 4).startswith(b"PK"):
         return False
     try:
-        with Archive(path) as archive:
-            return any(_is_image(name) for name in archive.names)
+        return any(_is_image(name) for name in member_names(path))
     except FileError:
         return False
 
