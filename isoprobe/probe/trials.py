@@ -8,7 +8,7 @@ does another customary reading of the posterior head fit where this one does not
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.nn.functional import softplus
 
+from isoprobe.derivatives.memory import plan
 from isoprobe.derivatives.metric_tensor import output_metric
 from isoprobe.derivatives.watched import watchable
 from isoprobe.errors import IsoprobeError
@@ -29,12 +30,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from isoprobe.contracts import VAE, Metric, Posterior
+    from isoprobe.derivatives.metric_tensor import OutputMetric
 
 #: draws that go through decoder and encoder, at least
 DRAWS = 512
 #: beyond this many latents nothing is said of own samples
 PAIRED_LIMIT = 256
 _BATCH = 128
+#: bytes that rows on their way forwards and backwards may take
+_MEMORY = 1 << 28
 #: below this a slope on posterior draws is too weak to be judged
 LEAST_SLOPE = 0.3
 
@@ -262,62 +266,81 @@ def try_readings(vae: VAE, metric: Metric, x: Tensor, seed: int = 0) -> list[Tri
     with torch.no_grad():
         posterior: Posterior = vae.encode(x)
     mean, std = posterior.mean, posterior.std
-    as_read = _decoded(vae, metric, x, mean)
-    found = [_trial(AS_READ, vae, metric, x, mean, std, as_read, seed)]
+    anywhere = vae.anywhere()
+    walk = plan(anywhere, anywhere.decode, _MEMORY).walk
+    rows = _Rows(output_metric(metric, vae), x, metric.own_distortion(x), walk, seed)
+    as_read = rows.decoded(mean)
+    found = [rows.tried(AS_READ, mean, std, as_read)]
     for name, read in readings().items():
         m, s = read(mean, std)
-        distortion = as_read if m is mean else _decoded(vae, metric, x, m)
+        distortion = as_read if m is mean else rows.decoded(m)
         # its slopes cost ten times as much, and no rule looks at one that decodes worse
         if not distortion > worst_distortion(as_read):
-            found.append(_trial(name, vae, metric, x, m, s, distortion, seed))
+            found.append(rows.tried(name, m, s, distortion))
     return [trial for trial in found if trial is not None]
 
 
-def _decoded(vae: VAE, metric: Metric, x: Tensor, mean: Tensor) -> float:
-    """Mean distortion, less D(x, x), of what the decoder makes of means; NaN where it cannot."""
-    try:
-        with torch.no_grad():
-            view = output_metric(metric, vae)
-            value = view.distortion(x, view.decode(mean)) - metric.own_distortion(x)
-    except (IsoprobeError, RuntimeError):
-        return math.nan
-    return float(value.double().mean())
+@dataclass(frozen=True)
+class _Rows:
+    """Rows that readings are tried on.
 
+    Attributes:
+        view: decoder and distortion, for these rows.
+        x: inputs, ``(N, *input_shape)``.
+        own: D(x, x), ``(N,)``.
+        walk: rows that go forwards and backwards at once.
+        seed: of the posterior draws.
+    """
 
-def _trial(
-    name: str,
-    vae: VAE,
-    metric: Metric,
-    x: Tensor,
-    mean: Tensor,
-    std: Tensor,
-    distortion: float,
-    seed: int,
-) -> TriedReading | None:
-    """Measure one reading; None where it gives numbers that are none."""
-    if math.isnan(distortion) or not bool((std.isfinite() & (std > 0)).all()):
-        return None
-    view = output_metric(metric, vae)
-    noise = normal(seed, "readings", np.arange(len(x)), mean.shape[1])
-    epsilon = torch.as_tensor(noise, dtype=mean.dtype, device=mean.device)
-    total = torch.zeros_like(mean)
-    try:
-        for shift in (std * epsilon, -std * epsilon):
-            z = (mean + shift).requires_grad_()
+    view: OutputMetric
+    x: Tensor
+    own: Tensor
+    walk: int
+    seed: int
+
+    def _blocks(self) -> Iterator[tuple[slice, OutputMetric]]:
+        for start in range(0, len(self.x), self.walk):
+            at = slice(start, start + self.walk)
+            yield at, self.view.rows(at)
+
+    def decoded(self, mean: Tensor) -> float:
+        """Mean distortion, less D(x, x), of what means decode to; NaN where that fails."""
+        try:
+            with torch.no_grad():
+                values = [v.distortion(self.x[at], v.decode(mean[at])) for at, v in self._blocks()]
+        except (IsoprobeError, RuntimeError):
+            return math.nan
+        return float((torch.cat(values) - self.own).double().mean())
+
+    def tried(self, name: str, mean: Tensor, std: Tensor, distortion: float) -> TriedReading | None:
+        """Measure one reading; None where it gives numbers that are none."""
+        if math.isnan(distortion) or not bool((std.isfinite() & (std > 0)).all()):
+            return None
+        noise = normal(self.seed, "readings", np.arange(len(self.x)), mean.shape[1])
+        shifts = std * torch.as_tensor(noise, dtype=mean.dtype, device=mean.device)
+        try:
+            turned = 0.5 * (self._slopes(mean + shifts) - self._slopes(mean - shifts))
+        except (IsoprobeError, RuntimeError):
+            return None
+        answer = (shifts * turned).double().mean(0)
+        variance = std.double().square().mean(0)
+        used = mean.double().var(0) > 0.01
+        fitted = fitted_beta(answer, 1 - variance, used)
+        if fitted is None:
+            return None
+        beta, off = fitted
+        moment = ((mean.double().square().mean(0) + variance)[used] - 1).abs().mean()
+        return TriedReading(name, distortion, off, float(moment), beta)
+
+    def _slopes(self, codes: Tensor) -> Tensor:
+        """Gradients of the distortion at codes, ``(N, n)``."""
+        slopes = []
+        for at, view in self._blocks():
+            z = codes[at].clone().requires_grad_()
             with torch.enable_grad():
-                value = view.distortion(x, view.decode(z)).sum()
-                (gradient,) = torch.autograd.grad(value, z)
-            total += 0.5 * shift * gradient
-    except (IsoprobeError, RuntimeError):
-        return None
-    answer, variance = total.double().mean(0), std.double().square().mean(0)
-    used = mean.double().var(0) > 0.01
-    fitted = fitted_beta(answer, 1 - variance, used)
-    if fitted is None:
-        return None
-    beta, off = fitted
-    moment = ((mean.double().square().mean(0) + variance)[used] - 1).abs().mean()
-    return TriedReading(name, distortion, off, float(moment), beta)
+                value = view.distortion(self.x[at], view.decode(z)).sum()
+                slopes.append(torch.autograd.grad(value, z)[0])
+        return torch.cat(slopes)
 
 
 def fitted_beta(answer: Tensor, room: Tensor, used: Tensor) -> tuple[float, float] | None:
