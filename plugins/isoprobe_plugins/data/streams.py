@@ -25,6 +25,8 @@ _AXES, _LENGTH = 32, 1 << 48
 HEADER_LIMIT = 10_000
 #: how each version of the format is read, and the bytes of its header's length
 _HEADERS = {(1, 0): (npy.read_array_header_1_0, 2), (2, 0): (npy.read_array_header_2_0, 4)}
+#: bytes of an archive's array that are kept from its second reading on
+HELD = 1 << 26
 #: kinds of numbers that can be data: bool, signed, unsigned, floating
 NUMERIC = "biuf"
 
@@ -73,6 +75,7 @@ class StreamedArray:
         self, stream: BufferedIOBase, size: int, what: str, packed: int | None = None
     ) -> None:
         self._stream, self._what = stream, what
+        self._member = packed is not None  # of an archive, where to go back is to start over
         self._packed = size if packed is None else packed
         self.notes: tuple[str, ...] = ()
         self._whole: np.ndarray | None = None
@@ -93,6 +96,10 @@ class StreamedArray:
             return chosen
         rows = np.empty((len(indices), *self.shape[1:]), self.dtype)
         width = math.prod(self.shape[1:]) * self.dtype.itemsize
+        if self._goes_back(indices, width):
+            self._whole = np.empty(self.shape, self.dtype)
+            self._fill(self._whole.reshape(-1).view(np.uint8), 0)
+            return self.read(indices)
         octets = rows.reshape(-1).view(np.uint8)
         for begin, end in runs(indices):
             self._fill(octets[begin * width : end * width], int(indices[begin]) * width)
@@ -101,6 +108,11 @@ class StreamedArray:
     def close(self) -> None:
         """Close the stream."""
         self._stream.close()
+
+    def _goes_back(self, indices: np.ndarray, width: int) -> bool:
+        """Whether all before these rows were unpacked anew, of an array small enough to keep."""
+        held = len(indices) and self._member and self.shape[0] * width <= HELD
+        return bool(held and self._stream.tell() > self._start + int(indices[0]) * width)
 
     def _open(self, size: int) -> None:
         self.shape, fortran, self.dtype = self._header()
