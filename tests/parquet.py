@@ -166,10 +166,10 @@ def numbers(count: int = 50, claimed: int | None = None) -> bytes:
     return page(0, packed(content), len(content), count if claimed is None else claimed)
 
 
-def repeated(text: bytes, rows: int) -> bytes:
-    """A dictionary of one text, and a page in which it stands in every row."""
+def repeated(text: bytes, rows: int, place: int = 0) -> bytes:
+    """A dictionary of one text, and a page in which it, or another place, stands in every row."""
     content = struct.pack("<I", len(text)) + text
-    places = b"\1" + varint(rows << 1) + b"\0"
+    places = b"\4" + varint(rows << 1) + bytes([place])
     first = page(2, packed(content), len(content), 1)
     return first + page(0, packed(places), len(places), rows, RLE_DICTIONARY)
 

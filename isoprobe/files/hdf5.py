@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from isoprobe.errors import FileError
-from isoprobe.files.heaps import check_heaps, check_packed, check_records
+from isoprobe.files.heaps import check_attribute, check_heaps, check_packed, check_records
 from isoprobe.files.meter import OBJECT, Meter
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Hdf5File:
             self.meter = Meter(path, self.size)
             self.file = h5py.File(path if stream is None else stream, "r")
             self._stream, self._heaps = stream, False
+            self._attributes: set[tuple[str, int]] = set()
         except HDF5_ERRORS as error:
             raise FileError(
                 f"{path} is no whole HDF5 file ({_line(error)}); fetch it again"
@@ -81,7 +83,7 @@ class Hdf5File:
         return found
 
     def child(self, group: h5py.Group, name: str) -> Any:
-        """Return a member, None where there is none.
+        """Return a group or data set, None where there is none of that name.
 
         Raises:
             FileError: when it lies in another file, or is a data set out of proportion.
@@ -100,7 +102,7 @@ class Hdf5File:
             node = group[name]
             if isinstance(node, h5py.Dataset):
                 self._check(node)
-            return node
+            return None if isinstance(node, h5py.Datatype) else node
         except HDF5_ERRORS as error:
             raise self._damaged(_place(group, name), error) from error
 
@@ -153,14 +155,13 @@ class Hdf5File:
             if name not in node.attrs:
                 return default
             found = h5py.h5a.open(node.id, name.encode())
-            if found.get_type().get_class() in {h5py.h5t.REFERENCE, h5py.h5t.VLEN}:
-                return default  # HDF5's own bookkeeping, which lies elsewhere in the file
-            if (
-                found.get_type().get_class() == h5py.h5t.STRING
-                and found.get_type().is_variable_str()
-            ):
+            kind = found.get_type()
+            if not _plain(kind):
+                return default  # HDF5's own bookkeeping, or what lies elsewhere in the file
+            if kind.get_class() == h5py.h5t.STRING and kind.is_variable_str():
                 self._check_heaps()
-            size = math.prod(found.shape) * found.get_type().get_size()
+                self._check_attribute(name, math.prod(found.shape))
+            size = math.prod(found.shape) * kind.get_size()
             if size > self.size:
                 raise FileError(f"{self.path}: attribute {name!r} is longer than the file")
             self.meter.charge(size, f"attribute {name!r}")
@@ -189,6 +190,8 @@ class Hdf5File:
                 self._check_heaps()
                 self._check_records(data)
                 return self._texts(data, chosen)
+            if data.dtype.hasobject:
+                raise FileError(f"{self.path}: {data.name} holds texts in records; not read")
             if rows is None:
                 self.meter.check(data.nbytes, str(data.name))
             return np.asarray(data[chosen])
@@ -306,19 +309,34 @@ class Hdf5File:
         self._heaps = True
         if self.file.id.get_create_plist().get_sizes() != (8, 8):
             raise FileError(f"{self.path}: its addresses have no 8 bytes; its texts are not read")
+        with self._whole() as held:
+            check_heaps(held, self.meter, self.file.userblock_size)
+
+    def _check_attribute(self, name: str, count: int) -> None:
+        """Check, once a name, the lengths of the texts in attributes where they are stored."""
+        if (name, count) not in self._attributes:
+            with self._whole() as held:
+                check_attribute(held, name, count, self.meter)
+            self._attributes.add((name, count))
+
+    @contextmanager
+    def _whole(self) -> Iterator[bytes | mmap]:
+        """Lend the bytes of the file."""
         if self._stream is not None:
-            check_heaps(self._bytes(0, self.size), self.meter, self.file.userblock_size)
+            yield self._bytes(0, self.size)
         else:
             with self.path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as held:
-                check_heaps(held, self.meter, self.file.userblock_size)
+                yield held
 
     def _check_records(self, data: h5py.Dataset) -> None:
         """Check the lengths of a data set's texts where they are stored."""
         place, size = data.id.get_offset(), data.id.get_storage_size()
         if data.chunks is not None:
             check_packed(data, self.meter)
-        elif place is not None:  # else in its head, whose every byte was looked at
+        elif place is not None:
             check_records(self._bytes(place, size), self.meter)
+        elif size:  # in its head, where their lengths cannot be told from all else
+            raise FileError(f"{self.path}: {data.name} is a compact data set of texts; not read")
 
     def _bytes(self, place: int, size: int) -> bytes:
         """Return bytes of the file itself."""
@@ -342,6 +360,16 @@ def create(path: Path) -> h5py.File:
 
     # from version 1.10 on HDF5 keeps checksums of what it says of each data set and its chunks
     return h5py.File(path, "w", libver=("v110", "v110"))
+
+
+def _plain(kind: h5py.h5t.TypeID) -> bool:
+    """Whether values of a type are numbers or texts, and not records or lists of such."""
+    import h5py
+
+    if kind.get_class() == h5py.h5t.ARRAY:
+        kind = kind.get_super()
+        return kind.get_class() in {h5py.h5t.INTEGER, h5py.h5t.FLOAT}
+    return kind.get_class() in {h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM}
 
 
 def _place(group: h5py.Group, name: str) -> str:

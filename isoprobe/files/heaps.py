@@ -21,14 +21,17 @@ if TYPE_CHECKING:
 
     import h5py
 
-#: how a heap of objects of any length begins
-_HEAP = b"GCOL\x01\0\0\0"
+#: how a heap of objects of any length begins, and what HDF5 does not look at behind it
+_HEAP, _RESERVED = b"GCOL\x01", bytes(3)
 #: bytes of the head of a heap, and of an object on it
 _HEAD = 16
 #: how a text is stored: its length, the address of its heap, its number there
 _TEXT = np.dtype([("length", "<u4"), ("heap", "<u8"), ("number", "<u4")])
 #: from this size on no length of four bytes is out of proportion to a file
 _LARGE = (1 << 32) // FACTOR
+#: bytes before an attribute's name, by the version of how it is written: lengths of name, type and
+#: shape, which come in that order before the value (in version 1 each filled up to 8 bytes)
+_ATTRIBUTES = {1: 8, 2: 8, 3: 9}
 #: filters that this module takes off itself, by HDF5's numbers
 _DEFLATE, _SHUFFLE = 1, 2
 
@@ -46,7 +49,7 @@ def check_heaps(data: bytes | mmap, meter: Meter, base: int = 0) -> None:
             text of a length out of proportion.
     """
     heaps = _Heaps(data, meter, base)
-    if heaps.numbers and len(data) < _LARGE:
+    if len(data) < _LARGE:
         heaps.check_lengths()
 
 
@@ -58,16 +61,23 @@ class _Heaps:
         #: numbers of a heap's objects, by its address
         self.numbers: dict[int, set[int]] = {}
         self._starts: list[int] = []
+        #: addresses of what HDF5 would take for a heap, and no library writes
+        self._odd: set[int] = set()
         start = data.find(_HEAP)
         while start >= 0:
-            self.numbers[start - base] = set(self._objects(start))
+            if data[start + 5 : start + 8] == _RESERVED:
+                self.numbers[start - base] = set(self._objects(start))
+            else:
+                self._odd.add(start - base)
             start = data.find(_HEAP, start + 8)
 
     def _objects(self, start: int) -> Iterator[int]:
         """Yield the numbers of the objects in a heap."""
         data = self._data
         (size,) = struct.unpack("<Q", data[start + 8 : start + 16].ljust(8, b"\0"))
-        end, place = min(start + size, len(data)), start + _HEAD
+        end, place = start + size, start + _HEAD
+        if end > len(data):  # HDF5 takes memory for all of it before it reads
+            raise FileError(f"{self._meter.where}: a heap of texts is longer than the file")
         while place + _HEAD <= end:
             number, _, length = struct.unpack("<HH4xQ", data[place : place + _HEAD])
             step = length if number == 0 else _HEAD + length + -length % 8
@@ -84,10 +94,13 @@ class _Heaps:
 
         The end of a text and the head of the next one look like a record where the next one's
         number is a heap's address; these are passed over.
+
+        Raises:
+            FileError: for a length out of proportion, and a text on a heap that no library writes.
         """
         data = self._data[:]
         octets, starts = np.frombuffer(data, np.uint8), np.array(self._starts)
-        addresses = np.array(sorted(self.numbers), np.uint64)
+        addresses = np.array(sorted(self.numbers.keys() | self._odd), np.uint64)
         for shift in range(8):
             count = (len(octets) - shift) // 8
             words = octets[shift : shift + 8 * count].view("<u8")
@@ -96,6 +109,8 @@ class _Heaps:
                 if len(record) < _TEXT.itemsize:
                     continue
                 length, heap, number = struct.unpack("<IQI", record)
+                if heap in self._odd:
+                    raise FileError(f"{self._meter.where}: a heap of texts is damaged")
                 if number in self.numbers[heap] and not _ends_text(data, starts, place):
                     self._meter.check(length, "a text")
 
@@ -130,6 +145,43 @@ def check_records(raw: bytes, meter: Meter) -> None:
     """
     records = np.frombuffer(raw[: len(raw) // _TEXT.itemsize * _TEXT.itemsize], _TEXT)
     meter.check(int(records["length"].max(initial=0)), "a text")
+
+
+def check_attribute(data: bytes | mmap, name: str, count: int, meter: Meter) -> None:
+    """Refuse texts in attributes of a name one of whose lengths is out of proportion.
+
+    Args:
+        data: the file's bytes.
+        name: of the attribute; every one of that name is looked at.
+        count: of the texts in it.
+        meter: of the file.
+
+    Raises:
+        FileError: for such a length, and where no attribute of that name is written as HDF5 does.
+    """
+    if len(data) >= _LARGE:
+        return
+    text, found = name.encode() + b"\0", 0
+    place = data.find(text)
+    while place >= 0:
+        for record in _behind_name(data, place, len(text)):
+            check_records(data[record : record + count * _TEXT.itemsize], meter)
+            found += 1
+        place = data.find(text, place + 1)
+    if not found:
+        raise FileError(f"{meter.where}: attribute {name!r} is damaged; fetch it again")
+
+
+def _behind_name(data: bytes | mmap, place: int, length: int) -> Iterator[int]:
+    """Yield where the value of an attribute begins whose name stands at a place, if one does."""
+    for version, size in _ATTRIBUTES.items():
+        head = data[place - size : place - size + 8] if place >= size else b""
+        if len(head) < 8 or head[0] != version:
+            continue
+        lengths = struct.unpack("<2xHHH", head)
+        if lengths[0] < length or not lengths[1] or not lengths[2]:
+            continue
+        yield place + sum(n + -n % 8 if version == 1 else n for n in lengths)
 
 
 def check_packed(data: h5py.Dataset, meter: Meter) -> None:

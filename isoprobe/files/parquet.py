@@ -132,6 +132,8 @@ class ParquetFile(Closable):
         self._check(group, tuple(columns))
         with self._blamed("is damaged"):
             table = self._file.read_row_group(group, list(columns), use_threads=False)
+            # Arrow takes the places in a dictionary as they come, also those beyond its end
+            table.validate(full=True)
             table = table.unify_dictionaries()
         if table.num_rows != self._groups[group].rows:
             raise DataError(f"{self.path} is damaged: its group {group} has {table.num_rows} rows")

@@ -48,7 +48,8 @@ def checkpoint(adapter: str, **options: str) -> Callable[[Path], None]:
     def read(path: Path) -> None:
         tensor_shapes(Source(path))
         vae = load(path, adapter=adapter, options=options)
-        vae.anywhere().decode(torch.zeros(1, vae.latent_size))
+        some = next(vae.module.parameters(), torch.zeros(0)) if vae.module else torch.zeros(0)
+        vae.anywhere().decode(torch.zeros(1, vae.latent_size, dtype=some.dtype))
 
     return read
 
@@ -98,7 +99,11 @@ def store(path: Path) -> None:
     try:
         (folder / "zarr.json").write_text(json.dumps(ZARR))
         chunk.write_bytes(numcodecs.Zstd().encode(np.ones((40, 12), "f4")))
-        shutil.copy(path, folder / "zarr.json" if path.suffix == ".json" else chunk)
+        place = folder / "zarr.json" if path.suffix == ".json" else chunk
+        place.unlink()
+        shutil.copy(path, place, follow_symlinks=False)
+        if path.with_name(".zarray").exists():
+            shutil.copy(path.with_name(".zarray"), folder)
         data(folder)
     finally:
         shutil.rmtree(folder)
@@ -120,8 +125,8 @@ READERS: dict[str, Callable[[Path], None]] = {
     "script.pt": checkpoint("torchscript", input_shape="4", latent_shape="2"),
     "program.pt2": checkpoint("torch-export", **GRAPH),
     "graph.onnx": checkpoint("onnx", **GRAPH),
-    "model.keras": checkpoint("keras"),
-    "model.h5": checkpoint("keras"),
+    "model.keras": checkpoint("keras", decoder="self"),
+    "model.h5": checkpoint("keras", decoder="self"),
     "rows.h5": data,
     "cells.h5ad": data,
     "rows.npy": data,
@@ -162,18 +167,33 @@ APPLIES = {
     "cycle": ("rows.h5", "model.h5", "result.h5", "legacy.pt"),
     "link outside": (
         "rows.h5", "model.h5", "result.h5", "model.keras", "cells.h5ad", "rows.parquet",
+        "zarr.json",
     ),
     "storage outside": ("rows.h5", "model.h5", "result.h5", "model.keras", "cells.h5ad"),
     "virtual": ("rows.h5", "model.h5", "result.h5", "model.keras", "cells.h5ad"),
     "unwritten rows": (
         "rows.h5", "model.h5", "result.h5", "model.keras", "zarr.json", "cells.h5ad",
     ),
+    "unwritten values": ("cells.h5ad",),
+    "unwritten places": ("cells.h5ad",),
+    "long row": ("cells.h5ad",),
     "large chunk": ("rows.h5", "result.h5", "zarr.json", "chunk.zstd", "cells.h5ad"),
     "codec that runs": ("zarr.json",),
-    "places outside": ("cells.h5ad",),
+    "described twice": ("zarr.json",),
+    "other words": ("zarr.json",),
+    "shorter than told": ("chunk.zstd",),
+    "places outside": ("cells.h5ad", "texts.parquet"),
+    "other width": ("cells.h5ad",),
+    "no value but a type": ("cells.h5ad", "model.h5", "model.keras"),
+    "several words": ("cells.h5ad",),
     "rows that go back": ("cells.h5ad",),
     "name no text": ("rows.h5", "result.h5"),
     "length of a text": ("model.h5",),
+    "text on no heap": ("model.h5", "cells.h5ad"),
+    "heap longer than its file": ("model.h5", "cells.h5ad"),
+    "heap no library writes": ("model.h5", "cells.h5ad"),
+    "texts in its head": ("result.h5",),
+    "texts in records": ("result.h5",),
     "length behind a filter": ("result.h5",),
     "type without a like": ("rows.h5", "model.h5", "result.h5", "cells.h5ad"),
     "forged length": (
@@ -285,14 +305,25 @@ def program() -> bytes:
     return stream.getvalue()
 
 
-def keras(weights: bytes) -> bytes:
+def layers(shape: int = 2) -> dict[str, object]:
+    """A decoder of Keras' of one layer."""
+    config = {"name": "d", "units": 1, "activation": "linear", "use_bias": False}
     layer = {
-        "class_name": "Dense", "config": {"name": "d", "units": 1, "activation": "linear"},
+        "class_name": "Dense", "config": {**config, "batch_input_shape": [None, shape]},
         "inbound_nodes": [],
     }  # fmt: skip
-    model = {"class_name": "Sequential", "config": {"name": "m", "layers": [layer]}}
-    whole = {"class_name": "VAE", "config": {"encoder": model, "decoder": model}}
-    return zipped([("config.json", json.dumps(whole)), ("model.weights.h5", weights)])
+    return {"class_name": "Sequential", "config": {"name": "m", "layers": [layer]}}
+
+
+def keras(weights: bytes) -> bytes:
+    return zipped([("config.json", json.dumps(layers())), ("model.weights.h5", weights)])
+
+
+def kernel() -> bytes:
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        file["layers/dense/vars/0"] = np.ones((2, 1), "f4")
+    return stream.getvalue()
 
 
 def picture() -> bytes:
@@ -311,7 +342,7 @@ ARCHIVES = {
     "zip.pt": lambda: saved(STATE),
     "script.pt": script,
     "program.pt2": program,
-    "model.keras": lambda: keras(b"x"),
+    "model.keras": lambda: keras(kernel()),
     "rows.npz": npz,
     "images.zip": lambda: zipped([("a.png", picture()), ("b.png", picture())]),
 }
@@ -326,7 +357,7 @@ def sound(path: Path, reader: str) -> None:
     path.write_bytes(ARCHIVES[reader]())
 
 
-@pytest.mark.parametrize("reader", ["zip.pt", "script.pt", "program.pt2", "rows.npz", "images.zip"])
+@pytest.mark.parametrize("reader", ARCHIVES)
 def test_the_sound_file_is_read(tmp_path, reader):
     """Counter-test: or every file below would be refused for what it has in common with it."""
     sound(tmp_path / reader, reader)
@@ -765,17 +796,14 @@ def hdf5(path: Path, reader: str, harm: Callable[[h5py.File, str], None]) -> Non
         "cells.h5ad": "X/indptr",
         "result.h5": "isometry/extra",
         "model.h5": "model_weights/d/d/kernel:0",
-        "model.keras": "layers/d/vars/0",
+        "model.keras": "layers/dense/vars/0",
     }[reader]
     inner = path.with_name("inner.h5")
     if reader == "result.h5":
         made_result(inner).close()
     with h5py.File(inner, "a") as file:
         if reader == "model.h5":
-            layer = {"class_name": "Dense", "config": {"name": "d", "units": 1}}
-            file.attrs["model_config"] = json.dumps(
-                {"class_name": "Sequential", "config": {"name": "m", "layers": [layer]}}
-            )
+            file.attrs["model_config"] = json.dumps(layers())
         if reader == "cells.h5ad":
             cells(file)
         file.require_group(place.rpartition("/")[0] or "/")
@@ -807,6 +835,63 @@ def _(path, reader):
         file["X/indices"][...] = np.full(40, HUGE)
 
     hdf5(path, reader, harm)
+
+
+def whole(file: h5py.File, length: int, ends: np.ndarray, **made: object) -> None:
+    """Cells of so many values, of which the last row has most."""
+    del file["X/data"], file["X/indices"]
+    for name, kind in (("data", "f4"), ("indices", "i4")):
+        own = {
+            "data": np.zeros(length, kind),
+            "chunks": (min(length, 1 << 20),),
+            "compression": "gzip",
+        }
+        file.create_dataset(f"X/{name}", **(made.get(name) or own))
+    file["X/indptr"] = ends
+
+
+@case("unwritten values", "cells.h5ad")
+def _(path, reader):
+    never = {"shape": (40,), "dtype": "f4", "chunks": (8,)}
+    hdf5(path, reader, lambda file, place: whole(file, 40, np.arange(41), data=never))
+
+
+@case("unwritten places", "cells.h5ad")
+def _(path, reader):
+    never = {"shape": (40,), "dtype": "i4", "chunks": (8,)}
+    values = {"data": np.ones(40, "f4")}
+    hdf5(
+        path, reader, lambda file, place: whole(file, 40, np.arange(41), data=values, indices=never)
+    )
+
+
+@case("long row", "cells.h5ad")
+def _(path, reader):
+    ends = np.append(np.arange(40), 1 << 26)
+    hdf5(path, reader, lambda file, place: whole(file, 1 << 26, ends))
+
+
+@case("other width", "cells.h5ad")
+def _(path, reader):
+    def harm(file, place):
+        file[place] = np.arange(41)
+        file["X"].attrs["shape"] = [40, 99]
+
+    hdf5(path, reader, harm)
+
+
+@case("several words", "cells.h5ad")
+def _(path, reader):
+    def harm(file, place):
+        file[place] = np.arange(41)
+        file["X"].attrs["encoding-type"] = np.array(["csr_matrix"] * 2, object)
+
+    hdf5(path, reader, harm)
+
+
+@case("no value but a type", "cells.h5ad", "model.h5", "model.keras")
+def _(path, reader):
+    hdf5(path, reader, lambda file, place: file.__setitem__(place, np.dtype("f4")))
 
 
 @case("rows that go back", "cells.h5ad")
@@ -885,6 +970,59 @@ def _(path, reader):
     record = struct.pack("<IQ", length, blob.index(b"GCOL"))
     assert blob.count(record) == 1
     path.write_bytes(blob.replace(record, struct.pack("<I", 1 << 30) + record[4:]))
+
+
+def heaped(path: Path, reader: str) -> tuple[bytes, int]:
+    """The sound file of a reader with a text as an attribute, and where its heap lies."""
+    value = np.arange(41) if reader == "cells.h5ad" else np.ones((2, 1), "f4")
+    hdf5(path, reader, lambda file, place: file.__setitem__(place, value))
+    READERS[reader](path)
+    blob = path.read_bytes()
+    return blob, blob.index(b"GCOL")
+
+
+@case("text on no heap", "model.h5", "cells.h5ad")
+def _(path, reader):
+    """Its length is looked at where it is stored: HDF5 takes memory for it before it looks."""
+    blob, heap = heaped(path, reader)
+    with h5py.File(path) as file:
+        name = "model_config" if reader == "model.h5" else "encoding-type"
+        length = len(file.attrs[name])
+    record = struct.pack("<IQ", length, heap)
+    assert record in blob
+    path.write_bytes(blob.replace(record, struct.pack("<IQ", 0x7FFFFFFF, HUGE)))
+
+
+@case("heap longer than its file", "model.h5", "cells.h5ad")
+def _(path, reader):
+    blob, heap = heaped(path, reader)
+    told = struct.pack("<Q", 0x7FFFFFFF)
+    path.write_bytes(blob[: heap + 8] + told + blob[heap + 16 :])
+
+
+@case("heap no library writes", "model.h5", "cells.h5ad")
+def _(path, reader):
+    blob, heap = heaped(path, reader)
+    told = b"GCOL\x01\0\0\7" + struct.pack("<Q", 0x7FFFFFFF)
+    path.write_bytes(blob[:heap] + told + blob[heap + 16 :])
+
+
+@case("texts in its head", "result.h5")
+def _(path, reader):
+    def harm(file, place):
+        kind = h5py.h5t.py_create(h5py.string_dtype(), logical=True)
+        plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plan.set_layout(h5py.h5d.COMPACT)
+        space = h5py.h5s.create_simple((2,))
+        h5py.Dataset(h5py.h5d.create(file.id, place.encode(), kind, space, plan))[:] = ["a", "b"]
+
+    hdf5(path, reader, harm)
+
+
+@case("texts in records", "result.h5")
+def _(path, reader):
+    kind = np.dtype([("n", "i4"), ("t", h5py.string_dtype())])
+    hdf5(path, reader, lambda file, place: file.__setitem__(place, np.array([(1, "a")], kind)))
 
 
 @case("length behind a filter", "result.h5")
@@ -991,6 +1129,12 @@ def _(path, reader):
 def _(path, reader):
     page = parquet.page(2, parquet.zeros(80), 80, (1 << 31) - 1)
     parquet.write(path, *columns(reader, page + parquet.numbers(), dictionary=True))
+
+
+@case("places outside", "texts.parquet")
+def _(path, reader):
+    page = parquet.repeated(b"abc", 50, 9)
+    parquet.write(path, *columns(reader, page, kind=parquet.BYTE_ARRAY, dictionary=True))
 
 
 @case("long list", *PARQUET)
@@ -1116,6 +1260,29 @@ def _(path, reader):
 @case("number of many digits", "zarr.json")
 def _(path, reader):
     path.write_text('{"zarr_format": 3, "node_type": "array", "shape": [' + "9" * 5_000 + "]}")
+
+
+@case("described twice", "zarr.json")
+def _(path, reader):
+    path.write_text(json.dumps(ZARR))
+    second = {"zarr_format": 2, "shape": [40, 12], "chunks": [40, 12], "dtype": "<f4"}
+    path.with_name(".zarray").write_text(json.dumps(second))
+
+
+@case("link outside", "zarr.json")
+def _(path, reader):
+    path.with_name("secret.json").write_text(json.dumps(ZARR))
+    path.symlink_to(path.with_name("secret.json"))
+
+
+@case("other words", "zarr.json")
+def _(path, reader):
+    described(path, codecs=[{"name": "bytes", "configuration": {"endian": ["middle"]}}])
+
+
+@case("shorter than told", "chunk.zstd")
+def _(path, reader):
+    path.write_bytes(numcodecs.Zstd().encode(np.ones((10, 12), "f4")))
 
 
 # --------------------------------------------------------------------------- the table

@@ -164,6 +164,9 @@ class Hdf5Rows:
         self.dtype: np.dtype = dataset.dtype
         check_numeric(self.dtype, what)
         file.check_whole(dataset)
+        packed = [name for name in ("scale_factor", "add_offset") if name in dataset.attrs]
+        if packed:
+            self.notes = (f"{what} is read as it is stored, without its {' and '.join(packed)}",)
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Return rows at ascending indices, ``(len(indices), *shape[1:])``.
@@ -171,7 +174,7 @@ class Hdf5Rows:
         Raises:
             DataError: when the file is damaged.
         """
-        begin, span = int(indices[0]), len(list(runs(indices))) == 1
+        begin, span = int(indices[0]) if len(indices) else 0, len(list(runs(indices))) < 2
         return self._file.rows(
             self._dataset, slice(begin, begin + len(indices)) if span else indices
         )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isoprobe.errors import DataError, nearest
+from isoprobe.files.meter import OBJECT
+from isoprobe_plugins.data.streams import runs
 
 if TYPE_CHECKING:
     import h5py
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 ENCODING = "anndata"
 #: bytes of the rows that are made dense at once
 _DENSE = 1 << 30
+#: values that are read at once
+_AT_ONCE = 1 << 20
 
 
 def holds_cells(file: Hdf5File) -> bool:
@@ -56,8 +60,13 @@ class SparseRows:
             and bool((np.diff(ends.astype(np.int64)) >= 0).all())
             and self._values.shape == self._places.shape == (int(ends[-1]),)
         )
+        told = file.attribute(group, "shape")
+        if told is not None and (np.shape(told) != (2,) or int(told[1]) != width):
+            sound = False
         if not sound:
             raise DataError(f"{what} is damaged: its rows do not fit its values")
+        for part in (self._values, self._places):
+            file.check_whole(part)
         self._ends = ends.astype(np.int64)
         self.shape: tuple[int, ...] = (len(ends) - 1, width)
         self.dtype: np.dtype = self._values.dtype
@@ -72,15 +81,29 @@ class SparseRows:
         if len(indices) * width * self.dtype.itemsize > _DENSE:
             raise DataError(f"{self._what}: {len(indices)} rows of {width} at once; take fewer")
         rows = np.zeros((len(indices), width), self.dtype)
-        for at, row in enumerate(indices):
-            span = slice(int(self._ends[row]), int(self._ends[row + 1]))
-            if span.start == span.stop:
-                continue
-            places = self._file.rows(self._places, span).astype(np.int64)
-            if places.min() < 0 or places.max() >= width:
-                raise DataError(f"{self._what} is damaged: row {row} has a value in no column")
-            rows[at, places] = self._file.rows(self._values, span)
+        for begin, end in runs(indices):
+            first, last = int(indices[begin]), int(indices[end - 1]) + 1
+            self._fill(rows[begin:end], first, self._ends[first : last + 1])
         return rows
+
+    def _fill(self, rows: np.ndarray, first: int, ends: np.ndarray) -> None:
+        """Put the values of rows that lie together into their places, a share of them at a time."""
+        counts = np.diff(ends)
+        if counts.max(initial=0) > self.shape[1]:
+            raise DataError(
+                f"{self._what} is damaged: row {first + int(counts.argmax())} has "
+                f"{int(counts.max())} values in {self.shape[1]} columns"
+            )
+        for begin in range(int(ends[0]), int(ends[-1]), _AT_ONCE):
+            span = slice(begin, min(begin + _AT_ONCE, int(ends[-1])))
+            at = np.searchsorted(ends, np.arange(span.start, span.stop), side="right") - 1
+            places = self._file.rows(self._places, span).astype(np.int64)
+            wrong = (places < 0) | (places >= self.shape[1])
+            if wrong.any():
+                row = first + int(at[wrong.argmax()])
+                raise DataError(f"{self._what} is damaged: row {row} has a value in no column")
+            # a place that stands twice holds the sum, as in scipy
+            np.add.at(rows, (at, places), self._file.rows(self._values, span))
 
     def close(self) -> None:
         """Close the file."""
@@ -141,7 +164,7 @@ def open_cells(
         if len(rows.shape) != 2 or rows.shape[1] != len(genes):
             raise DataError(f"{what} of shape {rows.shape} does not fit {len(genes)} genes")
     else:
-        form = file.attribute(node, "encoding-type")
+        form = str(file.attribute(node, "encoding-type"))
         if form != "csr_matrix":
             raise DataError(
                 f"{what} is stored as {form!r}; expected a dense matrix or one by rows "
@@ -166,7 +189,9 @@ def _texts(file: Hdf5File, table: Any, name: str, path: Path) -> list[str]:
     found = file.child(table, named)
     if found is None or not hasattr(found, "dtype"):
         raise DataError(f"{path}: a table of it has no index {named!r}")
-    return [_text(value) for value in file.read(found).reshape(-1)]
+    values = file.read(found).reshape(-1)
+    file.meter.charge(OBJECT * len(values), f"index {named!r}")
+    return [_text(value) for value in values]
 
 
 def _text(value: Any) -> str:
