@@ -670,3 +670,35 @@ def test_thyroid(shared, open_data):
     assert data.labels(np.arange(3772)).sum() == 93
     x = data.read(np.arange(3772))
     assert (x.min(), x.max()) == (0.0, 1.0)
+
+
+def test_a_place_that_stands_twice_holds_the_sum_as_in_scipy(tmp_path):
+    sparse = pytest.importorskip("scipy.sparse")
+    draw = np.random.default_rng(0)
+    ends = np.append(0, np.cumsum(draw.integers(0, 7, 40)))
+    places = draw.integers(0, 12, ends[-1])
+    values = draw.normal(size=ends[-1]).astype("f4")
+    path = tmp_path / "c.h5ad"
+    with h5py.File(path, "w") as file:
+        file.attrs["encoding-type"] = "anndata"
+        for name, array in (("data", values), ("indices", places), ("indptr", ends)):
+            file[f"X/{name}"] = array
+        file["X"].attrs["encoding-type"] = "csr_matrix"
+        for table, count in (("obs", 40), ("var", 12)):
+            file[f"{table}/_index"] = [f"{k}" for k in range(count)]
+    expected = sparse.csr_matrix((values, places, ends), (40, 12)).toarray()
+    rows = np.array([0, 1, 2, 9, 20, 21, 39])
+    with closing(opened(path)) as data:
+        assert np.allclose(data.read(rows), expected[rows], rtol=1e-6, atol=1e-6)
+
+
+def test_packed_numbers_are_said_to_be_read_as_stored(tmp_path):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.ones((4, 2), "i2")
+    with closing(opened(path)) as data:
+        assert data.notes == ()
+    with h5py.File(path, "a") as file:
+        file["x"].attrs["scale_factor"] = 0.1
+    with closing(opened(path)) as data:
+        assert "without its scale_factor" in data.notes[0]
