@@ -85,8 +85,8 @@ class AssistedMeans(Accumulator):
         inverse = np.linalg.inv(normal + ridge)
         weights = inverse @ moment
         # over all samples standardised covariates have mean zero: their mean prediction is the
-        # intercept
-        value = weights[0] + (moment[0] - normal[0] @ weights) / count
+        # intercept, which bears no ridge, so that the mean residual is zero too
+        value = weights[0]
         left = self.square[item] + (weights * (normal @ weights - 2 * moment)).sum(axis=0)
         noise = np.maximum(left, 0) / max(count - np.trace(inverse @ normal), 1)
         whole = standard.T @ self.gram[chosen] @ standard / total

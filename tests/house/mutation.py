@@ -140,6 +140,8 @@ EQUIVALENT = (
     ("isoprobe/theory/joint_information.py", "_ELEMENTS =", "", "the size of a block"),
     ("isoprobe/theory/mixtures.py", "_ROWS =", "", "the size of a block"),
     ("isoprobe/theory/likelihood.py", "_AT_ONCE =", "", "the size of a block"),
+    ("isoprobe/statistics/assisted.py", "1e-12 *", "1e-12  ->  2e-12", "any floor, if it is small"),
+    ("isoprobe/statistics/assisted.py", "1e-12 *", "1  ->  2", "any floor, if it is small"),
     ("isoprobe/theory/linear_probe.py", "max_iter=", "", "a cap that no search reaches"),
     (
         "isoprobe/theory/linear_probe.py",

@@ -36,6 +36,7 @@ from tests.oracles import small_vae
 if TYPE_CHECKING:
     from isoprobe.contracts import VAE
     from isoprobe.results.reader import Result
+    from isoprobe.statistics.assisted import AssistedMeans
 
 BETA, ROWS = 0.4, 120
 CHANCE = np.random.default_rng(5)
@@ -403,6 +404,41 @@ def test_what_is_asked_for_beyond_the_diagonal(
     assert analysis.cosine.mean.shape == ((latents, latents) if latents <= 256 else ())
     assert (analysis.covariance is None) is (latents > 256)
     assert (analysis.assisted is None) is (pullback != "probe")
+
+
+def test_norms_by_random_columns_are_those_of_the_samples_that_drew_them() -> None:
+    analysis = Isometry()
+    analysis.start(setup(pullback="probe"))
+    assert analysis.assisted is not None
+    means, errors, spread = CHANCE.random((3, 4, 2))
+    analysis.assisted = cast(
+        "AssistedMeans", SimpleNamespace(means=lambda: (means, errors), sd=lambda: spread)
+    )
+    statistics = PassStatistics.empty(4)
+    statistics.beta.update(np.arange(ROWS), CHANCE.random((ROWS, 4, 3)))
+    found = analysis._by_pullback(Context(analysis.setup, Beta(BETA, "user"), statistics))
+    for name, values in {
+        "norm_mean": means[:, 0] / BETA,
+        "norm_se": errors[:, 0] / BETA,
+        "norm_sd": spread[:, 0] / BETA,
+        "pullback_mean": means[:, 1],
+        "pullback_sd": spread[:, 1],
+        "residual_mean": means[:, 0] / BETA + statistics.beta.variance() - 1,
+        "inverse_variance_expected": 1 + 2 * means[:, 1] / BETA,
+    }.items():
+        same(found[name].values, values)
+
+
+def test_columns_of_the_summary_are_few() -> None:
+    with analyzed(small_vae(), X, "isometry") as result:
+        shown = {name: v.show for name, v in result["isometry"].items() if v.show != "none"}
+        labels = {name: result["isometry"][name].label for name in shown}
+    assert shown == {
+        "norm_mean": "column", "norm_se": "column", "residual_mean": "column",
+        "stationary_norm_mean": "column", "beta_recovered": "column",
+        "cosine_mean_abs": "tile", "hadamard_gap": "tile",
+    }  # fmt: skip
+    assert labels["beta_recovered"] == "beta_j"
 
 
 def test_covariates_are_what_the_encoder_says() -> None:
