@@ -307,6 +307,7 @@ def test_without_steps_levels_thin_and_refine_what_was_given() -> None:
     same(finer.points, refined(refined(start[:, ::8])))
     same(geodesics(EUCLIDEAN, [start[:, ::8]], levels={4: 0}).points, start[:, ::8])
     same(geodesics(EUCLIDEAN, [start[:, :7]], levels={2: 0}).points, start[:, :7:3])
+    same(geodesics(EUCLIDEAN, [start[:, :9]], levels={4: 0}).points, start[:, :9:2])
     length, error = path_length(EUCLIDEAN, finer.points)
     same(finer.length, length)
     same(finer.error, error)
