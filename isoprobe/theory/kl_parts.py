@@ -118,7 +118,7 @@ def kl_parts(mean: np.ndarray, std: np.ndarray, seed: int = 0) -> KLParts:
     """
     mean, std = np.asarray(mean, dtype=float), np.asarray(std, dtype=float)
     latents = latent_parts(mean, std)
-    estimable = std.shape[1] <= JOINT_LATENTS and len(std) >= max(JOINT_ROWS * std.shape[1], 2)
+    estimable = std.shape[1] <= JOINT_LATENTS and len(std) >= JOINT_ROWS * std.shape[1]
     return KLParts(
         latents,
         _mean_of(latents.rows.sum(axis=1), "KL"),

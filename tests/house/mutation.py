@@ -77,7 +77,11 @@ TESTS = {
         "tests/theory/test_information.py",
     ],
     "isoprobe/theory/joint_information.py": ["tests/theory/test_mixtures.py", _KL_PARTS],
-    "isoprobe/theory/kl_parts.py": [_KL_PARTS, "tests/plugins/test_parts.py"],
+    "isoprobe/theory/kl_parts.py": [
+        "tests/theory/test_mixtures.py",
+        _KL_PARTS,
+        "tests/plugins/test_parts.py",
+    ],
     "isoprobe/theory/mixtures.py": ["tests/theory/test_mixtures.py", _KL_PARTS],
     "isoprobe/theory/likelihood.py": [
         "tests/theory/test_supports.py",
@@ -142,6 +146,8 @@ EQUIVALENT = (
     ("isoprobe/theory/likelihood.py", "_AT_ONCE =", "", "the size of a block"),
     ("isoprobe/statistics/assisted.py", "1e-12 *", "1e-12  ->  2e-12", "any floor, if it is small"),
     ("isoprobe/statistics/assisted.py", "1e-12 *", "1  ->  2", "any floor, if it is small"),
+    ("isoprobe/theory/information.py", "del self.found[2:]", "", "more kept than is read"),
+    ("isoprobe/theory/likelihood.py", "_NOTHING =", "1e-60  ->  2e-60", "as little as nothing"),
     ("isoprobe/theory/linear_probe.py", "max_iter=", "", "a cap that no search reaches"),
     (
         "isoprobe/theory/linear_probe.py",

@@ -9,7 +9,9 @@ import pytest
 from scipy import special, stats
 
 from isoprobe.theory import joint_information
+from isoprobe.theory import kl_parts as parts_of
 from isoprobe.theory.joint_information import Bound, Joint, gaussian_bound
+from isoprobe.theory.kl_parts import KLParts, LatentParts, kl_parts
 from isoprobe.theory.mixtures import log_where_positive, mixture, standard_error
 from tests.theory.codes import LinearCode, spread
 
@@ -201,3 +203,94 @@ def test_a_linear_codes_bounds_enclose_its_information() -> None:
     found = joint_information.joint_information(*linear.draw(800, seed=3), seed=1)
     low, high = found.lower.below, min(bound.above for bound in found.upper)
     assert low <= linear.information <= high
+
+
+# ------------------------------------------------------------------ the KL term in parts
+
+
+def made(joint: Joint | None, whole: Bound, rows: np.ndarray | None = None) -> KLParts:
+    """Parts of which the joint alone matters."""
+    nothing = np.zeros(1)
+    told = np.zeros((4, 2)) if rows is None else np.stack([rows, rows], axis=1)
+    latents = LatentParts(*[nothing] * 4, told, nothing, nothing.astype(int), nothing > 0)
+    return KLParts(latents, whole, whole, whole, joint)
+
+
+def test_parts_of_latents_are_those_of_dense_integrals() -> None:
+    mean, std = spread(150, 2, seed=9)
+    parts = kl_parts(mean, std, seed=3)
+    rows = np.zeros((150, 2))
+    for j in range(2):
+        z = np.linspace(-8, 8, 16_001)
+        density = stats.norm.pdf(z, mean[:, j, None], std[:, j, None])
+        mixed = density.mean(axis=0)
+        logs = np.log(np.maximum(mixed, 1e-300)) - stats.norm.logpdf(z)
+        cross = np.trapezoid(density * logs, z)
+        kl = 0.5 * (mean[:, j] ** 2 + std[:, j] ** 2 - 1) - np.log(std[:, j])
+        own = np.trapezoid(density**2 / np.maximum(150 * mixed, 1e-300), z)
+        same(parts.latents.information[j], (kl - cross).mean(), 1e-5)
+        same(parts.latents.marginal_kl[j], cross.mean(), 1e-5)
+        same(parts.latents.information_se[j], stats.sem(kl - cross), 1e-5)
+        same(parts.latents.marginal_kl_se[j], stats.sem(cross), 1e-5)
+        same(parts.latents.bias[j], 0.5 * (own.mean() - 1 / 150), 1e-5)
+        rows += np.stack([kl - cross, cross], axis=1)
+    same(parts.latents.rows, rows, 1e-4, 1e-6)
+    for bound, values, bias in (
+        (parts.kl, rows.sum(axis=1), 0),
+        (parts.information_sum, rows[:, 0], -2 * parts.latents.bias.sum()),
+        (parts.marginal_sum, rows[:, 1], 2 * parts.latents.bias.sum()),
+    ):
+        same((bound.value, bound.se, bound.bias), (values.mean(), stats.sem(values), bias), 1e-4)
+        assert bound.influence is not None
+        same(bound.influence, values - values.mean(), 1e-4, 1e-5)
+    assert parts.joint is not None
+    same(parts.joint.lower.value, bounds(mean, std, 3)[0][0].mean())
+
+
+def test_the_joint_is_estimated_of_few_latents_and_many_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten rows for each of 512 latents at most."""
+    joint, whole = Joint(Bound("", 2.0, 0.25), (), 0.02), Bound("", 5.0, 0.1)
+    monkeypatch.setattr(parts_of, "joint_information", lambda mean, std, seed: joint)
+    monkeypatch.setattr(parts_of, "latent_parts", lambda mean, std: made(None, whole).latents)
+    for rows, latents, known in (
+        (20, 2, True), (19, 2, False), (10, 1, True), (9, 1, False), (5120, 512, True),
+        (5119, 512, False), (5130, 513, False),
+    ):  # fmt: skip
+        nothing = np.zeros((rows, latents))
+        assert (kl_parts(nothing, nothing).joint is not None) is known, (rows, latents)
+
+
+def test_intervals_of_information_and_total_correlation() -> None:
+    whole = Bound("", 5.0, 0.1, None, -0.2)
+    upper = (Bound("", 4.0, 0.2), Bound("", 3.0, 0.1))
+    joint = Joint(Bound("", 2.0, 0.25), upper, 0.02)
+    parts = made(joint, whole)
+    assert parts.information == pytest.approx((1.5, 3.2))
+    # what is left of the sum, its bias with it: from 5 - 3 to 5 - 2
+    assert parts.total_correlation == pytest.approx(
+        (2 - 2 * np.hypot(0.1, 0.1), 3 + 0.2 + 2 * np.hypot(0.1, 0.25))
+    )
+    below = made(Joint(Bound("", -1.0, 0.0), (Bound("", -0.5, 0.1),), 0.02), whole)
+    assert below.information == (0.0, 0.0)
+    crossed = made(Joint(Bound("", 2.0, 0.0), (Bound("", 0.5, 0.1),), 0.02), whole)
+    assert crossed.information == (2.0, 2.0)
+    less = made(Joint(Bound("", 7.0, 0.0), (Bound("", 8.0, 0.0),), 0.02), whole)
+    assert less.total_correlation == (0.0, 0.0)
+    none = made(None, whole)
+    assert none.information == none.total_correlation == (0.0, pytest.approx(5.4))
+    rows = CHANCE.normal(size=4)
+    moves = CHANCE.normal(size=4)
+    moves -= moves.mean()
+    both = made(Joint(Bound("", 2.0, 0.1, moves), upper, 0.02), whole, rows)
+    error = stats.sem(rows - moves)
+    assert both.total_correlation[1] == pytest.approx(3 + 0.2 + 2 * error)
+    for share, state in (
+        (0.05, "point"),
+        (0.051, "interval"),
+        (0.5, "interval"),
+        (0.51, "saturated"),
+    ):
+        assert made(Joint(Bound("", 2.0, 0.1), upper, share), whole).state == state
+    assert none.state == "not estimated"
