@@ -95,8 +95,8 @@ class Overview(Analysis):
         given: float | None,
         declared: float | None,
         *,
-        comparable: bool = True,
-        recover: bool = False,
+        comparable: bool,
+        recover: bool,
     ) -> Beta:
         """Choose the beta in force and compare it with what the model shows.
 

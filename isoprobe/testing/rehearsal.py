@@ -162,7 +162,7 @@ class Rehearsal:
             What the last of them, the analysis under test, ended in.
         """
         overview = next(step for step in steps if isinstance(step, Overview))
-        beta = overview.resolve_beta(1.0, None)
+        beta = overview.resolve_beta(1.0, None, comparable=True, recover=False)
         results: dict[str, Mapping[str, Variable]] = {}
         for step in steps:
             results[step.name] = step.result(

@@ -152,6 +152,23 @@ def test_a_step_into_what_is_no_number_is_cut_to_a_tenth_and_one_uphill_given_up
     assert value.tolist() == pytest.approx([0.01, 4.0])
 
 
+@pytest.mark.parametrize(("won", "enough"), [(5e-4, True), (5e-6, False)])
+def test_a_step_is_taken_that_wins_a_little_of_what_its_share_promises(
+    won: float, enough: bool
+) -> None:
+    """A ten thousandth of it: of a tenth of the step, a hundred thousandth of the whole promise."""
+
+    def energy(rows: Tensor, points: Tensor) -> Tensor:
+        x = points[:, 1, 0]
+        far = torch.where(x < -3, torch.nan, torch.where(x < 0.5, 1 - 18 * won, 1.0))
+        return torch.where(x > 0.5, x, far + 0 * x)
+
+    points = torch.tensor([[[0.0], [1.0], [0.0]]], dtype=F64)
+    value, slope = torch.ones(1, dtype=F64), torch.full((1, 1, 1), 2.0, dtype=F64)
+    _line_search(energy, torch.tensor([0]), points, value, slope, torch.full_like(slope, -9.0))
+    assert (points[0, 1, 0].item() < 0.5) is enough and value.item() < 1
+
+
 def test_a_quadratic_energy_is_lowered_to_its_least_in_a_few_steps() -> None:
     """With a first guess far off, which only a memory of the steps puts right."""
     root = random(8, 8, seed=3)
