@@ -21,24 +21,11 @@ from isoprobe_trainers.common import files
 from isoprobe_trainers.common.training import JsonLog, load_state, save_state
 from isoprobe_trainers.images.mnist_source import DigitsDataset, DigitsSource
 from isoprobe_trainers.images.train import PAPER, Run, Trainer, digits_run, train
+from tests import configs
 
 CPU = torch.device("cpu")
-DENSE = {
-    "input_shape": [6],
-    "encoder_widths": [8],
-    "decoder_widths": [8],
-    "latent_size": 2,
-    "activation": "tanh",
-    "output": "sigmoid",
-}
-IMAGES = {
-    "input_shape": [1, 8, 8],
-    "latent_size": 2,
-    "channels": 3,
-    "kernels": [3, 3],
-    "encoder_widths": [8],
-    "decoder_widths": [8],
-}
+DENSE = configs.mlp(6, latents=2, activation="tanh", output="sigmoid")
+IMAGES = configs.gdn(1, 8, 8, latents=2, channels=3, kernels=[3, 3])
 BCE = Run("bce", "mlp", DENSE, "bce", 0.5, "none", iterations=23, batch=4)
 SSIM = Run("ssim", "gdn", IMAGES, "ssim:window=3", 0.01, "none", 7, 4, decomposed=True)
 VALUES = torch.rand(30, 6, generator=torch.Generator().manual_seed(0))

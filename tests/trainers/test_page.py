@@ -14,17 +14,31 @@ from isoprobe_trainers.commands.reproduce import reproduce
 from isoprobe_trainers.common.records import column, of, records
 from isoprobe_trainers.page import anomaly, images
 from isoprobe_trainers.page.paired import paired
+from isoprobe_trainers.page.short import filled
 from isoprobe_trainers.page.whole import page
 from isoprobe_trainers.toy.experiments import EXPERIMENT as TOY
 from isoprobe_trainers.toy.experiments import QUANTITIES
 
-COMMITTED = Path(__file__).parents[2] / "docs" / "reproduction-records.md"
+DOCS = Path(__file__).parents[2] / "docs"
+COMMITTED, SHORT = DOCS / "reproduction-records.md", DOCS / "reproduction.md"
 
 
 def test_the_committed_page_is_the_generated_one() -> None:
     assert COMMITTED.read_text("utf-8") == page(), (
         "run: isoprobe reproduce page > docs/reproduction-records.md"
     )
+
+
+def test_the_tables_of_the_short_schedule_are_those_of_its_records() -> None:
+    committed = SHORT.read_text("utf-8")
+    assert filled(committed) == committed, "run: python docs/make_reproduction.py"
+    assert committed.count("<!-- end -->") == 20
+
+
+def test_a_table_that_was_changed_by_hand_is_seen() -> None:
+    """Counter-test."""
+    committed = SHORT.read_text("utf-8")
+    assert filled(committed.replace("33.78", "33.79")) == committed
 
 
 def test_the_command_prints_it() -> None:

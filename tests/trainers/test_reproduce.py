@@ -282,7 +282,12 @@ def test_reproduce_trains_once_for_all_and_uses_it_again(tmp_path, capsys):
         path.stem: msgspec.json.decode(path.read_bytes(), type=Record)
         for path in (tmp_path / "kept").iterdir()
     }
-    assert kept.keys() == {"toy_square-error_3-latents", "toy_square-error_5-latents"}
+    assert kept.keys() == {
+        "toy_radogaga_3-latents",
+        "toy_square-error_3-latents",
+        "toy_square-error_5-latents",
+    }
+    assert {one[-1] for one in kept["toy_radogaga_3-latents"].values["members"]} == {"radogaga"}
     five = kept["toy_square-error_5-latents"]
     assert (five.seeds, five.schedule, five.decay) == ((0, 1), "2 of 500 epochs", 1.0)
     again = tables.compare("table4", lambda quantity: five.values[quantity], 2.0)

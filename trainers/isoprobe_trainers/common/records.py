@@ -72,10 +72,17 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"{self.done:,} of {self.planned:,} {unit}"
 
 
-@lru_cache(maxsize=1)
-def records() -> dict[str, Record]:
-    """Every record by the name of its file without suffix, in the order of the names."""
-    folder = files("isoprobe_trainers").joinpath("results")
+@lru_cache
+def records(schedule: str = "") -> dict[str, Record]:
+    """Every record by the name of its file without suffix, in the order of the names.
+
+    Args:
+        schedule: ``quick`` for those of shortened schedules; the paper's when empty.
+
+    Returns:
+        The records.
+    """
+    folder = files("isoprobe_trainers").joinpath("results", schedule)
     found = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".json"))
     return {
         name.removesuffix(".json"): msgspec.json.decode(

@@ -50,65 +50,68 @@ class Shape(abc.ABC):
         """The inverse of :meth:`cdf`, for u in (0, 1)."""
 
 
-class Triangle(Shape):
+class OnInterval(Shape):
+    """A density on an interval whose width is as the deviation.
+
+    Attributes:
+        ratio: w^2 over the variance.
+    """
+
+    ratio: ClassVar[float]
+
+    @property
+    def width(self) -> float:
+        """The w of the density."""
+        return math.sqrt(self.ratio * self.variance)
+
+
+class Triangle(OnInterval):
     """Symmetric triangle on [-w, w], w^2 = 6 variance: p(s) = (w - |s|) / w^2."""
 
     name = "triangle"
-
-    @property
-    def half_width(self) -> float:
-        """Distance from the centre to either end."""
-        return math.sqrt(6 * self.variance)
+    ratio = 6
 
     def log_density(self, s: Array) -> Array:
         """Log p(s), minus infinity outside the support."""
-        w = self.half_width
+        w = self.width
         return _log(np.clip(w - np.abs(s), 0, None) / w**2)
 
     def cdf(self, s: Array) -> Array:
         """P(S <= s)."""
-        t = np.clip(s / self.half_width, -1, 1)
+        t = np.clip(s / self.width, -1, 1)
         return np.where(t < 0, (1 + t) ** 2 / 2, 1 - (1 - t) ** 2 / 2)
 
     def quantile(self, u: Array) -> Array:
         """The inverse of :meth:`cdf`."""
         lower, upper = np.sqrt(2 * np.minimum(u, 0.5)), np.sqrt(2 * np.minimum(1 - u, 0.5))
-        return np.asarray(self.half_width * np.where(u < 0.5, lower - 1, 1 - upper))
+        return np.asarray(self.width * np.where(u < 0.5, lower - 1, 1 - upper))
 
 
-class Uniform(Shape):
+class Uniform(OnInterval):
     """Constant on [-w, w], w^2 = 3 variance."""
 
     name = "uniform"
-
-    @property
-    def half_width(self) -> float:
-        """Distance from the centre to either end."""
-        return math.sqrt(3 * self.variance)
+    ratio = 3
 
     def log_density(self, s: Array) -> Array:
         """Log p(s), minus infinity outside the support."""
-        w = self.half_width
+        w = self.width
         return np.where(np.abs(s) <= w, -math.log(2 * w), -np.inf)
 
     def cdf(self, s: Array) -> Array:
         """P(S <= s)."""
-        return np.clip(s / self.half_width, -1, 1) / 2 + 0.5
+        return np.clip(s / self.width, -1, 1) / 2 + 0.5
 
     def quantile(self, u: Array) -> Array:
         """The inverse of :meth:`cdf`."""
-        return self.half_width * (2 * u - 1)
+        return self.width * (2 * u - 1)
 
 
-class Ramp(Shape):
+class Ramp(OnInterval):
     """Rising from 0 on [-2w/3, w/3], w^2 = 18 variance: p(s) = 2 (s + 2w/3) / w^2."""
 
     name = "ramp"
-
-    @property
-    def width(self) -> float:
-        """Length of the support."""
-        return math.sqrt(18 * self.variance)
+    ratio = 18
 
     def log_density(self, s: Array) -> Array:
         """Log p(s), minus infinity outside the support."""

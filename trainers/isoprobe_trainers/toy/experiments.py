@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import astuple, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import click
 from tqdm import tqdm
@@ -39,6 +39,8 @@ CONDITIONS = {
     "fig3": "downward-convex, 3 latents",
     "table4": "square error, 5 latents",
     "fig25": "square error, 5 latents",
+    "radogaga": "RaDOGAGA, 3 latents",
+    "fig13-21": "ablation",
 }
 #: what a record keeps of a model
 QUANTITIES = (
@@ -185,23 +187,29 @@ def _record(
     records: Path,
 ) -> None:
     """Keep what was measured of the models of a condition, seed by seed."""
+    if name == "radogaga":  # the VAEs beside it are those of Table 1
+        models = [m for m in models if m.member.objective == name]
     checkpoints = [checkpoint_path(folder, m.member) for m in models]
+    values: dict[str, Any] = {
+        "members": [astuple(m.member) for m in models],
+        **{q: [rounded(m.values(q)) for m in models] for q in QUANTITIES},
+    }
+    if name not in {"radogaga", "fig13-21"}:
+        values["isometric"] = [isometric(checkpoint, 10 * SAMPLES) for checkpoint in checkpoints]
     record = Record(
         experiment=EXPERIMENT,
         model=CONDITIONS[name],
-        seeds=tuple(m.member.seed for m in models),
+        seeds=tuple(dict.fromkeys(m.member.seed for m in models)),
         epochs=schedule.epochs,
         planned=planned,
         batch=schedule.batch,
         rate=schedule.lr,
         decay=schedule.decay,
-        values={
-            **{q: [rounded(m.values(q)) for m in models] for q in QUANTITIES},
-            "isometric": [isometric(checkpoint, 10 * SAMPLES) for checkpoint in checkpoints],
-        },
+        values=values,
         **origin(checkpoints),
     )
-    write(record, records, f"toy_{CONDITIONS[name].replace(', ', '_').replace(' ', '-')}")
+    words = CONDITIONS[name].lower().replace(", ", "_").replace(" ", "-")
+    write(record, records, f"toy_{words}")
 
 
 # --------------------------------------------------------------------------- conditions
@@ -227,15 +235,39 @@ def _control(seeds: int) -> list[Member]:
 # --------------------------------------------------------------------------- reports
 
 
-def _by_seed(models: Sequence[Measurement]) -> Callable[[str], list[list[float]]]:
-    return lambda quantity: [m.values(quantity) for m in models]
+def correlations(place: str, models: Sequence[Measurement], slack: float) -> str:
+    """Return the correlations of a scatter plot, ours beside the paper's, and seed by seed.
+
+    Args:
+        place: ``fig3``, ``fig10`` or ``fig25``.
+        models: of its condition.
+        slack: factor on the tolerances.
+
+    Returns:
+        Markdown.
+    """
+    rows = [
+        [label, " ".join(f"{getattr(m, name):.3f}" for m in models)]
+        for label, name in _PANELS[place].items()
+    ]
+    seeds = tables.render([place, "R with p(x), by seed"], rows)
+    return seeds if place == "fig25" else f"{compared(place, models, slack)}\n\n{seeds}"
+
+
+def compared(place: str, models: Sequence[Measurement], slack: float) -> str:
+    """Return ours beside the paper's; arguments as for :func:`correlations`."""
+    return tables.compare(place, lambda quantity: [m.values(quantity) for m in models], slack)
+
+
+def with_beyond(place: str, models: Sequence[Measurement], slack: float) -> str:
+    """Return a table of the paper, and what it leaves out; arguments as there."""
+    beyond = tables.beyond(models, PAPER_VARIANCES)
+    return f"{compared(place, models, slack)}\n\n{beyond}"
 
 
 def _table(place: str) -> Callable[[Sequence[Measurement], Path, float], str]:
     def report(models: Sequence[Measurement], figures: Path, slack: float) -> str:
-        return "\n\n".join(
-            [tables.compare(place, _by_seed(models), slack), tables.beyond(models, PAPER_VARIANCES)]
-        )
+        return with_beyond(place, models, slack)
 
     return report
 
@@ -263,18 +295,17 @@ def _scatter(place: str, title: str) -> Callable[[Sequence[Measurement], Path, f
         }
         path = figures / f"{place}.png"
         toy_figures.scatter(path, d.exact, panels, title)
-        rows = [
-            [label, " ".join(f"{getattr(m, name):.3f}" for m in models)]
-            for label, name in _PANELS[place].items()
-        ]
-        parts = [tables.render([place, "R with p(x), by seed"], rows), f"figure: {path}"]
-        compared = tables.compare(place, _by_seed(models), slack) if place != "fig25" else ""
-        return "\n\n".join(part for part in [compared, *parts] if part)
+        return f"{correlations(place, models, slack)}\n\nfigure: {path}"
 
     return report
 
 
 def _radogaga(models: Sequence[Measurement], figures: Path, slack: float) -> str:
+    return control(models)
+
+
+def control(models: Sequence[Measurement]) -> str:
+    """Return how nearly constant D' and norms are, of VAEs and of RaDOGAGA, as a table."""
     rows = []
     for m in models:
         label = "RaDOGAGA" if m.member.objective == "radogaga" else "VAE"
