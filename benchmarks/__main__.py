@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import bench_analyze, bench_probe, bench_pullback
+from benchmarks.measuring import shown
 
 _LEFT_OUT = """## Tried, and left out
 
@@ -57,12 +58,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, metavar="FILE.md")
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    lines = []
-    for line in page(arguments.samples):
-        print(line, flush=True)
-        lines.append(line)
-    if arguments.write is not None:
-        arguments.write.write_text("\n".join(lines) + "\n")
+    shown(page(arguments.samples), arguments.write)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks.measuring import shown
+
 HERE = Path(__file__).resolve().parents[1]
 SHARED = HERE.parent / "shared"
 FAMILY = SHARED / "checkpoints" / "YannDubs+disentangling-vae"
@@ -182,12 +184,8 @@ def main() -> None:
         return
     if arguments.other is None:
         parser.error("name the other checkout")
-    lines = []
-    for line in report(arguments.other.resolve(), arguments.repeats, arguments.case or list(CASES)):
-        print(line, flush=True)
-        lines.append(line)
-    if arguments.write is not None:
-        arguments.write.write_text("\n".join(lines) + "\n")
+    cases = arguments.case or list(CASES)
+    shown(report(arguments.other.resolve(), arguments.repeats, cases), arguments.write)
 
 
 if __name__ == "__main__":

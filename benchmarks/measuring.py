@@ -6,12 +6,22 @@ import ctypes
 import re
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 #: something to time
 Work = Callable[[], object]
 _STATUS = Path("/proc/self/status")
+
+
+def shown(lines: Iterable[str], page: Path | None) -> None:
+    """Print lines as they come, and write them to a page where one is named."""
+    kept = []
+    for line in lines:
+        print(line, flush=True)
+        kept.append(line)
+    if page is not None:
+        page.write_text("\n".join(kept) + "\n")
 
 
 def cpu_seconds(work: Work) -> float:

@@ -18,15 +18,10 @@ import torch
 
 from isoprobe.checkpoints.native import FORMAT_VERSION, Manifest, Objective, write_checkpoint
 from isoprobe_plugins.architectures.mlp import Mlp
+from tests import configs
 
 PIXELS, LATENTS, ROWS = 12, 3, 40
-CONFIG = {
-    "input_shape": [PIXELS],
-    "encoder_widths": [8],
-    "decoder_widths": [8],
-    "latent_size": LATENTS,
-    "output": "sigmoid",
-}
+CONFIG = configs.mlp(PIXELS, latents=LATENTS, output="sigmoid")
 #: faults of model files that a look at the header alone cannot show
 ONLY_WHEN_LOADED = frozenset(
     f"{name}.safetensors"

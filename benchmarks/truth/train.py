@@ -110,6 +110,9 @@ def _loop(
     weights = [p for module in modules for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, recipe.rate, weight_decay=recipe.decay, fused=True)
     objective = losses.OBJECTIVES[recipe.objective]
+    target = FLOORS.get(recipe.data, 2.0)
+    if recipe.objective == "capacity":
+        target = losses.CAPACITY_SHARE * rates[recipe.of]
     order = torch.empty(0, dtype=torch.long)
     for step in range(steps):
         progress = step / recipe.steps
@@ -119,7 +122,7 @@ def _loop(
         if len(order) < recipe.batch:
             order = torch.cat([order, torch.randperm(len(x))])
         chosen, order = order[: recipe.batch], order[recipe.batch :]
-        drawn = _draw(recipe, parts, likelihood, x[chosen], progress, rates)
+        drawn = _draw(recipe, parts, likelihood, x[chosen], progress, target)
         optimizer.zero_grad()
         torch.autograd.backward(objective(drawn))
         optimizer.step()
@@ -135,14 +138,11 @@ def _draw(
     likelihood: losses.Gaussian | None,
     x: Tensor,
     progress: float,
-    rates: dict[str, float],
+    target: float,
 ) -> losses.Draw:
     encoder, decoder = parts
     mean, std = encoder(x)
     compare = likelihood or losses.LOSSES[recipe.loss][1]
-    target = FLOORS.get(recipe.data, 2.0)
-    if recipe.objective == "capacity":
-        target = losses.CAPACITY_SHARE * rates[recipe.of]
 
     def distort(z: Tensor) -> Tensor:
         return compare(x, losses.decoded(decoder, z, recipe.loss))

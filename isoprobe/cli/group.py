@@ -10,6 +10,7 @@ import platform
 import re
 import sys
 import time
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any
 
@@ -79,38 +80,18 @@ def _with_debug(command: click.Command) -> click.Command:
         for parameter in command.params:
             for name in set(parameter.opts) & types.COMPLETED.keys():
                 parameter.type = types.COMPLETED[name]
-        command.params += [_quiet_option(), _verbose_option(), _debug_option(), _limit_option()]
+        command.params += [*_switches(), _limit_option()]
     return command
 
 
-def _debug_option() -> click.Option:
-    return click.Option(
-        ["--debug"],
-        is_flag=True,
-        expose_value=False,
-        callback=_note_debug,
-        help="Show the traceback of an error.",
-    )
-
-
-def _quiet_option() -> click.Option:
-    return click.Option(
-        ["-q", "--quiet"],
-        is_flag=True,
-        expose_value=False,
-        callback=_quieten,
-        help="Write nothing to stderr but errors.",
-    )
-
-
-def _verbose_option() -> click.Option:
-    return click.Option(
-        ["-v", "--verbose"],
-        is_flag=True,
-        expose_value=False,
-        callback=_log,
-        help="Say on stderr what is done, and when.",
-    )
+def _switches() -> Iterator[click.Option]:
+    """Options that are told to this module rather than to a command."""
+    for names, callback, said in (
+        (["-q", "--quiet"], _quieten, "Write nothing to stderr but errors."),
+        (["-v", "--verbose"], _log, "Say on stderr what is done, and when."),
+        (["--debug"], _note_debug, "Show the traceback of an error."),
+    ):
+        yield click.Option(names, is_flag=True, expose_value=False, callback=callback, help=said)
 
 
 def _quieten(_: click.Context, __: click.Parameter, value: bool) -> bool:

@@ -91,6 +91,8 @@ def helped() -> Iterator[tuple[str, list[str]]]:
 
 PAGES_SHOWN = {page.stem: commands for page in PAGES if (commands := shown(page))}
 HELPS_SHOWN = {name: commands for name, commands in helped() if commands}
+#: each page, and each help by its command
+SHOWN = [*PAGES_SHOWN, *(f"{name} --help" for name in HELPS_SHOWN)]
 
 
 @pytest.fixture(scope="module")
@@ -139,20 +141,12 @@ def check(commands: list[str], files: Path, folder: Path) -> list[str]:
     return failed
 
 
-@pytest.mark.parametrize("page", PAGES_SHOWN)
-def test_the_commands_of_a_page_run(
-    page: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("commands", [*PAGES_SHOWN.values(), *HELPS_SHOWN.values()], ids=SHOWN)
+def test_the_commands_of_a_page_and_of_a_help_run(
+    commands: list[str], files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert check(PAGES_SHOWN[page], files, tmp_path) == []
-
-
-@pytest.mark.parametrize("command", HELPS_SHOWN)
-def test_the_examples_of_a_help_run(
-    command: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert check(HELPS_SHOWN[command], files, tmp_path) == []
+    assert check(commands, files, tmp_path) == []
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,7 @@ EVERY = ("--samples", "3772", "--analysis", "importance", "--json")
 
 
 @pytest.fixture
-def run(
-    shared: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Callable[..., Said]:
+def run(shared: Path, tmp_path: Path, typed: Callable[..., Said]) -> Callable[..., Said]:
     """Run a command in a copy of a folder; returns exit code, stdout, stderr on one line each."""
 
     def run(number: str, *arguments: str) -> Said:
@@ -45,11 +39,7 @@ def run(
         folder.mkdir(exist_ok=True)
         for path in source.iterdir():
             shutil.copyfile(path, folder / path.name)
-        monkeypatch.chdir(folder)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            code = main(list(arguments))
-        out, err = capsys.readouterr()
+        code, out, err = typed(folder, *arguments)
         return code, out, " ".join(err.split())
 
     return run

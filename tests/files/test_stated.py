@@ -4,38 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from isoprobe import api
-from isoprobe.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(
-    shared: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Run:
+def run(shared: Path, tmp_path: Path, typed: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command in a folder of the cases' files; returns exit code, stdout, stderr."""
     for path in (shared / "cases" / "files").iterdir():
         (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            code = main(list(arguments))
-        return code, *capsys.readouterr()
-
-    return run
+    return partial(typed, tmp_path)
 
 
 # file -> exit code, what is said, what is not

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -62,6 +63,7 @@ KNOWN = {
     },
     "pickle.load": {"plugins/isoprobe_plugins/adapters/objects/pickled.py"},  # --trust alone
 }
+Search = Callable[[Path, str], list[str]]
 NEVER = {"eval", "exec", "compile", "__import__", "pickle.loads", "marshal.loads", "os.system"}
 
 
@@ -86,19 +88,6 @@ def dangers(path: Path, relative: str) -> list[str]:
         if name in {"np.load", "numpy.load"} and keywords.get("allow_pickle") != "False":
             found.append(name)
     return found
-
-
-def test_what_runs_code_stands_where_it_is_known() -> None:
-    for package in ("isoprobe", "plugins", "trainers"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            assert dangers(path, str(path.relative_to(ROOT))) == [], path
-
-
-def test_the_search_sees_what_runs_code(tmp_path: Path) -> None:
-    """Counter-test."""
-    path = tmp_path / "bad.py"
-    path.write_text("eval(x)\nimportlib.import_module(y)\ntorch.load(p)\nnp.load(q)\n")
-    assert len(dangers(path, "isoprobe/bad.py")) == 4
 
 
 # ------------------------------------------------------------------ what opens files
@@ -151,17 +140,25 @@ def openers(path: Path, relative: str) -> list[str]:
     ]
 
 
-def test_each_form_of_file_is_opened_in_one_place() -> None:
+@pytest.mark.parametrize("search", [dangers, openers])
+def test_what_runs_code_or_opens_files_stands_where_it_is_known(search: Search) -> None:
     for package in ("isoprobe", "plugins", "trainers"):
         for path in sorted((ROOT / package).rglob("*.py")):
-            assert openers(path, str(path.relative_to(ROOT))) == [], path
+            assert search(path, str(path.relative_to(ROOT))) == [], path
 
 
-def test_the_search_sees_openers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("search", "code"),
+    [
+        (dangers, "eval(x)\nimportlib.import_module(y)\ntorch.load(p)\nnp.load(q)\n"),
+        (openers, "h5py.File(x)\nopen_ = zipfile.ZipFile\ntorch.jit.load(p)\njson.loads(q)\n"),
+    ],
+)
+def test_the_search_sees_it(search: Search, code: str, tmp_path: Path) -> None:
     """Counter-test."""
     path = tmp_path / "bad.py"
-    path.write_text("h5py.File(x)\nopen_ = zipfile.ZipFile\ntorch.jit.load(p)\njson.loads(q)\n")
-    assert len(openers(path, "isoprobe/bad.py")) == 4
+    path.write_text(code)
+    assert len(search(path, "isoprobe/bad.py")) == 4
 
 
 # ------------------------------------------------------------------ paths

@@ -396,12 +396,16 @@ def test_log_table_and_logger(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert trend == watched.trend
 
 
-def test_the_last_point_is_not_made_twice(tmp_path: Path) -> None:
-    model, _ = begun()
-    path = tmp_path / "log.jsonl"
-    watched = monitor(model, every=2, out=path)
-    for _ in range(4):
+def stepped(watched: Monitor, count: int) -> None:
+    """Tell a monitor of so many steps."""
+    for _ in range(count):
         watched.step()
+
+
+def test_the_last_point_is_not_made_twice(tmp_path: Path) -> None:
+    model, path = begun()[0], tmp_path / "log.jsonl"
+    watched = monitor(model, every=2, out=path)
+    stepped(watched, 4)
     last = watched.close()
     assert last is watched.points[-1] and last.step == 4
     assert [found.step for found in watched.points] == [0, 2, 4]
@@ -411,17 +415,14 @@ def test_the_last_point_is_not_made_twice(tmp_path: Path) -> None:
 
 
 def test_a_log_is_not_overwritten_and_gone_on_with(tmp_path: Path) -> None:
-    model, _ = begun()
-    path = tmp_path / "log.jsonl"
+    model, path = begun()[0], tmp_path / "log.jsonl"
     first = monitor(model, every=5, out=path)
-    for _ in range(10):
-        first.step()
+    stepped(first, 10)
     first.close()
     with pytest.raises(ResultError, match="resume=True"):
         monitor(model, out=path)
     again = monitor(model, every=5, out=path, start=5, resume=True)
-    for _ in range(5):
-        again.step()
+    stepped(again, 5)
     again.close()
     assert [found.step for found in trend_of(path).points] == [0, 5, 10]
     with path.open("a") as file:

@@ -18,6 +18,7 @@ from isoprobe.probe.quantities import Probe, ProbeOptions
 from isoprobe.registry.lookup import installed
 from isoprobe_plugins.adapters.programs.exported import Exported
 from isoprobe_plugins.adapters.programs.torchscript import TorchScript
+from tests.plugins.convolved import Decoder, Encoder
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`torch.jit:DeprecationWarning",  # of TorchScript as such
@@ -25,36 +26,12 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-class Encoder(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(1, 4, 4, 2, 1)
-        self.bn = nn.BatchNorm2d(4)
-        self.mu = nn.Linear(64, 3)
-        self.ls = nn.Linear(64, 3)
-
-    def forward(self, x):
-        h = nn.functional.silu(self.bn(self.conv(x))).flatten(1)
-        return self.mu(h), self.ls(h)
-
-
-class Decoder(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.fc = nn.Linear(3, 64)
-        self.norm = nn.GroupNorm(2, 4)
-        self.up = nn.ConvTranspose2d(4, 1, 4, 2, 1)
-
-    def forward(self, z):
-        h = self.fc(z).view(z.shape[0], 4, 4, 4)
-        return torch.sigmoid(self.up(nn.functional.gelu(self.norm(h))))
-
-
 class Vae(nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.encoder, self.decoder = Encoder(), Decoder()
+        self.encoder = Encoder(nn.SiLU())
+        self.decoder = Decoder(nn.Sequential(nn.Unflatten(1, (4, 4, 4)), nn.GroupNorm(2, 4)))
 
     @torch.jit.export
     def encode(self, x):

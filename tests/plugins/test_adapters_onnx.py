@@ -19,32 +19,11 @@ from isoprobe.registry.looking import look  # noqa: E402
 from isoprobe.registry.lookup import installed  # noqa: E402
 from isoprobe_plugins.adapters.onnx.adapter import Onnx  # noqa: E402
 from isoprobe_plugins.adapters.onnx.operators import OPERATORS  # noqa: E402
+from tests.plugins.convolved import Decoder, Encoder  # noqa: E402
 
 
-class Encoder(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv = nn.Conv2d(1, 4, 4, 2, 1)
-        self.bn = nn.BatchNorm2d(4)
-        self.mu = nn.Linear(64, 3)
-        self.ls = nn.Linear(64, 3)
-
-    def forward(self, x):
-        h = nn.functional.elu(self.bn(self.conv(x))).flatten(1)
-        return self.mu(h), self.ls(h)
-
-
-class Decoder(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.fc = nn.Linear(3, 64)
-        self.norm = nn.LayerNorm(64)
-        self.up = nn.ConvTranspose2d(4, 1, 4, 2, 1)
-
-    def forward(self, z):
-        h = nn.functional.silu(self.norm(self.fc(z))).view(z.shape[0], 4, 4, 4)
-        return torch.sigmoid(self.up(nn.functional.gelu(h)))
+def made_decoder() -> Decoder:
+    return Decoder(nn.Sequential(nn.LayerNorm(64), nn.SiLU()))
 
 
 class Mean(nn.Module):
@@ -67,7 +46,8 @@ def export(module, example, path, external=False):
 
 @pytest.fixture(scope="module")
 def models():
-    return Encoder().eval(), Decoder().eval()
+    torch.manual_seed(0)
+    return Encoder(nn.ELU()).eval(), made_decoder().eval()
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["inside", "external"])
@@ -103,7 +83,7 @@ def test_its_derivatives_are_exact(saved, models):
     x = torch.rand(3, 1, 8, 8).double()
     needs = {"mean", "pullback", "stationarity"}
     batch = Probe(vae, installed().metric("sse"), needs, ProbeOptions())(np.arange(3), x)
-    decoder = Decoder().eval()
+    decoder = made_decoder().eval()
     decoder.load_state_dict(models[1].state_dict())
     decoder.double()
     for at, pullback in zip(batch["mean"], batch["pullback"], strict=True):

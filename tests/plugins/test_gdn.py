@@ -13,15 +13,9 @@ from isoprobe.errors import IsoprobeError
 from isoprobe.testing import architectures as laws
 from isoprobe_plugins.architectures.gdn import GdnConvolutional
 from isoprobe_plugins.architectures.gdn_layers import BETA_MIN, Gdn, inverse
+from tests import configs
 
-CONFIG = {
-    "input_shape": [2, 8, 12],
-    "latent_size": 3,
-    "channels": 4,
-    "kernels": [5, 3],
-    "encoder_widths": [10],
-    "decoder_widths": [9],
-}
+CONFIG = configs.gdn(2, 8, 12, latents=3, channels=4, encoder_widths=[10], decoder_widths=[9])
 PAPER = {"input_shape": [3, 64, 64], "latent_size": 32}
 
 

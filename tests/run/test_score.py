@@ -28,6 +28,7 @@ from isoprobe.errors import (
 from isoprobe.probe.fixed import PAIRS, fixed_noise
 from isoprobe.results.reader import Result
 from isoprobe.run.scoring import open_scoring
+from tests import configs
 from tests.oracles import false_alarms, small_vae
 
 if TYPE_CHECKING:
@@ -317,12 +318,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from isoprobe_plugins.architectures.mlp import Mlp
 
     root = tmp_path_factory.mktemp("score")
-    config = {
-        "input_shape": [16],
-        "encoder_widths": [16],
-        "decoder_widths": [16],
-        "latent_size": 3,
-    }
+    config = configs.mlp(16, latents=3, width=16)
     torch.manual_seed(0)
     networks = Mlp().build(config)
     manifest = Manifest(FORMAT_VERSION, "mlp", config, 3, Objective("sse", 0.1))

@@ -35,15 +35,10 @@ from isoprobe.run.processes import Process
 from isoprobe.run.settings import RunSettings
 from isoprobe.run.shards import Part, in_order, planned
 from isoprobe_plugins.architectures.mlp import Mlp
+from tests import configs
 
 PIXELS, LATENTS, SAMPLES = 6, 3, 301
-CONFIG = {
-    "input_shape": [PIXELS],
-    "encoder_widths": [8],
-    "decoder_widths": [8],
-    "latent_size": LATENTS,
-    "output": "sigmoid",
-}
+CONFIG = configs.mlp(PIXELS, latents=LATENTS, output="sigmoid")
 ANALYSES = (
     "isometry",
     "importance",

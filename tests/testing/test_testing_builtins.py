@@ -28,6 +28,7 @@ from isoprobe.testing import (
 )
 from isoprobe.testing.models import small_data, small_vae
 from isoprobe_plugins.architectures.linear import linear_networks
+from tests import configs
 
 
 def names(kind: str) -> list[str]:
@@ -74,13 +75,7 @@ def test_analysis(name: str) -> None:
 
 # ------------------------------------------------------------------ architectures
 
-MLP = {
-    "input_shape": [2, 3],
-    "encoder_widths": [5],
-    "decoder_widths": [5],
-    "latent_size": 2,
-    "output": "sigmoid",
-}
+MLP = configs.mlp(2, 3, latents=2, width=5, output="sigmoid")
 CONFIGS: dict[str, dict[str, Any]] = {
     "mlp": MLP,
     "linear": {"input_shape": [6], "latent_size": 2},
@@ -98,14 +93,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "output": "sigmoid",
     },
     "skip": {"input_shape": [2, 3], "widths": [5], "latent_size": 2},
-    "gdn": {
-        "input_shape": [1, 16, 16],
-        "latent_size": 2,
-        "channels": 4,
-        "kernels": [5, 3],
-        "encoder_widths": [8],
-        "decoder_widths": [8],
-    },
+    "gdn": configs.gdn(1, 16, 16, latents=2, channels=4),
 }
 
 

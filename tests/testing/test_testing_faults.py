@@ -74,19 +74,6 @@ class LogitsDisagree(Sound):
         return self.distortion(x, torch.sigmoid(1.05 * logits))
 
 
-METRIC_FAULTS = {
-    NotSymmetric: "tensor is symmetric",
-    OffByTwo: "tensor is half the Hessian",
-    MixesRows: "rows of a batch are independent",
-    LogitsDisagree: "logits form equals the mean form",
-}
-
-
-@pytest.mark.parametrize("fault", METRIC_FAULTS)
-def test_a_faulty_metric_is_caught_by_name(fault: type[Metric]) -> None:
-    assert METRIC_FAULTS[fault] in broken(check_metric(fault()))
-
-
 def test_a_sound_metric_breaks_no_law() -> None:
     assert broken(check_metric(Sound())) == {}
 
@@ -290,7 +277,11 @@ class NoUnits(SoundAnalysis):
         return Variable(("latent",), values, "mean of mu squared", "")
 
 
-ANALYSIS_FAULTS = {
+FAULTS = {
+    NotSymmetric: "tensor is symmetric",
+    OffByTwo: "tensor is half the Hessian",
+    MixesRows: "rows of a batch are independent",
+    LogitsDisagree: "logits form equals the mean form",
     MeanOfMeans: "result does not depend on the batch size",
     OrderMatters: "result does not depend on the order of batches",
     DoesNotMerge: "shards merged equal one pass",
@@ -300,9 +291,10 @@ ANALYSIS_FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", ANALYSIS_FAULTS)
-def test_a_faulty_analysis_is_caught_by_name(fault: type[Analysis]) -> None:
-    assert ANALYSIS_FAULTS[fault] in broken(check_analysis(fault))
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_metric_or_analysis_is_caught_by_name(fault: type[Metric | Analysis]) -> None:
+    laws = check_metric(fault()) if issubclass(fault, Metric) else check_analysis(fault)
+    assert FAULTS[fault] in broken(laws)
 
 
 def test_a_sound_analysis_breaks_no_law() -> None:
@@ -313,7 +305,7 @@ def test_a_sound_analysis_breaks_no_law() -> None:
 
 
 def test_at_least_twelve_faults_are_seeded() -> None:
-    assert len(METRIC_FAULTS) + len(ADAPTER_FAULTS) + len(ANALYSIS_FAULTS) >= 12
+    assert len(FAULTS) + len(ADAPTER_FAULTS) >= 12
 
 
 KITS: dict[str, Callable[[Path], list[Law]]] = {

@@ -18,6 +18,7 @@ from isoprobe.errors import CheckpointError, DataError, IsoprobeError
 from isoprobe.results.reader import Result
 from isoprobe.show import summary
 from isoprobe_plugins.architectures.mlp import Mlp
+from tests import configs
 
 ANALYSES = ("isometry", "importance", "anomaly", "density", "rate-distortion", "diagnosis")
 PIXELS, ROWS, BETA = 12, 40, 0.01
@@ -35,13 +36,8 @@ RATIOS = ("conditions/",)
 def trained(latents: int = 3, pixels: int = PIXELS, metric: str = "bce") -> VAE:
     """A small network model."""
     torch.manual_seed(0)
-    config = {
-        "input_shape": [pixels],
-        "encoder_widths": [8],
-        "decoder_widths": [8],
-        "latent_size": latents,
-        "output": "sigmoid" if metric == "bce" else "linear",
-    }
+    output = "sigmoid" if metric == "bce" else "linear"
+    config = configs.mlp(pixels, latents=latents, output=output)
     facts = Facts(metric=metric, beta=1.0)
     return vae_from_networks(Mlp().build(config), facts, name="m", adapter="a", sha256="")
 

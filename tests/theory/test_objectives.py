@@ -32,11 +32,16 @@ def remarks(result: object) -> str:
     return " ".join(found)
 
 
-def test_capacity_recovers_the_weight_that_balances_and_does_not_blame_the_training() -> None:
+def linear() -> tuple[Plain, torch.Tensor]:
+    """Return an untrained linear VAE and rows of exact moments."""
     torch.manual_seed(0)
-    gamma, capacity = 20.0, 3.0
     module = Plain(nn.Identity(), nn.Linear(6, 4), nn.Linear(4, 6), 4).double()
-    x = torch.as_tensor(exact_moments(covariance(), 32))
+    return module, torch.as_tensor(exact_moments(covariance(), 32))
+
+
+def test_capacity_recovers_the_weight_that_balances_and_does_not_blame_the_training() -> None:
+    gamma, capacity = 20.0, 3.0
+    module, x = linear()
 
     def loss() -> torch.Tensor:
         distortion, rate = module.parts(x, (4,))
@@ -57,10 +62,8 @@ def test_capacity_recovers_the_weight_that_balances_and_does_not_blame_the_train
 
 
 def test_free_bits_recover_beta_from_the_latents_above_the_floor() -> None:
-    torch.manual_seed(0)
     beta, floor = 1.0, 0.45
-    module = Plain(nn.Identity(), nn.Linear(6, 4), nn.Linear(4, 6), 4).double()
-    x = torch.as_tensor(exact_moments(covariance(), 32))
+    module, x = linear()
 
     def loss() -> torch.Tensor:
         distortion, rate = module.parts(x, (4,))
