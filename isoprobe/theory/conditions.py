@@ -151,7 +151,7 @@ def isometry_eigenvalues(gram: Tensor, std: Tensor, beta: float) -> Tensor:
     else:
         scaled = 2 / beta * std[:, :, None] * gram * std[:, None, :]
     values: Tensor = torch.linalg.eigvalsh(scaled.double())
-    return values.flip(-1).clamp_min(0)
+    return values.flip(1).clamp_min(0)
 
 
 @stated(_HEADING)

@@ -138,6 +138,7 @@ NAMED = (
 #: changes that change no result: the file, part of the line, what of it is changed and to what
 #: (anything when empty), and why nothing can notice
 EQUIVALENT = (
+    ("isoprobe/theory/pooling.py", "safe = Estimate(", "", "of no weight and an infinite error"),
     ("isoprobe/theory/joint_information.py", "_STREAM =", "", "the value of a seed"),
     ("isoprobe/theory/information.py", "_STREAM =", "", "the value of a seed"),
     ("isoprobe/theory/linear_probe.py", "_STREAM =", "", "the value of a seed"),
@@ -148,6 +149,18 @@ EQUIVALENT = (
     ("isoprobe/statistics/assisted.py", "1e-12 *", "1  ->  2", "any floor, if it is small"),
     ("isoprobe/theory/information.py", "del self.found[2:]", "", "more kept than is read"),
     ("isoprobe/theory/likelihood.py", "_NOTHING =", "1e-60  ->  2e-60", "as little as nothing"),
+    (
+        "isoprobe/theory/likelihood.py",
+        "_REACH, _STEPS =",
+        "481  ->  962",
+        "a finer sum is the same",
+    ),
+    (
+        "isoprobe/theory/likelihood.py",
+        "_REACH, _STEPS =",
+        "481  ->  482",
+        "a finer sum is the same",
+    ),
     ("isoprobe/theory/linear_probe.py", "max_iter=", "", "a cap that no search reaches"),
     (
         "isoprobe/theory/linear_probe.py",

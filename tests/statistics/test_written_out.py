@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 from scipy.special import ndtri
 
+from isoprobe.statistics import draws
 from isoprobe.statistics.assisted import AssistedMeans
 from isoprobe.statistics.draws import normal, signs
 from isoprobe.statistics.jackknife import jackknife
@@ -146,6 +147,18 @@ def test_draws_are_the_generators_words_in_their_order(count: int) -> None:
         np.testing.assert_allclose(drawn[row], ndtri(np.array(shares) / 2**52), rtol=1e-12)
         bits = [w >> i & 1 for w in words(11, "noise", place, count) for i in range(32)]
         np.testing.assert_array_equal(flipped[row], 2.0 * np.array(bits[:count]) - 1)
+
+
+def test_the_least_and_the_largest_word_are_as_far_out_on_either_side(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends = []
+    for word in (0, MASK):
+        told = np.full((1, 2), word, np.uint64)
+        monkeypatch.setattr(draws, "_words", lambda *_, told=told: told)
+        ends.append(float(normal(0, "noise", np.zeros(1, int), 1)[0, 0]))
+    assert ends[0] == pytest.approx(ndtri(0.5 * 2.0**-52), rel=1e-12)
+    assert ends[1] == pytest.approx(-ends[0], rel=1e-3)  # 1 holds fewer digits than 0
 
 
 # ------------------------------------------------------------------ means of what few samples show

@@ -38,7 +38,12 @@ from isoprobe.theory.drift import ks_p_value
 from isoprobe.theory.importance import STATES
 from isoprobe.theory.pooling import latent_weights, pooled_ratio, pooled_sums, weighted_median
 from isoprobe.theory.prior import MixturePrior, prior_moment, prior_of, prior_terms
-from isoprobe.theory.tensors import gram_eigenvalues
+from isoprobe.theory.tensors import (
+    condition_number,
+    gram_eigenvalues,
+    log_volume,
+    relaxed_distortion,
+)
 
 BETA, ROWS, N = 0.7, 5, 3
 CHANCE = np.random.default_rng(7)
@@ -100,6 +105,10 @@ def test_eigenvalues_of_the_scaled_pullback_with_and_without_correlations() -> N
     assert below.tolist() == torch.zeros(ROWS, N).tolist()
     same(gram_eigenvalues(tensor(GRAM)), np.linalg.eigvalsh(GRAM), 1e-9)
     assert gram_eigenvalues(tensor(-GRAM)).abs().max() == 0
+    three = np.array([1.0, 3.0, 8.0])  # of one tensor
+    same(log_volume(three), 0.5 * math.log(24))
+    same(condition_number(three), 8)
+    same(relaxed_distortion(three), 26 / 3 / 16)
 
 
 def test_slopes_of_own_samples_are_those_of_a_regression() -> None:
@@ -208,6 +217,7 @@ def test_rates_and_losses() -> None:
     same(formulas.kl_divergence(MEAN, STD, np.log(STD**2)), kl)
     same(formulas.kl_divergence(MEAN, STD, np.log(STD**2) + 1), kl - 0.5)
     same(formulas.rate(kl), [sum(row) for row in kl])
+    same(formulas.rate(kl[0]), kl[0].sum())
     same(formulas.bits(kl), kl / math.log(2))
     same(formulas.weighted_rate(kl, BETA), BETA * kl)
     same(
@@ -283,6 +293,7 @@ def test_densities_are_those_of_gaussians() -> None:
     same(
         formulas.log_volume_of_diagonal(STD), [0.5 * np.linalg.slogdet(np.diag(s))[1] for s in STD]
     )
+    same(formulas.log_volume_of_diagonal(STD[0]), 0.5 * np.log(STD[0]).sum())
     other = GRAM + np.eye(N)
     surface = 0.5 * np.log(np.linalg.det(GRAM) / np.linalg.det(other))
     same(formulas.log_volume_of_surface(GRAM, other), surface, 1e-9)

@@ -153,7 +153,7 @@ class Conditions(Analysis):
         beta = float(pooled.value) if pooled is not None and pooled.value > 0 else np.nan
         room, stationary = sums.column(ROOM), sums.column(STATIONARY)
         mean, square = self._column("mean"), self._column("square")
-        count = np.broadcast_to(self.sums.counts[:, None] * 1.0, mean.shape)
+        count = np.broadcast_to(self.sums.counts[:, None].astype(float), mean.shape)
         # beta is estimated on the same samples: what it divides has an error only together with it
         above, below = (part[:, None] for part in pooled_sums(stationary[:, used], room[:, used]))
         if not beta > 0:
@@ -265,7 +265,7 @@ class Conditions(Analysis):
         second = self._column("square").sum(axis=0) / count + variances
         sharp = self._column("sharp").sum(axis=0) / count
         outers, noise = self.pairs.sums[:, 0], self.pairs.sums[:, 1]
-        counts = np.broadcast_to(self.sums.counts[:, None, None] * 1.0, outers.shape)
+        counts = np.broadcast_to(self.sums.counts[:, None, None].astype(float), outers.shape)
         outer = jackknife(lambda o, c: o / c, outers, counts)
         turned = jackknife(lambda o, c: turning(o / c, variances, beta), noise, counts)
         errors = np.abs(mixing(outer.se, second, sharp, beta))

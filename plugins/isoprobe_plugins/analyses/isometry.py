@@ -178,7 +178,7 @@ class Isometry(Analysis):
         import numpy as np
 
         answer, width = sums.sums[:, 0], sums.sums[:, 1]
-        count = np.broadcast_to(sums.counts[:, None, None] * 1.0, answer.shape)
+        count = np.broadcast_to(sums.counts[:, None, None].astype(float), answer.shape)
         found = jackknife(
             lambda a, w, c: covariance_residual(a / c, w / c, beta), answer, width, count
         )
