@@ -307,7 +307,8 @@ def _fits(
     values = None
     if scale is not None or not counted:
         values = fit_values(dataset.dtype, vae.facts.input_range, scale)
-    shape = fit_shape(tuple(dataset.shape), tuple(vae.input_shape), resize)
+    wanted = tuple(vae.input_shape)
+    shape = fit_shape(tuple(dataset.shape), wanted, resize, dataset.columns)
     return ([] if values is None else [values]) + shape
 
 

@@ -116,7 +116,18 @@ def unopened(spec: str, sources: Iterable[DataSource]) -> str:
             check_file(path)
     except DataError as error:
         return str(error)
-    return f"{path} is {source.description}, which no data source reads ({asked})"
+    table = (
+        ""
+        if not _like_a_table(path)
+        else (f"; its lines are a table's, which is read by its suffix: name it {path.stem}.csv")
+    )
+    return f"{path} is {source.description}, which no data source reads{table} ({asked})"
+
+
+def _like_a_table(path: Path) -> bool:
+    """Whether the first two lines of a text have as many of one delimiter, and some."""
+    lines = first_bytes(path, 1 << 16).decode("utf-8", "replace").splitlines()[:2]
+    return len(lines) > 1 and any(lines[0].count(d) == lines[1].count(d) > 0 for d in ",\t;")
 
 
 def _look(path: Path) -> Source:

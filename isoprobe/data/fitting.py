@@ -111,13 +111,19 @@ def fit_values(dtype: str, input_range: Range | None, scale: Range | None) -> Fi
     )
 
 
-def fit_shape(shape: Shape, input_shape: Shape, resize: int | Sequence[int] | None) -> list[Fit]:
+def fit_shape(
+    shape: Shape,
+    input_shape: Shape,
+    resize: int | Sequence[int] | None,
+    columns: Sequence[str] = (),
+) -> list[Fit]:
     """Find what turns stored samples into inputs of the model.
 
     Args:
         shape: shape of a stored sample.
         input_shape: shape of one input of the model.
         resize: height and width (one number: both) to resize images to first; None: never.
+        columns: names of a table's columns, for the message.
 
     Returns:
         What to do, in order; empty when the shapes agree.
@@ -134,10 +140,10 @@ def fit_shape(shape: Shape, input_shape: Shape, resize: int | Sequence[int] | No
         shape = size
     if shape == input_shape:
         return fits
-    return [*fits, _reshape(shape, input_shape)]
+    return [*fits, _reshape(shape, input_shape, columns)]
 
 
-def _reshape(shape: Shape, input_shape: Shape) -> Fit:
+def _reshape(shape: Shape, input_shape: Shape, columns: Sequence[str]) -> Fit:
     thin, wanted = _squeezed(shape), _squeezed(input_shape)
     same_size = math.prod(shape) == math.prod(input_shape)
     if thin == wanted:
@@ -152,7 +158,22 @@ def _reshape(shape: Shape, input_shape: Shape) -> Fit:
     if same_size and len(thin) == 1 and len(wanted) == 2:
         return Fit(_to(input_shape), f"{shape} read row by row as {input_shape}")
     raise DataError(
-        f"expected samples of shape {input_shape}, found {shape}; {_remedy(shape, input_shape)}"
+        f"expected samples of shape {input_shape}, found {shape}; "
+        + (_of_columns(columns, math.prod(input_shape)) or _remedy(shape, input_shape))
+    )
+
+
+def _of_columns(columns: Sequence[str], wanted: int) -> str:
+    """How to choose a table's columns where it has more than the model takes; else nothing."""
+    more = len(columns) - wanted
+    if not columns or more <= 0:
+        return ""
+    if more == 1 and "" in columns:
+        place = list(columns).index("")
+        return f"column {place} has no name, as a saved index has none: add ':id={place}'"
+    return (
+        f"the table has {more} more column{'s' * (more > 1)}: name the inputs with ':columns=A,B', "
+        f"or what is none with ':label=C' or ':id=D' (the first is '{columns[0]}')"
     )
 
 

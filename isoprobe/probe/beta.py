@@ -10,14 +10,14 @@ from isoprobe.probe.prior import answer_called_for
 from isoprobe.statistics.jackknife import jackknife
 from isoprobe.statistics.moments import BlockSums, Estimate
 from isoprobe.theory.formulas import decoder_response, unused_variance
-from isoprobe.theory.pooling import pooled_ratio
+from isoprobe.theory.pooling import balance_trust, pooled_ratio
 
 if TYPE_CHECKING:
     from isoprobe.contracts import Batch, Facts
 
 #: columns: 1 - sigma^2, or 1 - P under another prior; E[sigma eps dD/dz]; 2 sigma^2 g_jj (zero
-#: without a pullback)
-ROOM, STATIONARY, RESPONSE = range(3)
+#: without a pullback); E[mu dD/dz], which at an optimum balances the second
+ROOM, STATIONARY, RESPONSE, DRIFT = range(4)
 
 
 #: a latent whose mean KL is no more than this times what is free is held there
@@ -49,10 +49,10 @@ class BetaSums(BlockSums):
     """
 
     def __init__(self, latents: int) -> None:
-        super().__init__((latents, 3))
+        super().__init__((latents, 4))
 
     def take(self, batch: Batch) -> None:
-        """Take in a batch that has ``std``, ``stationarity`` and perhaps ``pullback``."""
+        """Take in what ``stationarity`` and ``gradient`` give, and perhaps ``pullback``."""
         std = batch.array("std")
         pulled = np.zeros_like(std)
         if "pullback" in batch.quantities:
@@ -61,6 +61,7 @@ class BetaSums(BlockSums):
             unused_variance(answer_called_for(batch)),
             batch.array("stationarity"),
             pulled,
+            batch.array("mean") * batch.array("gradient"),
         )
         self.update(batch.index, np.stack(columns, axis=2))
 
@@ -82,4 +83,9 @@ class BetaSums(BlockSums):
         above = self.column(column)[:, active]
         if not above.any():
             return None
-        return pooled_ratio(above, self.column(ROOM)[:, active])
+        return pooled_ratio(above, self.column(ROOM)[:, active], self.trust()[active])
+
+    def trust(self) -> np.ndarray:
+        """How far each latent's sigma and decoder belong together, ``(n,)``."""
+        means = self.mean()
+        return balance_trust(means[:, STATIONARY], means[:, DRIFT])

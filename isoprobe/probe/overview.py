@@ -36,6 +36,7 @@ class Overview(Analysis):
             "std",
             "kl",
             "stationarity",
+            "gradient",
             "distortion",
             "distortion_self",
             "distortion_transform",

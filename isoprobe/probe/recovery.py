@@ -62,7 +62,9 @@ def recover_table(
     for metric in metrics:
         sums = BetaSums(vae.latent_size)
         try:
-            probe = Probe(vae, metric, {"std", "stationarity"}, ProbeOptions(seed=seed))
+            probe = Probe(
+                vae, metric, {"mean", "std", "stationarity", "gradient"}, ProbeOptions(seed=seed)
+            )
             for start in range(0, len(x), probe.plan.batch):
                 where = slice(start, start + probe.plan.batch)
                 part, index = x[where], np.arange(len(x))[where]

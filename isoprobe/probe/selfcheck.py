@@ -20,7 +20,7 @@ SAMPLES = 512
 
 
 @stated("Verdict")
-def mean_input_distortion(metric: Metric, x: Tensor) -> float | None:
+def mean_input_distortion(metric: Metric, x: Tensor, least: int = FEW) -> float | None:
     """Distortion of a model that knows nothing but the mean input.
 
     A reconstruction that is no better codes nothing, or comes from weights read in the wrong way.
@@ -28,13 +28,14 @@ def mean_input_distortion(metric: Metric, x: Tensor) -> float | None:
     Args:
         metric: the distortion.
         x: inputs, ``(N, *input_shape)``.
+        least: how few inputs are too few.
 
     Returns:
         The mean over inputs of D(x, mean of the other inputs), in units of the metric; None for
         too few inputs.
     """
     count = len(x)
-    if count < FEW or metric.likelihood:  # parameters of no model are not a mean input
+    if count < max(least, 2) or metric.likelihood:  # parameters of no model are not a mean input
         return None
     with torch.no_grad():
         others = (x.sum(0, keepdim=True) - x) / (count - 1)

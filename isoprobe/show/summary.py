@@ -176,6 +176,7 @@ class _Text:
         self.rows = [j for j in self.order if self.states[j] != COLLAPSED][:MAX_ROWS]
         determined = column(result, "importance/determined")
         self.unknown = {j for j, known in enumerate(determined) if known is False}
+        self.called = column(result, "importance/called_for")
         self.active, self.latents = sum(map(bool, active)), len(active)
 
     def lines(self) -> Iterator[str]:
@@ -221,8 +222,8 @@ class _Text:
         yield from self._left_out()
         if self.unknown:
             yield self._wrapped(
-                "n.d.: not determined; the sigma there would put more variance into one latent "
-                "than the data has",
+                "n.d.: not determined by sigma, which would put more variance into one latent "
+                "than the data has" + self._by_decoder(),
                 "       ",
                 "       ",
             )
@@ -243,6 +244,12 @@ class _Text:
 
     def _names(self, known: list[Shown]) -> list[int]:
         return [place for place, one in enumerate(known, start=1) if not one.numeric]
+
+    def _by_decoder(self) -> str:
+        """What the decoder calls for in the latents of which sigma says nothing."""
+        known = [(j, self.called[j]) for j in sorted(self.unknown) if j < len(self.called)]
+        words = [f"{value:.3g} in latent {j}" for j, value in known if value is not None]
+        return f"; the decoder by itself calls for {', '.join(words[:8])}" if words else ""
 
     def _word(self, shown: Shown, latent: int) -> str:
         """A cell of the known table; n.d. for an importance above the variance of the data."""

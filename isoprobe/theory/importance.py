@@ -56,8 +56,34 @@ def determined(exact: np.ndarray, error: np.ndarray, variance: float | None) -> 
 
     if variance is None or not variance > 0:
         return np.ones(len(exact), dtype=bool)
-    known: np.ndarray = ~(exact - 2 * error > variance)
+    # of what is positive, on a scale of logs: few rows leave a factor open, no power of ten
+    relative = np.divide(error, exact, out=np.zeros_like(exact), where=exact > 0)
+    known: np.ndarray = ~(exact * np.exp(-2 * np.fmin(relative, 1)) > variance)
     return known
+
+
+@stated("Importance")
+def importance_called_for(pullback_diagonal: Real, variance: Real, beta: float) -> Real:
+    """What a decoder makes of a latent's importance, whatever sigma is.
+
+    At an optimum beta / (2 sigma_j^2) = g_jj + beta/2 is the square of dy_j/dz_j (Eq. 16), which
+    the decoder knows by itself; beta/2 is left of it around each mean.
+
+    Args:
+        pullback_diagonal: E[g_jj], ``(..., n)``, units of the metric.
+        variance: Var(mu_j), ``(..., n)``.
+        beta: KL weight.
+
+    Returns:
+        (E[g_jj] + beta/2) Var(mu_j) + beta/2, in units of the metric; the eigenvalue of a linear
+        VAE.
+
+    Examples:
+        >>> importance_called_for(3.5, 0.875, beta=1.0)  # sigma^2 = 0.125
+        4.0
+    """
+    called: Real = (pullback_diagonal + beta / 2) * variance + beta / 2
+    return called
 
 
 @stated("Importance")

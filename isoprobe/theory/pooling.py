@@ -52,12 +52,40 @@ def latent_weights(each: Estimate, weights: np.ndarray) -> np.ndarray:
     return counted
 
 
-def pooled_sums(above: np.ndarray, below: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+@stated("Stationarity (beyond)")
+def balance_trust(answer: np.ndarray, drift: np.ndarray) -> np.ndarray:
+    """Tell which latents' sigma and decoder belong together, where latents differ about beta.
+
+    A decoder at its optimum has E[z_j d_j] = E[sigma_j eps_j d_j] + E[mu_j d_j] = 0. A sigma of
+    another scale moves the first part alone, so that a latent whose parts do not cancel is the odd
+    one, however large its part in the KL.
+
+    Args:
+        answer: E[sigma_j eps_j d_j], ``(n,)``, d_j = dD(x, Dec(z))/dz_j at draws.
+        drift: E[mu_j d_j], ``(n,)``.
+
+    Returns:
+        ``(n,)``, 1 where the parts cancel and 0.1 where one of them stands alone.
+
+    Examples:
+        >>> balance_trust(np.array([0.9, 1e-7]), np.array([-0.9, -0.95])).round(2)
+        array([1. , 0.1])
+    """
+    both = np.abs(answer) + np.abs(drift)
+    off = np.divide(np.abs(answer + drift), both, out=np.ones_like(both), where=both > 0)
+    found: np.ndarray = 1 / (1 + 9 * off**2)
+    return found
+
+
+def pooled_sums(
+    above: np.ndarray, below: np.ndarray, trust: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Sum over latents; those whose ratio disagrees with the others' count less.
 
     Args:
         above: block sums by latent, ``(BLOCKS, k)``.
         below: the same of the denominator.
+        trust: how much each has to say of which ratio is the others', ``(k,)``; alike when None.
 
     Returns:
         Both block sums over latents, ``(BLOCKS,)``: what a figure that takes the pooled ratio
@@ -66,13 +94,16 @@ def pooled_sums(above: np.ndarray, below: np.ndarray) -> tuple[np.ndarray, np.nd
     each = jackknife(lambda a, b: a / b, above, below)
     finite = np.isfinite(each.value)
     weights = np.where(finite, np.abs(below.sum(axis=0)), 0.0)
+    weights = weights if trust is None else weights * trust
     safe = Estimate(np.where(finite, each.value, 0.0), each.se, each.low, each.high)
     counted = latent_weights(safe, weights)
     return above @ counted, below @ counted
 
 
 @stated("Stationarity (beyond)")
-def pooled_ratio(above: np.ndarray, below: np.ndarray) -> Estimate | None:
+def pooled_ratio(
+    above: np.ndarray, below: np.ndarray, trust: np.ndarray | None = None
+) -> Estimate | None:
     """Ratio of sums over samples and latents; latents that disagree with the others count less.
 
     Where all agree it is the plain ratio of sums, and the best there is.
@@ -80,11 +111,12 @@ def pooled_ratio(above: np.ndarray, below: np.ndarray) -> Estimate | None:
     Args:
         above: block sums by latent, ``(BLOCKS, k)``.
         below: the same of the denominator.
+        trust: from :func:`balance_trust`, ``(k,)``; alike when None.
 
     Returns:
         The ratio with its interval; None without latents or without a denominator.
     """
     if above.shape[1] == 0 or not below.any():
         return None
-    pooled = jackknife(lambda a, b: a / b, *pooled_sums(above, below))
+    pooled = jackknife(lambda a, b: a / b, *pooled_sums(above, below, trust))
     return pooled if np.isfinite(pooled.value) else None

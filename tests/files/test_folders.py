@@ -3,7 +3,7 @@
 What is right stands in the first comment of each. Others are held elsewhere: training goes on after
 an analysis (01) and what people hold in Python (10) in `tests/plugins/test_adapters_live.py`, the
 variants of pythae (09) in `tests/plugins/test_adapters_pythae.py`, pipelines of diffusers (13) in
-`test_stated.py`, images (11) in `tests/data`.
+`test_stated.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 import torch
 
+from isoprobe.checkpoints.source import Source
 from isoprobe.cli import main
+from isoprobe_plugins.adapters.weights.state import read_state
 from isoprobe_plugins.doctor.beyond import Rows
 from isoprobe_plugins.doctor.skeleton import plans_for
 
@@ -123,6 +125,37 @@ def test_the_doctor_puts_the_truth_first(run) -> None:
     first = found["readings"][0]
     assert (first["encoder"], first["decoder"], first["form"]) == ("relu", "relu", "logvar")
     assert first["beta"] == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("04_missing.csv", "found nothing; fill the cell or leave the row out"),
+        ("01_index.csv", "column 0 has no name, as a saved index has none: add ':id=0'"),
+        ("14_comment.csv", "a comment ('# made by an instrument'): take such lines out"),
+        ("22.dat", "read by its suffix: name it 22.csv"),
+        ("01_index.csv:id=0", ""),
+        ("12_bool.csv", ""),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said(run, file: str, words: str) -> None:
+    told = ("--option", "declaration=relu.toml", "--data", file, "--analysis", "importance")
+    code, _, err = run("12", "analyze", "base.pt", *told)
+    assert (code, words in err) == (int(bool(words)), True), err
+
+
+def test_a_first_layer_without_activation_is_found(run, shared: Path) -> None:
+    data = f"{shared}/data/mnist.npz:x_test"
+    code, out, _ = run("16", "doctor", "conv.pt", "--data", data, "--json")
+    assert code == 0
+    first = json.loads(out)["readings"][0]
+    assert (first["encoder"], first["decoder"], first["form"]) == ("relu", "relu", "logvar")
+    assert "relu" not in first["declaration"]["decoder"][:3]
+    assert first["explained_at_mean"] == pytest.approx(0.45, abs=0.03)
+    assert first["metric"] == "sse" and first["beta"] == pytest.approx(1, abs=0.15)
+    conv, lightning = (read_state(Source(Path(name))).tensors for name in ("conv.pt", "lit.ckpt"))
+    assert conv.keys() == lightning.keys()  # the same weights, so the same reading
+    assert all(torch.equal(tensor, lightning[name]) for name, tensor in conv.items())
 
 
 def test_another_prior_is_named_as_a_cause(run) -> None:

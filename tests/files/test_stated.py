@@ -85,6 +85,22 @@ def test_data_that_do_not_fit_are_the_first_finding(run: Run) -> None:
     assert "the inputs are not the training's" in " ".join(out.split())
 
 
+@pytest.mark.parametrize("more", [(), ("--samples", "8", "--pairs", "1")])
+def test_the_latent_whose_sigma_is_odd_is_the_one_named(run: Run, more: tuple[str, ...]) -> None:
+    """Two latents that disagree about beta: the one with an odd sigma is told by its decoder."""
+    told = ("analyze", "sigma_too_small.pt", "--data", "linear_good.npy", *more)
+    out = run(*told, "--json")[1]
+    odd, good = json.loads(out)["latents"]
+    assert not odd["importance_determined"] and good["importance_determined"]
+    assert json.loads(out)["beta"]["recovered"] == pytest.approx(1, abs=1e-6)
+    said = " ".join(run(*told)[1].split())
+    assert re.search(r"n.d.: .* the decoder by itself calls for [0-9.]+ in latent 0", said)
+    assert "in latent 0: either sigma of latents 0" in said
+    if not more:
+        importance = float(re.search("calls for ([0-9.]+)", said)[1])  # type: ignore[index]
+        assert importance == pytest.approx(9.08, rel=0.01)  # as idle_at_half.pt's, of the same data
+
+
 def test_few_rows_cannot_tell(run: Run) -> None:
     for seed in "012":
         few = ("--samples", "8", "--pairs", "1", "--seed", seed)
@@ -92,6 +108,32 @@ def test_few_rows_cannot_tell(run: Run) -> None:
         assert "Undecided." in out
         assert re.search(r"8 rows cannot tell .* rows would", out)
         assert "undertrained" not in out
+
+
+@pytest.mark.parametrize(
+    ("file", "data"), [("relu_beta30.pt", "signals.npy"), ("kernel3.pt", "images28.npy")]
+)
+def test_the_doctor_puts_the_true_layers_first(run: Run, file: str, data: str) -> None:
+    code, out, err = run("doctor", file, "--data", data, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    first = found["readings"][0]
+    if file == "relu_beta30.pt":
+        assert (first["encoder"], first["decoder"], first["form"]) == ("relu", "relu", "logvar")
+        assert first["kl"] == pytest.approx(4.14, rel=0.05)
+        assert first["beta"] == pytest.approx(32.6, rel=0.05)
+    else:  # random weights: their ways alone are told
+        assert first["declaration"]["input_shape"] == [1, 28, 28]
+        assert "explains" in found["doubt"] and "--resize" in found["doubt"]
+        assert "not 28x28" not in found["doubt"]
+
+
+def test_an_activation_that_may_be_declared_is_taken(run: Run) -> None:
+    text = Path("mish.toml").read_text()
+    Path("sound.toml").write_text(text)
+    Path("sound.pt").symlink_to("with_classifier.pt")
+    out = run("analyze", "sound.pt", "--data", "rows6.npy", "--metric", "sse")[2]
+    assert "clf" in out and "used by no layer" in out  # every layer of the declaration was found
 
 
 # ------------------------------------------------------------------ autoencoders of diffusers

@@ -25,10 +25,15 @@ from isoprobe.registry.lookup import installed
 from isoprobe_plugins.adapters.pythae.adapter import Pythae
 
 
+def config_of(kind):
+    """Class of a model's settings; some have an underscore before Config."""
+    names = (f"{kind}Config", f"{kind}_Config")
+    return next(getattr(pythae, name) for name in names if hasattr(pythae, name))
+
+
 def saved(folder, kind="BetaVAE", **fields):
     torch.manual_seed(0)
-    config = getattr(pythae, f"{kind}Config")(input_dim=(1, 4, 4), latent_dim=3, **fields)
-    model = getattr(pythae, kind)(config)
+    model = getattr(pythae, kind)(config_of(kind)(input_dim=(1, 4, 4), latent_dim=3, **fields))
     model.save(str(folder))
     return model.eval()
 
@@ -60,8 +65,60 @@ def test_it_gives_pythae_s_own_numbers(tmp_path, kind, fields, metric, beta):
 
 
 @pytest.mark.parametrize(
+    ("kind", "metric"), [("FactorVAE", "sse"), ("VAEGAN", None), ("Adversarial_AE", "sse")]
+)
+def test_discriminators_are_left_out(tmp_path, kind, metric):
+    """The VAE beside one is read; the loss is not said where a discriminator measures it."""
+    model = saved(tmp_path / "model", kind)
+    vae = api.load(tmp_path / "model")
+    x = torch.rand(5, 1, 4, 4)
+    with torch.no_grad():
+        answer = model.encoder(x)
+        assert torch.allclose(vae.encode(x).mean, answer.embedding, atol=1e-6)
+        assert torch.allclose(vae.encode(x).std, (answer.log_covariance / 2).exp(), rtol=1e-5)
+        x_hat = model.decoder(answer.embedding).reconstruction
+        assert torch.allclose(vae.decode(answer.embedding), x_hat, atol=1e-6)
+    assert (vae.facts.metric, vae.facts.beta) == (metric, None)
+    assert any("discriminator" in note for note in vae.facts.assumptions)
+
+
+def test_pseudo_inputs_are_the_prior(tmp_path):
+    model = saved(tmp_path / "model", "VAMP", number_components=7)
+    with torch.no_grad():  # beyond [0, 1], where its Hardtanh clamps
+        model.pseudo_inputs[0].weight.normal_(0.5, 1.0)
+    model.save(str(tmp_path / "model"))
+    vae = api.load(tmp_path / "model")
+    assert vae.prior is not None
+    z = torch.randn(6, 3)
+    with torch.no_grad():
+        right = model._log_p_z(z) - 1.5 * torch.log(torch.tensor(2 * torch.pi))
+    assert torch.allclose(vae.prior.log_density(z), right, atol=1e-5)
+    assert (vae.facts.metric, vae.facts.beta) == ("sse", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("VAE_IAF", "inverse autoregressive"),
+        ("VAE_LinNF", "planar and radial"),
+        ("PoincareVAE", "hyperbolic"),
+        ("SVAE", "von Mises-Fisher"),
+        ("HVAE", "Hamiltonian"),
+        ("RHVAE", "learnt metric"),
+    ],
+)
+def test_other_posteriors_are_refused_by_what_they_are(tmp_path, kind, words):
+    model = getattr(pythae, kind)(config_of(kind)(input_dim=(1, 6), latent_dim=4))
+    model.save(str(tmp_path / "model"))
+    with pytest.raises(CheckpointError, match=f"not analysed: .*{words}") as caught:
+        api.load(tmp_path / "model")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"deterministic_posterior": True}, "decodes its means"),
         ({"uses_default_encoder": False}, "pickled code.*adapter='factory'.*trust=True"),
         ({"name": "AEConfig"}, "no VAE"),
         ({"latent_dim": 0}, "latent_dim"),

@@ -363,6 +363,68 @@ def test_bad_cells_are_named(tmp_path, open_data):
         open_data(tmp_path / "e.csv").read(np.arange(2))
 
 
+def test_true_and_false_are_one_and_nothing(tmp_path, open_data):
+    """As in Parquet; a text beside them stays what it is, and is named."""
+    (tmp_path / "d.csv").write_text('a,b,who\n1,True,"x, ""y"""\n2,FALSE,z\n3,0.5,\n')
+    data = open_data(f"{tmp_path}/d.csv:id=who")
+    assert np.array_equal(data.read(np.arange(3)), [[1, 1], [2, 0], [3, 0.5]])
+    (tmp_path / "e.csv").write_text("True,1\nfalse,2\n")  # no header, for these are numbers
+    assert np.array_equal(open_data(tmp_path / "e.csv").read(np.arange(2)), [[1, 1], [0, 2]])
+    (tmp_path / "f.csv").write_text("a,b\nTrue,x\n")
+    with pytest.raises(DataError, match=r"row 0, column 1 of .*found 'x'"):
+        open_data(tmp_path / "f.csv").read(np.arange(1))
+
+
+def test_a_comment_is_said_to_be_one(tmp_path):
+    (tmp_path / "d.csv").write_text("# by an instrument\na,b\n1,2\n")
+    with pytest.raises(DataError, match=r"a comment \('# by an instrument'\): take such lines out"):
+        opened(tmp_path / "d.csv")
+
+
+@pytest.mark.parametrize(("text", "said"), [("a;b\n1;2\n", True), ("some words\nmore\n", False)])
+def test_a_table_by_another_suffix_is_told_its_name(text, said, tmp_path):
+    (tmp_path / "d.txt").write_text(text)
+    with pytest.raises(DataError, match="is a text file, which no data source reads") as caught:
+        opened(tmp_path / "d.txt")
+    assert ("name it d.csv" in str(caught.value)) == said
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (",a,b", "column 0 has no name, as a saved index has none: add ':id=0'"),
+        ("a,b,", "column 2 has no name, as a saved index has none: add ':id=2'"),
+        ("n,a,b", r"1 more column: name the inputs with ':columns=A,B'.*first is 'n'"),
+    ],
+)
+def test_a_column_too_many_is_told_how_to_leave_it_out(header, words, tmp_path, open_data):
+    (tmp_path / "d.csv").write_text(f"{header}\n0,1,2\n1,3,4\n")
+    vae = VAE(decode=lambda z: z, encode=None, input_shape=(2,), latent_shape=(2,))
+    with pytest.raises(DataError, match=words) as caught:
+        prepare(open_data(tmp_path / "d.csv"), vae)
+    if "add" in words:
+        role = str(caught.value).rpartition("'")[0].rpartition("'")[2]
+        assert prepare(open_data(f"{tmp_path}/d.csv{role}"), vae).samples == 2
+
+
+@pytest.mark.parametrize("kind", ["npz", "h5"])
+def test_the_array_that_fits_the_model_is_the_one_suggested(kind, tmp_path):
+    arrays = {"ids": np.arange(5), "pictures": np.zeros((5, 3, 3)), "x": np.zeros((5, 2))}
+    if kind == "npz":
+        np.savez(tmp_path / "d.npz", **arrays)
+    else:
+        with h5py.File(tmp_path / "d.h5", "w") as file:
+            for name, values in arrays.items():
+                file[name] = values
+            file["words"] = np.array([b"a"] * 5)
+    for shape, name in ((2,), "x"), ((9,), "pictures"), ((1, 3, 3), "pictures"), ((7,), "ids"):
+        vae = VAE(decode=lambda z: z, encode=None, input_shape=shape, latent_shape=(2,))
+        with pytest.raises(DataError, match=f"as in d.{kind}:{name};"):
+            opened(f"{tmp_path}/d.{kind}", vae)
+    with pytest.raises(DataError, match=f"as in d.{kind}:pictures;"):
+        opened(f"{tmp_path}/d.{kind}")
+
+
 def test_ragged_rows_are_named(tmp_path):
     (tmp_path / "d.csv").write_text("a,b\n1,2\n3,4,5\n")
     with pytest.raises(DataError, match=r"row 1 of .* has 3 columns; expected 2"):

@@ -176,6 +176,17 @@ class Oracle:
             total += 2 * self.s**2 * self.g
         return total / (2 * PAIRS)
 
+    @cached_property
+    def drift(self) -> np.ndarray:
+        """mu_j E[d_j], d at the draws."""
+        noise = normal(SEED, "posterior", self.index, PAIRS * N).reshape(ROWS, PAIRS, N)
+        total = np.zeros((ROWS, N))
+        for pair, sign in product(range(PAIRS), (1, -1)):
+            z = self.mu + self.s * sign * noise[:, pair]
+            slope = (self.decode(z) - self.x) / SIGMA2
+            total += np.einsum("bij,bi->bj", self.jacobian(z), slope)
+        return self.mu * total / (2 * PAIRS)
+
     # -------------------------------------------------------------- the map z -> y
 
     @cached_property
@@ -322,6 +333,7 @@ class Oracle:
         yield "exact", self.exact
         yield "exact_se", self.exact_error
         yield "determined", np.ones(N, bool)
+        yield "called_for", (self.g.mean(0) + BETA / 2) * self.mu.var(0, ddof=1) + BETA / 2
         yield "share", share
         before = {j: self.order[: place + 1] for place, j in enumerate(self.order)}
         yield "cumulative_share", np.array([share[before[j]].sum() for j in range(N)])

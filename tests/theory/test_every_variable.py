@@ -130,7 +130,9 @@ def agreeing(oracle: Oracle, above: np.ndarray, below: np.ndarray) -> np.ndarray
     """How far each latent counts: in full to a quarter off the weighted median, not from half."""
     value, error = oracle.error(above, below)
     order = np.argsort(value)
-    weight = np.abs(below.sum(0))[order]
+    parts = np.stack([oracle.stationarity.mean(0), oracle.drift.mean(0)])[:, ACTIVE]
+    off = np.abs(parts.sum(0)) / np.abs(parts).sum(0)  # 0 where sigma and decoder balance
+    weight = (np.abs(below.sum(0)) / (1 + 9 * off**2))[order]
     centre = value[order][np.searchsorted(np.cumsum(weight) / weight.sum(), 0.5)]
     beyond = np.maximum(np.abs(value - centre) - 2 * error, 0) / abs(centre)
     return np.clip(2 - 4 * beyond, 0, 1)

@@ -63,6 +63,8 @@ def test_what_no_latent_can_hold_is_not_determined() -> None:
     exact, error = np.array([1.0, 10.5, 30.0]), np.array([0.1, 1.0, 1.0])
     assert determined(exact, error, 10.0).tolist() == [True, True, False]
     assert determined(exact, error, None).all()
+    # eight rows have a relative error of a half, and 1e6 of a variance of 10 is wrong all the same
+    assert not determined(np.array([1e6]), np.array([0.5e6]), 10.0).any()
 
 
 def test_a_latent_with_a_sigma_that_is_far_too_small_is_left_out_of_the_shares() -> None:
@@ -74,7 +76,7 @@ def test_a_latent_with_a_sigma_that_is_far_too_small_is_left_out_of_the_shares()
         return Posterior(posterior.mean, posterior.std * torch.tensor([1.0, 1.0, 1e-3]).double())
 
     x = np.random.default_rng(0).multivariate_normal(np.zeros(4), spectrum.numpy(), 2000)
-    options = {"beta": 0.2, "samples": None, "analyses": ["importance", "rate-distortion"]}
+    options = {"beta": 0.2, "samples": None, "analyses": ["isometry", "rate-distortion"]}
     with isoprobe.analyze(sound, x, **options) as right:
         assert right["importance"]["determined"].values.all()
         assert "n.d." not in to_text(right)
@@ -82,10 +84,12 @@ def test_a_latent_with_a_sigma_that_is_far_too_small_is_left_out_of_the_shares()
         group = {name: variable.values for name, variable in wrong["importance"].items()}
         assert group["determined"].tolist() == [True, True, False]
         assert group["exact"][2] > 1e4  # the number itself is not clamped
+        assert group["called_for"] == pytest.approx([4.0, 1.0, 0.5], rel=0.1)
         assert group["share"][:2] == pytest.approx([0.8, 0.2], abs=0.03)
         assert group["share"][2] == 0
         assert float(wrong["rate-distortion"]["water_filling_rate"].values[2]) == 0
         text = " ".join(to_text(wrong).split())
+        assert "the decoder by itself calls for" in text
         assert "n.d." in text and "more variance into one latent than the data has" in text
         assert [row["importance_determined"] for row in to_json(wrong)["latents"]] == [
             True, True, False,

@@ -155,7 +155,8 @@ class Conditions(Analysis):
         mean, square = self._column("mean"), self._column("square")
         count = np.broadcast_to(self.sums.counts[:, None].astype(float), mean.shape)
         # beta is estimated on the same samples: what it divides has an error only together with it
-        above, below = (part[:, None] for part in pooled_sums(stationary[:, used], room[:, used]))
+        trusted = pooled_sums(stationary[:, used], room[:, used], sums.trust()[used])
+        above, below = (part[:, None] for part in trusted)
         if not beta > 0:
             below = below * np.nan
         gain = jackknife(lambda t, c: gain_error(t, c, beta), *self._both("answer", "curvature"))

@@ -17,6 +17,8 @@ from isoprobe_plugins.analyses.figures import IMPORTANCE
 from isoprobe_plugins.analyses.variables import latent, scalar
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from isoprobe.contracts import Batch, Context, Figure, Setup
 
 
@@ -42,7 +44,8 @@ class Importance(Analysis):
         super().start(setup)
         self.idle = Moments((setup.vae.latent_size,))
         x = setup.sample(SAMPLES)
-        self.baseline = mean_input_distortion(setup.metric, x)
+        # few rows tell the order of size, which is all that is asked of it here
+        self.baseline = mean_input_distortion(setup.metric, x, least=2)
         self.accumulators = {"idle": self.idle}
 
     def update(self, batch: Batch) -> None:
@@ -99,6 +102,12 @@ class Importance(Analysis):
                 "exact is not clearly above the variance of the data, which no latent can exceed",
                 **cite(formulas.determined),
             ),
+            "called_for": latent(
+                self._called_for(context),
+                "(E[g_jj] + beta/2) Var(mu_j) + beta/2, what the decoder calls for by itself",
+                units="metric",
+                **cite(formulas.importance_called_for),
+            ),
             "share": latent(
                 share,
                 "share of the active dimensions' variance",
@@ -141,6 +150,17 @@ class Importance(Analysis):
                 formulas.water_level(beta), "beta/2", units="metric", **cite(formulas.water_level)
             ),
         }
+
+    @staticmethod
+    def _called_for(context: Context) -> np.ndarray:
+        """By the decoder alone; NaN without a pullback, and where the prior is not N(0, I)."""
+        import numpy as np
+
+        found, vae = context.statistics, context.setup.vae
+        if vae.prior is not None or vae.correlated or not found.pullback.count:
+            return np.full(vae.latent_size, np.nan)
+        beta = context.beta.value
+        return formulas.importance_called_for(found.pullback.mean, found.mean.sd**2, beta)
 
     def _variance(self, context: Context) -> float | None:
         """Least E D(x, c) - D(x, x) over constants c; None where it is not known."""

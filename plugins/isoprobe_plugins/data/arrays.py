@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
@@ -69,7 +69,7 @@ class ArraySource(DataSource):
         opener = _opener(path)
         if opener is None:
             raise DataError(f"expected a .npy, .npz or HDF5 file, found something else: {path}")
-        return opener(path, member)
+        return opener(path, member, None if vae is None else tuple(vae.input_shape))
 
 
 #: rows, and labels of each
@@ -184,7 +184,10 @@ class Hdf5Rows:
         self._file.close()
 
 
-def _opener(path: Path) -> Callable[[Path, str | None], Dataset] | None:
+Opener = Callable[[Path, str | None, "tuple[int, ...] | None"], Dataset]
+
+
+def _opener(path: Path) -> Opener | None:
     head = first_bytes(path, 8)
     if head.startswith(NPY_MAGIC):
         return _open_npy
@@ -202,7 +205,7 @@ def _npy_members(path: Path) -> list[str]:
         return []
 
 
-def _open_npy(path: Path, member: str | None) -> Dataset:
+def _open_npy(path: Path, member: str | None, wanted: tuple[int, ...] | None) -> Dataset:
     if member is not None:
         raise DataError(f"{path} holds one array without a name; leave out ':{member}'")
 
@@ -212,7 +215,7 @@ def _open_npy(path: Path, member: str | None) -> Dataset:
     return _dataset(path, None, [""], open_one)
 
 
-def _open_npz(path: Path, member: str | None) -> Dataset:
+def _open_npz(path: Path, member: str | None, wanted: tuple[int, ...] | None) -> Dataset:
     names = {name.removesuffix(".npy"): name for name in _npy_members(path)}
 
     def open_one(name: str) -> Rows:
@@ -223,11 +226,15 @@ def _open_npz(path: Path, member: str | None) -> Dataset:
             stream = cast("BufferedIOBase", archive.stream(names[name]))
         return StreamedArray(stream, size, f"{path}:{name}", path.stat().st_size)
 
-    chosen = _chosen(member, list(names), path)
+    def shape_of(name: str) -> tuple[int, ...]:
+        with closing(open_one(name)) as array:
+            return array.shape
+
+    chosen = _chosen(member, list(names), path, _fits(shape_of, wanted))
     return _dataset(path, ",".join(chosen), chosen, open_one)
 
 
-def _open_hdf5(path: Path, member: str | None) -> Dataset:
+def _open_hdf5(path: Path, member: str | None, wanted: tuple[int, ...] | None) -> Dataset:
     with ExitStack() as stack:
         file = Hdf5File(path)
         stack.callback(file.close)
@@ -236,7 +243,8 @@ def _open_hdf5(path: Path, member: str | None) -> Dataset:
             stack.pop_all()
             return opened
         arrays = dict(file.walk())
-        chosen = _chosen(member, list(arrays), path)
+        fits = _fits(lambda name: arrays[name].shape or (), wanted)
+        chosen = _chosen(member, list(arrays), path, fits)
         shown = ",".join(f"/{name}" for name in chosen)
         data = _dataset(
             path, shown, chosen, lambda name: Hdf5Rows(file, arrays[name], f"{path}:/{name}")
@@ -299,7 +307,27 @@ def _dataset(
     return data
 
 
-def _chosen(member: str | None, names: Iterable[str], path: Path) -> list[str]:
+def _fits(
+    shape_of: Callable[[str], tuple[int, ...]], wanted: tuple[int, ...] | None
+) -> Callable[[str], bool]:
+    """Say whether an array's rows are a model's inputs; of no model, whether it has rows at all."""
+
+    def fits(name: str) -> bool:
+        try:
+            rows = shape_of(name)[1:]
+        except DataError:  # an array of texts is none to name
+            return False
+        return bool(rows) if wanted is None else math.prod(rows) == math.prod(wanted)
+
+    return fits
+
+
+def _chosen(
+    member: str | None,
+    names: Iterable[str],
+    path: Path,
+    fits: Callable[[str], bool] = lambda _: False,
+) -> list[str]:
     """Return the name of the data array, and of the labels if asked for, without leading slash."""
     known = sorted(names)
     listed = ", ".join(known[:20]) or "none"
@@ -308,7 +336,7 @@ def _chosen(member: str | None, names: Iterable[str], path: Path) -> list[str]:
     if not member:
         raise DataError(
             f"{path} holds {len(known)} arrays, and one is to be named after a colon, "
-            f"as in {path.name}:{known[0] if known else 'NAME'}; it has: {listed}"
+            f"as in {path.name}:{_named(known, fits)}; it has: {listed}"
         )
     chosen = [part.strip().strip("/") for part in member.split(",")]
     missing = [name for name in chosen if name not in known]
@@ -324,3 +352,8 @@ def _chosen(member: str | None, names: Iterable[str], path: Path) -> list[str]:
 def isoprobe_data_sources() -> Sequence[type[DataSource]]:
     """Return the source of arrays."""
     return [ArraySource]
+
+
+def _named(known: Sequence[str], fits: Callable[[str], bool]) -> str:
+    """The array to name in an example: the first that fits, else the first."""
+    return next((name for name in known[:20] if fits(name)), known[0] if known else "NAME")

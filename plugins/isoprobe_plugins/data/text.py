@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from isoprobe_plugins.data.columns import Roles
 
 DELIMITERS = ",\t;"
+#: words that are numbers, as they are in Parquet
+BOOLEANS = {"true": "1", "false": "0"}
+#: what a comment begins with
+COMMENTS = ("#", "%", "//")
 
 
 class TextDataset(Dataset):
@@ -68,17 +72,29 @@ class TextDataset(Dataset):
         """
         lines = self._lines.at(indices + self._header)
         try:
-            rows: np.ndarray = np.loadtxt(
-                lines,
-                delimiter=self._delimiter,
-                quotechar='"',
-                usecols=self._columns,
-                comments=None,
-                ndmin=2,
-            )
+            return self._numbers(lines)
+        except ValueError:
+            pass
+        try:
+            return self._numbers([self._with_numbers(line) for line in lines])
         except ValueError:
             raise self._bad_cell(lines, indices) from None
+
+    def _numbers(self, lines: Sequence[str]) -> np.ndarray:
+        rows: np.ndarray = np.loadtxt(
+            lines,
+            delimiter=self._delimiter,
+            quotechar='"',
+            usecols=self._columns,
+            comments=None,
+            ndmin=2,
+        )
         return rows
+
+    def _with_numbers(self, line: str) -> str:
+        """The inputs of a line, True as 1 and False as 0, other cells as they are."""
+        quoted = (BOOLEANS.get(c.lower(), c).replace('"', '""') for c in self._cells(line))
+        return self._delimiter.join(f'"{cell}"' for cell in quoted)
 
     def labels(self, indices: np.ndarray) -> np.ndarray | None:
         """Labels of the rows: float64 if all in the file are numbers, else text."""
@@ -111,26 +127,34 @@ class TextDataset(Dataset):
             self._learn(line)
         found = len(self._cells(line)) if '"' in line else line.count(self._delimiter) + 1
         if found != self._width:
+            about = (
+                ""
+                if not self._comment
+                else (f", which is a comment ('{self._comment}'): take such lines out")
+            )
             raise DataError(
                 f"row {number - self._header} of {self._path} has {found} columns; "
-                f"expected {self._width} as in the first line"
+                f"expected {self._width} as in the first line{about}"
             )
         if self._label is not None and number >= self._header and self._label_is_number:
             self._label_is_number = _is_number(self._cells(line)[self._label])
 
     def _learn(self, line: str) -> None:
         self._delimiter = max(DELIMITERS, key=line.count)
+        self._comment = line.strip()[:30] if line.lstrip().startswith(COMMENTS) else ""
         cells = self._cells(line)
         self._width = len(cells)
         counted = self._width > 1 and cells == [str(i) for i in range(self._width)]
-        names = [cell if counted or not _is_number(cell) else "" for cell in cells]
+        words = [cell for cell in cells if cell.lower() not in BOOLEANS]
+        named = [counted or (cell in words and not _is_number(cell)) for cell in cells]
+        names = [cell if one else "" for cell, one in zip(cells, named, strict=True)]
         places = self._roles.places(names, self._width, str(self._path))
         self._label, self._columns, self._kept = places.label, [*places.inputs], [*places.kept]
         self.raw = places.raw
         self._names = cells
         asked = {self._roles.label, *(self._roles.columns or ()), *self._roles.kept}
-        named = self._roles.raw or any(name in asked for name in names if name)
-        self._header = int(named or any(names[i] or not cells[i] for i in self._columns))
+        known = self._roles.raw or any(name in asked for name in names if name)
+        self._header = int(known or any(names[i] or not cells[i] for i in self._columns))
 
     def _cells(self, line: str) -> list[str]:
         try:
@@ -142,7 +166,8 @@ class TextDataset(Dataset):
     def _bad_cell(self, lines: Sequence[str], indices: np.ndarray) -> DataError:
         for row, line in zip(indices, lines, strict=True):
             cells = self._cells(line)
-            bad = [i for i in self._columns if not _is_number(cells[i])]
+            numbers = [BOOLEANS.get(cell.lower(), cell) for cell in cells]
+            bad = [i for i in self._columns if not _is_number(numbers[i])]
             if bad:
                 place = f"row {row}, column {bad[0]} of {self._path}"
                 if not cells[bad[0]]:

@@ -52,6 +52,8 @@ APART = 3
 SPOKEN = 1.4
 #: by how much less steep the less usual of two near readings has to be
 SLIGHT = 0.02
+#: the same where no reading is near its optimum
+CUT_SHORT = 0.15
 #: activations that few draws do not tell apart
 LEAKY = ("relu", {"leaky_relu": 0.01})
 #: products that a try on all rows may take, and one by many draws
@@ -268,6 +270,10 @@ def diagnose(
     ordered = sorted(_near(found), key=lambda r: _cost(r.tried))
     fine = _finer(bench, _usual(ordered, plans), ordered, said)
     chosen = _finest(fine, plans)
+    short = _cut_short(bench, chosen, said)
+    if short:
+        fine = [*short, *(r for r in fine if r.choices not in [s.choices for s in short])]
+        chosen = _finest(short, plans)
     again = _as_finely(
         bench, chosen,
         [r for r in ordered if (r.choices, r.plan) not in [(f.choices, f.plan) for f in fine]],
@@ -292,6 +298,49 @@ def _finer(
     return sorted(found, key=lambda r: _cost(r.tried))
 
 
+def _cut_short(bench: Bench, chosen: Reading, said: Mapping[str, Any]) -> list[Reading]:
+    """Where no reading is near its optimum: activations that are stillest, and best at their beta.
+
+    A large beta leaves reconstructions at the mean of no weight, so that a wrong activation may
+    make them better. What was trained at its beta has the least loss at that beta.
+
+    Returns:
+        The readings, the best first; none where nothing is clearly stiller than the one in hand.
+    """
+    options = _open(bench, chosen.plan, said)
+    if chosen.tried.slope <= STEEP or chosen.tried.at_mean < FLOOR or not bench.light:
+        return []
+    if not {"encoder", "decoder"} <= options.keys():
+        return []
+    spoken = spoken_form(chosen.plan.split.heads[-1].place)
+    forms = {chosen.choices.form, *(f for f in options.get("form", ()) if f == spoken)}
+    first = {"first": SAME} if SAME in options.get("first", ()) else {}
+    grid = [
+        replace(chosen.choices, encoder=encoder, decoder=decoder, form=form, **one)
+        for encoder in ACTIVATIONS[:7] for decoder in ACTIVATIONS[:7] for form in sorted(forms)
+        for one in ({}, first)
+    ]  # fmt: skip
+    every = [
+        Reading(chosen.plan, choices, chosen.metric, tried[chosen.metric])
+        for choices in {repr(chosen.plan.fields(c)): c for c in reversed(grid)}.values()
+        if chosen.metric in (tried := bench.tried(chosen.plan, choices, len(bench.x)))
+    ]
+    worth = {r.choices.key(): math.log(max(r.tried.slope, 1e-4)) + _regret(r, every) for r in every}
+    ordered = sorted(every, key=lambda r: worth[r.choices.key()])[:CLOSE]
+    if not ordered or ordered[0].tried.slope > (1 - CUT_SHORT / 2) * chosen.tried.slope:
+        return []
+    return ordered
+
+
+def _regret(one: Reading, others: Sequence[Reading]) -> float:
+    """How many nats a reading's loss at its own beta is above the least of others there."""
+    beta = one.tried.beta
+    if not beta > 0:
+        return math.inf
+    loss = one.tried.distortion + beta * one.tried.kl
+    return max(loss - r.tried.distortion - beta * r.tried.kl for r in others) / beta
+
+
 def _as_finely(bench: Bench, chosen: Reading, others: Sequence[Reading]) -> list[Reading]:
     """Give rivals that few draws leave the draws that the chosen reading had, nearest first."""
     left = TRIED_AGAIN
@@ -311,13 +360,15 @@ def _finest(fine: Sequence[Reading], plans: Sequence[SomePlan]) -> Reading:
     sides = (chosen.choices.encoder, chosen.choices.decoder)
     if any(side not in LEAKY for side in sides):
         return chosen
+    # a training that was cut short leaves more slope than a leak of a hundredth makes
+    slight = SLIGHT if chosen.tried.slope <= STEEP / 2 else CUT_SHORT
     alike = [
         r for r in fine
         if r.metric == chosen.metric and r.choices.encoder == r.choices.decoder
         and replace(r.choices, encoder=None, decoder=None)
         == replace(chosen.choices, encoder=None, decoder=None)
     ]  # fmt: skip
-    return min(alike, key=lambda r: r.tried.slope * (1 + SLIGHT * (r.choices.encoder != "relu")),
+    return min(alike, key=lambda r: r.tried.slope * (1 + slight * (r.choices.encoder != "relu")),
                default=chosen)  # fmt: skip
 
 

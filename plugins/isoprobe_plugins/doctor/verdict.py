@@ -157,8 +157,9 @@ def _other_size(state: State, row: tuple[int, ...]) -> str | None:
         shape = with_plane(row, (side, side))
         if side > max(have) and plans_for(state.tensors, Rows(shape))[0]:
             return (
-                f"weights whose layers take images of {side}x{side}, not {have[0]}x{have[1]}: add "
-                f"--pad {side} if they were padded with zeros in training, or --resize {side}"
+                f"weights whose layers take images of {side}x{side} as well as of "
+                f"{have[0]}x{have[1]}: add --pad {side} if they were padded with zeros in "
+                f"training, or --resize {side}"
             )
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,12 +22,27 @@ from isoprobe_plugins.adapters.weights.state import read_state
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
     from isoprobe_plugins.adapters.declared.declaration import Declaration
+    from isoprobe_plugins.adapters.weights.state import State
 
 _Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 
 #: configurations whose KL has one weight, and the weight where it has no name
-_WEIGHTED = {"VAEConfig": 1.0, "BetaVAEConfig": None}
+_WEIGHTED = {"VAEConfig": 1.0, "BetaVAEConfig": None, "VAMPConfig": 1.0}
 _DETERMINISTIC = {"AEConfig", "WAE_MMD_Config", "RAE_L2_Config", "RAE_GP_Config", "VQVAEConfig"}
+#: configurations that are another model than N(mu, sigma^2) measured to N(0, I), and what it is
+_OTHERS = {
+    "VAE_IAF_Config": "its posterior is a Gaussian moved on by inverse autoregressive flows",
+    "VAE_LinNF_Config": "its posterior is a Gaussian moved on by planar and radial flows",
+    "PoincareVAEConfig": "its prior and posterior are normal distributions of hyperbolic space",
+    "SVAEConfig": "its posterior is a von Mises-Fisher distribution on a sphere",
+    "HVAEConfig": "its posterior is a Gaussian moved on by Hamiltonian steps of the decoder",
+    "RHVAEConfig": "its posterior is a Gaussian moved on by Hamiltonian steps in a learnt metric",
+}
+#: configurations whose reconstruction loss is none of the two that it may name
+_OTHER_LOSS = {"VAEGANConfig", "MSSSIM_VAEConfig"}
+#: networks of the training alone
+_BESIDE = "discriminator."
+_PSEUDO = ("pseudo_inputs.0.weight", "pseudo_inputs.0.bias")
 
 
 class PythaeConfig(msgspec.Struct, frozen=True):
@@ -37,6 +53,7 @@ class PythaeConfig(msgspec.Struct, frozen=True):
     latent_dim: _Size
     reconstruction_loss: Literal["mse", "bce"] | None = None
     beta: float | None = None
+    deterministic_posterior: bool = False
     uses_default_encoder: bool = True
     uses_default_decoder: bool = True
 
@@ -59,13 +76,17 @@ class Pythae(Adapter):
         config = _read_config(source)
         networks = _networks(source, config)
         if networks is None:
-            loss = None if config.reconstruction_loss is None else Loss(**_loss(config))
+            loss = Loss(**_loss(config)) if _names_loss(config) else None
             return load_by_code(source, config.input_dim, config.latent_dim, loss, self.name)
         weights = source.child("model.pt")
         state = read_state(weights, prefix="")
+        if config.name == "VAMPConfig":
+            state = _with_pseudo_inputs(state, config, source)
+        left = [name for name in state.tensors if name.startswith(_BESIDE)]
+        beside = ("the discriminator of the training is left out",) if left else ()
         return load_declared(
             _declare(config, networks),
-            replace(state, notes=(*state.notes, *networks.notes)),
+            replace(state, notes=(*state.notes, *networks.notes, *beside)),
             weights,
             adapter=self.name,
             where=f"{source.path}: model_config.json",
@@ -92,7 +113,35 @@ def _read_config(source: Source) -> PythaeConfig:
         raise CheckpointError(f"{where}: {error}") from error
     if config.name in _DETERMINISTIC:
         raise CheckpointError(f"{where}: a {config.name} is no VAE: it has no Gaussian posterior")
+    if config.deterministic_posterior:
+        raise CheckpointError(
+            f"{where}: a {config.name} with deterministic_posterior decodes its means, and its "
+            "scales were never trained"
+        )
+    if config.name in _OTHERS:
+        raise CheckpointError(
+            f"{where}: a {config.name} is not analysed: {_OTHERS[config.name]}, and what is read "
+            "are independent Gaussians"
+        )
     return config
+
+
+def _names_loss(config: PythaeConfig) -> bool:
+    """Whether the reconstruction loss that the configuration names is the one in use."""
+    return config.reconstruction_loss is not None and config.name not in _OTHER_LOSS
+
+
+def _with_pseudo_inputs(state: State, config: PythaeConfig, source: Source) -> State:
+    """Write a VampPrior's pseudo-inputs as one tensor: a linear layer's answers to unit vectors."""
+    weight, bias = (state.tensors.get(name) for name in _PSEUDO)
+    size = math.prod(config.input_dim)
+    if weight is None or bias is None or weight.ndim != 2 or weight.shape[0] != size:
+        raise CheckpointError(f"{source.path}: a VAMPConfig without {_PSEUDO[0]} of {size} rows")
+    if bias.shape != weight.shape[:1]:
+        raise CheckpointError(f"{source.path}: {_PSEUDO[1]} is not of {size} values")
+    inputs = (weight + bias[:, None]).T.reshape(-1, *config.input_dim)
+    others = {name: tensor for name, tensor in state.tensors.items() if name not in _PSEUDO}
+    return replace(state, tensors={**others, "pseudo_inputs": inputs.contiguous()})
 
 
 @dataclass(frozen=True)
@@ -139,8 +188,11 @@ def _declare(config: PythaeConfig, networks: _Networks) -> Declaration:
         "output": "sigmoid",
         "input_range": (0.0, 1.0),
         "note": f"pythae {config.name}",
+        "ignore": [_BESIDE],
     }
-    if config.reconstruction_loss is not None:
+    if config.name == "VAMPConfig":
+        fields["prior"] = {"kind": "vamp", "pseudo_inputs": "pseudo_inputs", "squeeze": "clamp"}
+    if _names_loss(config):
         fields["loss"] = _loss(config)
     return parse_declaration(fields, "pythae")
 
