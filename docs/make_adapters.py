@@ -41,6 +41,8 @@ class Case:
         declaration: TOML file below docs/declarations.
         metric: where the file declares none.
         options: of the adapter.
+        condition: held for all rows, where data of the model's own are not at hand.
+        beta: as its authors say it, where the file does not.
     """
 
     path: str
@@ -49,16 +51,18 @@ class Case:
     declaration: str | None = None
     metric: str | None = None
     options: dict[str, str] = field(default_factory=dict)
+    condition: float | None = None
+    beta: float | None = None
 
 
 CASES = (
     Case(f"{BURGESS}/VAE_mnist", MNIST, 32),
     Case(f"{BURGESS}/betaH_mnist", MNIST, 32),
     Case(f"{BURGESS}/VAE_celeba", CELEBA),
-    Case("Schlumberger+joint-vae/trained_models/mnist", MNIST, 32, options={"code": "0"}),
+    Case("Schlumberger+joint-vae/trained_models/mnist", MNIST, 32),
     Case(f"{GEOMETRY}/MNIST/vae2.pth", MNIST, declaration="vae2.toml"),
     Case(f"{GEOMETRY}/CelebA/vae.pth", CELEBA, declaration="celeba_vae.toml"),
-    Case("csinva+gan-vae-pretrained-pytorch/mnist_vae/weights/vae_epoch_25.pth", MNIST),
+    Case("csinva+gan-vae-pretrained-pytorch/mnist_vae/weights/vae_epoch_25.pth", MNIST, beta=1.0),
     Case(
         "Sajjad-Shahali+Elliptic-Bitcoin-Anomaly-Detection/models/vae.pt",
         declaration="elliptic.toml",
@@ -66,7 +70,7 @@ CASES = (
     Case("jetnew+smawm/models/expert/vae.tar", declaration="smawm.toml"),
     Case("aamirmalik-dr+molecular-generative-models/models/vae.pt"),
     Case("JacobTh98+3dIT/models/vae_beta.keras", metric="sse"),
-    Case("scverse+scvi-tools/tests/test_data/pre_logits_fix_scanvi/model.pt"),
+    Case("scverse+scvi-tools/tests/test_data/pre_logits_fix_scanvi/model.pt", condition=1000.0),
     Case("madebyollin+taesd/taef2_decoder.pth"),
 )
 
@@ -83,6 +87,8 @@ def examine(case: Case, shared: Path, samples: int) -> list[str]:
         vae = adapter.load(source, options)
     except IsoprobeError as error:
         return ["unsupported", _relative(str(error), shared), "refused", "", "", "", ""]
+    if case.condition is not None:
+        vae = vae.held(torch.tensor([case.condition]))
     metric = installed().metric(vae.facts.metric or case.metric or "sse")
     data = case.data if case.data == "prior" else str(shared / "data" / case.data)
     x = read(data, vae, metric, samples, case.resize)
@@ -90,9 +96,12 @@ def examine(case: Case, shared: Path, samples: int) -> list[str]:
     assumed = [f"head {vae.facts.scale_head}", *vae.facts.assumptions]
     if vae.condition:
         assumed.append(vae.condition)
+    if vae.conditional is not None:
+        assumed.append(f"each sample at its own {vae.conditional.words}")
     if case.declaration is not None:
         assumed.append(f"[{case.declaration}](declarations/{case.declaration})")
-    declared = "unknown" if vae.facts.beta is None else f"{vae.facts.beta:g}"
+    beta = case.beta if vae.facts.beta is None else vae.facts.beta
+    declared = "unknown" if beta is None else f"{beta:g}"
     return [adapter.name, "; ".join(assumed), f"{metric.name}, {case.data}", *figures, declared]
 
 
@@ -110,9 +119,7 @@ def measure(vae: VAE, metric: Metric, x: torch.Tensor) -> list[str]:
     """Return reconstruction, KL and recovered beta as text."""
     needs = {"std", "kl", "stationarity", "distortion_draws"}
     probe = Probe(vae, metric, needs, ProbeOptions(seed=0))
-    parts = [
-        probe(np.arange(i, min(i + 250, len(x))), x[i : i + 250]) for i in range(0, len(x), 250)
-    ]
+    parts = [probe(np.arange(i, i + len(rows)), rows, vae=vae.on(rows)) for i, rows in _blocks(x)]
     kl, pull, std = (
         torch.cat([p[name] for p in parts]).double() for name in ("kl", "stationarity", "std")
     )
@@ -123,6 +130,10 @@ def measure(vae: VAE, metric: Metric, x: torch.Tensor) -> list[str]:
         recovered = pull.mean(0)[active].sum() / (1 - (std**2).mean(0))[active].sum()
         beta = f"{float(recovered):.3g}" if recovered > 0 else "none under this metric"
     return [f"{float(distortion):.4g}", f"{float(kl.sum(1).mean()):.3g}", beta]
+
+
+def _blocks(x: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
+    return [(i, x[i : i + 250]) for i in range(0, len(x), 250)]
 
 
 def _relative(text: str, shared: Path) -> str:

@@ -688,6 +688,14 @@ class Dataset(abc.ABC):
         """Columns named in ``carried``, each ``(len(indices),)``, text or numbers."""
         return {}
 
+    def resized(self, size: tuple[int, int] | None) -> bool:
+        """Take on height and width for every row, whatever its own; with None give them up.
+
+        Returns:
+            Whether rows are resized one by one from here on; False where all are of one size.
+        """
+        return False
+
     @abc.abstractmethod
     def fingerprint(self) -> str:
         """Short text that changes when the data does."""

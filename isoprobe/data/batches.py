@@ -194,6 +194,7 @@ def prepare(
     if samples is not None and samples < 1:
         raise OptionError(f"--samples needs at least 1; found {samples}")
     _require_order(dataset, vae.facts.inputs)
+    resize = _left_to_resize(dataset, resize)
     try:
         fits = _fits(
             dataset, vae, resize, scale, counted=metric is not None and metric.whole_numbers
@@ -216,6 +217,17 @@ def prepare(
         labelled=labelled,
         source=source,
     )
+
+
+def _left_to_resize(
+    dataset: Dataset, resize: int | Sequence[int] | None
+) -> int | Sequence[int] | None:
+    """The size that rows are still to be brought to, where data do not bring them there."""
+    if resize is None:
+        dataset.resized(None)
+        return None
+    height, width = (resize, resize) if isinstance(resize, int) else resize
+    return None if min(height, width) > 0 and dataset.resized((height, width)) else resize
 
 
 def _require_order(dataset: Dataset, inputs: Sequence[str]) -> None:
@@ -258,6 +270,7 @@ def first_rows(
     Raises:
         DataError: when there are no rows, or one holds a number that is not finite.
     """
+    resize = _left_to_resize(dataset, resize)
     rows = _spaced(dataset, count)
     x = _finite(dataset.read(rows), rows, dataset.name)
     values = fit_values(dataset.dtype, None, scale)

@@ -136,7 +136,7 @@ def fit_shape(
     if resize is not None:
         size = resized_shape(shape, resize, input_shape)
         if size != shape:
-            fits.append(Fit(_resizer(shape, size), f"{_size(shape)} resized to {_size(size)}"))
+            fits.append(Fit(resizer(shape, size), f"{_size(shape)} resized to {_size(size)}"))
         shape = size
     if shape == input_shape:
         return fits
@@ -237,8 +237,16 @@ def with_plane(shape: Shape, size: tuple[int, int]) -> Shape:
     return (*size, shape[2]) if _channel_axis(shape) == 2 else (shape[0], *size)
 
 
-def _resizer(shape: Shape, resized: Shape) -> Callable[[Tensor], Tensor]:
-    """Bilinear as in Pillow and torchvision: pixel centres aligned, smoothed when shrinking."""
+def resizer(shape: Shape, resized: Shape) -> Callable[[Tensor], Tensor]:
+    """Resize bilinearly as Pillow and torchvision do: centres aligned, smoothed when shrinking.
+
+    Args:
+        shape: of one image.
+        resized: of one image once resized.
+
+    Returns:
+        A function of images, ``(B, *shape) -> (B, *resized)``.
+    """
     last = len(shape) == 3 and _channel_axis(shape) == 2
 
     def apply(x: Tensor) -> Tensor:

@@ -80,17 +80,12 @@ class _Other:
                 f"--score iwae: {result.path.name} has no such score; make it with "
                 "'isoprobe analyze MODEL --analysis anomaly:iwae=true --out F.h5'"
             )
-        if name == "mahalanobis" and "covariance" in result.attrs:
-            raise ResultError(
-                f"--score mahalanobis: latents of {result.path.name} are correlated in posteriors, "
-                "for which it is not defined; use --score loss"
-            )
         extra = ("score_transform",) if "score_transform" in there else ()
         columns = _columns(result, [*NEEDS[name], *extra])
         keep, place = _normal(result), None
         if name == "mahalanobis":
             mean, std = (columns[key][keep].astype(np.float64) for key in ("mean", "std"))
-            place = Mahalanobis.of(mean, std, float(result.attrs["beta"]))
+            place = Mahalanobis.of(mean, std, float(result.attrs["beta"]), _posterior(result))
         every = score_of(name, columns, place)
         return cls(name, every, every[keep], place)
 
@@ -115,6 +110,18 @@ def _columns(result: Result, names: Sequence[str]) -> dict[str, np.ndarray]:
         n: require_numbers(v, 1 + (n in _BY_LATENT), f"{result.path}: {n}")
         for n, v in found.items()
     }
+
+
+def _posterior(result: Result) -> np.ndarray | None:
+    """E[L L'] of a reference whose latents are correlated; None where they are independent."""
+    if "covariance" not in result.attrs:
+        return None
+    if "usual_covariance" not in result[GROUP]:
+        raise ResultError(
+            f"--score mahalanobis: {result.path.name} was made before it had a covariance; make it "
+            "anew with 'isoprobe analyze MODEL --analysis anomaly --out F.h5'"
+        )
+    return result[GROUP].numbers("usual_covariance", 2)
 
 
 def _normal(result: Result) -> np.ndarray:

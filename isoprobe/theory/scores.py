@@ -17,7 +17,8 @@ from isoprobe.theory.weighted import bound_gap
 SCORES = {
     "loss": "L_x, the objective",
     "iwae": "-beta times the importance-weighted bound at the fixed draws",
-    "mahalanobis": "squared distance in y from the mean of the reference, by its covariance",
+    "mahalanobis": "squared distance in y (in z with a full covariance) from the mean of the "
+    "reference, by its covariance",
     "reconstruction": "the distortion parts of L_x alone",
     "kl": "beta KL alone",
 }
@@ -45,30 +46,38 @@ class Mahalanobis:
     """Where a reference lies in y.
 
     Attributes:
-        isometric_map: z to y, by the reference's scales.
+        isometric_map: z to y, by the reference's scales; None where distances are taken in z.
         center: mean of its y, ``(n,)``.
         precision: inverse of its covariance, ``(n, n)``.
     """
 
-    isometric_map: IsometricMap
+    isometric_map: IsometricMap | None
     center: np.ndarray
     precision: np.ndarray
 
     @classmethod
-    def of(cls, mean: np.ndarray, std: np.ndarray, beta: float) -> Mahalanobis:
+    def of(
+        cls, mean: np.ndarray, std: np.ndarray, beta: float, posterior: np.ndarray | None = None
+    ) -> Mahalanobis:
         """Learn from reference rows.
 
         The covariance is that of the aggregate posterior, whose variance around each row's mean is
-        beta/2 in every direction of y: a latent that does nothing has that and no less.
+        beta/2 in every direction of y: a latent that does nothing has that and no less. With a
+        full covariance there is no y of one latent, and distances are taken in z, by
+        Cov(mu) + E[L L']: the same where y is linear in z, for no linear map changes them.
 
         Args:
             mean: their mu, ``(N, n)``.
             std: their sigma, ``(N, n)``.
             beta: KL weight.
+            posterior: E[L L'] of their posteriors, ``(n, n)``, where latents are correlated.
 
         Returns:
             What distances are taken from.
         """
+        if posterior is not None:
+            spread = np.atleast_2d(np.cov(mean, rowvar=False, bias=True)) + posterior
+            return cls(None, mean.mean(axis=0), np.linalg.inv(spread))
         scales = ScaleTable(mean.shape[1])
         scales.update(mean, std)
         isometric_map = scales.isometric_map(beta)
@@ -88,7 +97,8 @@ class Mahalanobis:
         Returns:
             ``(N,)``, dimensionless.
         """
-        moved = self.isometric_map.to_isometric(mean) - self.center
+        y = mean if self.isometric_map is None else self.isometric_map.to_isometric(mean)
+        moved = y - self.center
         squared: np.ndarray = np.einsum("ij,jk,ik->i", moved, self.precision, moved)
         return squared
 

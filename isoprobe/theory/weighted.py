@@ -28,8 +28,12 @@ def log_weights(
     std: np.ndarray,
     beta: float,
     log_prior: np.ndarray | None = None,
+    root: np.ndarray | None = None,
 ) -> np.ndarray:
     """Log of exp(-D/beta) p(z) / q(z) at draws z = mu + sigma noise, less the constant of D.
+
+    With a full covariance L L' the draws are z = mu + L noise, and det L takes the place of the
+    product of the deviations.
 
     Args:
         distortion: D(x, Dec(z)), ``(N, K)``.
@@ -38,12 +42,17 @@ def log_weights(
         std: sigma, ``(N, n)``.
         beta: KL weight.
         log_prior: log p(z), ``(N, K)``, where it is not N(0, I).
+        root: L of a full covariance, ``(N, n, n)``; ``std`` plays no part then.
 
     Returns:
         ``(N, K)`` in nats; their mean over draws is the ELBO.
     """
-    z = mean[:, None] + std[:, None] * noise
-    ratio = 0.5 * (noise**2 - z**2).sum(axis=2) + np.log(std).sum(axis=1)[:, None]
+    if root is None:
+        z, factor = mean[:, None] + std[:, None] * noise, std
+    else:
+        z = mean[:, None] + noise @ root.swapaxes(1, 2)
+        factor = np.diagonal(root, 0, 1, 2)
+    ratio = 0.5 * (noise**2 - z**2).sum(axis=2) + np.log(factor).sum(axis=1)[:, None]
     if log_prior is not None:
         ratio += log_prior + 0.5 * (z**2 + np.log(2 * np.pi)).sum(axis=2)
     weights: np.ndarray = ratio - distortion / beta

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from isoprobe.checkpoints.source import Source
 from isoprobe.cli import main
@@ -125,6 +126,31 @@ def test_the_doctor_puts_the_truth_first(run) -> None:
     first = found["readings"][0]
     assert (first["encoder"], first["decoder"], first["form"]) == ("relu", "relu", "logvar")
     assert first["beta"] == pytest.approx(0.5, rel=0.05)
+
+
+GREY = {
+    "L": Image.fromarray,
+    "RGB": lambda a: Image.fromarray(np.repeat(a[..., None], 3, 2)),
+    "P": lambda a: Image.fromarray(a).convert("P"),
+    "LA": lambda a: Image.fromarray(np.dstack([a, np.full_like(a, 255)]), "LA"),
+    "I16": lambda a: Image.fromarray(a.astype("uint16") * 257),
+}
+
+
+@pytest.mark.parametrize("kind", GREY)
+def test_grey_is_grey_however_it_is_stored(
+    shared: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(shared / "data" / "mnist.npz") as file:
+        pictures = file["x_test"][:40]
+    for i, picture in enumerate(pictures):
+        GREY[kind](picture).save(tmp_path / f"{i:03d}.png")
+    weights = shared / "checkpoints/csinva+gan-vae-pretrained-pytorch/mnist_vae/weights"
+    told = ("--data", str(tmp_path), "--resize", "28", "--analysis", "importance", "--json")
+    assert main(["analyze", str(weights / "vae_epoch_25.pth"), *told]) == 0
+    assert json.loads(capsys.readouterr().out)["summary"]["kl_total"] == pytest.approx(
+        24.47, abs=0.01
+    )
 
 
 @pytest.mark.parametrize(

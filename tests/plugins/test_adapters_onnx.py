@@ -12,6 +12,7 @@ from torch import nn
 
 onnx = pytest.importorskip("onnx")
 
+from isoprobe import api  # noqa: E402
 from isoprobe.checkpoints.source import FileKind, Source  # noqa: E402
 from isoprobe.errors import CheckpointError, IsoprobeError, OptionError  # noqa: E402
 from isoprobe.probe.quantities import Probe, ProbeOptions  # noqa: E402
@@ -162,6 +163,117 @@ def test_a_whole_vae_in_one_graph_is_cut_at_the_latent(tmp_path, drawn):
     z = torch.ones(1, 2)
     torch.testing.assert_close(vae.decode(z), z @ torch.from_numpy(arrays["w"]).T)
     assert f"cut at '{'z' if drawn else 'mu'}'" in vae.facts.assumptions[0]
+
+
+def told(path, kind, *, noise=False, pair=False):
+    """Write a VAE that is told a class or a number of each row: one graph, or two of a pair."""
+    helper, rng = onnx.helper, np.random.default_rng(0)
+    width = {"one_hot": 4, "number": 1, "index": 3, "column": 3}[kind]
+    shapes = {"m": (2, 6 + width), "s": (2, 6 + width), "w": (6, 2 + width), "half": ()}
+    arrays = {n: rng.normal(size=s).astype("f4") for n, s in shapes.items()}
+    arrays["half"], arrays["table"] = np.float32(0.5), rng.normal(size=(5, 3)).astype("f4")
+    node, value = helper.make_node, helper.make_tensor_value_info
+    if kind == "column":
+        arrays["one"] = np.array([1])
+    looked_up = {
+        "index": [node("Gather", ["table", "c"], ["code"])],
+        "column": [node("Squeeze", ["c", "one"], ["flat"]),
+                   node("Gather", ["table", "flat"], ["code"])],
+    }.get(kind, [node("Identity", ["c"], ["code"])])  # fmt: skip
+    encoder = [
+        node("Concat", ["x", "code"], ["both"], axis=1),
+        node("Gemm", ["both", "m"], ["mu"], transB=1),
+        node("Gemm", ["both", "s"], ["logvar"], transB=1),
+    ]
+    draw = [
+        node("Mul", ["logvar", "half"], ["h"]), node("Exp", ["h"], ["std"]),
+        node("Mul", ["eps", "std"], ["shift"]), node("Add", ["mu", "shift"], ["z"]),
+    ]  # fmt: skip
+    latent = "z" if noise or pair else "mu"
+    decoder = [
+        node("Concat", [latent, "code"], ["again"], axis=1),
+        node("Gemm", ["again", "w"], ["recon"], transB=1),
+    ]
+    numbers = kind in {"index", "column"}
+    c = value(
+        "c", 7 if numbers else 1, {"index": ["b"], "column": ["b", 1]}.get(kind, ["b", width])
+    )
+    x, eps, z = (value(n, 1, ["b", k]) for n, k in (("x", 6), ("eps", 2), ("z", 2)))
+    recon, mu, logvar = (value(n, 1, ["b", k]) for n, k in (("recon", 6), ("mu", 2), ("logvar", 2)))
+
+    def write(name, nodes, inputs, outputs):
+        used = {n for each in nodes for n in each.input}
+        kept = [onnx.numpy_helper.from_array(np.asarray(a), n) for n, a in arrays.items()
+                if n in used]  # fmt: skip
+        graph = helper.make_graph(nodes, "g", inputs, outputs, kept)
+        opset = [helper.make_opsetid("", 21)]
+        onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), name)
+
+    more = [eps] if noise else []
+    if pair:
+        drawn = draw if noise else []
+        ends = [mu, logvar, *([z] if noise else [])]
+        write(path / "encoder.onnx", [*looked_up, *encoder, *drawn], [x, c, *more], ends)
+        write(path / "decoder.onnx", [*looked_up, *decoder], [z, c], [recon])
+    else:
+        nodes = [*looked_up, *encoder, *(draw if noise else []), *decoder]
+        write(path / "vae.onnx", nodes, [x, c, *more], [recon, mu, logvar])
+    return {name: torch.from_numpy(np.asarray(a)) for name, a in arrays.items()}
+
+
+@pytest.mark.parametrize("pair", [False, True], ids=["whole", "pair"])
+@pytest.mark.parametrize("noise", [False, True], ids=["mean", "noise"])
+@pytest.mark.parametrize("kind", ["one_hot", "number", "index", "column"])
+def test_a_second_input_is_a_condition_and_noise_is_left_out(tmp_path, kind, noise, pair):
+    arrays = told(tmp_path, kind, noise=noise, pair=pair)
+    vae = Onnx().load(Source(tmp_path if pair else tmp_path / "vae.onnx"), {})
+    count = {"one_hot": 4, "number": 0}.get(kind, 5)
+    assert vae.conditional is not None
+    assert (vae.conditional.classes, vae.conditional.words) == ((count,), "input 'c'")
+    x, z = torch.linspace(-1, 1, 18).reshape(3, 6), torch.linspace(-2, 2, 6).reshape(3, 2)
+    c = torch.tensor([[0.0], [3.0], [2.0]])
+    code = {
+        "one_hot": torch.eye(4)[c[:, 0].long()], "number": c,
+    }.get(kind, arrays["table"][c[:, 0].long()])  # fmt: skip
+    bound, both = vae.on(x, c), torch.cat([x, code], 1)
+    found = bound.encode(x)
+    torch.testing.assert_close(found.mean, both @ arrays["m"].T)
+    torch.testing.assert_close(found.std, (0.5 * both @ arrays["s"].T).exp())
+    right = torch.cat([z, code], 1) @ arrays["w"].T
+    torch.testing.assert_close(bound.decode(z), right)
+    torch.testing.assert_close(vae.held(c[1]).decode(z[1:2]), right[1:2])
+    assert noise == any("input 'eps' left out" in note for note in vae.facts.assumptions)
+    if kind != "number":
+        with pytest.raises(IsoprobeError, match="a class 0 to"):
+            vae.conditional.checked(torch.tensor([[9.0]]))
+
+
+def test_a_condition_goes_through_an_analysis(tmp_path):
+    told(tmp_path, "one_hot", noise=True)
+    rng = np.random.default_rng(1)
+    np.savez(tmp_path / "rows.npz", x=rng.normal(size=(64, 6)).astype("f4"), y=np.arange(64) % 4)
+    found = api.analyze(tmp_path / "vae.onnx", f"{tmp_path}/rows.npz:x,y", metric="sse", beta=1.0)
+    assert found.attrs["samples"] == 64
+    with pytest.raises(IsoprobeError, match="has no labels"):
+        api.analyze(tmp_path / "vae.onnx", rng.normal(size=(64, 6)), metric="sse", beta=1.0)
+
+
+@pytest.mark.parametrize("change", ["encoder alone", "no table"])
+def test_a_condition_that_cannot_be_told_is_refused(tmp_path, change):
+    told(tmp_path, "index", pair=True)
+    if change == "encoder alone":
+        export(nn.Linear(2, 6), torch.randn(2, 2), tmp_path / "decoder.onnx")
+        words = "the decoder z alone"
+    else:
+        for name in ("encoder", "decoder"):
+            model = onnx.load(tmp_path / f"{name}.onnx")
+            (gather,) = [n for n in model.graph.node if n.op_type == "Gather"]
+            gather.op_type = "Mul"
+            onnx.save(model, tmp_path / f"{name}.onnx")
+        words = "no class of an embedding, one-hot code or number|damaged|fails"
+    with pytest.raises(IsoprobeError, match=words) as caught:
+        Onnx().load(Source(tmp_path), {})
+    assert "\n" not in str(caught.value)
 
 
 def test_a_cut_is_told_by_the_names_of_tensors(tmp_path):

@@ -9,6 +9,7 @@ import struct
 import tracemalloc
 import zipfile
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -553,10 +554,50 @@ def test_transparency_is_refused_unless_there_is_none(tmp_path, pictures, open_d
         data.read(np.array([1]))
 
 
-def test_deep_pixels_are_refused(tmp_path):
-    deep = encoded(np.full((4, 4), 60_000, np.uint16))
-    with pytest.raises(DataError, match="not bytes; store such images as .npy"):
-        opened(as_zip(tmp_path, {"a.png": deep}))
+def test_deep_pixels_are_read_from_0_to_65535(tmp_path, open_data):
+    values = np.array([[0, 257], [60_000, 65_535]], np.uint16)
+    data = open_data(as_zip(tmp_path, {"a.png": encoded(values)}))
+    assert np.allclose(data.read(np.arange(1))[0], values / 257)
+    assert any("65535" in note for note in data.notes)
+    vae = VAE(decode=lambda z: z, encode=None, input_shape=(4,), latent_shape=(2,))
+    x, _ = prepare(data, vae).batch(0, 1, "cpu", torch.float32)
+    assert torch.allclose(x[0], torch.as_tensor(values.astype("f4") / 65_535).reshape(-1))
+
+
+def test_pixels_of_other_types_are_refused(tmp_path):
+    stream = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(stream, "TIFF")
+    with pytest.raises(DataError, match="pixels of type F, not bytes; store such images as .npy"):
+        opened(as_zip(tmp_path, {"a.tiff": stream.getvalue()}))
+
+
+def test_grey_in_three_channels_is_grey(tmp_path, pictures, open_data):
+    thick = [np.repeat(p[..., :1], 3, 2) for p in pictures]
+    path = as_folder(tmp_path, {f"{i}.png": encoded(p) for i, p in enumerate(thick)})
+    data = open_data(path)
+    assert data.shape == (6, 8)
+    assert np.array_equal(data.read(np.arange(5)), pictures[..., 0])
+    assert any("three equal channels" in note for note in data.notes)
+    for shape, found in (((3, 6, 8), (3, 6, 8)), ((1, 6, 8), (6, 8)), ((48,), (3, 6, 8))):
+        vae = VAE(decode=lambda z: z, encode=None, input_shape=shape, latent_shape=(2,))
+        assert opened(path, vae).shape == found
+    (path / "1.png").write_bytes(encoded(pictures[1]))  # between those that are looked at
+    with pytest.raises(DataError, match=r"image 1\.png of .* has colours and the first is grey"):
+        opened(path).read(np.arange(5))
+
+
+@pytest.mark.parametrize("pack", [as_folder, as_zip])
+def test_images_of_several_sizes_are_resized_each(pack, tmp_path, pictures, open_data):
+    files = {"a.png": encoded(pictures[0]), "b.png": encoded(pictures[1][:5])}
+    data = open_data(pack(tmp_path, files))
+    vae = VAE(decode=lambda z: z, encode=None, input_shape=(3, 4, 4), latent_shape=(2,))
+    x, _ = prepare(data, vae, resize=4).batch(0, 2, "cpu", torch.float64)
+    for row, picture in zip(x, (pictures[0], pictures[1][:5]), strict=True):
+        alone = torch.as_tensor(picture.transpose(2, 0, 1) / 255.0)[None]
+        right = torch.nn.functional.interpolate(alone, (4, 4), mode="bilinear", antialias=True)
+        assert torch.allclose(row, right[0], atol=1e-12)
+    with pytest.raises(DataError, match="expected one size: add resize"):
+        prepare(data, replace(vae, input_shape=(3, 6, 8))).batch(0, 2, "cpu", torch.float64)
 
 
 @pytest.mark.parametrize(

@@ -290,6 +290,9 @@ def test_a_diagonal_root_is_independent_latents(tmp_path: Path) -> None:
             values, others = one[group][name].values, two[group].get(name)
             if others is None:
                 assert name.startswith(("turn", "round_trip")), name
+            elif name.startswith("by_score_"):  # distances in z here, in y there
+                kept = one[group]["by_score"].values != "mahalanobis"
+                np.testing.assert_allclose(others.values[kept], values[kept], err_msg=name)
             elif values.dtype.kind == "f" and values.shape == others.values.shape:
                 loose = name.startswith("eigenvalue_expected")
                 if not loose:  # by rank of each row there, of the means here
@@ -496,7 +499,6 @@ def test_a_live_module_may_return_one(kind: str) -> None:
     ("options", "error", "words"),
     [
         ({"expectation": "two-point"}, OptionError, "the two points"),
-        ({"analyses": ("anomaly:iwae=true",)}, OptionError, "leave iwae out"),
     ],
 )
 def test_what_has_no_meaning_there_is_refused_in_one_line(
@@ -507,10 +509,55 @@ def test_what_has_no_meaning_there_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_another_score_is_refused(pair: tuple[Result, Result]) -> None:
+def test_the_importance_weighted_bound_of_an_exact_posterior_is_the_evidence(
+    tmp_path: Path,
+) -> None:
+    """q(z|x) = p(z|x): weights of all draws are log p(x), whatever way the latents are turned."""
+    rows, made = exact_moments(spectrum()), {}
+    for name, vae in zip(("plain", "full"), turned(), strict=True):
+        path = tmp_path / f"{name}.h5"
+        with isoprobe.analyze(
+            vae, rows, samples=None, analyses=("anomaly:iwae=true",), out=path
+        ) as result:
+            made[name] = result.samples(names=["score_iwae", "score"])
+        scored = isoprobe.score(vae, rows, path, samples=50, score="iwae")
+        np.testing.assert_allclose(scored["score"], made[name]["score_iwae"][scored["row"]],
+                                   rtol=1e-6)  # fmt: skip
+    # the rank-SIZE model of D = |x - x_hat|^2 and beta: p(x) = N(0, W W' + beta/2 I), less the
+    # constant (m/2) log(pi beta) of exp(-D/beta)
+    values, vectors = np.linalg.eigh(spectrum())
+    kept = np.maximum(values - BETA / 2, 0)
+    kept[np.argsort(values)[:-SIZE]] = 0
+    whole = vectors @ np.diag(kept + BETA / 2) @ vectors.T
+    size = len(whole)
+    log_density = -0.5 * (
+        np.einsum("ij,jk,ik->i", rows, np.linalg.inv(whole), rows)
+        + np.linalg.slogdet(whole)[1] + size * np.log(2 * np.pi)
+    )  # fmt: skip
+    right = -BETA * (log_density + size / 2 * np.log(np.pi * BETA))
+    for name in made:
+        np.testing.assert_allclose(made[name]["score_iwae"], right, rtol=1e-5, atol=1e-6)
+
+
+def test_distances_by_the_aggregate_covariance_are_those_of_independent_latents(
+    tmp_path: Path,
+) -> None:
+    """No linear map changes them, and y of a linear model is linear in z."""
     rows = exact_moments(spectrum())
-    with pytest.raises(IsoprobeError, match="are correlated in posteriors"):
-        isoprobe.score(turned()[1], rows, pair[1].path, samples=50, score="mahalanobis")
+    found = []
+    for name, vae in zip(("plain", "full"), turned(), strict=True):
+        path = tmp_path / f"{name}.h5"
+        isoprobe.analyze(vae, rows, samples=None, analyses=("anomaly",), out=path).close()
+        scored = isoprobe.score(vae, rows, path, samples=50, score="mahalanobis")
+        found.append(scored["score"])
+    with torch.no_grad():
+        posterior = turned()[1].encode(torch.as_tensor(rows))  # type: ignore[misc]
+    mean, root = posterior.mean.numpy(), posterior.root[0].numpy()
+    whole = np.cov(mean, rowvar=False, bias=True) + root @ root.T
+    off = mean - mean.mean(0)
+    right = np.einsum("ij,jk,ik->i", off, np.linalg.inv(whole), off)
+    np.testing.assert_allclose(found[1], right[scored["row"]], rtol=1e-6)
+    np.testing.assert_allclose(found[0], right[scored["row"]], rtol=0.02)  # y by bins of sigma
 
 
 def test_a_model_says_what_its_posteriors_are() -> None:

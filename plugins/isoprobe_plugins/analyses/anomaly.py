@@ -128,11 +128,6 @@ class Anomaly(Analysis):
         self.transform_metric = _transform_metric(setup.vae)
         self.decomposed = bool(setup.vae.facts.decomposed)
         self.by_input = _adds_up(setup)
-        if self.iwae and setup.vae.correlated:
-            raise OptionError(
-                "anomaly:iwae=true weighs draws of independent latents, and in the posteriors of "
-                f"{setup.vae.name} they are correlated; leave iwae out"
-            )
         if self.iwae and self.decomposed:
             raise OptionError(
                 "anomaly:iwae=true needs a model of the plain loss; the decomposed loss is no bound"
@@ -154,6 +149,8 @@ class Anomaly(Analysis):
         vae = setup.vae
         n = (vae.latent_size,)
         shapes: dict[str, tuple[int, ...]] = {"mean": n, "kl": n, "whole": ()}
+        if vae.correlated:
+            shapes["posterior"] = 2 * n
         if self.by_input:
             shapes |= {"input": tuple(vae.input_shape), "distortion": tuple(vae.input_shape)}
         return shapes
@@ -168,6 +165,8 @@ class Anomaly(Analysis):
         found = {"mean": _array(terms.mean), "kl": terms.rates, "whole": whole}
         if self.by_input and terms.by_input is not None:
             found |= {"input": _array(batch.x), "distortion": _array(terms.by_input)}
+        if terms.root is not None:
+            found["posterior"] = _array(terms.root @ terms.root.mT)
         odd = np.zeros(len(batch.index), dtype=bool) if marks is None else marks
         for name, values in found.items():
             cast("Moments", self.accumulators[f"normal_{name}"]).update(values[~odd])
@@ -212,6 +211,8 @@ class Anomaly(Analysis):
                 show="none",
                 **cite(formulas.fixed_distortion),
             )
+            if terms.root is not None or self.setup.vae.prior is not None:
+                columns["score_ratio"] = self._ratio(terms)
         if self.by is not None:
             values = grouping(dict(batch.carried), self.by, "the reference's data")
             columns["group"] = sample(
@@ -227,6 +228,30 @@ class Anomaly(Analysis):
             )
             columns |= self._untrained_parts(batch)
         return columns
+
+    def _ratio(self, terms: Terms) -> Variable:
+        """Log p(z) / q(z) at the fixed draws, where mean and deviation alone do not tell it."""
+        import numpy as np
+
+        from isoprobe.probe.fixed import fixed_noise
+
+        prior = self.setup.vae.prior
+        mean, std = _array(terms.mean), _array(terms.std)
+        root = None if terms.root is None else _array(terms.root)
+        noise = fixed_noise(mean.shape[1], self.setup.expectation).numpy()[None]
+        own = None
+        if prior is not None:
+            drawn = terms.mean[:, None] + terms.std[:, None] * terms.mean.new_tensor(noise)
+            own = _array(prior.log_density(drawn.flatten(0, 1))).reshape(drawn.shape[:2])
+        still = np.zeros((len(mean), noise.shape[1]))
+        return Variable(
+            ("sample", "draw"),
+            log_weights(still, noise, mean, std, 1.0, own, root),
+            "log of p(z) / q(z) at each draw of the fixed set",
+            units="nat",
+            show="none",
+            **cite(log_weights),
+        )
 
     def _marks(self, labels: np.ndarray) -> np.ndarray:
         """Whether each row is an anomaly, ``(B,)`` bool."""
@@ -321,14 +346,17 @@ class Anomaly(Analysis):
         if "score_draws" in chunk:
             from isoprobe.probe.fixed import fixed_noise
 
-            noise = fixed_noise(chunk["mean"].shape[1], self.setup.expectation).numpy()
-            weights = log_weights(
-                chunk["score_draws"],
-                noise[None],
-                chunk["mean"].astype(float),
-                chunk["std"].astype(float),
-                beta,
-            )
+            if "score_ratio" in chunk:
+                weights = chunk["score_ratio"] - chunk["score_draws"] / beta
+            else:
+                noise = fixed_noise(chunk["mean"].shape[1], self.setup.expectation).numpy()
+                weights = log_weights(
+                    chunk["score_draws"],
+                    noise[None],
+                    chunk["mean"].astype(float),
+                    chunk["std"].astype(float),
+                    beta,
+                )
             columns["score_iwae"] = sample(
                 weighted_loss(weights, beta),
                 "-beta times the importance-weighted bound at the fixed draws",
@@ -418,6 +446,12 @@ class Anomaly(Analysis):
             seen = deepcopy(cast("Moments", self.accumulators[f"normal_{name}"]))
             if not apart:
                 seen.merge(self.accumulators[f"marked_{name}"])
+            if name == "posterior":
+                found["usual_covariance"] = Variable(
+                    ("latent", "latent_2"), seen.mean, "E[L L'] of reference rows", show="none",
+                    **cite(Mahalanobis.distance),
+                )  # fmt: skip
+                continue
             dims = ("latent",) if name in {"mean", "kl"} else input_axes(shape) if shape else ()
             text, units, source = _USUAL[name]
             for kind, values in (("mean", seen.mean), ("sd", seen.sd)):
@@ -522,6 +556,12 @@ class Anomaly(Analysis):
         )
         return variables
 
+    def _posterior(self) -> np.ndarray | None:
+        """E[L L'] of the normal rows; None where latents are independent."""
+        if not self.setup.vae.correlated:
+            return None
+        return cast("Moments", self.accumulators["normal_posterior"]).mean
+
     def _by_score(
         self, columns: Callable[[str], np.ndarray], marks: np.ndarray, beta: float
     ) -> dict[str, Variable]:
@@ -533,15 +573,11 @@ class Anomaly(Analysis):
         import numpy as np
 
         names = [name for name in SCORES if name != "iwae" or self.iwae]
-        if self.setup.vae.correlated:  # beta/2 is not the variance in every direction of y
-            names.remove("mahalanobis")
         held = {name: columns(name) for score in names for name in NEEDS[score]}
         if self.decomposed:
             held["score_transform"] = columns("score_transform")
-        place = None
-        if "mahalanobis" in names:
-            mean, std = (held[name][~marks].astype(float) for name in ("mean", "std"))
-            place = Mahalanobis.of(mean, std, beta)
+        mean, std = (held[name][~marks].astype(float) for name in ("mean", "std"))
+        place = Mahalanobis.of(mean, std, beta, self._posterior())
         found = compared({name: score_of(name, held, place) for name in names}, marks)
         texts = {
             "auroc": "area under the ROC curve of each score",

@@ -157,7 +157,7 @@ class Importance(Analysis):
         import numpy as np
 
         found, vae = context.statistics, context.setup.vae
-        if vae.prior is not None or vae.correlated or not found.pullback.count:
+        if vae.prior is not None or not found.pullback.count:
             return np.full(vae.latent_size, np.nan)
         beta = context.beta.value
         return formulas.importance_called_for(found.pullback.mean, found.mean.sd**2, beta)

@@ -16,6 +16,7 @@ import numpy as np
 
 from isoprobe.contracts import Dataset, DataSource
 from isoprobe.data.files import check_file, first_bytes, short_digest, split_spec
+from isoprobe.data.fitting import resizer
 from isoprobe.errors import DataError, FileError
 from isoprobe.files.archives import Archive, member_names
 from isoprobe.hookspecs import hookimpl
@@ -37,6 +38,8 @@ MAX_FILE_BYTES = 1 << 26
 #: decoded images that are kept
 KEPT_BYTES = 1 << 24
 GREY_MODES = frozenset({"1", "L", "LA"})
+#: grey of 16 bits
+DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 COLOUR_MODES = frozenset({"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr"})
 
 
@@ -61,10 +64,11 @@ class ImageSource(DataSource):
             DataError: when there are no images, or the first cannot be read.
         """
         path, _ = split_spec(spec)
+        colours = vae is not None and _takes_colours(tuple(vae.input_shape))
         if path.is_dir():
-            return ImageDataset(path.name or str(path), _Folder(path))
+            return ImageDataset(path.name or str(path), _Folder(path), colours=colours)
         check_file(path)
-        return ImageDataset(path.name, _Archive(path))
+        return ImageDataset(path.name, _Archive(path), colours=colours)
 
 
 class _Files(Protocol):
@@ -80,9 +84,13 @@ class _Files(Protocol):
 class ImageDataset(Dataset):
     """Images in the order of their names, bytes, grey ``(H, W)`` or colour ``(3, H, W)``.
 
+    Grey stored in three equal channels or in a palette is grey. Sixteen bits are read as 0..65535,
+    and come in the range of bytes.
+
     Args:
         name: name for summaries.
         files: the encoded images.
+        colours: what is grey in three channels stays so, as a model of colours takes it.
 
     Raises:
         DataError: when the first image cannot be read.
@@ -90,25 +98,51 @@ class ImageDataset(Dataset):
 
     dtype = "uint8"
 
-    def __init__(self, name: str, files: _Files) -> None:
+    def __init__(self, name: str, files: _Files, *, colours: bool = False) -> None:
         self.name, self._files = name, files
+        self._target: tuple[int, int] | None = None
+        self._notes: list[str] = []
         try:
             with self._open(0) as image:
-                self._size = image.size
-                self._grey = image.mode in GREY_MODES
+                width, height = image.size
+                self._grey = image.mode in GREY_MODES | DEEP_MODES
+                if image.mode in DEEP_MODES:
+                    self._notes.append("pixels of 16 bits read as 0..65535")
+            self._first = (height, width)
+            if not self._grey and not colours and all(map(self._looks_grey, self._a_few())):
+                self._grey = True
+                self._notes.append("images hold grey in three equal channels, read as one")
         except DataError:
             files.close()
             raise
-        width, height = self._size
-        self.shape = (height, width) if self._grey else (3, height, width)
+        self.resized(None)
+
+    def resized(self, size: tuple[int, int] | None) -> bool:
+        """Bring images to a height and width, each from its own; with None they are of one size."""
+        self._target = size
+        plane = self._first if size is None else size
+        self.shape = plane if self._grey else (3, *plane)
         # checks, pilot and trials look at the same rows, and decoding is dear
-        self._kept = lru_cache(max(KEPT_BYTES // math.prod(self.shape), 1))(self._pixels)
+        each = math.prod(self.shape) * (1 if size is None else 8)
+        self._kept = lru_cache(max(KEPT_BYTES // each, 1))(self._pixels)
+        more = [] if size is None else [f"images resized to {size[0]}x{size[1]}"]
+        self.notes = (*self._notes, *more)
+        return size is not None
+
+    def _a_few(self) -> list[int]:
+        """Numbers of the first image, one in the middle and the last."""
+        last = len(self._files.names) - 1
+        return sorted({0, last // 2, last})
+
+    def _looks_grey(self, number: int) -> bool:
+        with self._open(number) as image:
+            return image.mode in GREY_MODES | DEEP_MODES or _equal(self._decoded(image, number))
 
     def __len__(self) -> int:
         return len(self._files.names)
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        """Images at the indices, ``(len(indices), *shape)`` uint8."""
+        """Images at the indices, ``(len(indices), *shape)``; uint8, or floats of that range."""
         return np.stack([self._kept(int(number)) for number in indices])
 
     def fingerprint(self) -> str:
@@ -137,7 +171,7 @@ class ImageDataset(Dataset):
             ) from error
         if image.width * image.height > MAX_PIXELS:
             raise DataError(f"{where} has {image.width}x{image.height} pixels; too large")
-        if image.mode not in GREY_MODES | COLOUR_MODES:
+        if image.mode not in GREY_MODES | DEEP_MODES | COLOUR_MODES:
             raise DataError(
                 f"{where} has pixels of type {image.mode}, not bytes; store such images as .npy"
             )
@@ -146,19 +180,35 @@ class ImageDataset(Dataset):
     def _pixels(self, number: int) -> np.ndarray:
         with self._open(number) as image:
             where = f"image {self._files.names[number]} of {self.name}"
-            if image.size != self._size:
+            if self._target is None and (image.height, image.width) != self._first:
                 raise DataError(
                     f"{where} is {image.height}x{image.width} and the first is "
-                    f"{self._size[1]}x{self._size[0]}; expected one size: resize them before"
+                    f"{self._first[0]}x{self._first[1]}; expected one size: add --resize "
+                    "HEIGHTxWIDTH"
                 )
-            if self._grey and image.mode not in GREY_MODES:
+            deep = image.mode in DEEP_MODES
+            pixels = self._decoded(image, number)
+        if self._grey and pixels.ndim == 3:
+            if not _equal(pixels):
                 raise DataError(
                     f"{where} has colours and the first is grey; convert them to one kind before"
                 )
-            try:
-                return _decode(image, grey=self._grey)
-            except (OSError, ValueError, SyntaxError, EOFError) as error:
-                raise DataError(f"{where} is damaged ({error}); remove or replace it") from error
+            pixels = pixels[0]
+        elif not self._grey and pixels.ndim == 2:
+            if deep:
+                raise DataError(
+                    f"{where} has grey of 16 bits and the first colours; convert them to one kind "
+                    "before"
+                )
+            pixels = np.repeat(pixels[None], 3, 0)
+        return pixels if self._target is None else _resized(pixels, self._target)
+
+    def _decoded(self, image: Image, number: int) -> np.ndarray:
+        try:
+            return _decode(image)
+        except (OSError, ValueError, SyntaxError, EOFError) as error:
+            where = f"image {self._files.names[number]} of {self.name}"
+            raise DataError(f"{where} is damaged ({error}); remove or replace it") from error
 
 
 class _Folder:
@@ -259,8 +309,36 @@ def _is_image(name: str) -> bool:
     return path.suffix.lower() in SUFFIXES and not shadow
 
 
-def _decode(image: Image, *, grey: bool) -> np.ndarray:
-    """Decode to ``(H, W)`` or ``(3, H, W)`` bytes; refuse transparency, which would be lost."""
+def _takes_colours(shape: tuple[int, ...]) -> bool:
+    """Whether a model of inputs of this shape takes three channels, flattened or not."""
+    wide = [length for length in shape if length != 1]
+    if len(wide) == 1 and math.isqrt(wide[0]) ** 2 == wide[0]:
+        return False
+    return 3 in {wide[0], wide[-1]} if len(wide) == 3 else len(wide) == 1 and wide[0] % 3 == 0
+
+
+def _equal(pixels: np.ndarray) -> bool:
+    """Whether channels ``(3, H, W)`` hold the same."""
+    return bool((pixels == pixels[:1]).all())
+
+
+def _resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    import torch
+
+    shape, wide = tuple(pixels.shape), pixels.astype(np.float64)
+    if shape[-2:] == size:
+        return wide
+    resize = resizer(shape, (*shape[:-2], *size))
+    found: np.ndarray = resize(torch.from_numpy(wide)[None])[0].numpy()
+    return found
+
+
+def _decode(image: Image) -> np.ndarray:
+    """Decode to grey ``(H, W)`` or ``(3, H, W)``; refuse transparency, which would be lost."""
+    if image.mode in DEEP_MODES:
+        deep: np.ndarray = np.asarray(image).astype(np.float32) / 257
+        return deep
+    grey = image.mode in GREY_MODES
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
         opacity = np.asarray(image.convert("RGBA"))[..., 3]
         if opacity.min() < 255:

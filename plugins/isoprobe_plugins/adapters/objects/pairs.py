@@ -119,7 +119,7 @@ class EncoderFirst(nn.Module):
         super().__init__()
         self.inner = inner
 
-    def forward(self, x: torch.Tensor) -> Any:
+    def forward(self, x: torch.Tensor, *told: torch.Tensor) -> Any:
         """Return mean and scale."""
-        answer = self.inner(x)
+        answer = self.inner(x, *told)
         return tuple(answer[:2]) if isinstance(answer, tuple | list) else answer

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from isoprobe.contracts import VAE, Posterior
+from isoprobe.contracts import VAE, Conditional, Posterior
 from isoprobe.errors import OptionError
 from isoprobe_plugins.adapters.objects.calling import said
 from isoprobe_plugins.adapters.objects.options import read_shape
@@ -108,6 +108,55 @@ def vae_from_object(
         latent_shape=latent_shape,
         module=wrapped.module,
         correlated=wrapped.scale_head == FULL_FORM,
+        facts=settings.facts(wrapped.scale_head, tuple(wrapped.assumptions)),
+        name=source.path.stem,
+        adapter=adapter,
+        sha256=source.sha256(),
+    )
+
+
+def conditional_from_object(
+    at: Callable[[Tensor], Any],
+    classes: tuple[int, ...],
+    words: str,
+    settings: ModelOptions,
+    label: str,
+    source: Source,
+    *,
+    adapter: str,
+) -> VAE:
+    """Wrap an object that is told something of each sample.
+
+    Args:
+        at: gives the object with decode and perhaps encode at conditions ``c (B or 1, k)``.
+        classes: how many classes each column of c numbers; 0 for a real number.
+        words: what c is.
+        settings: options in force.
+        label: how to name it in an error.
+        source: the checkpoint it stands for.
+        adapter: name of the adapter at work.
+
+    Returns:
+        The model, bound to no rows yet.
+    """
+    wrapped = wrap(at(torch.zeros(1, len(classes))), settings, label)
+    input_shape, latent_shape = probe_shapes(wrapped)
+
+    def encode(x: Tensor, c: Tensor) -> Posterior:
+        found: Posterior = replace(wrapped, built=at(c))._encode(x)
+        return found
+
+    conditional = Conditional(
+        decode=lambda z, c: replace(wrapped, built=at(c)).decode(z),
+        encode=None if wrapped.encode is None else encode,
+        classes=classes,
+        words=words,
+    )
+    return VAE.told(
+        conditional,
+        input_shape=input_shape,
+        latent_shape=latent_shape,
+        module=wrapped.module,
         facts=settings.facts(wrapped.scale_head, tuple(wrapped.assumptions)),
         name=source.path.stem,
         adapter=adapter,

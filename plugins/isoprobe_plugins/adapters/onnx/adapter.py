@@ -38,7 +38,11 @@ class Onnx(OfPairs):
         from dataclasses import replace
 
         from isoprobe_plugins.adapters.objects.pairs import EncoderFirst, Pair
-        from isoprobe_plugins.adapters.objects.wrapping import vae_from_object
+        from isoprobe_plugins.adapters.objects.wrapping import (
+            conditional_from_object,
+            vae_from_object,
+        )
+        from isoprobe_plugins.adapters.onnx.conditions import Told, condition_of
         from isoprobe_plugins.adapters.onnx.reading import graphs_of
         from isoprobe_plugins.adapters.onnx.runtime import RuntimeGraph
         from isoprobe_plugins.adapters.programs.bounded import Bounded
@@ -68,7 +72,14 @@ class Onnx(OfPairs):
                 encode if isinstance(encode, RuntimeGraph) else Bounded(encode, encoder)
             )
         pair = Pair(first, _derivable(decode, decoder))
-        vae = vae_from_object(pair, settings, label, source, adapter=self.name)
+        told = condition_of([g for g in (encode, decode) if g is not None], source)
+        if told is not None:
+            vae = conditional_from_object(
+                lambda c: Told(pair, told, c, encode), told.classes, told.words, settings, label,
+                source, adapter=self.name,
+            )  # fmt: skip
+        else:
+            vae = vae_from_object(pair, settings, label, source, adapter=self.name)
         return vae.with_facts(assumptions=(*notes, *vae.facts.assumptions))
 
     def describe(self, source: Source) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from isoprobe.errors import CheckpointError, OptionError
+from isoprobe.errors import OptionError
 
 if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
@@ -26,12 +26,18 @@ class Cut:
         scale: of its scale.
         latent: at which the decoder begins.
         recon: of the reconstruction.
+        data: input that the posterior is of.
+        condition: input that the decoder takes beside the latent, if any.
+        noise: inputs that neither posterior nor decoder take: the draw of the latent.
     """
 
     mean: str
     scale: str
     latent: str
     recon: str
+    data: str
+    condition: str | None = None
+    noise: tuple[str, ...] = ()
 
 
 def find_cut(graph: Any, told: Mapping[str, str], source: Source) -> Cut | None:
@@ -69,11 +75,16 @@ def find_cut(graph: Any, told: Mapping[str, str], source: Source) -> Cut | None:
     tried = [wanted] if wanted else [mean, *_after(graph, mean)]
     for latent in tried:
         reached = {n for n in _above(makers, output, latent) if n in inputs}
+        seen = {n for end in (mean, scale) for n in _above(makers, end, "") if n in inputs}
+        data = seen - reached
         drawn = any(
             makers[n].op_type in _RANDOM for n in _above(makers, output, latent) if n in makers
         )
-        if latent != output and not reached and not drawn and _uses(makers, output, latent):
-            return Cut(mean, scale, latent, output)
+        parts = len(data) == 1 and len(reached) <= 1 and not drawn
+        if latent != output and parts and _uses(makers, output, latent):
+            idle = inputs - seen - reached
+            order = [n for n in _inputs(graph) if n in idle]
+            return Cut(mean, scale, latent, output, *data, next(iter(reached), None), tuple(order))
     if wanted:
         raise OptionError(
             f"option 'latent' of adapter 'onnx': '{wanted}' does not part {source.path}'s input "
@@ -93,35 +104,52 @@ def halves(model: Any, cut: Cut, source: Source) -> tuple[Any, Any]:
     Returns:
         Models of encoder and decoder.
     """
-    (first,) = _only(_inputs(model.graph), source)
-    encoder = _part(model, first, (cut.mean, cut.scale))
-    return encoder, _part(model, cut.latent, (cut.recon,))
+    told = () if cut.condition is None else (cut.condition,)
+    return (
+        _part(model, (cut.data, *told), (cut.mean, cut.scale)),
+        _part(model, (cut.latent, *told), (cut.recon,)),
+    )
 
 
-def _only(names: Sequence[str], source: Source) -> Sequence[str]:
-    if len(names) != 1:
-        raise CheckpointError(f"{source.path} takes {len(names)} inputs; expected one")
-    return names
+def without_noise(model: Any, kept: int) -> tuple[Any, tuple[str, ...]]:
+    """Leave out what the first outputs of a graph do not take, such as the noise of a draw.
+
+    Args:
+        model: parsed ONNX model.
+        kept: how many outputs count.
+
+    Returns:
+        The model, as it was where all inputs are taken, and the inputs left out.
+    """
+    inputs, makers = _inputs(model.graph), _makers(model.graph)
+    ends = [o.name for o in model.graph.output][:kept]
+    taken = {n for end in ends for n in _above(makers, end, "")}
+    idle = tuple(n for n in inputs if n not in taken)
+    if not idle or len(idle) == len(inputs):
+        return model, ()
+    return _part(model, [n for n in inputs if n in taken], ends), idle
 
 
-def _part(model: Any, first: str, outputs: Sequence[str]) -> Any:
-    """A model of the nodes between a tensor and others."""
+def _part(model: Any, firsts: Sequence[str], outputs: Sequence[str]) -> Any:
+    """A model of the nodes between tensors and others; a second input only where it is taken."""
     import onnx
 
     makers = _makers(model.graph)
+    first, *told = firsts
     needed = {n for output in outputs for n in _above(makers, output, first)}
+    told = [name for name in told if name in needed]
     nodes = [n for n in model.graph.node if needed.intersection(n.output)]
     taken = {name for node in nodes for name in node.input}
     weights = [t for t in model.graph.initializer if t.name in taken]
     shapes = _shapes(model)
-    float_type = onnx.TensorProto.FLOAT
+    types = {i.name: i.type.tensor_type.elem_type for i in model.graph.input}
 
     def value(name: str) -> Any:
-        return onnx.helper.make_tensor_value_info(name, float_type, shapes.get(name))
+        kind = types.get(name, onnx.TensorProto.FLOAT)
+        return onnx.helper.make_tensor_value_info(name, kind, shapes.get(name))
 
-    graph = onnx.helper.make_graph(
-        nodes, model.graph.name, [value(first)], [value(o) for o in outputs], weights
-    )
+    taken_in, given = [value(n) for n in (first, *told)], [value(o) for o in outputs]
+    graph = onnx.helper.make_graph(nodes, model.graph.name, taken_in, given, weights)
     part = onnx.helper.make_model(graph, opset_imports=list(model.opset_import))
     part.ir_version = model.ir_version
     return part

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from isoprobe.checkpoints.source import Source
 from isoprobe.errors import CheckpointError
+from isoprobe_plugins.adapters.onnx.conditions import second_input
 from isoprobe_plugins.adapters.onnx.operators import OPERATORS, UntranslatedError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class OnnxGraph(nn.Module):
-    """Runs a graph of one input.
+    """Runs a graph of one input, or of two, the second what is told of each row.
 
     Args:
         model: parsed ONNX model.
@@ -37,9 +38,12 @@ class OnnxGraph(nn.Module):
             self.register_buffer(f"tensor_{index}", _tensor(tensor, source))
             self.buffers_by_name[tensor.name] = f"tensor_{index}"
         inputs = [i.name for i in graph.input if i.name not in self.buffers_by_name]
-        if len(inputs) != 1:
-            raise CheckpointError(f"{source.path} takes {len(inputs)} inputs; expected one")
-        self.input_name = inputs[0]
+        if len(inputs) not in {1, 2}:
+            raise CheckpointError(
+                f"{source.path} takes {len(inputs)} inputs; expected one, and perhaps a condition"
+            )
+        self.inputs = inputs
+        self.condition = second_input(graph)
         self.outputs = [output.name for output in graph.output]
         self.input_shape = static_shape(graph, inputs[0])
         self.nodes = [self._node(node, source) for node in graph.node]
@@ -57,9 +61,9 @@ class OnnxGraph(nn.Module):
             raise UntranslatedError(f"operator {node.op_type} has no translation")
         return operator, list(node.input), list(node.output), attributes
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, *given: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the graph."""
-        values: dict[str, Any] = {"": None, self.input_name: x}
+        values: dict[str, Any] = {"": None, **dict(zip(self.inputs, given, strict=True))}
         values |= {name: getattr(self, buffer) for name, buffer in self.buffers_by_name.items()}
         for operator, inputs, outputs, attributes in self.nodes:
             result = operator([values[name] for name in inputs], attributes)

@@ -11,7 +11,7 @@ import torch
 from isoprobe.checkpoints.source import FileKind
 from isoprobe.errors import CheckpointError
 from isoprobe_plugins.adapters.objects.two_files import sources_of
-from isoprobe_plugins.adapters.onnx.cutting import find_cut, halves
+from isoprobe_plugins.adapters.onnx.cutting import find_cut, halves, without_noise
 from isoprobe_plugins.adapters.onnx.graph import OnnxGraph
 from isoprobe_plugins.adapters.onnx.operators import MAX_ELEMENTS, UntranslatedError
 from isoprobe_plugins.adapters.onnx.parsing import parsed
@@ -49,7 +49,7 @@ def graphs_of(
         if cut is not None:
             encoder, decoder = (readable(part, source) for part in halves(model, cut, source))
             note = f"one graph, cut at '{cut.latent}': posterior '{cut.mean}' and '{cut.scale}'"
-            return (source, encoder), (source, decoder), (note,)
+            return (source, encoder), (source, decoder), (note, *_idle(cut.noise))
         ends = [o.name for o in model.graph.output]
         if told or len(ends) > 2:
             raise CheckpointError(
@@ -58,7 +58,15 @@ def graphs_of(
                 "scale=NAME --option latent=NAME --option recon=NAME"
             )
     first, second = sources_of(source, settings, FileKind.ONNX)
-    return (first, None if first is None else read_onnx(first)), (second, read_onnx(second)), ()
+    if first is None:
+        return (None, None), (second, read_onnx(second)), ()
+    model, noise = without_noise(parsed(first), 2)
+    return (first, readable(model, first)), (second, read_onnx(second)), _idle(noise)
+
+
+def _idle(noise: tuple[str, ...]) -> tuple[str, ...]:
+    named = " and ".join(f"'{name}'" for name in noise)
+    return (f"input {named} left out: the posterior does not depend on it",) if noise else ()
 
 
 def read_onnx(source: Source) -> Graph:
@@ -127,7 +135,8 @@ def _run_as_it_stands(model: Any, source: Source, why: str) -> RuntimeGraph:
 def _translated(model: Any, source: Source) -> OnnxGraph:
     """Translate a graph, and try it where its input's shape is known."""
     graph = OnnxGraph(model, source)
-    if graph.input_shape is not None and math.prod(graph.input_shape) <= MAX_ELEMENTS:
+    single = len(graph.inputs) == 1 and graph.input_shape is not None
+    if single and graph.input_shape is not None and math.prod(graph.input_shape) <= MAX_ELEMENTS:
         with torch.no_grad(), contextlib.suppress(RuntimeError):  # calling it says why it fails
             Bounded(graph, source)(torch.zeros(1, *graph.input_shape))
     return graph

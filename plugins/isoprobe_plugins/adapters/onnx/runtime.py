@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from isoprobe.checkpoints.source import Source
+    from isoprobe_plugins.adapters.onnx.conditions import Condition
 
 
 #: operators that onnxruntime may run, beside those with a translation
@@ -65,15 +66,18 @@ class RuntimeGraph:
         names = {tensor.name for tensor in model.graph.initializer}
         inputs = [i.name for i in model.graph.input if i.name not in names]
         if len(inputs) != 1:
-            raise CheckpointError(f"{source.path} takes {len(inputs)} inputs; expected one")
-        self.input_name = inputs[0]
+            raise CheckpointError(
+                f"{source.path} takes {len(inputs)} inputs, and {why}; expected one"
+            )
+        self.inputs = inputs
+        self.condition: Condition | None = None
         self.input_shape = static_shape(model.graph, inputs[0])
         self.outputs = [output.name for output in model.graph.output]
         self.session = _session(model, source, why)
 
     def __call__(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the graph in its own precision, float32."""
-        feed = {self.input_name: x.detach().cpu().float().numpy()}
+        feed = {self.inputs[0]: x.detach().cpu().float().numpy()}
         found = tuple(torch.from_numpy(a).to(x) for a in self.session.run(None, feed))
         return found[0] if len(found) == 1 else found
 

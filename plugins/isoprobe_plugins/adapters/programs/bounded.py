@@ -19,7 +19,7 @@ class Bounded(nn.Module):
     """A graph that is tried on one row of each new shape before it is run on many.
 
     Args:
-        graph: called with one tensor.
+        graph: called with one tensor, or one and what is told of its rows.
         source: its file, whose size bounds every tensor that one row makes.
     """
 
@@ -27,21 +27,25 @@ class Bounded(nn.Module):
         super().__init__()
         self.graph = graph
         self._source = source
-        self._tried: set[tuple[int, ...]] = set()
+        self._tried: set[tuple[tuple[int, ...], ...]] = set()
 
     def forward(self, x: Tensor, *others: Any) -> Any:
         """Run the graph."""
-        shape = tuple(x.shape[1:])
-        if shape not in self._tried and not others:
-            self._try(torch.zeros(1, *shape, dtype=x.dtype, device=x.device))
-            self._tried.add(shape)
+        told = [o for o in others if isinstance(o, Tensor) and o.shape[:1] == x.shape[:1]]
+        shapes = tuple(tuple(each.shape[1:]) for each in (x, *told))
+        if shapes not in self._tried and len(told) == len(others):
+            self._try(*(
+                torch.zeros(1, *each.shape[1:], dtype=each.dtype, device=each.device)
+                for each in (x, *told)
+            ))  # fmt: skip
+            self._tried.add(shapes)
         return self.graph(x, *others)
 
-    def _try(self, row: Tensor) -> None:
+    def _try(self, row: Tensor, *told: Tensor) -> None:
         meter = Meter(self._source.path, self._source.size)
         devices = [row.device] if row.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.no_grad(), _Sizes(meter):
-            self.graph(row)
+            self.graph(row, *told)
 
 
 class _Sizes(TorchDispatchMode):  # type: ignore[no-untyped-call]

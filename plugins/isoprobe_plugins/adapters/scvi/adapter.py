@@ -1,4 +1,4 @@
-"""Read SCVI of scvi-tools from its saved folder: counts, library size and batch told of each."""
+"""Read SCVI and SCANVI of scvi-tools: counts, library size and batch told of each cell."""
 
 from __future__ import annotations
 
@@ -13,18 +13,24 @@ from isoprobe.hookspecs import hookimpl
 from isoprobe.registry.specs import NoOptions, construct
 from isoprobe_plugins.adapters.declared.adapter import load_declared
 from isoprobe_plugins.adapters.declared.declaration import parse_declaration
+from isoprobe_plugins.adapters.scvi import scanvi
 from isoprobe_plugins.adapters.scvi.saved import Saved, declared, read_saved
 from isoprobe_plugins.adapters.weights.names import saved_by_scvi
 from isoprobe_plugins.adapters.weights.state import State
 
 FILE = "model.pt"
+_SECOND = (
+    "the prior of z1 is that of SCANVI's second level and labels, a mixture over "
+    f"{scanvi.DRAWS} draws of z2 for each label; it was trained with a bound of it, and its "
+    "classifier is left out"
+)
 
 
 class Scvi(Adapter):
-    """Reads networks, genes and batches of SCVI; library size and batch are told of each cell."""
+    """Reads networks, genes and batches; library size and batch are told of each cell."""
 
     name = "scvi"
-    summary = "SCVI of scvi-tools (nb and zinb), its saved folder or model.pt"
+    summary = "SCVI and SCANVI of scvi-tools (nb and zinb), the saved folder or model.pt"
 
     def matches(self, source: Source) -> bool:
         """Return True for a torch file with the parts that scvi-tools saves, or its folder."""
@@ -37,16 +43,20 @@ class Scvi(Adapter):
         saved = self._saved(source)
         fields = declared(saved)
         left = "tensors of the library size's encoder and of parameters not in use left out"
+        tensors, notes = saved.tensors, (left,)
+        if saved.model == "SCANVI":
+            tensors = {**tensors, **scanvi.prior_tensors(tensors, saved.where)}
+            notes = (left, _SECOND)
         vae = load_declared(
             parse_declaration(fields, saved.where),
-            State(saved.tensors, (left,)),
+            State(tensors, notes),
             source,
             adapter=self.name,
             where=saved.where,
         )
-        vae = vae.with_facts(
-            inputs=saved.genes, beta_source="scvi-tools weighs the KL by 1 after its warm-up"
-        )
+        vae = vae.with_facts(inputs=saved.genes)
+        if saved.model == "SCVI":
+            vae = vae.with_facts(beta_source="scvi-tools weighs the KL by 1 after its warm-up")
         if vae.conditional is None or not saved.batches:
             return vae
         return replace(vae, conditional=replace(vae.conditional, names=(saved.batches,)))

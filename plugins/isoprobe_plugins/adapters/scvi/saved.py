@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from isoprobe.checkpoints.records import Record
 from isoprobe.errors import CheckpointError
+from isoprobe_plugins.adapters.scvi import scanvi
 from isoprobe_plugins.adapters.weights.storages import load_records
 
 if TYPE_CHECKING:
@@ -177,6 +178,8 @@ def declared(saved: Saved) -> dict[str, Any]:
         ignored.append("decoder.px_dropout_decoder.")
     told = {"classes": [count, 0], "words": "batch and library size", "infer": "data and sum"}
     alone = {"classes": [0], "words": "library size", "infer": "sum"}
+    second = saved.model == "SCANVI"
+    loss = {"metric": likelihood} if second else {"metric": likelihood, "beta": 1.0}
     genes = len(saved.genes) or int(tensors["decoder.px_scale_decoder.0.weight"].shape[0])
     return {
         "input_shape": [genes],
@@ -189,23 +192,24 @@ def declared(saved: Saved) -> dict[str, Any]:
         "decoder": decoder,
         "condition": told if count else alone,
         "likelihood": {"metric": likelihood, "parameters": parameters},
-        "loss": {"metric": likelihood, "beta": 1.0},
-        "ignore": ignored,
-        "note": f"SCVI of scvi-tools {saved.version}",
+        "loss": loss,
+        "ignore": [*ignored, *(scanvi.ASIDE if second else ())],
+        "note": f"{saved.model} of scvi-tools {saved.version}",
+        **({"prior": scanvi.prior_fields()} if second else {}),
     }
 
 
 def _refuse(saved: Saved) -> None:
     """Raise for a model that is another one than it would be read as."""
-    if saved.model != "SCVI":
+    if saved.model not in {"SCVI", "SCANVI"}:
         raise CheckpointError(
-            f"{saved.where} is {saved.model} of scvi-tools; SCVI alone is read: build it in Python "
-            "(--adapter factory --option target=module:function)"
+            f"{saved.where} is {saved.model} of scvi-tools; SCVI and SCANVI alone are read: build "
+            "it in Python (--adapter factory --option target=module:function)"
         )
     if "covariates" in saved.settings:
         raise CheckpointError(
-            f"{saved.where}: SCVI was trained with {saved.settings['covariates']}; batch and "
-            "library size alone are read"
+            f"{saved.where}: {saved.model} was trained with {saved.settings['covariates']}; batch "
+            "and library size alone are read"
         )
     for name, wanted in _WANTED.items():
         found = saved.settings.get(name)
@@ -214,7 +218,8 @@ def _refuse(saved: Saved) -> None:
         if found not in wanted:
             known = " or ".join(str(value) for value in wanted)
             raise CheckpointError(
-                f"{saved.where}: SCVI with {name}={str(found)[:60]} is not read; with {known} it is"
+                f"{saved.where}: {saved.model} with {name}={str(found)[:60]} is not read; with "
+                f"{known} it is"
             )
     needed = ("decoder.px_scale_decoder.0.weight", "z_encoder.mean_encoder.weight")
     missing = next((name for name in needed if saved.tensors.get(name) is None), None)
