@@ -314,11 +314,11 @@ def _cut_short(bench: Bench, chosen: Reading, said: Mapping[str, Any]) -> list[R
         return []
     spoken = spoken_form(chosen.plan.split.heads[-1].place)
     forms = {chosen.choices.form, *(f for f in options.get("form", ()) if f == spoken)}
-    first = {"first": SAME} if SAME in options.get("first", ()) else {}
+    firsts = {repr(f): f for f in (SAME, chosen.choices.first) if f in options.get("first", (f,))}
     grid = [
-        replace(chosen.choices, encoder=encoder, decoder=decoder, form=form, **one)
+        replace(chosen.choices, encoder=encoder, decoder=decoder, form=form, first=first)
         for encoder in ACTIVATIONS[:7] for decoder in ACTIVATIONS[:7] for form in sorted(forms)
-        for one in ({}, first)
+        for first in firsts.values()
     ]  # fmt: skip
     every = [
         Reading(chosen.plan, choices, chosen.metric, tried[chosen.metric])

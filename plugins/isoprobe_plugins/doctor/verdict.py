@@ -148,7 +148,7 @@ def _dtype(state: State) -> Any:
     return torch.float64 if torch.float64 in kinds else torch.float32
 
 
-def _other_size(state: State, row: tuple[int, ...]) -> str | None:
+def _other_size(state: State, row: tuple[int, ...], beside: str = "not") -> str | None:
     """Name a larger size of images that the layers lead through there and back."""
     have = plane(row)
     if have is None:
@@ -157,7 +157,7 @@ def _other_size(state: State, row: tuple[int, ...]) -> str | None:
         shape = with_plane(row, (side, side))
         if side > max(have) and plans_for(state.tensors, Rows(shape))[0]:
             return (
-                f"weights whose layers take images of {side}x{side} as well as of "
+                f"weights whose layers take images of {side}x{side}, {beside} "
                 f"{have[0]}x{have[1]}: add --pad {side} if they were padded with zeros in "
                 f"training, or --resize {side}"
             )
@@ -199,7 +199,7 @@ def _doubt(chosen: Reading, state: State, row: tuple[int, ...]) -> str:
         )
     else:
         return ""
-    more = refusals.recurrent(state.tensors) or _other_size(state, row)
+    more = refusals.recurrent(state.tensors) or _other_size(state, row, "as well as")
     return why if more is None else f"{why}; it holds {more}"
 
 

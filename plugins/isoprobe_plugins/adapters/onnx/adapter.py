@@ -42,7 +42,7 @@ class Onnx(OfPairs):
             conditional_from_object,
             vae_from_object,
         )
-        from isoprobe_plugins.adapters.onnx.conditions import Told, condition_of
+        from isoprobe_plugins.adapters.onnx.conditions import AtCondition, condition_of
         from isoprobe_plugins.adapters.onnx.reading import graphs_of
         from isoprobe_plugins.adapters.onnx.runtime import RuntimeGraph
         from isoprobe_plugins.adapters.programs.bounded import Bounded
@@ -75,8 +75,8 @@ class Onnx(OfPairs):
         told = condition_of([g for g in (encode, decode) if g is not None], source)
         if told is not None:
             vae = conditional_from_object(
-                lambda c: Told(pair, told, c, encode), told.classes, told.words, settings, label,
-                source, adapter=self.name,
+                lambda c: AtCondition(pair, told, c, encode), told.classes, told.words, settings,
+                label, source, adapter=self.name,
             )  # fmt: skip
         else:
             vae = vae_from_object(pair, settings, label, source, adapter=self.name)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Condition:
+class SecondInput:
     """A second input.
 
     Attributes:
@@ -57,7 +57,7 @@ class Condition:
         return column if self.axes == 1 else column[:, None]
 
 
-class Told(nn.Module):
+class AtCondition(nn.Module):
     """Encoder and decoder at conditions.
 
     Args:
@@ -68,7 +68,7 @@ class Told(nn.Module):
     """
 
     def __init__(
-        self, pair: Any, condition: Condition, c: Tensor, encoder: OnnxGraph | RuntimeGraph | None
+        self, pair: Any, condition: SecondInput, c: Tensor, encoder: OnnxGraph | RuntimeGraph | None
     ) -> None:
         super().__init__()
         self.pair, self._condition, self._c = pair, condition, c
@@ -85,7 +85,7 @@ class Told(nn.Module):
         return self.pair.decode(z, self._condition.value(self._c, z))
 
 
-def condition_of(graphs: Sequence[OnnxGraph | RuntimeGraph], source: Source) -> Condition | None:
+def condition_of(graphs: Sequence[OnnxGraph | RuntimeGraph], source: Source) -> SecondInput | None:
     """Find what graphs take beside x and z.
 
     Args:
@@ -120,7 +120,7 @@ def condition_of(graphs: Sequence[OnnxGraph | RuntimeGraph], source: Source) -> 
     return told
 
 
-def second_input(graph: Any) -> Condition | None:
+def second_input(graph: Any) -> SecondInput | None:
     """Read what the second input of a parsed graph is; None where that is not told.
 
     Args:
@@ -140,11 +140,11 @@ def second_input(graph: Any) -> Condition | None:
         return None
     if kind.elem_type in {6, 7}:  # int32, int64
         rows = _embedded(graph, name, weights)
-        return Condition(name, rows, True, len(dims)) if rows and dims[1:] in ([], [1]) else None
+        return SecondInput(name, rows, True, len(dims)) if rows and dims[1:] in ([], [1]) else None
     if kind.elem_type != 1 or (len(dims) == 2 and dims[1] < 1):
         return None
     width = dims[1] if len(dims) == 2 else 1
-    return Condition(name, width if width > 1 else 0, False, len(dims))
+    return SecondInput(name, width if width > 1 else 0, False, len(dims))
 
 
 def _embedded(graph: Any, name: str, weights: dict[str, tuple[int, ...]]) -> int:

@@ -84,7 +84,9 @@ def find_cut(graph: Any, told: Mapping[str, str], source: Source) -> Cut | None:
         if latent != output and parts and _uses(makers, output, latent):
             idle = inputs - seen - reached
             order = [n for n in _inputs(graph) if n in idle]
-            return Cut(mean, scale, latent, output, *data, next(iter(reached), None), tuple(order))
+            (of,) = data
+            told_by = next(iter(reached), None)
+            return Cut(mean, scale, latent, output, of, told_by, tuple(order))
     if wanted:
         raise OptionError(
             f"option 'latent' of adapter 'onnx': '{wanted}' does not part {source.path}'s input "

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from isoprobe.checkpoints.source import Source
-    from isoprobe_plugins.adapters.onnx.conditions import Condition
+    from isoprobe_plugins.adapters.onnx.conditions import SecondInput
 
 
 #: operators that onnxruntime may run, beside those with a translation
@@ -70,7 +70,7 @@ class RuntimeGraph:
                 f"{source.path} takes {len(inputs)} inputs, and {why}; expected one"
             )
         self.inputs = inputs
-        self.condition: Condition | None = None
+        self.condition: SecondInput | None = None
         self.input_shape = static_shape(model.graph, inputs[0])
         self.outputs = [output.name for output in model.graph.output]
         self.session = _session(model, source, why)

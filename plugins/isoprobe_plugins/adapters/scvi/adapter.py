@@ -43,13 +43,13 @@ class Scvi(Adapter):
         saved = self._saved(source)
         fields = declared(saved)
         left = "tensors of the library size's encoder and of parameters not in use left out"
-        tensors, notes = saved.tensors, (left,)
+        tensors, notes = saved.tensors, [left]
         if saved.model == "SCANVI":
             tensors = {**tensors, **scanvi.prior_tensors(tensors, saved.where)}
-            notes = (left, _SECOND)
+            notes.append(_SECOND)
         vae = load_declared(
             parse_declaration(fields, saved.where),
-            State(tensors, notes),
+            State(tensors, tuple(notes)),
             source,
             adapter=self.name,
             where=saved.where,
