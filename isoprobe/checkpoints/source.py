@@ -123,8 +123,10 @@ class Source:
         Raises:
             CheckpointError: when the file cannot be read.
         """
-        if self.is_folder:
-            return b""
+        if self.is_folder or not self.size:
+            return (
+                b""  # a link of a stranger's folder may lead to a file of the system, without end
+            )
         try:
             with self.path.open("rb") as stream:
                 return stream.read(count)

@@ -43,7 +43,7 @@ def shown_name(path: Path, member: str | None) -> str:
 def first_bytes(path: Path, count: int = 512) -> bytes:
     """Return the first bytes of a file; none where there is no readable file."""
     try:
-        if path.is_file():
+        if path.is_file() and path.stat().st_size:
             with path.open("rb") as stream:
                 return stream.read(count)
     except (OSError, ValueError):

@@ -19,7 +19,9 @@ import torch
 
 from isoprobe.checkpoints.pickles import scan_pickle
 from isoprobe.checkpoints.source import FileKind, Source
-from isoprobe.errors import CheckpointError
+from isoprobe.data.files import first_bytes
+from isoprobe.errors import CheckpointError, IsoprobeError
+from isoprobe.run.opening import load
 
 STATE = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.zeros(2)}
 
@@ -291,3 +293,13 @@ def test_scan_is_quick_on_a_pickle_of_many_opcodes():
     assert time.process_time() - start < 5
     huge = b"\x80\x04\x8d" + struct.pack("<Q", 1 << 62) + b"x."
     assert not scan_pickle(io.BytesIO(huge)).whole
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files of the system without end are Linux'")
+@pytest.mark.parametrize("name", ["model.pt", "config.json", "model_config.json", "w.toml"])
+def test_a_link_to_a_file_of_the_system_is_not_waited_for(tmp_path, name):
+    (tmp_path / name).symlink_to("/proc/self/mountinfo")
+    assert Source(tmp_path / name).head() == b""
+    assert first_bytes(tmp_path / name) == b""
+    with pytest.raises(IsoprobeError):
+        load(tmp_path)

@@ -153,7 +153,8 @@ APPLIES = {
     "beyond its bytes": (
         "zip.pt", "legacy.pt", "scvi.pt", "native.safetensors", "script.pt", "program.pt2",
     ),
-    "expansion": ("graph.onnx", "script.pt", "program.pt2"),
+    "expansion": ("graph.onnx", "script.pt", "program.pt2", "model.keras", "model.h5"),
+    "slope beyond numbers": ("model.keras", "model.h5"),
     "nested functions": ("graph.onnx", "script.pt"),
     "loop": ("script.pt",),
     "file operator": ("script.pt", "program.pt2"),
@@ -305,18 +306,22 @@ def program() -> bytes:
     return stream.getvalue()
 
 
-def layers(shape: int = 2) -> dict[str, object]:
-    """A decoder of Keras' of one layer."""
+def layers(*more: tuple[str, dict[str, object]]) -> dict[str, object]:
+    """A decoder of Keras' of one layer, and further ones without weights."""
     config = {"name": "d", "units": 1, "activation": "linear", "use_bias": False}
     layer = {
-        "class_name": "Dense", "config": {**config, "batch_input_shape": [None, shape]},
+        "class_name": "Dense", "config": {**config, "batch_input_shape": [None, 2]},
         "inbound_nodes": [],
     }  # fmt: skip
-    return {"class_name": "Sequential", "config": {"name": "m", "layers": [layer]}}
+    others = [
+        {"class_name": kind, "config": {"name": f"l{k}", **own}, "inbound_nodes": []}
+        for k, (kind, own) in enumerate(more)
+    ]
+    return {"class_name": "Sequential", "config": {"name": "m", "layers": [layer, *others]}}
 
 
-def keras(weights: bytes) -> bytes:
-    return zipped([("config.json", json.dumps(layers())), ("model.weights.h5", weights)])
+def keras(weights: bytes, *more: tuple[str, dict[str, object]]) -> bytes:
+    return zipped([("config.json", json.dumps(layers(*more))), ("model.weights.h5", weights)])
 
 
 def kernel() -> bytes:
@@ -784,6 +789,27 @@ def _(path, reader):
 @case("unknown operator", "graph.onnx")
 def _(path, reader):
     onnx_graph(path, [helper.make_node("Mine", ["z"], ["y"], domain="com.mine")])
+
+
+def layered(path: Path, reader: str, *more: tuple[str, dict[str, object]]) -> None:
+    """A decoder of Keras' in which further layers follow the one with weights."""
+    path.write_bytes(keras(kernel(), *more))
+    if reader == "model.h5":
+        hdf5(path, reader, lambda file, place: file.__setitem__(place, np.ones((2, 1), "f4")))
+        with h5py.File(path, "a") as file:
+            file.attrs["model_config"] = json.dumps(layers(*more))
+
+
+@case("expansion", "model.keras", "model.h5")
+def _(path, reader):
+    side = {"size": [20_000, 20_000]}
+    shape = {"target_shape": [1, 1, 1]}
+    layered(path, reader, ("Reshape", shape), ("UpSampling2D", side))
+
+
+@case("slope beyond numbers", "model.keras", "model.h5")
+def _(path, reader):
+    layered(path, reader, ("LeakyReLU", {"negative_slope": 1e300}))
 
 
 # --------------------------------------------------------------------------- HDF5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,32 @@ def test_arguments_saved_beside_the_weights_are_taken(folder, capsys):
     torch.save({"state_dict": model.state_dict(), "hyper_parameters": kept}, "vae.ckpt")
     assert analysed("vae.ckpt") == 0
     assert found(capsys)["summary"]["kl_total"] == pytest.approx(kl(model), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "kept", [{"hidden_dim": 10**7}, {"latent_dim": 10**12}, {"hidden_dim": [[[[1]]]]}]
+)
+def test_arguments_of_a_file_that_do_not_fit_its_weights_build_nothing(folder, capsys, kept):
+    model = network(hidden_dim=9, latent_dim=4)
+    torch.save({"state_dict": model.state_dict(), "hyper_parameters": kept}, "vae.ckpt")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert analysed("vae.ckpt") == 0  # read off the shapes
+    assert found(capsys)["summary"]["kl_total"] == pytest.approx(kl(model), rel=1e-4)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400 << 10
+
+
+def test_no_argument_of_a_file_is_the_place_of_another(folder):
+    Path("mine.py").write_text(
+        Path("net.py").read_text()
+        + "\n\nclass Writes(VAE):\n    def __init__(self, latent_dim=3, path=None):\n"
+        "        super().__init__(latent_dim=latent_dim)\n        if path:\n            open(path, 'w').close()\n"
+    )
+    model = network(latent_dim=5)
+    for place in ("./canary", f"{folder}/canary", "canary.pt"):
+        kept = {"latent_dim": 5, "path": place}
+        torch.save({"state_dict": model.state_dict(), "hyper_parameters": kept}, "vae.ckpt")
+        assert analysed("vae.ckpt", "--class", "mine.py:Writes") == 0
+        assert not Path(place).exists()
 
 
 def test_arguments_that_are_typed_are_taken(folder, capsys):

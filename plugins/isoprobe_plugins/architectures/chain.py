@@ -34,10 +34,12 @@ class Chain(nn.Sequential):
     Attributes:
         shape: of the output, without the batch.
         place: how to name the chain in an error.
+        widest: values of one row where it has most, before or after a step.
     """
 
     def __init__(self, chain: Sequence[steps.AnyStep], shape: Shape, place: str) -> None:
         super().__init__()
+        self.widest = math.prod(shape)
         for index, step in enumerate(chain):
             try:
                 layer, shape = make(step, shape)
@@ -46,6 +48,7 @@ class Chain(nn.Sequential):
                     f"architecture 'layers': {place}[{index}]: {error}"
                 ) from error
             self.append(layer)
+            self.widest = max(self.widest, math.prod(shape))
         self.shape, self.place = shape, place
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:

@@ -10,6 +10,9 @@ from isoprobe_plugins.architectures.activations import Activation  # noqa: TC001
 from isoprobe_plugins.architectures.configuration import Shape, Size
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 16)]
+#: what single precision can hold
+Small = Annotated[float, msgspec.Meta(ge=0, le=1e30)]
+Slope = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
 Sizes = Size | tuple[Size, ...]
 Counts = Count | tuple[Count, ...]
 
@@ -68,21 +71,21 @@ class ConvTransposeStep(_ConvolvingStep, tag="conv_transpose", frozen=True, kw_o
 class BatchNormStep(WeightedStep, tag="batch_norm", frozen=True, kw_only=True):
     """Batch normalisation by its running statistics."""
 
-    eps: float = 1e-5
+    eps: Small = 1e-5
     affine: bool = True
 
 
 class LayerNormStep(WeightedStep, tag="layer_norm", frozen=True, kw_only=True):
     """Layer normalisation over the last axis."""
 
-    eps: float = 1e-5
+    eps: Small = 1e-5
 
 
 class GroupNormStep(WeightedStep, tag="group_norm", frozen=True, kw_only=True):
     """Normalisation over groups of channels; as many groups as channels are instance norm."""
 
     groups: Size = 32
-    eps: float = 1e-5
+    eps: Small = 1e-5
 
 
 class PreluStep(WeightedStep, tag="prelu", frozen=True, kw_only=True):
@@ -152,7 +155,7 @@ class ActivationStep(Step, tag="activation", frozen=True):
     """A named activation; ``slope`` is leaky_relu's below zero, or elu's alpha."""
 
     name: Activation
-    slope: float | None = None
+    slope: Slope | None = None
 
 
 class FlattenStep(Step, tag="flatten", frozen=True):

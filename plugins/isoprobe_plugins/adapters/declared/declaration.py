@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 
 import msgspec
 
+from isoprobe.checkpoints.source import Source
 from isoprobe.contracts import Facts
 from isoprobe.errors import CheckpointError
 from isoprobe.files.documents import TOML_LIMIT, parse_toml
@@ -366,10 +367,9 @@ def read_declaration(path: Path) -> Declaration:
         CheckpointError: when it is missing, no TOML, or has a field that is unknown or wrong.
     """
     try:
-        with path.open("rb") as stream:
-            data = stream.read(TOML_LIMIT + 1)
-    except OSError as error:
-        raise CheckpointError(f"cannot read declaration {path}: {error.strerror}") from error
+        data = Source(path).head(TOML_LIMIT + 1)
+    except CheckpointError as error:
+        raise CheckpointError(f"cannot read declaration {path}: {error}") from error
     return parse_declaration(parse_toml(data, f"declaration {path}"), str(path))
 
 

@@ -33,6 +33,8 @@ _WRAPPERS = frozenset({"module", "_orig_mod"})
 _AVERAGED = re.compile(r"(ema|averag|swa|shadow|teacher)", re.IGNORECASE)
 #: keys under which training loops keep constructor arguments
 _ARGUMENTS = ("hyper_parameters", "hparams", "config", "args", "kwargs", "model_args")
+#: a text among them that is an option, such as ``relu``, and leads to no file
+_WORD = re.compile(r"[\w+-]{1,40}")
 #: constructors tried for arguments that the shapes tell
 _TRIES = 1500
 _LATENT = re.compile(r"(latent|^z_?(dim|size)?$|^nz$|code|bottleneck|embed)", re.IGNORECASE)
@@ -229,6 +231,8 @@ def _built(
         if note and not kept:
             continue
         try:
+            if note and not _bearable(build, arguments, kept, sets):
+                continue
             module = _module(call_target(build, target, source.path, dict(arguments)), target)
         except OptionError as error:
             last = error
@@ -276,9 +280,49 @@ def _saved_arguments(saved: Any, parameters: Mapping[str, Any]) -> dict[str, Any
     for key in _ARGUMENTS:
         kept = saved.get(key)
         for name, value in kept.items() if isinstance(kept, Mapping) else ():
-            if name in parameters and isinstance(value, int | float | str | bool | list | tuple):
+            if name in parameters and _plain_value(value):
                 found[name] = value
     return found
+
+
+def _plain_value(value: Any, depth: int = 3) -> bool:
+    """Whether a value is one that a stranger may hand to a constructor: no place of a file."""
+    if isinstance(value, list | tuple):
+        return depth > 0 and all(_plain_value(inner, depth - 1) for inner in value)
+    if isinstance(value, str):
+        return bool(_WORD.fullmatch(value))
+    return isinstance(value, int | float)
+
+
+def _bearable(
+    build: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    kept: Mapping[str, Any],
+    sets: Mapping[str, dict[str, Tensor]],
+) -> bool:
+    """Tell whether what a file's arguments build has the shapes of its weights, without memory.
+
+    Returns:
+        True where it has; and, for a class that cannot be built without memory, where no argument
+        is larger than the longest axis of a weight.
+    """
+    try:
+        with torch.device("meta"), contextlib.redirect_stdout(io.StringIO()):
+            module = build(**arguments)
+    except Exception:
+        longest = max(
+            (size for t in sets.values() for w in t.values() for size in w.shape), default=0
+        )
+        return all(abs(number) <= longest for number in _numbers(list(kept.values())))
+    return isinstance(module, nn.Module) and bool(_fillings(module, sets))
+
+
+def _numbers(values: list[Any] | tuple[Any, ...]) -> Iterator[int]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _numbers(value)
+        elif isinstance(value, int):
+            yield value
 
 
 def _by_shapes(

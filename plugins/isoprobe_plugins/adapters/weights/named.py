@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from isoprobe.checkpoints.native import load_weights, refuse_not_finite
 from isoprobe.errors import CheckpointError
+from isoprobe.files.meter import Meter
 from isoprobe_plugins.architectures.layers import build_layers
 from isoprobe_plugins.architectures.steps import (
     ConditionStep,
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
     #: steps whose tensors a file names
     Named = WeightedStep | ConditionStep | ConstantStep
+
+
+#: of a number that one row becomes
+_BYTES = 4
 
 
 def fill_layers(
@@ -126,15 +131,31 @@ def built_without_memory(build: Callable[[], Networks], where: str) -> Networks:
 
     Raises:
         CheckpointError: when a size is beyond what any tensor can have.
+        FileError: when one row becomes more than the weights let expect.
     """
     import torch
 
     try:
         with torch.device("meta"):
-            return build()
+            networks = build()
     except (RuntimeError, OverflowError, MemoryError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"{where} describes impossible networks: {lines[0]}") from error
+    _check_widths(networks, where)
+    return networks
+
+
+def _check_widths(networks: Networks, where: str) -> None:
+    """Refuse chains that make more of one row than their weights let expect."""
+    import torch
+
+    from isoprobe_plugins.architectures.chain import Chain
+
+    parts = torch.nn.ModuleList([networks.encoder, networks.decoder])
+    meter = Meter(where, sum(_BYTES * tensor.numel() for tensor in parts.state_dict().values()))
+    for part in parts.modules():
+        if isinstance(part, Chain):
+            meter.check(_BYTES * part.widest, f"one row in its {part.place}")
 
 
 def _refuse_unused(names: set[str], where: str) -> None:
