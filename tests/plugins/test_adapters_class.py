@@ -149,7 +149,8 @@ def test_no_argument_of_a_file_is_the_place_of_another(folder):
     Path("mine.py").write_text(
         Path("net.py").read_text()
         + "\n\nclass Writes(VAE):\n    def __init__(self, latent_dim=3, path=None):\n"
-        "        super().__init__(latent_dim=latent_dim)\n        if path:\n            open(path, 'w').close()\n"
+        "        super().__init__(latent_dim=latent_dim)\n"
+        "        if path:\n            open(path, 'w').close()\n"
     )
     model = network(latent_dim=5)
     for place in ("./canary", f"{folder}/canary", "canary.pt"):
