@@ -28,7 +28,7 @@ def jackknife(function: Callable[..., np.ndarray], *sums: np.ndarray) -> Estimat
     """
     used = np.zeros(len(sums[0]), dtype=bool)
     for part in sums:
-        used |= np.any(part.reshape(len(part), -1) != 0, axis=1)
+        used |= np.any(part != 0, axis=tuple(range(1, part.ndim)))
     kept = [part[used] for part in sums]
     blocks = int(used.sum())
     totals = [part.sum(axis=0) for part in kept]

@@ -123,7 +123,7 @@ def fit_pareto(values: np.ndarray) -> tuple[float, float]:
     if count < 5:
         return 0.0, float(values.mean()) if count else 0.0
     points = 30 + int(math.sqrt(count))
-    quarter = values[max(int(count / 4 + 0.5) - 1, 0)]
+    quarter = values[int(count / 4 + 0.5) - 1]
     step = np.arange(1, points + 1) - 0.5
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         theta = 1 / values[-1] + (1 - np.sqrt(points / step)) / (3 * quarter)

@@ -139,6 +139,12 @@ NAMED = (
 #: (anything when empty), and why nothing can notice
 EQUIVALENT = (
     ("isoprobe/theory/pooling.py", "safe = Estimate(", "", "of no weight and an infinite error"),
+    (
+        "isoprobe/theory/scores.py",
+        "anomalous: np.ndarray, seed: int = 0",
+        "",
+        "the value of a seed",
+    ),
     ("isoprobe/theory/joint_information.py", "_STREAM =", "", "the value of a seed"),
     ("isoprobe/theory/information.py", "_STREAM =", "", "the value of a seed"),
     ("isoprobe/theory/linear_probe.py", "_STREAM =", "", "the value of a seed"),
