@@ -23,6 +23,7 @@ from isoprobe.contracts import VAE, Facts
 from isoprobe.data.batches import prepare
 from isoprobe.data.files import BLOCK_SIZE, BLOCKS, fingerprint, split_spec, unopened
 from isoprobe.errors import DataError
+from isoprobe_plugins.data import streams
 from isoprobe_plugins.data.arrays import ArraySource
 from isoprobe_plugins.data.images import ImageSource
 from isoprobe_plugins.data.prior import PriorSource
@@ -235,6 +236,26 @@ def test_memory_does_not_grow_with_the_number_of_rows(tmp_path, open_data):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_archive_read_again_from_its_start_is_kept_if_small(
+    tmp_path, open_data, monkeypatch, kept
+):
+    """Sweeps give the same rows either way, and memory grows by the array where it is kept."""
+    x = np.random.default_rng(0).random((4_000, 64), np.float32)
+    np.savez_compressed(tmp_path / "d.npz", x=x)
+    monkeypatch.setattr(streams, "HELD", x.nbytes - (not kept))
+    data = open_data(tmp_path / "d.npz")
+    tracemalloc.start()
+    peaks = []
+    for _ in range(3):
+        for start in range(0, 4_000, 500):
+            rows = np.arange(start, start + 500, 3)
+            assert np.array_equal(data.read(rows), x[rows])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+    assert (peaks[2] - peaks[0] > 0.9 * x.nbytes) is kept
 
 
 # ---------------------------------------------------------------------- arrays
