@@ -266,7 +266,7 @@ def try_readings(vae: VAE, metric: Metric, x: Tensor, seed: int = 0) -> list[Tri
     with torch.no_grad():
         posterior: Posterior = vae.encode(x)
     mean, std = posterior.mean, posterior.std
-    anywhere = vae.anywhere()
+    anywhere = vae.anywhere().rows(slice(0, 1))  # bound rows have conditions of their own
     walk = plan(anywhere, anywhere.decode, _MEMORY).walk
     rows = _Rows(output_metric(metric, vae), x, metric.own_distortion(x), walk, seed)
     as_read = rows.decoded(mean)
