@@ -354,12 +354,20 @@ class Hdf5File:
         return FileError(f"{self.path}: {place} is damaged ({_line(error)}); fetch it again")
 
 
-def create(path: Path) -> h5py.File:
-    """Open a new HDF5 file for writing; whoever asked for it closes it."""
+def create(path: Path, cached: int = 1 << 20) -> h5py.File:
+    """Open a new HDF5 file for writing; whoever asked for it closes it.
+
+    Args:
+        path: of the file.
+        cached: bytes of chunks that each open data set may hold.
+
+    Returns:
+        The file.
+    """
     import h5py
 
     # from version 1.10 on HDF5 keeps checksums of what it says of each data set and its chunks
-    return h5py.File(path, "w", libver=("v110", "v110"))
+    return h5py.File(path, "w", libver=("v110", "v110"), rdcc_nbytes=cached)
 
 
 def _plain(kind: h5py.h5t.TypeID) -> bool:

@@ -28,7 +28,8 @@ SHARED = ("sample", "latent")
 ATTRIBUTE_BYTES = 60_000
 #: an array read whole may be this large; longer ones are read in slices
 WHOLE_BYTES = 4 << 30
-_CHUNK_BYTES = 1 << 18
+#: bytes of a chunk at most, but for a longer row
+CHUNK_BYTES = 1 << 18
 #: netCDF's name for a dimension without coordinate values
 _BARE = "This is a netCDF dimension but not a netCDF variable. "
 #: names of a data set's axes once more: the scales' own bookkeeping lies on HDF5's global heap
@@ -180,7 +181,7 @@ def _storage(shape: tuple[int, ...], itemsize: int) -> dict[str, Any]:
     if not shape or 0 in shape:
         return {}
     row = itemsize * int(np.prod(shape[1:], dtype=np.int64))
-    rows = max(1, min(shape[0], _CHUNK_BYTES // row))
+    rows = max(1, min(shape[0], CHUNK_BYTES // row))
     # level 1: latents are close to noise, where a higher level costs time and wins nothing
     return {
         "chunks": (rows, *shape[1:]),

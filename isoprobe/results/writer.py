@@ -52,14 +52,16 @@ class ResultWriter(Closing):
         self._sizes = {"sample": samples, "latent": latent}
         self._columns: dict[str, Column] = {}
         self._done: dict[str, int] = {}  # rows of each column
+        # kept open: HDF5 forgets a closed column's chunk, to unpack and pack it again a batch later
+        self._open: dict[str, Any] = {}
         self._groups: dict[str, Mapping[str, Variable]] = {}
         self._assembled = working.folder / "assembled.h5"
         with explained(self.path):
-            self._file = create(self._assembled)
+            self._file = create(self._assembled, netcdf.CHUNK_BYTES)
             netcdf.write_scales(self._file, self._sizes)
             self._rows = self._file
             if not keeps_rows:
-                self._rows = create(working.folder / "rows.h5")
+                self._rows = create(working.folder / "rows.h5", netcdf.CHUNK_BYTES)
                 netcdf.write_scales(self._rows, self._sizes)
 
     @classmethod
@@ -128,7 +130,7 @@ class ResultWriter(Closing):
         if self._done.get(name, 0) < stop:
             raise PluginError(_lacking(name, self._done.get(name, 0), stop))
         column = self._columns[name]
-        return column.given(self._rows[SAMPLES][name][start:stop])
+        return column.given(self._open[name][start:stop])
 
     def _require_next(self, name: str, start: int) -> None:
         done = self._done.get(name, 0)
@@ -138,10 +140,10 @@ class ResultWriter(Closing):
             raise PluginError(f"column '{name}' has rows up to {done} already; found row {start}")
 
     def _data(self, name: str, column: Column) -> Any:
-        if name in self._done:
-            return self._rows[SAMPLES][name]
-        rows = self._sizes["sample"]
-        return netcdf.create_column(self._rows, SAMPLES, name, column, rows)
+        if name not in self._open:
+            rows = self._sizes["sample"]
+            self._open[name] = netcdf.create_column(self._rows, SAMPLES, name, column, rows)
+        return self._open[name]
 
     # ------------------------------------------------------------------ the end
 
@@ -196,6 +198,7 @@ class ResultWriter(Closing):
             self._assembled.unlink(missing_ok=True)
 
     def _close(self) -> None:
+        self._open.clear()
         self._file.close()
         if self._rows is not self._file:
             self._rows.close()
