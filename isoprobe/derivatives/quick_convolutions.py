@@ -50,6 +50,9 @@ def _takes(rows: Any = None, weight: Any = None, bias: Tensor | None = None, *_:
     fixed = [weight] if bias is None else [weight, bias]
     if type(rows) is not torch.Tensor or rows.ndim != 4 or rows.device.type != "cpu":
         return False
+    # inside a decoder's own vmap or jvp a tensor stands for many, or for two
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
     return all(type(part) in _PLAIN and part.is_leaf for part in fixed)
 
 

@@ -89,6 +89,24 @@ def test_a_weight_made_of_the_latents_keeps_its_share_of_the_slope() -> None:
     torch.testing.assert_close(found, expected)
 
 
+def test_a_decoder_may_use_functional_transforms_itself() -> None:
+    torch.manual_seed(2)
+    weight = torch.randn(8, 1, 4, 4, dtype=torch.float64)
+
+    def shown(rows: Tensor) -> Tensor:
+        return functional.conv_transpose2d(rows, weight)
+
+    def decode(z: Tensor) -> Tensor:
+        many = torch.vmap(shown)(z.view(4, 1, 8, 3, 3))
+        return many + torch.func.jvp(shown, (z,), (torch.ones_like(z),))[1][:, None]
+
+    z = torch.randn(4, 8, 3, 3, dtype=torch.float64)
+    expected = slope(decode, z)
+    with QuickConvolutions():
+        found = slope(decode, z)
+    torch.testing.assert_close(found, expected)
+
+
 def test_arguments_by_name_and_other_functions_are_as_they_were() -> None:
     x, weight = torch.randn(2, 8, 6, 6), torch.randn(2, 8, 3, 3)
     expected = functional.conv2d(x, weight, padding=1)

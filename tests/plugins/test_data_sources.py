@@ -238,6 +238,20 @@ def test_memory_does_not_grow_with_the_number_of_rows(tmp_path, open_data):
     assert peaks[1] < 1.1 * peaks[0]
 
 
+def test_a_damaged_archive_is_refused_each_time(tmp_path, open_data):
+    """What was unpacked up to the damage is no array, however often it is asked for."""
+    x = np.arange(200_000.0).reshape(20_000, 10)
+    np.savez(tmp_path / "d.npz", x=x)
+    data = bytearray((tmp_path / "d.npz").read_bytes())
+    data[700_000] ^= 255
+    (tmp_path / "d.npz").write_bytes(data)
+    rows = open_data(tmp_path / "d.npz")
+    assert np.array_equal(rows.read(np.arange(100, 110)), x[100:110])
+    for _ in range(3):
+        with pytest.raises(DataError, match="damaged"):
+            rows.read(np.arange(3))
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_an_archive_read_again_from_its_start_is_kept_if_small(
     tmp_path, open_data, monkeypatch, kept
@@ -595,16 +609,18 @@ def test_pixels_of_other_types_are_refused(tmp_path):
 def test_grey_in_three_channels_is_grey(tmp_path, pictures, open_data):
     thick = [np.repeat(p[..., :1], 3, 2) for p in pictures]
     path = as_folder(tmp_path, {f"{i}.png": encoded(p) for i, p in enumerate(thick)})
-    data = open_data(path)
+    one = VAE(decode=lambda z: z, encode=None, input_shape=(1, 6, 8), latent_shape=(2,))
+    data = open_data(path, one)
     assert data.shape == (6, 8)
     assert np.array_equal(data.read(np.arange(5)), pictures[..., 0])
     assert any("three equal channels" in note for note in data.notes)
     for shape, found in (((3, 6, 8), (3, 6, 8)), ((1, 6, 8), (6, 8)), ((48,), (3, 6, 8))):
         vae = VAE(decode=lambda z: z, encode=None, input_shape=shape, latent_shape=(2,))
         assert opened(path, vae).shape == found
+    assert opened(path).shape == (3, 6, 8)  # as stored, where no model says that it takes one
     (path / "1.png").write_bytes(encoded(pictures[1]))  # between those that are looked at
     with pytest.raises(DataError, match=r"image 1\.png of .* has colours and the first is grey"):
-        opened(path).read(np.arange(5))
+        opened(path, one).read(np.arange(5))
 
 
 @pytest.mark.parametrize("pack", [as_folder, as_zip])

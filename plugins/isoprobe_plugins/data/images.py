@@ -64,7 +64,8 @@ class ImageSource(DataSource):
             DataError: when there are no images, or the first cannot be read.
         """
         path, _ = split_spec(spec)
-        colours = vae is not None and _takes_colours(tuple(vae.input_shape))
+        # without a model to say otherwise images are what the file says
+        colours = vae is None or _takes_colours(tuple(vae.input_shape))
         if path.is_dir():
             return ImageDataset(path.name or str(path), _Folder(path), colours=colours)
         check_file(path)
@@ -125,7 +126,8 @@ class ImageDataset(Dataset):
         # checks, pilot and trials look at the same rows, and decoding is dear
         each = math.prod(self.shape) * (1 if size is None else 8)
         self._kept = lru_cache(max(KEPT_BYTES // each, 1))(self._pixels)
-        more = [] if size is None else [f"images resized to {size[0]}x{size[1]}"]
+        which = "images" if size != self._first else "images of another size"
+        more = [] if size is None else [f"{which} resized to {size[0]}x{size[1]}"]
         self.notes = (*self._notes, *more)
         return size is not None
 
@@ -336,6 +338,8 @@ def _resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _decode(image: Image) -> np.ndarray:
     """Decode to grey ``(H, W)`` or ``(3, H, W)``; refuse transparency, which would be lost."""
     if image.mode in DEEP_MODES:
+        if "transparency" in image.info:
+            raise ValueError("it is partly transparent: flatten it onto a background")
         deep: np.ndarray = np.asarray(image).astype(np.float32) / 257
         return deep
     grey = image.mode in GREY_MODES

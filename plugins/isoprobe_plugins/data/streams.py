@@ -97,8 +97,9 @@ class StreamedArray:
         rows = np.empty((len(indices), *self.shape[1:]), self.dtype)
         width = math.prod(self.shape[1:]) * self.dtype.itemsize
         if self._goes_back(indices, width):
-            self._whole = np.empty(self.shape, self.dtype)
-            self._fill(self._whole.reshape(-1).view(np.uint8), 0)
+            whole = np.empty(self.shape, self.dtype)
+            self._fill(whole.reshape(-1).view(np.uint8), 0)
+            self._whole = whole  # not before it is filled: a damaged one is refused again
             return self.read(indices)
         octets = rows.reshape(-1).view(np.uint8)
         for begin, end in runs(indices):
