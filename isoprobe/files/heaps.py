@@ -6,6 +6,7 @@ the length before it looks into the heap, and goes round for ever in a heap that
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,12 @@ _LARGE = (1 << 32) // FACTOR
 #: bytes before an attribute's name, by the version of how it is written: lengths of name, type and
 #: shape, which come in that order before the value (in version 1 each filled up to 8 bytes)
 _ATTRIBUTES = {1: 8, 2: 8, 3: 9}
+#: bits of an attribute, from version 2 on, whose type or shape stands elsewhere in the file
+_TYPE_ELSEWHERE, _SHAPE_ELSEWHERE = 1, 2
+#: how the type of texts of any length begins: class 9 in the low half, kind 1 in that of the next
+_LENGTHS, _OF_TEXT = 9, 1
+#: bytes before the lengths of a shape, by the version of how it is written
+_SHAPES = {1: 8, 2: 4}
 #: filters that this module takes off itself, by HDF5's numbers
 _DEFLATE, _SHUFFLE = 1, 2
 
@@ -152,19 +159,20 @@ def check_attribute(data: bytes | mmap, name: str, count: int, meter: Meter) -> 
 
     Args:
         data: the file's bytes.
-        name: of the attribute; every one of that name is looked at.
+        name: of the attribute; every one of that name is looked at that holds so many texts.
         count: of the texts in it.
         meter: of the file.
 
     Raises:
-        FileError: for such a length, and where no attribute of that name is written as HDF5 does.
+        FileError: for such a length, and where no such attribute is written as HDF5 does.
     """
     if len(data) >= _LARGE:
         return
     text, found = name.encode() + b"\0", 0
     place = data.find(text)
     while place >= 0:
-        for record in _behind_name(data, place, len(text)):
+        for record in _behind_name(data, place, len(text), count):
+            meter.charge(count * _TEXT.itemsize, f"attribute {name!r}")
             check_records(data[record : record + count * _TEXT.itemsize], meter)
             found += 1
         place = data.find(text, place + 1)
@@ -172,16 +180,36 @@ def check_attribute(data: bytes | mmap, name: str, count: int, meter: Meter) -> 
         raise FileError(f"{meter.where}: attribute {name!r} is damaged; fetch it again")
 
 
-def _behind_name(data: bytes | mmap, place: int, length: int) -> Iterator[int]:
-    """Yield where the value of an attribute begins whose name stands at a place, if one does."""
+def _behind_name(data: bytes | mmap, place: int, length: int, count: int) -> Iterator[int]:
+    """Yield where so many texts begin of an attribute whose name stands at a place, if one does."""
     for version, size in _ATTRIBUTES.items():
         head = data[place - size : place - size + 8] if place >= size else b""
         if len(head) < 8 or head[0] != version:
             continue
-        lengths = struct.unpack("<2xHHH", head)
+        flags, *lengths = struct.unpack("<xBHHH", head)
         if lengths[0] < length or not lengths[1] or not lengths[2]:
             continue
-        yield place + sum(n + -n % 8 if version == 1 else n for n in lengths)
+        steps = [n + -n % 8 if version == 1 else n for n in lengths]
+        kind, shape = place + steps[0], place + steps[0] + steps[1]
+        elsewhere = flags if version > 1 else 0
+        texts = elsewhere & _TYPE_ELSEWHERE or _of_texts(data[kind : kind + 2])
+        if texts and (elsewhere & _SHAPE_ELSEWHERE or _count(data, shape) == count):
+            yield place + sum(steps)
+
+
+def _of_texts(head: bytes) -> bool:
+    """Whether a type that begins so is that of texts of any length."""
+    return len(head) == 2 and head[0] & 15 == _LENGTHS and head[1] & 15 == _OF_TEXT
+
+
+def _count(data: bytes | mmap, place: int) -> int | None:
+    """Return how many values a shape at a place is of, None where there is none or no value."""
+    version, rank, _, kind = data[place : place + 4].ljust(4, b"\0")
+    start = place + _SHAPES.get(version, 0)
+    lengths = data[start : start + 8 * rank]
+    if start == place or (version == 2 and kind == 2) or len(lengths) < 8 * rank:
+        return None
+    return int(math.prod(struct.unpack(f"<{rank}Q", lengths)))
 
 
 def check_packed(data: h5py.Dataset, meter: Meter) -> None:

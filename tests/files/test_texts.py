@@ -12,6 +12,8 @@ import pytest
 
 from isoprobe.errors import FileError
 from isoprobe.files.hdf5 import Hdf5File
+from isoprobe.files.heaps import check_attribute
+from isoprobe.files.meter import Meter
 from isoprobe.registry.lookup import installed
 from tests.files.test_corpus import cells
 
@@ -105,3 +107,58 @@ def test_noise_that_lzf_makes_no_shorter_is_read(tmp_path: Path, more: dict) -> 
     data = installed().data(str(path))
     assert np.array_equal(data.read(np.arange(400)), noise)
     data.close()
+
+
+@pytest.mark.parametrize("library", ["earliest", "v110"])
+def test_texts_and_numbers_under_one_name_are_read(tmp_path: Path, library: str) -> None:
+    """Only what stands for texts of any length is taken for such."""
+    path, several = tmp_path / "a.h5", ["some", "more", "texts"]
+    values = {
+        "any": "anndata",
+        "fixed": np.bytes_("csr_matrix"),
+        "numbers": np.full(6, 1 << 30),
+        "number": 2.5,
+        "several": np.array(several, h5py.string_dtype()),
+        "none": h5py.Empty(h5py.string_dtype()),
+    }
+    with h5py.File(path, "w", libver=library) as file:
+        file["kind"] = h5py.string_dtype()
+        for name, value in values.items():
+            file.create_group(name).attrs["told"] = value
+        file.create_group("named").attrs.create("told", "a type of its own", dtype=file["kind"])
+    file = Hdf5File(path)
+    found = {
+        name: file.attribute(file.file[name], "told")
+        for name in (*values, "named")
+        if name != "none"
+    }
+    file.close()
+    assert found["any"] == "anndata"
+    assert found["named"] == "a type of its own"
+    assert found["fixed"] == b"csr_matrix"
+    assert found["number"] == 2.5
+    assert list(found["numbers"]) == [1 << 30] * 6
+    assert list(found["several"]) == several
+
+
+@pytest.mark.parametrize("library", ["earliest", "v110"])
+@pytest.mark.parametrize("count", [None, 3])
+@pytest.mark.parametrize("own", [False, True])
+def test_a_forged_length_in_an_attribute_is_refused(
+    tmp_path: Path, library: str, count: int | None, own: bool
+) -> None:
+    """Of any shape and way of writing, on a heap that is none."""
+    path = tmp_path / "a.h5"
+    value = "textual" if count is None else np.array(["textual"] * count, object)
+    with h5py.File(path, "w", libver=library) as file:
+        file["kind"] = h5py.string_dtype()
+        file.attrs["told"] = np.bytes_("beside it")
+        kind = file["kind"] if own else h5py.string_dtype()
+        file.create_group("g").attrs.create("told", value, dtype=kind)
+    blob = path.read_bytes()
+    record = struct.pack("<IQI", 7, blob.index(b"GCOL"), count or 1)
+    assert blob.count(record) == 1
+    check_attribute(blob, "told", count or 1, Meter(path, len(blob)))
+    forged = blob.replace(record, struct.pack("<IQI", 0x7FFFFFFF, 1 << 60, 1))
+    with pytest.raises(FileError, match="a text takes over"):  # HDF5's own sums could be made anew
+        check_attribute(forged, "told", count or 1, Meter(path, len(blob)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sys
 import tomllib
 
 import numpy as np
@@ -14,11 +15,11 @@ from scipy import special
 from torch import nn
 
 from isoprobe.checkpoints.source import FileKind, Source
-from isoprobe.errors import CheckpointError, OptionError, PluginError
+from isoprobe.errors import CheckpointError, IsoprobeError, OptionError, PluginError
 from isoprobe.registry.lookup import installed
 from isoprobe_plugins.adapters.declared.adapter import Declared, load_declared
 from isoprobe_plugins.adapters.declared.cards import FOLDER, preset, presets
-from isoprobe_plugins.adapters.declared.declaration import parse_declaration
+from isoprobe_plugins.adapters.declared.declaration import parse_declaration, read_declaration
 from isoprobe_plugins.adapters.declared.unsupported import Unsupported
 from isoprobe_plugins.adapters.scvi.saved import read_saved
 from isoprobe_plugins.adapters.weights.state import read_state
@@ -263,6 +264,36 @@ def test_a_missing_declaration_names_the_way_out(tmp_path, model):
     torch.save(model.state_dict(), path)
     assert not Declared().matches(Source(path))
     with pytest.raises(CheckpointError, match="isoprobe doctor"):
+        Declared().load(Source(path), {})
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/fd").exists(), reason="no files of open streams")
+def test_a_declaration_that_is_typed_is_opened_itself(tmp_path, model):
+    path = tmp_path / "vae.pt"
+    torch.save(model.state_dict(), path)
+    out, into = os.pipe()
+    os.write(into, TOML.encode())
+    os.close(into)
+    assert Declared().load(Source(path), {"declaration": f"/dev/fd/{out}"}).latent_shape == (3,)
+    os.close(out)
+    for name, said in (
+        (tmp_path, f"cannot read declaration {tmp_path}: Is a directory$"),
+        (tmp_path / "none.toml", "isoprobe doctor"),
+        ("/dev/zero", "/dev/zero is longer than"),
+    ):
+        with pytest.raises(IsoprobeError, match=said):
+            Declared().load(Source(path), {"declaration": str(name)})
+    with pytest.raises(CheckpointError) as caught:
+        read_declaration(tmp_path / "none.toml")
+    assert str(caught.value).count("none.toml") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files of the system without end are Linux'")
+def test_a_declaration_beside_the_weights_is_no_file_of_the_system(tmp_path, model):
+    path = tmp_path / "vae.pt"
+    torch.save(model.state_dict(), path)
+    path.with_suffix(".toml").symlink_to("/proc/self/mountinfo")
+    with pytest.raises(CheckpointError, match="missing required"):
         Declared().load(Source(path), {})
 
 

@@ -28,6 +28,7 @@ from isoprobe_plugins.data.arrays import ArraySource
 from isoprobe_plugins.data.images import ImageSource
 from isoprobe_plugins.data.prior import PriorSource
 from isoprobe_plugins.data.tables import TableSource
+from tests.files.test_corpus import cells
 
 SOURCES = [ArraySource(), ImageSource(), PriorSource(), TableSource()]
 ROWS = np.array([0, 1, 2, 5, 9, 10, 250, 256, 300, 511, 512, 699])
@@ -830,6 +831,23 @@ def test_a_place_that_stands_twice_holds_the_sum_as_in_scipy(tmp_path):
     rows = np.array([0, 1, 2, 9, 20, 21, 39])
     with closing(opened(path)) as data:
         assert np.allclose(data.read(rows), expected[rows], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "told", [[b"x", b"y"], [np.nan, np.nan], [40, 12, 1], 12, [40, 11], [40, 12], [40.0, 12.0]]
+)
+def test_a_shape_of_cells_is_two_numbers(tmp_path, told):
+    path = tmp_path / "c.h5ad"
+    with h5py.File(path, "w") as file:
+        cells(file)
+        file["X/indptr"] = np.arange(41)
+        file["X"].attrs["shape"] = told
+    if told == [40, 12]:
+        with closing(opened(path)) as data:
+            assert data.shape == (12,)
+        return
+    with pytest.raises(DataError, match="its rows do not fit its values"):
+        opened(path)
 
 
 def test_packed_numbers_are_said_to_be_read_as_stored(tmp_path):

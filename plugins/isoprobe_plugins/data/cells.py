@@ -61,8 +61,10 @@ class SparseRows:
             and self._values.shape == self._places.shape == (int(ends[-1]),)
         )
         told = file.attribute(group, "shape")
-        if told is not None and (np.shape(told) != (2,) or int(told[1]) != width):
-            sound = False
+        if told is not None:
+            lengths = np.asarray(told)
+            numbers = lengths.shape == (2,) and lengths.dtype.kind in "iuf"
+            sound = sound and numbers and bool(lengths[1] == width)
         if not sound:
             raise DataError(f"{what} is damaged: its rows do not fit its values")
         for part in (self._values, self._places):

@@ -49,13 +49,14 @@ class Declared(Adapter):
     def load(self, source: Source, options: Mapping[str, str]) -> VAE:
         """Read declaration and weights."""
         settings = construct(DeclaredOptions, options, f"adapter '{self.name}'")
-        path = Path(settings.declaration) if settings.declaration else beside(source)
-        if not path.is_file():
+        typed = bool(settings.declaration)
+        path = Path(settings.declaration or beside(source))
+        if not (path.exists() if typed else path.is_file()):
             raise CheckpointError(
                 f"{source.path} needs a declaration {path.name} beside it, or named with --option "
                 "declaration=FILE; `isoprobe doctor` writes one to start from"
             )
-        declaration = read_declaration(path)
+        declaration = read_declaration(path, typed=typed)
         state = read_state(source, declaration.prefix, settings.weights)
         return load_declared(declaration, state, source, adapter=self.name, where=str(path))
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 
 import msgspec
 
-from isoprobe.checkpoints.source import Source
 from isoprobe.contracts import Facts
 from isoprobe.errors import CheckpointError
 from isoprobe.files.documents import TOML_LIMIT, parse_toml
@@ -354,11 +353,12 @@ def _width(chain: list[dict[str, Any]], where: str, *, separate: bool) -> int:
     return int(widths[-1]) if separate else int(widths[-1]) // 2
 
 
-def read_declaration(path: Path) -> Declaration:
+def read_declaration(path: Path, *, typed: bool = False) -> Declaration:
     """Read a declaration.
 
     Args:
         path: TOML file.
+        typed: the user named it, so that it may be a pipe; else it is what a folder holds.
 
     Returns:
         The declaration, its fields checked.
@@ -367,9 +367,13 @@ def read_declaration(path: Path) -> Declaration:
         CheckpointError: when it is missing, no TOML, or has a field that is unknown or wrong.
     """
     try:
-        data = Source(path).head(TOML_LIMIT + 1)
-    except CheckpointError as error:
-        raise CheckpointError(f"cannot read declaration {path}: {error}") from error
+        if not typed and not path.stat().st_size:
+            data = b""  # a link of a stranger's folder may lead to a file of the system
+        else:
+            with path.open("rb") as stream:
+                data = stream.read(TOML_LIMIT + 1)
+    except OSError as error:
+        raise CheckpointError(f"cannot read declaration {path}: {error.strerror}") from error
     return parse_declaration(parse_toml(data, f"declaration {path}"), str(path))
 
 

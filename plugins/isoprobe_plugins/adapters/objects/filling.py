@@ -33,7 +33,7 @@ _WRAPPERS = frozenset({"module", "_orig_mod"})
 _AVERAGED = re.compile(r"(ema|averag|swa|shadow|teacher)", re.IGNORECASE)
 #: keys under which training loops keep constructor arguments
 _ARGUMENTS = ("hyper_parameters", "hparams", "config", "args", "kwargs", "model_args")
-#: a text among them that is an option, such as ``relu``, and leads to no file
+#: a text among them that is an option, such as ``relu``: it has no separator and no suffix
 _WORD = re.compile(r"[\w+-]{1,40}")
 #: constructors tried for arguments that the shapes tell
 _TRIES = 1500
