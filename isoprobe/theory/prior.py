@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from isoprobe.theory.either import Real
 
+#: bytes that are held at once where each point meets each component
+HELD = 32 << 20
+_ARRAYS = 8  # of points times components, that a density and its slopes take on the way
 _LOG_TWO_PI = math.log(2 * math.pi)
 
 
@@ -49,6 +52,25 @@ def _log_components(z: Tensor, means: Tensor, stds: Tensor) -> Tensor:
     return -0.5 * ((z[:, None] - means) / stds) ** 2 - stds.log() - 0.5 * _LOG_TWO_PI
 
 
+def _in_blocks(of: Callable[[Tensor], Tensor], z: Tensor, means: Tensor) -> Tensor:
+    """Take what is of each row alone in blocks of rows, so that few meet all components at once."""
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    each = _ARRAYS * max(means.shape[0], means.numel()) * z.element_size()
+    rows = max(1, HELD // each)
+    if len(z) <= rows:
+        return of(z)
+    parts = [z[start : start + rows] for start in range(0, len(z), rows)]
+    if not (torch.is_grad_enabled() and z.requires_grad):
+        return torch.cat([of(part) for part in parts])
+    # what slopes need of a block is made again when they are taken, and not kept until then
+    found: list[Tensor] = [
+        checkpoint(of, part, use_reentrant=False, preserve_rng_state=False) for part in parts
+    ]
+    return torch.cat(found)
+
+
 class MixturePrior(Prior):
     """A mixture of diagonal Gaussians.
 
@@ -69,22 +91,35 @@ class MixturePrior(Prior):
 
     def log_parts(self, z: Tensor) -> Tensor:
         """Log p(z_j | z_1 .. z_(j-1)), ``(B, n) -> (B, n)``."""
-        return log_mixture_parts(z, *self._at(z))
+        at = self._at(z)
+        return _in_blocks(lambda part: log_mixture_parts(part, *at), z, at[1])
 
     def log_density(self, z: Tensor, used: Tensor | None = None) -> Tensor:
         """Log p(z), or its marginal over the used latents, ``(B, n) -> (B,)``."""
         import torch
 
         log_weights, means, stds = self._at(z)
-        each = _log_components(z, means, stds)
-        kept = each if used is None else each[..., used.to(z.device)]
-        return torch.logsumexp(kept.sum(2) + log_weights, 1)
+        if used is not None:
+            kept = used.to(z.device)
+            z, means, stds = z[:, kept], means[:, kept], stds[:, kept]
+        return _in_blocks(
+            lambda part: torch.logsumexp(
+                _log_components(part, means, stds).sum(2) + log_weights, 1
+            ),
+            z,
+            means,
+        )
 
     def curvature(self, z: Tensor) -> Tensor:
         """Mean inverse variance of the components that may have made z, ``(B, n)``."""
         log_weights, means, stds = self._at(z)
-        shares = (_log_components(z, means, stds).sum(2) + log_weights).softmax(1)
-        return shares @ stds**-2
+        precisions = stds**-2
+
+        def mean_precision(part: Tensor) -> Tensor:
+            shares = (_log_components(part, means, stds).sum(2) + log_weights).softmax(1)
+            return shares @ precisions
+
+        return _in_blocks(mean_precision, z, means)
 
     def draw(self, noise: Tensor, choice: Tensor) -> Tensor:
         """Draws of the mixture, ``(B, n)``."""

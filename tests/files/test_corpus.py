@@ -146,6 +146,8 @@ READERS: dict[str, Callable[[Path], None]] = {
 ZIPS = ("zip.pt", "script.pt", "program.pt2", "model.keras", "rows.npz", "images.zip")
 #: kinds of harm, and the readers whose files can do it
 APPLIES = {
+    "labels without end": ("scvi.pt",),
+    "code of no weight": ("graph.onnx",),
     "shared references": ("zip.pt", "foreign.pt", "legacy.pt", "scvi.pt"),
     "keys without end": ("zip.pt", "foreign.pt", "legacy.pt", "scvi.pt"),
     "copies": ("foreign.pt", "legacy.pt", "program.pt2", "result.h5"),
@@ -505,6 +507,35 @@ def _(path, reader):
     path.write_bytes(saved(parts))
 
 
+@case("labels without end", "scvi.pt")
+def _(path, reader):
+    """A label of a second level takes 512 means, and one number of the file."""
+    path.write_bytes(saved(scanvi(1 << 17)))
+
+
+def scanvi(labels: int) -> dict[str, object]:
+    """What scvi-tools saves of a SCANVI of three genes and two latents."""
+    dense = {
+        "z_encoder.encoder.fc_layers.Layer 0.0": (4, 3), "z_encoder.mean_encoder": (2, 4),
+        "z_encoder.var_encoder": (2, 4), "decoder.px_decoder.fc_layers.Layer 0.0": (4, 2),
+        "decoder.px_scale_decoder.0": (3, 4), "decoder.px_dropout_decoder": (3, 4),
+        "decoder_z1_z2.decoder.fc_layers.Layer 0.0": (1, 2 + labels),
+        "decoder_z1_z2.mean_decoder": (2, 1), "decoder_z1_z2.var_decoder": (2, 1),
+    }  # fmt: skip
+    state = {f"{k}.weight": torch.ones(shape) for k, shape in dense.items()}
+    state |= {f"{k}.bias": torch.zeros(shape[0]) for k, shape in dense.items()}
+    state |= {"px_r": torch.zeros(3), "y_prior": torch.full((1, labels), 1 / labels)}
+    registry = {"model_name": "SCANVI", "scvi_version": "1.4.2", "field_registries": {}}
+    about = {"registry_": registry, "init_params_": {}}
+    return {"model_state_dict": state, "attr_dict": about, "var_names": ["a", "b", "c"]}
+
+
+def test_a_scanvi_of_few_labels_is_read(tmp_path):
+    """Counter-test: or the one above would be refused for another reason."""
+    (tmp_path / "scvi.pt").write_bytes(saved(scanvi(3)))
+    READERS["scvi.pt"](tmp_path / "scvi.pt")
+
+
 @case("runs while loaded", "zip.pt", "legacy.pt")
 def _(path, reader):
     path.write_bytes(saved({"fc1.weight": Runs()}, legacy=reader == "legacy.pt"))
@@ -751,9 +782,9 @@ def _small(module):
     return module
 
 
-def onnx_graph(path: Path, nodes, initializers=(), functions=()) -> None:
+def onnx_graph(path: Path, nodes, initializers=(), functions=(), more=()) -> None:
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["n", 2])],
+        nodes, "g", [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["n", 2]), *more],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], list(initializers),
     )  # fmt: skip
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("f", 1)]
@@ -769,6 +800,27 @@ def _(path, reader):
         helper.make_node("ReduceMean", ["e"], ["y"], axes=[0], keepdims=0),
     ]
     onnx_graph(path, nodes, [shape])
+
+
+def with_code(path: Path, width: int) -> None:
+    """A decoder that is told a code of a width that no weight has."""
+    code = helper.make_tensor_value_info("c", TensorProto.FLOAT, ["n", width])
+    nodes = [
+        helper.make_node("Concat", ["z", "c"], ["both"], axis=1),
+        helper.make_node("ReduceMean", ["both"], ["y"], axes=[1], keepdims=1),
+    ]
+    onnx_graph(path, nodes, more=[code])
+
+
+@case("code of no weight", "graph.onnx")
+def _(path, reader):
+    with_code(path, 30_000_000)
+
+
+def test_a_decoder_told_a_code_is_read(tmp_path):
+    """Counter-test: or the one above would be refused for another reason."""
+    with_code(tmp_path / "graph.onnx", 4)
+    READERS["graph.onnx"](tmp_path / "graph.onnx")
 
 
 @case("nested functions", "graph.onnx")

@@ -69,6 +69,21 @@ def test_the_quick_starts_python_runs(newcomer, capsys):
     assert capsys.readouterr().out.startswith("[")
 
 
+def test_the_page_of_adapters_is_its_template_filled():
+    """Its rows of files are taken as they stand: they are measured where those files lie."""
+    sys.path.insert(0, str(DOCS))
+    try:
+        import make_adapters
+    finally:
+        sys.path.remove(str(DOCS))
+    page = (DOCS / "adapters.md").read_text("utf-8")
+    lines = page[page.index("| file | adapter |") :].splitlines()[2:]
+    rows = [line.removeprefix("| ").removesuffix(" |") for line in lines if line.startswith("| ")]
+    assert len(rows) == len(make_adapters.CASES)
+    filled = make_adapters.page([[row] for row in rows])
+    assert filled == page, "edit docs/adapters.template, and run docs/make_adapters.py"
+
+
 def test_every_figure_function_is_shown_once():
     sys.path.insert(0, str(DOCS))
     try:

@@ -243,9 +243,57 @@ def test_a_second_input_is_a_condition_and_noise_is_left_out(tmp_path, kind, noi
     torch.testing.assert_close(bound.decode(z), right)
     torch.testing.assert_close(vae.held(c[1]).decode(z[1:2]), right[1:2])
     assert noise == any("input 'eps' left out" in note for note in vae.facts.assumptions)
+    read_as = [note for note in vae.facts.assumptions if "one-hot" in note]
+    said = ["input 'c' of 4 numbers is read as a one-hot code"]
+    assert read_as == (said if kind == "one_hot" else [])
     if kind != "number":
         with pytest.raises(IsoprobeError, match="a class 0 to"):
             vae.conditional.checked(torch.tensor([[9.0]]))
+
+
+@pytest.mark.parametrize("encoded", [False, True], ids=["decoder alone", "encoder too"])
+@pytest.mark.parametrize("wide", [2, 1])
+@pytest.mark.parametrize("way", ["scaled", "plain", "minus", "layer", "beside"])
+def test_noise_of_one_scale_is_no_condition(tmp_path, way, wide, encoded):
+    """z = mu + 0.1 eps: an input of the latent's shape that is but scaled and added to it."""
+    helper, rng = onnx.helper, np.random.default_rng(0)
+    node, value = helper.make_node, helper.make_tensor_value_info
+    told_in = 6 + wide if encoded else 6
+    shapes = {"m": (2, told_in), "s": (2, told_in), "l": (2, wide)}
+    shapes["w"] = (6, 2 + wide if way == "beside" else 2)
+    arrays = {n: rng.normal(size=s).astype("f4") for n, s in shapes.items()}
+    arrays["tenth"] = np.float32(0.1)
+    into = "both" if encoded else "x"
+    nodes = [node("Concat", ["x", "eps"], ["both"], axis=1)] if encoded else []
+    nodes += [
+        node("Gemm", [into, "m"], ["mu"], transB=1), node("Gemm", [into, "s"], ["logvar"], transB=1)
+    ]  # fmt: skip
+    nodes += {
+        "scaled": [node("Mul", ["eps", "tenth"], ["shift"]), node("Add", ["mu", "shift"], ["z"])],
+        "plain": [node("Add", ["mu", "eps"], ["z"])],
+        "minus": [node("Div", ["eps", "tenth"], ["shift"]), node("Sub", ["mu", "shift"], ["z"])],
+        "layer": [node("Gemm", ["eps", "l"], ["a"], transB=1), node("Add", ["mu", "a"], ["z"])],
+        "beside": [node("Concat", ["mu", "eps"], ["z"], axis=1)],
+    }[way]
+    nodes.append(node("Gemm", ["z", "w"], ["recon"], transB=1))
+    used = {name for each in nodes for name in each.input}
+    graph = helper.make_graph(
+        nodes, "g", [value("x", 1, ["b", 6]), value("eps", 1, ["b", wide])],
+        [value(n, 1, ["b", k]) for n, k in (("recon", 6), ("mu", 2), ("logvar", 2))],
+        [onnx.numpy_helper.from_array(np.asarray(a), n) for n, a in arrays.items() if n in used],
+    )  # fmt: skip
+    opset = [helper.make_opsetid("", 21)]
+    path = tmp_path / "vae.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+    vae = Onnx().load(Source(path), {})
+    noise = way not in {"layer", "beside"} and wide == 2 and not encoded
+    left_out = any("input 'eps' left out" in note for note in vae.facts.assumptions)
+    assert (left_out, vae.conditional is None) == (noise, noise)
+    if noise:
+        z = torch.linspace(-2, 2, 6).reshape(3, 2)
+        torch.testing.assert_close(vae.decode(z), z @ torch.from_numpy(arrays["w"]).T)
+        with pytest.raises(OptionError, match="'mu' does not part"):
+            Onnx().load(Source(path), {"latent": "mu"})
 
 
 def test_a_condition_goes_through_an_analysis(tmp_path):

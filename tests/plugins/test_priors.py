@@ -17,6 +17,7 @@ import isoprobe
 from isoprobe.cli.group import cli
 from isoprobe.errors import CheckpointError, IsoprobeError
 from isoprobe.registry.lookup import installed
+from isoprobe.theory import prior as priors
 from isoprobe.theory.prior import MixturePrior, log_mixture_parts, prior_terms
 
 FILES = Path(__file__).parents[1] / "gallery" / "layouts" / "files"
@@ -72,6 +73,38 @@ def test_parts_of_a_mixture_are_its_density_and_that_of_its_margins() -> None:
     torch.testing.assert_close(prior.log_density(z), density(3))
     used = torch.tensor([True, True, False])
     torch.testing.assert_close(prior.log_density(z, used), density(2))
+
+
+def test_a_mixture_of_many_components_is_walked_in_blocks(monkeypatch) -> None:
+    """Values and slopes are those of one block, and no block takes more than it may."""
+    generator = torch.Generator().manual_seed(2)
+    drawn = [torch.randn(40, 3, generator=generator, dtype=torch.float64) for _ in range(2)]
+    parts = (torch.full((40,), 1 / 40, dtype=torch.float64).log(), drawn[0], 0.3 + drawn[1].abs())
+    prior, used = MixturePrior(lambda: parts), torch.tensor([True, False, True])
+    mean = torch.randn(101, 3, generator=generator, dtype=torch.float64)
+    noise = torch.randn(2, 101, 3, generator=generator, dtype=torch.float64)
+    sizes: list[int] = []
+    components = priors._log_components
+
+    def counted(*given: Tensor) -> Tensor:
+        found = components(*given)
+        sizes.append(found.numel() * found.element_size())
+        return found
+
+    monkeypatch.setattr(priors, "_log_components", counted)
+
+    def values() -> list[Tensor]:
+        terms = prior_terms(prior, mean, mean.abs() + 0.1, noise)
+        by_rows = [prior.log_density(mean), prior.log_density(mean, used), prior.log_parts(mean)]
+        return [*by_rows, prior.curvature(mean), terms.kl, terms.slope, terms.answer]
+
+    whole = values()
+    assert max(sizes) == 101 * 40 * 3 * 8
+    sizes.clear()
+    monkeypatch.setattr(priors, "HELD", 1 << 17)
+    for one, other in zip(values(), whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-13)
+    assert max(sizes) <= (1 << 17) / 8
 
 
 def test_draws_of_a_mixture_have_its_moments() -> None:

@@ -74,6 +74,7 @@ class Onnx(OfPairs):
         pair = Pair(first, _derivable(decode, decoder))
         told = condition_of([g for g in (encode, decode) if g is not None], source)
         if told is not None:
+            notes = (*notes, *told.assumed)
             vae = conditional_from_object(
                 lambda c: AtCondition(pair, told, c, encode), told.classes, told.words, settings,
                 label, source, adapter=self.name,

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from isoprobe.errors import CheckpointError
+from isoprobe.files.meter import Meter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from isoprobe.checkpoints.source import Source
     from isoprobe_plugins.adapters.onnx.graph import OnnxGraph
     from isoprobe_plugins.adapters.onnx.runtime import RuntimeGraph
+
+#: rows of a batch that a one-hot code is thought to be made for
+ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,21 @@ class SecondInput:
         """What it is."""
         return f"input '{self.name}'"
 
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """What the graph does not say of it, in words."""
+        if self.index or not self.count:
+            return ()
+        return (f"{self.words} of {self.count} numbers is read as a one-hot code",)
+
     def value(self, c: Tensor, x: Tensor) -> Tensor:
         """The tensor for rows x, ``c (B or 1, 1)``."""
         column = c[:, 0].expand(len(x))
         if self.index:
             column = column.long()
         elif self.count:
-            return torch.nn.functional.one_hot(column.long(), self.count).to(x)
+            blank = torch.zeros(len(x), self.count, dtype=x.dtype, device=x.device)
+            return blank.scatter(1, column.long()[:, None], 1)
         else:
             column = column.to(x)
         return column if self.axes == 1 else column[:, None]
@@ -120,14 +132,18 @@ def condition_of(graphs: Sequence[OnnxGraph | RuntimeGraph], source: Source) -> 
     return told
 
 
-def second_input(graph: Any) -> SecondInput | None:
+def second_input(graph: Any, source: Source) -> SecondInput | None:
     """Read what the second input of a parsed graph is; None where that is not told.
 
     Args:
         graph: of the parsed model.
+        source: its file.
 
     Returns:
         The input; None for one of another kind, and where there is none.
+
+    Raises:
+        FileError: for a code of a width out of proportion to the file, as no weight bears it out.
     """
     weights = {t.name: tuple(t.dims) for t in graph.initializer}
     inputs = [i for i in graph.input if i.name not in weights]
@@ -144,6 +160,7 @@ def second_input(graph: Any) -> SecondInput | None:
     if kind.elem_type != 1 or (len(dims) == 2 and dims[1] < 1):
         return None
     width = dims[1] if len(dims) == 2 else 1
+    Meter(source.path, source.size).check(8 * ROWS * width, f"'{name}' of {width} numbers a row")
     return SecondInput(name, width if width > 1 else 0, False, len(dims))
 
 

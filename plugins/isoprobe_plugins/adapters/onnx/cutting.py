@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 _MEAN = re.compile(r"(^|[._/])(z_?)?(mu|mean|loc)\d*($|[._/:])", re.IGNORECASE)
 _SCALE = re.compile(r"(log_?(var|std|sigma)|sigma|std|scale|variance)", re.IGNORECASE)
+#: operators that scale or shift noise on its way to a draw
+_ELEMENTWISE = frozenset({"Add", "Cast", "Div", "Identity", "Mul", "Neg", "Sub"})
+_JOINS = frozenset({"Add", "Mul", "Sub"})
+_FLOATS = frozenset({1, 10, 11, 16})  # float32, float16, float64, bfloat16
 _RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
 
 
@@ -28,7 +32,8 @@ class Cut:
         recon: of the reconstruction.
         data: input that the posterior is of.
         condition: input that the decoder takes beside the latent, if any.
-        noise: inputs that neither posterior nor decoder take: the draw of the latent.
+        noise: inputs that neither posterior nor decoder take: the draw of the latent, also where
+            it is scaled by a constant.
     """
 
     mean: str
@@ -80,6 +85,7 @@ def find_cut(graph: Any, told: Mapping[str, str], source: Source) -> Cut | None:
         drawn = any(
             makers[n].op_type in _RANDOM for n in _above(makers, output, latent) if n in makers
         )
+        drawn = drawn or any(_is_noise(graph, n, latent, mean) for n in reached - seen)
         parts = len(data) == 1 and len(reached) <= 1 and not drawn
         if latent != output and parts and _uses(makers, output, latent):
             idle = inputs - seen - reached
@@ -195,6 +201,36 @@ def _above(makers: Mapping[str, Any], name: str, stop: str) -> set[str]:
         if each in makers:
             open_names += list(makers[each].input)
     return found
+
+
+def _is_noise(graph: Any, name: str, latent: str, mean: str) -> bool:
+    """Whether an input is but scaled and added to a latent of its own shape, as a draw's noise."""
+    shapes = {
+        v.name: (v.type.tensor_type.elem_type, [d.dim_value for d in v.type.tensor_type.shape.dim])
+        for v in (*graph.input, *graph.value_info, *graph.output)
+    }
+    kind, shape = shapes[name]
+    # a size that is not told may be any; one number a row, where that is all that is told, is none
+    wanted = shapes.get(mean, (0, []))[1] or [0 if size == 1 else size for size in shape]
+    fits = len(shape) == len(wanted) > 1 and all(
+        one == other or not one or (not other and one > 1)
+        for one, other in zip(shape[1:], wanted[1:], strict=True)
+    )
+    if kind not in _FLOATS or not fits:
+        return False
+    latents, noisy, joined = {latent, *_after(graph, latent)}, {name}, False
+    for node in graph.node:
+        if not noisy.intersection(node.input):
+            continue
+        if latents.intersection(node.input):
+            joined = True
+            if node.op_type not in _JOINS:
+                return False
+        elif node.op_type in _ELEMENTWISE:
+            noisy |= set(node.output)
+        else:
+            return False
+    return joined
 
 
 def _uses(makers: Mapping[str, Any], name: str, other: str) -> bool:

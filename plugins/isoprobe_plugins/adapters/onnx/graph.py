@@ -43,7 +43,7 @@ class OnnxGraph(nn.Module):
                 f"{source.path} takes {len(inputs)} inputs; expected one, and perhaps a condition"
             )
         self.inputs = inputs
-        self.condition = second_input(graph)
+        self.condition = second_input(graph, source)
         self.outputs = [output.name for output in graph.output]
         self.input_shape = static_shape(graph, inputs[0])
         self.nodes = [self._node(node, source) for node in graph.node]

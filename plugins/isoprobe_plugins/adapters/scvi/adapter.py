@@ -45,7 +45,7 @@ class Scvi(Adapter):
         left = "tensors of the library size's encoder and of parameters not in use left out"
         tensors, notes = saved.tensors, [left]
         if saved.model == "SCANVI":
-            tensors = {**tensors, **scanvi.prior_tensors(tensors, saved.where)}
+            tensors = {**tensors, **scanvi.prior_tensors(tensors, saved.where, saved.size)}
             notes.append(_SECOND)
         vae = load_declared(
             parse_declaration(fields, saved.where),

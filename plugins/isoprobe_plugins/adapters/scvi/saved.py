@@ -58,6 +58,7 @@ class Saved:
         batches: names of the batches in the order of their numbers; none where there is one.
         tensors: weights by name.
         where: how to name the file in an error.
+        size: of it, in bytes.
     """
 
     model: str
@@ -67,6 +68,7 @@ class Saved:
     batches: tuple[str, ...]
     tensors: Mapping[str, Tensor]
     where: str
+    size: int
 
 
 def read_saved(source: Source) -> Saved:
@@ -119,6 +121,7 @@ def read_saved(source: Source) -> Saved:
         names if len(names) > 1 else (),
         tensors,
         where,
+        source.size,
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isoprobe.errors import CheckpointError
+from isoprobe.files.meter import Meter
 from isoprobe.statistics.draws import normal
 
 if TYPE_CHECKING:
@@ -30,18 +31,20 @@ MEANS, SCALES, SHARES = "scanvi_prior.means", "scanvi_prior.logvars", "scanvi_pr
 _DECODER = "decoder_z1_z2"
 
 
-def prior_tensors(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+def prior_tensors(tensors: Mapping[str, Tensor], where: str, size: int) -> dict[str, Tensor]:
     """Decode draws of the second level.
 
     Args:
         tensors: of the checkpoint, by name.
         where: how to name it in an error.
+        size: bytes of its file.
 
     Returns:
         Means and log variances of the components, ``(K, n)``, and their shares, ``(K,)``.
 
     Raises:
         CheckpointError: for a second level of another form.
+        FileError: when it has labels or layers out of proportion to its file.
     """
     import torch
 
@@ -51,27 +54,35 @@ def prior_tensors(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor
     latents = first.shape[1] - labels
     if latents < 1:
         raise CheckpointError(f"{where}: {_DECODER} takes {first.shape[1]} values, {labels} labels")
+    layers = 0
+    while f"{_DECODER}.decoder.fc_layers.Layer {layers}.0.weight" in tensors:
+        layers += 1
+    heads = [f"{_DECODER}.{name}_decoder" for name in ("mean", "var")]
+    widths = [len(_tensor(tensors, f"{head}.bias", where, 1)) for head in heads]
+    meter = Meter(where, size)
+    made = [len(t) for name, t in tensors.items() if name.startswith(_DECODER) and t.ndim == 2]
+    meter.check(16 * DRAWS * max(latents, *made), f"a layer of its {_DECODER}")
+    meter.charge(
+        first.element_size() * DRAWS * labels * sum(widths), f"its prior of {labels} labels"
+    )
     z = torch.as_tensor(normal(0, "scanvi", np.arange(DRAWS), latents), dtype=first.dtype)
-    told = torch.eye(labels, dtype=first.dtype).repeat_interleave(DRAWS, 0)
-    hidden, index = z.repeat(labels, 1), 0
-    while f"{_DECODER}.decoder.fc_layers.Layer {index}.0.weight" in tensors:
-        hidden = _layer(tensors, f"{_DECODER}.decoder.fc_layers.Layer {index}", hidden, told, where)
-        index += 1
-    means = _dense(tensors, f"{_DECODER}.mean_decoder", hidden, where)
-    scales = _dense(tensors, f"{_DECODER}.var_decoder", hidden, where)
+    found = [first.new_empty(labels, DRAWS, width) for width in widths]
+    for label in range(labels):  # one after another: they alone are held, and not what makes them
+        hidden = z
+        for index in range(layers):
+            place = f"{_DECODER}.decoder.fc_layers.Layer {index}"
+            hidden = _layer(tensors, place, hidden, (label, labels), where)
+        for head, kept in zip(heads, found, strict=True):
+            kept[label] = _dense(tensors, head, hidden, where)
+    means, scales = (each.flatten(0, 1) for each in found)
     return {MEANS: means, SCALES: scales, SHARES: shares.repeat_interleave(DRAWS) / DRAWS}
 
 
 def _layer(
-    tensors: Mapping[str, Tensor], place: str, x: Tensor, told: Tensor, where: str
+    tensors: Mapping[str, Tensor], place: str, x: Tensor, label: tuple[int, int], where: str
 ) -> Tensor:
-    """A dense layer, its batch norm and ReLU; labels join where it is as much wider."""
-    import torch
-
-    width = _tensor(tensors, f"{place}.0.weight", where, 2).shape[1]
-    if width == x.shape[1] + told.shape[1]:
-        x = torch.cat([x, told], 1)
-    hidden = _dense(tensors, f"{place}.0", x, where)
+    """A dense layer, its batch norm and ReLU; a label of many joins where it is as much wider."""
+    hidden = _dense(tensors, f"{place}.0", x, where, label)
     if f"{place}.1.running_mean" in tensors:
         mean, variance, weight, bias = (
             _tensor(tensors, f"{place}.1.{name}", where, 1)
@@ -85,9 +96,19 @@ def _layer(
     return hidden.relu()
 
 
-def _dense(tensors: Mapping[str, Tensor], place: str, x: Tensor, where: str) -> Tensor:
+def _dense(
+    tensors: Mapping[str, Tensor],
+    place: str,
+    x: Tensor,
+    where: str,
+    label: tuple[int, int] = (0, 0),
+) -> Tensor:
     weight = _tensor(tensors, f"{place}.weight", where, 2)
     bias = _tensor(tensors, f"{place}.bias", where, 1)
+    which, labels = label
+    if labels and weight.shape == (len(bias), x.shape[1] + labels):
+        # a one-hot code takes one column of the weight, and adds it
+        weight, bias = weight[:, : x.shape[1]], bias + weight[:, x.shape[1] + which]
     if weight.shape != (len(bias), x.shape[1]):
         raise CheckpointError(
             f"{where}: {place}.weight of shape {tuple(weight.shape)} takes no {x.shape[1]} values"
