@@ -311,7 +311,7 @@ class Pass:
         self.run = run
         self.active = run.pilot() if active is None else active
         self.steps = run.started(run.setup(self.active))
-        self._fresh = copy.deepcopy(_state(self.steps))
+        self._fresh = _kept(_state(self.steps))
         given = settled or {}
         options = replace(
             run.options,
@@ -359,7 +359,7 @@ class Pass:
         Returns:
             Whether it was made.
         """
-        restore(self.steps, copy.deepcopy(self._fresh))
+        restore(self.steps, _anew(self._fresh))
         steps = self.steps if encoded is None else seeing_encoded(self.steps)
         feed = self.feed if encoded is None else self._encoding(steps, encoded)
         rows = writer.rows
@@ -477,6 +477,32 @@ def restore(steps: Sequence[Analysis], state: Mapping[str, np.ndarray]) -> None:
     for step in steps:
         prefix = f"{step.name}/"
         step.restore({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+
+@dataclass(frozen=True)
+class _Zeros:
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+def _kept(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray | _Zeros]:
+    """Copy a state; sums that are still 0 take no memory, with thousands of latents most of it."""
+    return {
+        name: _Zeros(values.shape, values.dtype) if _is_zero(values) else values.copy()
+        for name, values in state.items()
+    }
+
+
+def _is_zero(values: np.ndarray) -> bool:
+    return values.dtype.kind in "biuf" and not values.any()
+
+
+def _anew(kept: Mapping[str, np.ndarray | _Zeros]) -> dict[str, np.ndarray]:
+    """Return arrays that may be written into."""
+    return {
+        name: np.zeros(values.shape, values.dtype) if isinstance(values, _Zeros) else values.copy()
+        for name, values in kept.items()
+    }
 
 
 def _state(steps: Sequence[Analysis]) -> dict[str, np.ndarray]:
