@@ -129,7 +129,8 @@ def measured(trial: Trial) -> tuple[Groups, Beta, np.ndarray, np.ndarray]:
     for step in steps:
         step.update(batch)
     overview = steps[0]
-    beta = overview.resolve_beta(None, models()[trial.model].beta)
+    declared = models()[trial.model].beta
+    beta = overview.resolve_beta(None, declared, comparable=True, recover=False)
     groups: dict[str, Mapping[str, Any]] = {}
     for step in steps:
         groups[step.name] = step.result(Context(setup, beta, overview.statistics, dict(groups)))

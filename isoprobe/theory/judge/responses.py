@@ -33,14 +33,14 @@ def responses(e: Evidence) -> tuple[list[Condition], list[Finding]]:
     alike = float(np.ptp(e.variance[e.used])) < ALIKE * float(e.variance[e.used].max())
     if e.fixed_scale and (alike or not few):
         return [condition], [_fixed_scale(e, mask)]
-    if _reordered(e):
+    if reordered(e):
         return [condition], [_exchanged(e, mask)]
     if few:
         return [condition], [_odd(e, mask)]
     return [condition], [_disagreement(e, mask)]
 
 
-def _reordered(e: Evidence) -> bool:
+def reordered(e: Evidence) -> bool:
     """Whether the decoder calls for the deviations in hand in another order."""
     given, answer = e.variance[e.used], e.answer.value[e.used]
     if len(given) < 3 or not (answer > 0).all():

@@ -57,7 +57,17 @@ _RESPONSES = (
 RULES: tuple[Rule, ...] = (
     Rule(
         "structure",
-        ("distortion", "baseline", "loss", "answer", "code_fit", *_BETA, *_TRIP, *_MOMENTS),
+        (
+            "distortion",
+            "baseline",
+            "loss",
+            "answer",
+            "variance",
+            "code_fit",
+            *_BETA,
+            *_TRIP,
+            *_MOMENTS,
+        ),
         reconstruction,
     ),
     Rule(

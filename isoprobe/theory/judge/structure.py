@@ -8,6 +8,7 @@ from isoprobe.theory.judge.answers import Answer, Condition, Finding, failing, w
 from isoprobe.theory.judge.betas import of_other_families, other_metrics
 from isoprobe.theory.judge.evidence import Evidence, Measured
 from isoprobe.theory.judge.readings import fitting_reading, misread
+from isoprobe.theory.judge.responses import reordered
 from isoprobe.theory.judge.words import listed, moment_words, numbers, round_trip_words
 from isoprobe.theory.tolerances import TOLERANCES
 
@@ -24,7 +25,7 @@ def reconstruction(e: Evidence) -> tuple[list[Condition], list[Finding]]:
                 f"reconstructions are no better than the mean input (distortion {c.size:.3g} "
                 f"(+-{c.error:.2g}) times that of the mean)"
             )
-        elif e.loss.value.size:
+        elif e.loss.value.size and not reordered(e):  # which costs more than it tells, and why
             share = Measured(e.loss.value / e.baseline, e.loss.se / e.baseline)
             loss = weigh("loss", share, e.degrees(), samples=e.samples)
             if loss.answer is Answer.FAILS:
