@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -139,6 +140,15 @@ def check(commands: list[str], files: Path, folder: Path) -> list[str]:
             prepare(command)
             failed += [command] if run(command) else []
     return failed
+
+
+@pytest.fixture(autouse=True)
+def forgotten(tmp_path: Path) -> Iterator[None]:
+    """Forget net.py of this folder, whose name other tests have a file of."""
+    yield
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 @pytest.mark.parametrize("commands", [*PAGES_SHOWN.values(), *HELPS_SHOWN.values()], ids=SHOWN)

@@ -74,7 +74,7 @@ def onnx(folder: Path) -> Whole:
     from tests.plugins import test_adapters_onnx as made  # skips without onnx
 
     decoder = folder / "decoder.onnx"
-    made.export(made.Decoder().eval(), torch.randn(2, 3), decoder)
+    made.export(made.made_decoder().eval(), torch.randn(2, 3), decoder)
     return Whole(decoder, [decoder], "onnx", {"decoder": "self", "latent_shape": "3"})
 
 
