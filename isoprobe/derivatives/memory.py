@@ -38,8 +38,8 @@ _PER_PAIR = 14
 #: part of the limit that the tensors may fill: of memory that was freed the allocator keeps up to a
 #: third of what is held (measured with its thresholds at 0: 49 MiB for 62)
 _FILLED = 0.75
-#: bytes a latent takes whatever the limit: sums by group of samples as they were, as they are, as a
-#: shard writes and as the summary reads them, measured at n = 4,090 and 16,380
+#: bytes a latent takes whatever the limit: sums by group of samples as they are, as a shard writes
+#: and as the summary reads them, and what lies between; measured at n = 4,090 and 16,380, at most
 _SUMS = 12 << 10
 
 

@@ -37,6 +37,8 @@ DRAWS = 512
 #: beyond this many latents nothing is said of own samples
 PAIRED_LIMIT = 256
 _BATCH = 128
+#: share of the largest variance below which a principal component is rounding
+_RANK = 1e-12
 #: bytes that rows on their way forwards and backwards may take
 _MEMORY = 1 << 28
 #: below this a slope on posterior draws is too weak to be judged
@@ -195,7 +197,8 @@ def pca_distortion(metric: Metric, x: Tensor, components: int) -> float | None:
     centre = fitted.mean(0)
     moved = fitted - centre
     # rows are fewer than numbers in an image, whose own products would take seconds
-    _, weights = torch.linalg.eigh(moved @ moved.T)
+    values, weights = torch.linalg.eigh(moved @ moved.T)
+    weights = weights[:, values > _RANK * values[-1]]  # beyond the rank there are no directions
     kept = torch.nn.functional.normalize(weights[:, -components:].T @ moved)
     image = centre + (judged - centre) @ kept.T @ kept
     if metric.input_range is not None:

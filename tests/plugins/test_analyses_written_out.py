@@ -914,3 +914,19 @@ def test_own_samples_and_a_pca_are_tried_on_a_few_rows() -> None:
     found = none.result(context)
     assert "pca_distortion" not in found and "mean_distortion" in found
     assert conditions.RARELY == 0.999
+
+
+@pytest.mark.parametrize("columns", [3, 12, 90])
+@pytest.mark.parametrize("rank", [2, 3])
+def test_pca_is_that_of_the_singular_vectors_however_few_they_are(columns: int, rank: int) -> None:
+    """Five components of rows of two or three dimensions are those, and no more."""
+    plane = CHANCE.normal(size=(80, rank)) @ CHANCE.normal(size=(rank, columns)) * 300
+    x = torch.from_numpy(plane)
+    fitted, judged = plane[::2], plane[1::2]
+    centre = fitted.mean(axis=0)
+    for components in (1, 5):
+        _, _, directions = np.linalg.svd(fitted - centre, full_matrices=False)
+        kept = directions[: min(components, rank)]
+        off = judged - centre - (judged - centre) @ kept.T @ kept
+        found = pca_distortion(SumSquaredError(), x, components)
+        same(found, (off**2).sum(axis=1).mean())

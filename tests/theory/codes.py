@@ -73,3 +73,8 @@ def spread(rows: int, latents: int, seed: int = 0, narrow: float = 0.3) -> Rows:
     chance = np.random.default_rng(seed)
     mean = chance.normal(0.3, 1.0, (rows, latents))
     return mean, narrow * np.exp(0.3 * chance.normal(size=(rows, latents)))
+
+
+def same(found: object, expected: object, rtol: float = 1e-10, atol: float = 1e-12) -> None:
+    """Hold numbers against an oracle, to rounding unless told otherwise."""
+    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=rtol, atol=atol)

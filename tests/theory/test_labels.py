@@ -11,13 +11,9 @@ from scipy import integrate, optimize, special, stats
 
 from isoprobe.theory import information, linear_probe
 from isoprobe.theory.information import Factor, LatentInformation, factor, latent_information
-from tests.theory.codes import spread
+from tests.theory.codes import same, spread
 
 CHANCE = np.random.default_rng(11)
-
-
-def same(found: object, expected: object, rtol: float = 1e-10, atol: float = 1e-12) -> None:
-    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=rtol, atol=atol)
 
 
 def test_columns_are_cut_into_tenths_beyond_ten_fractions_or_a_hundred_numbers() -> None:

@@ -13,13 +13,9 @@ from isoprobe.theory import kl_parts as parts_of
 from isoprobe.theory.joint_information import Bound, Joint, gaussian_bound
 from isoprobe.theory.kl_parts import KLParts, LatentParts, kl_parts
 from isoprobe.theory.mixtures import log_where_positive, mixture, standard_error
-from tests.theory.codes import LinearCode, spread
+from tests.theory.codes import LinearCode, same, spread
 
 CHANCE = np.random.default_rng(11)
-
-
-def same(found: object, expected: object, rtol: float = 1e-10, atol: float = 1e-12) -> None:
-    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=rtol, atol=atol)
 
 
 def test_a_mixture_is_the_sum_of_its_gaussians() -> None:

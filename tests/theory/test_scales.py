@@ -16,12 +16,9 @@ from isoprobe.theory.isometric import (
     map_to_arrays,
     straight_in_y,
 )
+from tests.theory.codes import same
 
 CHANCE = np.random.default_rng(11)
-
-
-def same(found: object, expected: object, rtol: float = 1e-10, atol: float = 1e-12) -> None:
-    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=rtol, atol=atol)
 
 
 BETA = 0.3

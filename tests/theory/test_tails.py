@@ -15,13 +15,9 @@ from isoprobe.theory.weighted import (
     log_weights,
     tail_shape,
 )
-from tests.theory.codes import spread
+from tests.theory.codes import same, spread
 
 CHANCE = np.random.default_rng(11)
-
-
-def same(found: object, expected: object, rtol: float = 1e-10, atol: float = 1e-12) -> None:
-    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=rtol, atol=atol)
 
 
 def test_log_weights_are_those_of_their_definition() -> None:
