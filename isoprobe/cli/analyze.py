@@ -56,12 +56,15 @@ ORDER = (
     "isoprobe analyze model.safetensors --out result.h5 --shard 2/4",
     "isoprobe analyze model.safetensors --out result.h5 --cluster tcp://host:8786",
     "isoprobe analyze run/*.pt --data x.npy --metric sse --out sweep/ --report sweep.html",
+    "isoprobe analyze run/*.pt --data train.npy --data test.npy --metric sse --out both/",
 )
 @click.argument("model", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option(
     "--data",
     metavar="SPEC",
-    help="File, .npz:array, .h5:/dataset, folder or prior. [default: the checkpoint's, or prior]",
+    multiple=True,
+    help="File, .npz:array, .h5:/dataset, folder or prior; given several times, each checkpoint is "
+    "analysed on each. [default: the checkpoint's, or prior]",
 )
 @shared.own_class
 @shared.class_arguments
@@ -69,7 +72,7 @@ ORDER = (
 @click.option(
     "--out",
     metavar="F.h5|FOLDER/",
-    help="Keep the whole result here; those of several checkpoints in a folder.",
+    help="Keep the whole result here; those of several checkpoints or data sets in a folder.",
 )
 @shared.written("--report", metavar="F.html", help="Write the report of the result here.")
 @click.option(
@@ -106,6 +109,7 @@ def analyze(
     own_class: str | None,
     class_arguments: tuple[str, ...],
     out: str | None,
+    data: tuple[str, ...],
     fail_on: str | None,
     image_shape: tuple[int, ...] | None,
     **settings: Any,
@@ -115,8 +119,9 @@ def analyze(
     The summary goes to stdout, notes and progress to stderr. Under torchrun every process does a
     share of the samples, and the first one puts the shares together.
 
-    Several checkpoints of one training go one by one into a folder, with their curves over the
-    steps that contents or names tell; one that fails takes nothing from the others.
+    Several checkpoints of one training, each on each of the data sets, go one by one into a folder,
+    with their curves over the steps that contents or names tell; what fails takes nothing from the
+    others.
 
     Raises:
         OptionError: for a report of a shard.
@@ -135,20 +140,22 @@ def analyze(
     if plan:
         from isoprobe.run.plan import plan_analysis
 
-        shared.show_plan(
-            plan_analysis(model, settings["data"], _apart(settings)[0]), as_json=as_json
-        )
+        asked = _apart(settings)[0]
+        plans = {spec: plan_analysis(model, spec, asked) for spec in data or (None,)}
+        shared.show_plans(plans, as_json=as_json)
         return
-    data = [split_spec(settings["data"])[0]] if settings["data"] else []
-    inputs = (*model, *data, *options_paths(options))
-    sweeping = len(model) > 1 or (out or "").endswith("/")
+    inputs = (*model, *(split_spec(spec)[0] for spec in data), *options_paths(options))
+    sweeping = len(model) > 1 or len(data) > 1 or (out or "").endswith("/")
     _check_prints(model, as_json=as_json)
     _check_drawn(image_shape, drawn=report is not None and not sweeping)
     if sweeping:
         if shard is not None:
-            raise OptionError("--shard is for one checkpoint; give the shards one command each")
-        _sweep(model, settings, cluster, report=report, inputs=inputs, as_json=as_json)
+            raise OptionError(
+                "--shard is for one checkpoint on one data set; give each one command a shard"
+            )
+        _sweep(model, data, settings, cluster, report=report, inputs=inputs, as_json=as_json)
         return
+    settings["data"] = _one(data)
     if out is not None and Path(out).is_dir():
         raise click.UsageError(f"--out {out} is a folder; name a file, or add a / for a sweep.")
     for written in (report, settings["out"]):
@@ -223,6 +230,7 @@ def _check_prints(model: tuple[Path, ...], *, as_json: bool) -> None:
 
 def _sweep(
     models: tuple[Path, ...],
+    data: tuple[str, ...],
     settings: dict[str, Any],
     cluster: str | None,
     *,
@@ -234,7 +242,7 @@ def _sweep(
 
     Raises:
         OptionError: where no folder is named.
-        ResultError: where a checkpoint failed, once all that could be done is.
+        ResultError: where a checkpoint failed on a data set, once all that could be done is.
     """
     from isoprobe.results.sweep import TABLE
     from isoprobe.results.whole import check_place
@@ -245,23 +253,28 @@ def _sweep(
 
     folder = settings["out"]
     if folder is None:
-        raise OptionError("several checkpoints need --out FOLDER/, where their results will lie")
+        raise OptionError(
+            "several checkpoints or data sets need --out FOLDER/, where their results will lie"
+        )
     if report is not None:
         check_place(report, overwrite=settings["overwrite"] or settings["resume"], inputs=inputs)
     if cluster is not None:
         settings["threads"] = settings["threads"] or 1
     asked, _ = _apart(settings)
+    models, data = tuple(dict.fromkeys(models)), tuple(dict.fromkeys(data))
+    count = len(models) * max(len(data), 1)
     done = []
 
     def told(outcome: Outcome) -> None:
         done.append(outcome)
         said = f"failed: {outcome.error}" if outcome.error else f"{outcome.seconds:.1f} s"
-        click.echo(f"[{len(done)}/{len(models)}] {outcome.model}: {said}", err=True)
+        what = f"{outcome.model} on {outcome.data}" if len(data) > 1 else outcome.model
+        click.echo(f"[{len(done)}/{count}] {what}: {said}", err=True)
 
     beside: dict[str, Any] = {n: settings[n] for n in ("overwrite", "resume", "command")}
     with nullcontext() if cluster is None else Cluster.connected(cluster) as workers:
         beside |= {"told": told, "progress": True, "cluster": workers}
-        sweep(models, settings["data"], asked, folder, **beside)
+        sweep(models, list(data) if len(data) > 1 else _one(data), asked, folder, **beside)
     if any(outcome.error is None for outcome in done):
         trend = trend_of(folder)
         if report is not None:
@@ -269,7 +282,13 @@ def _sweep(
         shared.show_trend(trend, as_json=as_json)
     failed = sum(outcome.error is not None for outcome in done)
     if failed:
-        raise ResultError(f"{failed} of {len(done)} checkpoints failed; see {folder / TABLE}")
+        what = "checkpoints" if len(data) < 2 else "analyses"
+        raise ResultError(f"{failed} of {len(done)} {what} failed; see {folder / TABLE}")
+
+
+def _one(data: tuple[str, ...]) -> str | None:
+    """The data set that was named; None for the checkpoint's own."""
+    return data[0] if data else None
 
 
 def _on(address: str, model: Path, settings: dict[str, Any]) -> Result | None:

@@ -218,6 +218,17 @@ def show_plan(plan: Plan, *, as_json: bool) -> None:
     click.echo(json.dumps(plan.to_json(), indent=2) if as_json else plan.to_text())
 
 
+def show_plans(plans: Mapping[str | None, Plan], *, as_json: bool) -> None:
+    """Write what the same costs on each of several data sets, by their specs, to stdout."""
+    if len(plans) == 1:
+        show_plan(*plans.values(), as_json=as_json)
+    elif as_json:
+        told = [{"data": spec, **one.to_json()} for spec, one in plans.items()]
+        click.echo(json.dumps(told, indent=2))
+    else:
+        click.echo("\n\n".join(f"{spec}:\n{one.to_text()}" for spec, one in plans.items()))
+
+
 def show_trend(trend: Trend, *, as_json: bool) -> None:
     """Write a training's table, or its JSON, to stdout."""
     text = (

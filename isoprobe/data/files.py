@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isoprobe.checkpoints.source import FileKind, Source
 from isoprobe.errors import CheckpointError, DataError
 from isoprobe.files.archives import member_names
+from isoprobe.results.sweep import apart, in_folder, shortest, stem
 
 if TYPE_CHECKING:
     from isoprobe.contracts import DataSource
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 #: a fingerprint reads at most this many blocks of this size
 BLOCKS = 64
 BLOCK_SIZE = 1 << 16
+#: what a short name has no place for, and the most letters of one
+_UNFIT, _LONGEST = re.compile(r"[^\w.=+]+"), 80
 
 
 def split_spec(spec: str) -> tuple[Path, str | None]:
@@ -38,6 +42,24 @@ def split_spec(spec: str) -> tuple[Path, str | None]:
 def shown_name(path: Path, member: str | None) -> str:
     """Return a data set's name for people: the file's name, and what was asked of it."""
     return path.name if member is None else f"{path.name}:{member}"
+
+
+def short_names(specs: Sequence[str]) -> list[str]:
+    """Name data sets in a few letters: after their files, with more where these are the same.
+
+    Args:
+        specs: of the data.
+
+    Returns:
+        A name for each, all different, that can be part of a file's name.
+    """
+    forms = []
+    for spec in specs:
+        path, member = split_spec(spec)
+        more = "" if member is None else f"-{member}"
+        forms.append((stem(path), f"{stem(path)}{more}", f"{in_folder(path)}{more}"))
+    found = [_UNFIT.sub("-", name)[:_LONGEST].strip("-.") for name in shortest(forms)]
+    return apart([name or "data" for name in found])
 
 
 def first_bytes(path: Path, count: int = 512) -> bytes:

@@ -1,13 +1,14 @@
 """Keep what became of each of many checkpoints, and read off their names which step they are of.
 
-``sweep.json`` lies in the folder of the results: a record for each checkpoint, of success or of
-failure, so that one file that fails takes nothing from the others.
+``sweep.json`` lies in the folder of the results: a record for each checkpoint and each data set, of
+success or of failure, so that one file that fails takes nothing from the others.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,7 +32,7 @@ _LAST = re.compile(r"(?<!\d)(\d{1,15})(?!.*\d)")
 
 
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What became of one checkpoint.
+    """What became of one checkpoint on one data set.
 
     Attributes:
         model: path of the checkpoint, as it was given.
@@ -41,6 +42,7 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         seconds: that it took.
         sha256: of the checkpoint; empty where it could not be read.
         request: what tells whether the same is asked for again; empty where nothing can.
+        data: spec of the data, as it was given; empty for the checkpoint's own.
     """
 
     model: str
@@ -50,6 +52,12 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: float = 0.0
     sha256: str = ""
     request: str = ""
+    data: str = ""
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Checkpoint and data, of which a table has one record."""
+        return self.model, self.data
 
 
 def write_table(folder: Path, outcomes: Sequence[Outcome]) -> None:
@@ -123,24 +131,52 @@ def axis(steps: Sequence[Mapping[str, float]]) -> tuple[str, list[float]]:
     return "order", [float(place) for place in range(1, len(steps) + 1)]
 
 
-def result_names(models: Sequence[Path]) -> list[str]:
+def result_names(models: Sequence[Path], data: Sequence[str] = ()) -> list[str]:
     """Name the results of checkpoints after their files: with folders where names are the same.
 
     Args:
         models: paths of the checkpoints.
+        data: names of the data sets that each of them is analysed on; none where there is one.
 
     Returns:
-        A file name for each, all different.
+        A file name for each checkpoint, or for each data set of each, all different.
     """
-    stems = [stem(path) for path in models]
-    names = [
-        own if stems.count(own) == 1 else f"{path.resolve().parent.name}-{own}"
-        for path, own in zip(models, stems, strict=True)
-    ]
+    names = shortest([(stem(path), in_folder(path)) for path in models])
+    if data:
+        names = [f"{name}-{short}" for name in names for short in data]
+    return [f"{name}.h5" for name in apart(names)]
+
+
+def shortest(forms: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the first form of each name that no other has, or its last.
+
+    Args:
+        forms: of each name, the shortest first; as many of each.
+    """
+    columns = [Counter(column) for column in zip(*forms, strict=True)]
     return [
-        f"{name}.h5" if names.count(name) == 1 else f"{name}-{place}.h5"
-        for place, name in enumerate(names, start=1)
+        next((one for one, met in zip(own, columns, strict=True) if met[one] == 1), own[-1])
+        for own in forms
     ]
+
+
+def apart(names: Sequence[str]) -> list[str]:
+    """Return names with numbers where they are the same, as systems see it that fold capitals."""
+    met = Counter(name.casefold() for name in names)
+    taken = {name for name, count in met.items() if count == 1}
+    found = []
+    for place, name in enumerate(names, start=1):
+        own = name
+        while met[name.casefold()] > 1 and (own == name or own.casefold() in taken):
+            own = f"{own}-{place}"
+        taken.add(own.casefold())
+        found.append(own)
+    return found
+
+
+def in_folder(path: Path) -> str:
+    """Return a file's name without its ending, behind that of its folder."""
+    return f"{path.resolve().parent.name}-{stem(path)}"
 
 
 def stem(path: Path) -> str:

@@ -110,44 +110,99 @@ class Cluster:
             ResultError: when the scheduler is gone, or workers die of a shard.
         """
         token = secrets.token_hex(8)
-        calls = [(work, token, rows) for rows in ranges]
-        for place, found in self.each(_made, calls, work.device):
-            rows = ranges[place]
-            if found is not None:
-                raise found
-            advance(len(rows))
+        with self.tasks(work.device) as tasks:
+            for rows in ranges:
+                tasks.add(rows, make_on_worker, work, token, rows)
+            for rows, found in tasks:
+                if found is not None:
+                    raise found
+                advance(len(rows))
 
-    def each(
-        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], device: str
-    ) -> Iterator[tuple[int, Any]]:
+    @contextmanager
+    def tasks(self, device: str) -> Iterator[Tasks]:
         """Have calls made by whichever worker is free.
 
         Args:
-            function: importable on every worker.
-            calls: arguments of each.
             device: where a call computes.
 
         Yields:
-            The place of a call, and what it returned, as they end; a ResultError where workers
-            died of it.
+            What takes calls, and gives what they return; those that are left are cancelled.
+        """
+        tasks = Tasks(self._client, self._address, self._resources(device))
+        try:
+            yield tasks
+        finally:
+            tasks.close()
+
+    def _resources(self, device: str) -> dict[str, float] | None:
+        """What a task asks of a worker, where workers say that they have accelerators."""
+        if not device.startswith("cuda"):
+            return None
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        offered = any(_GPU in worker.get("resources", {}) for worker in workers)
+        return {_GPU: 1} if offered else None
+
+
+class Tasks:
+    """Calls that workers make; more may be added while what they return comes in.
+
+    Args:
+        client: connected.
+        address: of the scheduler.
+        resources: that each call takes of a worker.
+    """
+
+    def __init__(self, client: Client, address: str, resources: dict[str, float] | None) -> None:
+        from distributed import as_completed
+
+        self._client, self._address, self._resources = client, address, resources
+        self._names: dict[Any, Any] = {}
+        self._ended = as_completed(loop=client.loop)
+
+    def add(
+        self, name: Any, function: Callable[..., Any], *arguments: Any, priority: int = 0
+    ) -> None:
+        """Add a call.
+
+        Args:
+            name: that its end is told by; several may have one.
+            function: importable on every worker.
+            arguments: of the call.
+            priority: calls of a higher one are made first, then those added earlier.
+        """
+        future = self._client.submit(
+            function,
+            *arguments,
+            retries=_RETRIES,
+            resources=self._resources,
+            priority=priority,
+            pure=False,
+        )
+        self._names[future] = name
+        self._ended.add(future)
+
+    def drop(self, name: Any) -> None:
+        """Cancel the calls of a name, whose ends are not told."""
+        dropped = [future for future, own in self._names.items() if own == name]
+        for future in dropped:
+            del self._names[future]
+        self._client.cancel(dropped, force=True)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        """Yield the name of a call and what it returned or raised, as they end.
+
+        Where workers died of a call, that is a ResultError.
 
         Raises:
             ResultError: when the scheduler is gone.
         """
-        from distributed import as_completed
+        for future in self._ended:
+            if future in self._names:
+                yield self._names.pop(future), self._returned(future)
 
-        resources = self._resources(device)
-        futures = {
-            self._client.submit(
-                function, *call, retries=_RETRIES, resources=resources, pure=False
-            ): place
-            for place, call in enumerate(calls)
-        }
-        try:
-            for future in as_completed(futures):
-                yield futures[future], self._returned(future)
-        finally:
-            self._client.cancel(list(futures), force=True)
+    def close(self) -> None:
+        """Cancel what has not ended."""
+        self._client.cancel(list(self._names), force=True)
 
     def _returned(self, future: Any) -> Any:
         """What a call returned, or why it never will."""
@@ -167,14 +222,8 @@ class Cluster:
                 f"the scheduler at {self._address} is gone; start it again, and add --resume: "
                 "finished shards are kept"
             ) from error
-
-    def _resources(self, device: str) -> dict[str, float] | None:
-        """What a task asks of a worker, where workers say that they have accelerators."""
-        if not device.startswith("cuda"):
-            return None
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        offered = any(_GPU in worker.get("resources", {}) for worker in workers)
-        return {_GPU: 1} if offered else None
+        except Exception as error:  # of the call, each time that it was tried
+            return error
 
 
 def absolute(spec: str) -> str:
@@ -240,8 +289,13 @@ class _Held:
 _HELD = _Held()
 
 
-def _made(work: Work, token: str, rows: range) -> IsoprobeError | None:
-    """Make a shard on a worker.
+def make_on_worker(work: Work, token: str, rows: range) -> IsoprobeError | None:
+    """Make a shard, on the worker that calls this.
+
+    Args:
+        work: the run.
+        token: of the run, which is opened once for all its shards.
+        rows: of the shard.
 
     Returns:
         What is wrong with the input, which no other try would mend; None when it is made.

@@ -142,6 +142,11 @@ class Run:
             step.start(setup)
         return steps
 
+    @property
+    def mergeable(self) -> bool:
+        """Whether every analysis can be put together from shards."""
+        return all(analysis.mergeable() for analysis in self.analyses)
+
     def require_mergeable(self) -> None:
         """Refuse to split what cannot be put together again.
 

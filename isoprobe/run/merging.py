@@ -7,6 +7,7 @@ enough differ in who makes which shard, and in nothing else.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -62,6 +63,19 @@ class _EndedError(Exception):
     """Another process has published the result meanwhile."""
 
 
+class UnfinishedError(Exception):
+    """Shards are left to whoever makes them; resumed after that, the run goes on.
+
+    Attributes:
+        work: the run, as a worker is told of it.
+        ranges: samples of each shard that is missing.
+    """
+
+    def __init__(self, work: ShardWork, ranges: Sequence[range]) -> None:
+        super().__init__(f"{len(ranges)} shards are missing")
+        self.work, self.ranges = work, list(ranges)
+
+
 def run_shards(
     model: Any,
     data: Any,
@@ -74,6 +88,7 @@ def run_shards(
     command: str = "",
     process: Process | None = None,
     cluster: Cluster | None = None,
+    patience: float | None = None,
 ) -> Result | None:
     """Make every shard of a run that is not there, and the result of all.
 
@@ -88,11 +103,16 @@ def run_shards(
         command: the command line that asks for this.
         process: place among several that do the same; each makes shards until none is missing.
         cluster: makes the shards, of a model and data that its workers see under the same paths.
+        patience: seconds after which shards are left to others, of a run that can be split; None
+            for no end.
 
     Returns:
         The result; None in all processes but the first.
+
+    Raises:
+        UnfinishedError: where patience has ended before the shards.
     """
-    last = process is not None and process.rank > 0
+    last, until = process is not None and process.rank > 0, _until(patience)
     with opened(model, data, asked) as subject, processor_threads(asked.threads):
         rows = len(subject.dataset)
         enough = Enough.asked(asked.samples, asked.tolerance, rows)
@@ -114,12 +134,13 @@ def run_shards(
             passing: Pass | None = None
             with suppress(_EndedError):
                 while True:
-                    if cluster is None:
-                        passing = work.complete(job, process, earlier=passing)
+                    told = Asked(model, data, asked, count, enough)
+                    if cluster is not None:
+                        passing = work.complete_on(cluster, job, told, passing)
+                    elif until is not None and job.run.mergeable:
+                        passing = work.complete_until(until, job, told, passing)
                     else:
-                        passing = work.complete_on(
-                            cluster, job, Asked(model, data, asked, count, enough), passing
-                        )
+                        passing = work.complete(job, process, earlier=passing)
                     with work.shards(job, passing) as made:
                         gathered = job.run.fold(made, passing.active, passing.notes, passing.steps)
                         if enough is None:
@@ -420,13 +441,37 @@ class _Work:
         """
         passing = self._settle(job, earlier)
         with self._missing(job, job.run.ranges(passing.batch)) as (missing, advance):
-            task = ShardWork(
-                asked.fixed(job.run.vae.device.type, self.folder.settled),
-                self.working.target,
-                self.folder.record(self._more(job, passing)),
-            )
-            cluster.make(task, missing, advance)
+            cluster.make(self._told(job, passing, asked), missing, advance)
         return passing
+
+    def complete_until(
+        self, until: Callable[[], bool], job: Job, asked: Asked, earlier: Pass | None = None
+    ) -> Pass:
+        """Make the shards that are missing, as long as there is time for it.
+
+        Returns:
+            The pass that made them.
+
+        Raises:
+            UnfinishedError: where more than one shard was missing, and one still is.
+        """
+        passing = self._settle(job, earlier)
+        with self._missing(job, job.run.ranges(passing.batch)) as (missing, advance):
+            over = until if len(missing) > 1 else lambda: False
+            for place, rows in enumerate(missing):
+                self._make(job, passing, rows, advance, over=over)
+                if over() and (left := self.folder.missing(missing[place:], job.run.data.order)):
+                    self.working.keeps = True  # what others are about to fill
+                    raise UnfinishedError(self._told(job, passing, asked), left)
+        return passing
+
+    def _told(self, job: Job, passing: Pass, asked: Asked) -> ShardWork:
+        """The run as a worker is told of it."""
+        return ShardWork(
+            asked.fixed(job.run.vae.device.type, self.folder.settled),
+            self.working.target,
+            self.folder.record(self._more(job, passing)),
+        )
 
     @contextmanager
     def _missing(
@@ -555,26 +600,30 @@ class _Work:
         rows: range,
         advance: Callable[[int], object],
         encoded: Prepared | None = None,
+        over: Callable[[], bool] = lambda: False,
     ) -> None:
         """Make a shard; of rows that go through the encoder alone where they are given."""
         order = (encoded or job.run.data).order
         path = self.folder.path(rows, order)
 
-        def over() -> bool:  # somebody else has made it, or the whole result, meanwhile
+        def done() -> bool:  # by somebody else, or the whole result is, meanwhile
             together = self.working.together
             return together and (path.exists() or not self.working.folder.exists())
 
-        if over() and not self.folder.missing([rows], order):
+        def ended() -> bool:
+            return over() or done()
+
+        if done() and not self.folder.missing([rows], order):
             return
         with self._unless_ended():
             with self.folder.writer(rows, order, job.run.vae.latent_size) as writer:
                 record = self.folder.record(self._more(job, passing))
                 if encoded is None:
-                    passing.make(writer, record, advance, over)
+                    passing.make(writer, record, advance, ended)
                 else:
-                    passing.make(writer, record, advance, over, encoded)
-            done = "probed" if encoded is None else "encoded"
-            _LOG.info("samples %d to %d: %s", rows.start, rows.stop, done)
+                    passing.make(writer, record, advance, ended, encoded)
+            what = "probed" if encoded is None else "encoded"
+            _LOG.info("samples %d to %d: %s", rows.start, rows.stop, what)
             if not self.working.folder.exists():
                 raise _EndedError
 
@@ -600,6 +649,14 @@ class _Work:
 def _writer(working: Working, job: Job, asked: RunSettings) -> ResultWriter:
     samples, latent = job.run.data.samples, job.run.vae.latent_size
     return ResultWriter(working, samples=samples, latent=latent, keeps_rows=not asked.no_rows)
+
+
+def _until(patience: float | None) -> Callable[[], bool] | None:
+    """Return what tells whether so many seconds are over; None for no end."""
+    if patience is None:
+        return None
+    end = time.monotonic() + patience
+    return lambda: time.monotonic() >= end
 
 
 def _number(asked: RunSettings) -> int | None:

@@ -32,6 +32,7 @@ from isoprobe.run.merging import Asked, ShardWork
 from isoprobe.run.opening import opened, processor_threads
 from isoprobe.run.scoring import open_scoring
 from isoprobe.run.shards import ShardFolder, even
+from isoprobe.run.sweep import PATIENCE
 from isoprobe.run.tables import ScoreWork, join, make_shard, score_identity
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ class Plan:
         input_bytes: of a sample's data, as it is stored.
         model_bytes: of the checkpoint.
         task_bytes: of a task as it goes to the scheduler.
-        checkpoints: how many such jobs there are, a task each; a job alone goes by shards.
+        checkpoints: how many such jobs there are, a task each; a job alone, and one that takes
+            long, goes by shards.
         most: the number of samples is the most that may be needed.
     """
 
@@ -118,22 +120,39 @@ class Plan:
         """
         if self.checkpoints > 1:
             rounds = -(-self.checkpoints // workers)
-            return rounds * self.alone() / self.checkpoints + self.checkpoints * TASK
+            whole = rounds * self.alone() / self.checkpoints + self.checkpoints * TASK
+            return min(whole, self._split(workers)) if self.splits else whole
         free = [self.opening] * min(workers, len(self.ranges))
         for rows in self.ranges:
             heapq.heapreplace(free, free[0] + len(rows) * self.sample + self.shard)
         tasks = len(self.ranges) * TASK
         return self.opening + tasks + max(free, default=0.0) + self.concluding()
 
+    @property
+    def splits(self) -> bool:
+        """Whether each of many jobs takes so long that its shards are tasks of their own."""
+        several = self.checkpoints > 1 and len(self.ranges) > 1
+        return several and self.alone() > self.checkpoints * PATIENCE
+
+    def _split(self, workers: int) -> float:
+        """Seconds of many jobs, each opened by all workers and again to be concluded."""
+        longest = max(map(len, self.ranges)) * self.sample
+        again = 2 * self.opening + min(longest, PATIENCE)  # a shard that was given up is lost
+        one = replace(self, checkpoints=1)
+        each = one.alone() + again + (len(self.ranges) + 2) * TASK
+        opened = min(workers, len(self.ranges)) * self.opening
+        return max(self.checkpoints * (each + opened) / workers, one.on(workers) + again)
+
     def workers(self) -> list[int]:
         """Numbers of workers to tell of: powers of two, up to as many as there are tasks."""
-        tasks = min(self.checkpoints if self.checkpoints > 1 else len(self.ranges), _WORKERS)
+        shards = len(self.ranges) if self.splits or self.checkpoints == 1 else 1
+        tasks = min(self.checkpoints * shards, _WORKERS)
         return [*(2**k for k in range(tasks.bit_length()) if 2**k < tasks), tasks]
 
     def bytes_moved(self, workers: int = 1) -> dict[str, int]:
         """Bytes by what they are: read by workers, in shards, through the scheduler."""
         sweep = self.checkpoints > 1
-        tasks = 1 if sweep else len(self.ranges)
+        tasks = 1 if sweep and not self.splits else len(self.ranges)
         shards = len(self.ranges) * self.state_bytes + self.samples * self.sample_bytes
         return {
             "data": self.checkpoints * self.samples * self.input_bytes,

@@ -68,6 +68,7 @@ def table(
     left: Sequence[int] = (0,),
     heading: bool = True,
     indent: str = "",
+    again: int = 1,
 ) -> Iterator[str]:
     """Yield the lines of a table; one too wide for the terminal goes on below itself.
 
@@ -77,22 +78,23 @@ def table(
         left: numbers of the columns that hold names; numbers stand to the right.
         heading: whether the first row is one.
         indent: what stands before each line.
+        again: columns that tell rows apart, the first ones.
 
     Yields:
-        A line. Where there are more columns than the terminal has room for, the first one is
-        repeated before those that follow.
+        A line. Where there are more columns than the terminal has room for, those that tell rows
+        apart are repeated before those that follow.
     """
-    rest = list(range(1, len(rows[0]) if rows else 0))
+    rest = list(range(again, len(rows[0]) if rows else 0))
     room = None if width is None else max(width, NARROWEST) - len(indent)
     while True:
-        taken = [0, *rest]
-        while room is not None and len(taken) > 2 and measured(rows, taken) > room:
+        taken = [*range(again), *rest]
+        while room is not None and len(taken) > again + 1 and measured(rows, taken) > room:
             taken.pop()
         chosen = [[row[place] for place in taken] for row in rows]
         aligned = _table(chosen, [taken.index(j) for j in left if j in taken], heading=heading)
         for line in _lines(aligned, measured(rows, taken)):
             yield (indent + line).rstrip()
-        rest = rest[len(taken) - 1 :]
+        rest = rest[len(taken) - again :]
         if not rest:
             return
         yield ""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
+from isoprobe.data.files import short_names
 from isoprobe.errors import FileError, ResultError
 from isoprobe.files.documents import parse_json
 from isoprobe.results.reader import Result
@@ -39,6 +40,7 @@ class Point:
     Attributes:
         step: of the training.
         name: of the checkpoint.
+        data: name of the data set, where there are several.
         level: of the verdict.
         used: number of used latents.
         latents: number of latents.
@@ -60,6 +62,7 @@ class Point:
 
     step: float
     name: str = ""
+    data: str = ""
     level: str | None = None
     used: int = 0
     latents: int = 0
@@ -165,19 +168,25 @@ class Track:
 
 @dataclass(frozen=True)
 class Failure:
-    """A checkpoint without a result."""
+    """A checkpoint without a result, on one data set where there are several."""
 
     model: str
     error: str
+    data: str = ""
+
+    @property
+    def what(self) -> str:
+        """What has failed."""
+        return f"{self.model} on {self.data}" if self.data else self.model
 
 
 @dataclass(frozen=True)
 class Trend:
-    """A training seen through its checkpoints.
+    """A training seen through its checkpoints, on one data set or on each of several.
 
     Attributes:
         axis: what steps count: ``step``, ``epoch`` ..., or ``order`` for the order given.
-        points: by step.
+        points: by step, those of one data set after those of another.
         tracks: used latents through time, the one with the largest rate at its end first.
         failures: checkpoints that could not be analysed.
         notes: what a reader should know, a sentence each.
@@ -191,6 +200,20 @@ class Trend:
     notes: tuple[str, ...] = ()
     metric: str = ""
 
+    def on_each(self) -> list[Trend]:
+        """Return the training on each data set alone, without failures and notes."""
+        parts = []
+        for data in dict.fromkeys(found.data for found in self.points):
+            places = [k for k, found in enumerate(self.points) if found.data == data]
+            first, points = places[0], tuple(self.points[k] for k in places)
+            tracks = [
+                replace(track, places=tuple(place - first for place in track.places))
+                for track in self.tracks
+                if track.places[0] in places
+            ]
+            parts.append(Trend(self.axis, points, tuple(tracks), metric=self.metric))
+        return parts
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         return asdict(self)
@@ -203,11 +226,13 @@ class Trend:
 def trend_of(folder: Path) -> Trend:
     """Read the results in a folder, or the log of a monitor, as one training.
 
+    Latents are matched from checkpoint to checkpoint on one data set, and not from one to another.
+
     Args:
         folder: of results, with the table of a sweep or without; or a log.
 
     Returns:
-        The training; a result that cannot be read is a failure.
+        The training, on each data set of the table; a result that cannot be read is a failure.
 
     Raises:
         ResultError: where the folder holds no results, or the file is no log.
@@ -220,18 +245,48 @@ def trend_of(folder: Path) -> Trend:
     ]
     if not outcomes:
         raise ResultError(f"{folder} holds no results; isoprobe analyze RUN/*.pt --out {folder}")
-    failures = [Failure(o.model, o.error or "no result") for o in outcomes if o.result is None]
+    specs = list(dict.fromkeys(outcome.data for outcome in outcomes))
+    short = (
+        dict.fromkeys(specs, "")
+        if len(specs) == 1
+        else dict(zip(specs, short_names(specs), strict=True))
+    )
     whole = [outcome for outcome in outcomes if outcome.result is not None]
-    kind, steps = axis([outcome.steps for outcome in whole])
-    ordered = sorted(zip(steps, whole, strict=True), key=lambda pair: pair[0])
-    follow = _Follow()
-    for step, outcome in ordered:
-        path = folder / str(outcome.result)
-        try:
-            follow.take(Result.open(path), step, stem(Path(outcome.model)))
-        except ResultError as error:
-            failures.append(Failure(outcome.model, str(error)))
-    return follow.trend(kind, tuple(failures))
+    failures = [
+        Failure(o.model, o.error or "no result", short[o.data]) for o in outcomes if not o.result
+    ]
+    models = {outcome.model: outcome.steps for outcome in whole}
+    kind, numbers = axis(list(models.values()))
+    steps = dict(zip(models, numbers, strict=True))
+    parts = []
+    for spec in specs:
+        follow = _Follow(short[spec])
+        own = [outcome for outcome in whole if outcome.data == spec]
+        for outcome in sorted(own, key=lambda outcome: steps[outcome.model]):
+            path, name = folder / str(outcome.result), stem(Path(outcome.model))
+            try:
+                follow.take(Result.open(path), steps[outcome.model], name)
+            except ResultError as error:
+                failures.append(Failure(outcome.model, str(error), short[spec]))
+        parts.append(follow.trend(kind))
+    return _together(kind, parts, failures)
+
+
+def _together(kind: str, parts: Sequence[Trend], failures: Sequence[Failure]) -> Trend:
+    """A training on several data sets as one."""
+    points: list[Point] = []
+    tracks: list[Track] = []
+    for part in parts:
+        first = len(points)
+        tracks += [
+            replace(track, places=tuple(first + place for place in track.places))
+            for track in part.tracks
+        ]
+        points += part.points
+    metrics = {part.metric for part in parts if part.points}
+    notes = tuple(note for part in parts for note in part.notes)
+    metric = metrics.pop() if len(metrics) == 1 else ""
+    return Trend(kind, tuple(points), tuple(tracks), tuple(failures), notes, metric)
 
 
 @dataclass
@@ -239,6 +294,7 @@ class _Follow:
     """Points and latents of successive results, two of them open at a time.
 
     Attributes:
+        data: name of the data set, where there are several.
         points: so far.
         tracks: of latents, each a list of place, number and KL.
         current: track of each used latent of the last result.
@@ -248,6 +304,7 @@ class _Follow:
         metrics: met so far.
     """
 
+    data: str = ""
     points: list[Point] = field(default_factory=list)
     tracks: list[list[tuple[int, int, float]]] = field(default_factory=list)
     current: dict[int, int] = field(default_factory=dict)
@@ -260,7 +317,7 @@ class _Follow:
         """Take in the next result, which is closed with the one after it."""
         with ExitStack() as stack:
             stack.callback(result.close)
-            found = point(result, step, name)
+            found = replace(point(result, step, name), data=self.data)
             same = {} if self.last is None else self._matched(self.last, result)
             stack.pop_all()
         if self.last is not None:
@@ -288,7 +345,8 @@ class _Follow:
             matching = match(before, after)
         except ResultError as error:
             self.steady = False
-            said_ = f"latents are not matched from {self.points[-1].name} on: {error}"
+            where = f" of {self.data}" if self.data else ""
+            said_ = f"latents{where} are not matched from {self.points[-1].name} on: {error}"
             self.notes += [] if said_ in self.notes else [said_]
             return {}
         return {
@@ -296,7 +354,7 @@ class _Follow:
             for here, there in matching.pairs
         }
 
-    def trend(self, kind: str, failures: tuple[Failure, ...]) -> Trend:
+    def trend(self, kind: str) -> Trend:
         """Close what is open, and return all of it."""
         if self.last is not None:
             self.last.close()
@@ -305,7 +363,9 @@ class _Follow:
             for track in self.tracks
         ]
         metric = self.metrics.pop() if len(self.metrics) == 1 else ""
-        return Trend(kind, tuple(self.points), _ranked(tracks), failures, tuple(self.notes), metric)
+        return Trend(
+            kind, tuple(self.points), _ranked(tracks), notes=tuple(self.notes), metric=metric
+        )
 
 
 def _ranked(tracks: Sequence[Track]) -> tuple[Track, ...]:
@@ -395,7 +455,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
 
 
 #: titles of columns that hold words
-_WORDS = ("verdict", "checkpoint")
+_WORDS = ("data", "verdict", "checkpoint")
 
 
 def cells(found: Point) -> list[str]:
@@ -410,14 +470,22 @@ def table(trend: Trend) -> list[list[str]]:
         trend: of a training.
 
     Returns:
-        Step, columns, verdict where there is one, and the checkpoint where it has a name.
+        Data where these are several, step, columns, verdict where there is one, and the checkpoint
+        where it has a name.
     """
+    several = any(found.data for found in trend.points)
     judged = any(found.level for found in trend.points)
     named = any(found.name for found in trend.points)
-    heading = [trend.axis, *(title for _, title, _ in COLUMNS)]
+    heading = ["data"] * several + [trend.axis, *(title for _, title, _ in COLUMNS)]
     heading += ["verdict"] * judged + ["checkpoint"] * named
     rows = [
-        [f"{found.step:g}", *cells(found), *[found.level or "-"] * judged, *[found.name] * named]
+        [
+            *[found.data] * several,
+            f"{found.step:g}",
+            *cells(found),
+            *[found.level or "-"] * judged,
+            *[found.name] * named,
+        ]
         for found in trend.points
     ]
     return [heading, *rows]
@@ -427,12 +495,12 @@ def _text(trend: Trend, width: int) -> Iterator[str]:
     if trend.points:
         rows = table(trend)
         named = [place for place, title in enumerate(rows[0]) if title in _WORDS]
-        yield from terminal.table(rows, width, left=named)
+        yield from terminal.table(rows, width, left=named, again=2 if rows[0][0] == "data" else 1)
     if trend.failures:
         yield ""
         yield f"{len(trend.failures)} failed"
         for failure in trend.failures:
-            yield terminal.paragraph(f"{failure.model}: {failure.error}", width, "  ", "    ")
+            yield terminal.paragraph(f"{failure.what}: {failure.error}", width, "  ", "    ")
     for note in trend.notes:
         yield terminal.paragraph(f"note: {note}", width, "", "  ")
 

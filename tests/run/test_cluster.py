@@ -13,15 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 
 from isoprobe.cli import main
 from isoprobe.errors import IsoprobeError, OptionError, ResultError
-from isoprobe.results.sweep import read_table
-from isoprobe.results.working import Visited
+from isoprobe.results.sweep import Outcome, read_table
+from isoprobe.results.working import Visited, Working
 from isoprobe.run import merging
-from isoprobe.run.cluster import Cluster, absolute, require_seen
+from isoprobe.run import sweep as sweeps
+from isoprobe.run.cluster import Cluster, Tasks, absolute, make_on_worker, require_seen
 from isoprobe.run.merging import run_shards
 from isoprobe.run.settings import RunSettings
 from isoprobe.run.sweep import sweep
@@ -236,10 +238,120 @@ def test_a_sweep_on_a_cluster_is_that_of_one_process(
         o.model: o for o in outcomes["two"]
     }
     made: list[object] = []
-    monkeypatch.setattr(Cluster, "each", lambda self, _, calls, device: made.extend(calls) or [])
+    whole = Tasks.add
+
+    def counting(self: Tasks, name: Any, *call: Any, **how: Any) -> None:
+        made.append(name)
+        whole(self, name, *call, **how)
+
+    monkeypatch.setattr(Tasks, "add", counting)
     again = sweep(models, given[1], ASKED, tmp_path / "two", resume=True, cluster=here)
-    assert len(made) == 1
+    assert made == [(str(models[2]), given[1])]
     assert again[0] == outcomes["two"][0]
+
+
+def assert_alone(outcome: Outcome, folder: Path) -> None:
+    """A pair of a sweep is to the bit what a run of it alone is."""
+    alone = folder.parent / f"alone-{outcome.result}"
+    result = run_shards(outcome.model, outcome.data, ASKED, out=alone)
+    assert result is not None
+    result.close()
+    assert contents_of(folder / str(outcome.result)) == contents_of(alone)
+
+
+@pytest.mark.parametrize("patience", [0.0, 3600.0])
+def test_many_checkpoints_on_many_data_sets_are_one_graph(
+    here: Cluster,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    patience: float,
+) -> None:
+    """Each pair is a task, or tasks of its shards where it takes long; no bit depends on which."""
+    models = [tmp_path / f"step={k}.safetensors" for k in range(2)]
+    for model in models:
+        shutil.copy(folder / "m.safetensors", model)
+    rows = np.load(folder / "rows.npy")
+    sets = [str(tmp_path / f"{name}.npy") for name in ("train", "test", "wide")]
+    for path, values in zip(sets, (rows, rows[::-2], np.ones((900, 99))), strict=True):
+        np.save(path, values)
+    calls: list[Any] = []
+    whole = Tasks.add
+
+    def counting(self: Tasks, name: Any, function: Any, *call: Any, **how: Any) -> None:
+        calls.append(function)
+        whole(self, name, function, *call, **how)
+
+    monkeypatch.setattr(Tasks, "add", counting)
+    monkeypatch.setattr(sweeps, "PATIENCE", patience)
+    done = sweep(models, sets, ASKED, tmp_path / "two", cluster=here)
+    assert [(o.model, o.data) for o in done] == [(str(m), s) for m in models for s in sets]
+    assert (make_on_worker in calls) == (patience == 0)
+    names = ["step=0-train.h5", "step=0-test.h5", None, "step=1-train.h5", "step=1-test.h5", None]
+    assert [outcome.result for outcome in done] == names
+    for outcome in done:
+        if outcome.result is None:
+            assert "99" in str(outcome.error)
+            continue
+        assert_alone(outcome, tmp_path / "two")
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == sorted(
+        ["sweep.json", *filter(None, names)]
+    )
+
+
+def test_a_shard_that_fails_fails_its_pair_alone(
+    here: Cluster, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.load(folder / "rows.npy")
+    np.save(tmp_path / "good.npy", rows)
+    rows[-1] = np.nan  # no worker meets it before the last shard
+    np.save(tmp_path / "bad.npy", rows)
+    monkeypatch.setattr(sweeps, "PATIENCE", 0.0)
+    sets = [str(tmp_path / f"{name}.npy") for name in ("good", "bad")]
+    given = ([folder / "m.safetensors"], sets, replace(ASKED, samples=None), tmp_path / "two")
+    good, bad = sweep(*given, cluster=here)
+    assert (good.error, good.result) == (None, "m-good.h5")
+    assert bad.result is None
+    assert "bad.npy" in str(bad.error)
+
+
+def test_a_sweep_goes_on_where_the_scheduler_died(
+    here: Cluster, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards of a pair that was not finished are there, and are not made again."""
+    rows = np.load(folder / "rows.npy")
+    sets = [str(tmp_path / f"{name}.npy") for name in ("a", "b")]
+    for path in sets:
+        np.save(path, rows)
+    monkeypatch.setattr(sweeps, "PATIENCE", 0.0)
+    given = ([folder / "m.safetensors"], sets, ASKED, tmp_path / "two")
+    whole, ended = Tasks._returned, []
+
+    def dying(self: Tasks, future: Any) -> Any:
+        found = whole(self, future)
+        ended.append(found)
+        if ended.count(None) == 5:
+            raise ResultError("the scheduler at here is gone")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tasks, "_returned", dying)
+        with pytest.raises(ResultError, match="scheduler"):
+            sweep(*given, cluster=here)
+    left = {path: path.stat().st_mtime_ns for path in (tmp_path / "two").glob("*/*.shard")}
+    assert len(left) >= 5
+    kept: dict[Path, int] = {}
+    publish = Working.publish
+
+    def looking(self: Working, assembled: Path) -> None:
+        kept.update({path: path.stat().st_mtime_ns for path in self.folder.glob("*.shard")})
+        publish(self, assembled)
+
+    monkeypatch.setattr(Working, "publish", looking)
+    done = sweep(*given, cluster=here, resume=True)
+    assert {path: kept.get(path) for path in left} == left
+    for outcome in done:
+        assert_alone(outcome, tmp_path / "two")
 
 
 @pytest.mark.parametrize(

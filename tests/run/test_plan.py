@@ -12,6 +12,7 @@ from isoprobe.cli import main
 from isoprobe.run.merging import run_shards
 from isoprobe.run.plan import TASK, Plan, plan_analysis
 from isoprobe.run.settings import RunSettings
+from isoprobe.run.sweep import PATIENCE
 from tests.kills import model_and_data
 
 #: ten shards of 100 samples, 1 s a sample
@@ -57,10 +58,23 @@ def test_the_sums_are_those_of_the_documentation() -> None:
 
 
 def test_checkpoints_are_a_task_each() -> None:
-    many = replace(PLAN, checkpoints=7)
-    assert many.alone() == pytest.approx(7 * PLAN.alone())
-    assert many.on(3) == pytest.approx(3 * PLAN.alone() + 7 * TASK)
+    quick = replace(PLAN, sample=0.001, opening=0.1)
+    many = replace(quick, checkpoints=7)
+    assert many.alone() == pytest.approx(7 * quick.alone())
+    assert many.on(3) == pytest.approx(3 * quick.alone() + 7 * TASK)
     assert many.workers() == [1, 2, 4, 7]
+
+
+def test_checkpoints_that_take_long_are_split() -> None:
+    """All that is to be done is shared, and no worker is idle while another has shards."""
+    many = replace(PLAN, checkpoints=7)
+    assert many.workers() == [1, 2, 4, 8, 16, 32, 64, 70]
+    assert many.on(1) == pytest.approx(7 * PLAN.alone() + 7 * TASK)
+    each = PLAN.alone() + 12 * TASK + 2 * 5.0 + PATIENCE  # 30 s of the first shard are lost
+    assert many.on(4) == pytest.approx(7 * (each + 4 * 5.0) / 4)
+    assert many.on(70) == pytest.approx(PLAN.on(70) + 2 * 5.0 + PATIENCE)
+    times = [many.on(count) for count in many.workers()]
+    assert sorted(times, reverse=True) == times
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 3, 10, 5000])

@@ -19,7 +19,8 @@ from isoprobe.checkpoints.native import Objective, write_checkpoint
 from isoprobe.checkpoints.source import Source
 from isoprobe.cli.main import main
 from isoprobe.contracts import Variable
-from isoprobe.errors import ResultError
+from isoprobe.data.files import short_names
+from isoprobe.errors import OptionError, ResultError
 from isoprobe.results.reader import Result
 from isoprobe.results.sweep import (
     Outcome,
@@ -222,6 +223,150 @@ def test_one_command(
     assert "figure-latents" in Path("sweep.html").read_text("utf-8")
 
 
+# ------------------------------------------------------------------ many data sets
+
+
+@pytest.fixture(scope="module")
+def sets(run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two data sets that fit, both called x, and one that does not."""
+    folder = tmp_path_factory.mktemp("sets")
+    (folder / "half").mkdir()
+    rows = np.load(run / "x.npy")
+    np.save(folder / "half" / "x.npy", rows / 2)
+    np.save(folder / "wide.npy", np.ones((500, 7)))
+    return [str(run / "x.npy"), str(folder / "half" / "x.npy"), str(folder / "wide.npy")]
+
+
+@pytest.fixture(scope="module")
+def both(
+    run: Path, sets: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[Outcome], Path]:
+    folder = tmp_path_factory.mktemp("both")
+    return sweep(sorted(run.glob("*[789].safetensors")), sets, ASKED, folder), folder
+
+
+def test_each_checkpoint_meets_each_data_set(
+    both: tuple[list[Outcome], Path], run: Path, sets: list[str]
+) -> None:
+    outcomes, folder = both
+    models = sorted(map(str, run.glob("*[789].safetensors")))
+    assert [outcome.pair for outcome in outcomes] == [(m, s) for m in models for s in sets]
+    assert read_table(folder) == outcomes
+    failed = [outcome.data for outcome in outcomes if outcome.error is not None]
+    assert failed == [sets[2]] * 3
+    for outcome in outcomes:
+        if outcome.result is None:
+            continue
+        alone = analyze(outcome.model, outcome.data, **vars(ASKED))
+        with Result.open(folder / outcome.result) as one, alone as other:
+            for group in ("overview", "isometry", "conditions"):
+                for name in one[group]:
+                    found, known = one[group][name].values, other[group][name].values
+                    np.testing.assert_array_equal(found, known)
+
+
+def test_curves_are_those_of_each_data_set(
+    both: tuple[list[Outcome], Path], done: tuple[list[Outcome], Path]
+) -> None:
+    trend = trend_of(both[1])
+    first, second = trend.on_each()
+    alone = trend_of(done[1])
+    assert {found.data for found in first.points} == {f"{run_name(both)}-x"}
+    assert [replace(found, data="") for found in first.points] == list(alone.points)
+    assert first.tracks == alone.tracks
+    assert {found.data for found in second.points} == {"half-x"}
+    assert [found.step for found in second.points] == [*BETAS]
+    for here, there in zip(first.points, second.points, strict=True):
+        assert there.rate < here.rate
+    assert [failure.data for failure in trend.failures] == ["wide"] * 3
+
+
+def run_name(both: tuple[list[Outcome], Path]) -> str:
+    return Path(both[0][0].data).parent.name
+
+
+def test_one_table_and_one_page_show_all_of_them(
+    both: tuple[list[Outcome], Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    assert main(["compare", str(both[1]), "--html", str(page)]) == 0
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.split()[:3] == ["data", "steps", "used"]
+    assert [line.split()[:2] for line in lines[3:6]] == [["half-x", str(k)] for k in BETAS]
+    again = lines.index("", 3) + 1  # what did not fit beside it: rows are told apart there too
+    assert lines[again].split()[:2] == ["data", "steps"]
+    assert lines[again + 4].split()[:2] == ["half-x", "100"]
+    assert "model_7.safetensors on wide: " in " ".join(" ".join(lines).split())
+    html = page.read_text("utf-8")
+    for part in ("figure-residual", "figure-latents-2", "on half-x", "<td>half-x</td>"):
+        assert part in html
+    assert "figure-latents-3" not in html
+    assert main(["compare", str(both[1]), "--json"]) == 0
+    points = json.loads(capsys.readouterr().out)["points"]
+    assert [found["data"] for found in points[3:]] == ["half-x"] * 3
+
+
+def test_data_sets_and_checkpoints_may_join_later(
+    run: Path, sets: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = sorted(run.glob("*[789].safetensors"))
+    first = sweep(models[:1], sets[0], ASKED, tmp_path)
+    begun = []
+    genuine = sweeps.run_shards
+
+    def counted(model: Any, data: Any, *arguments: Any, **options: Any) -> Any:
+        begun.append((model, data))
+        return genuine(model, data, *arguments, **options)
+
+    monkeypatch.setattr(sweeps, "run_shards", counted)
+    again = sweep(models[:2], sets[:2], ASKED, tmp_path, resume=True)
+    assert begun == [outcome.pair for outcome in again[1:]]
+    assert again[0] == first[0]
+    assert len({outcome.result for outcome in again}) == 4
+    assert len(list(tmp_path.glob("*.h5"))) == 4
+    assert read_table(tmp_path) == again
+
+
+def test_a_result_that_is_replaced_is_nobody_elses(
+    run: Path, sets: list[str], tmp_path: Path
+) -> None:
+    models = sorted(run.glob("*7.safetensors"))
+    sweep(models, sets[0], ASKED, tmp_path)
+    (other,) = sweep(models, sets[1], ASKED, tmp_path, overwrite=True)
+    assert read_table(tmp_path) == [other]
+    assert other.data == sets[1]
+
+
+def test_data_in_memory_are_alone(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="specs"):
+        sweep([run / "model_7.safetensors"], [np.ones((9, 4)), "x.npy"], ASKED, tmp_path)
+
+
+def test_several_data_sets_in_one_command(
+    run: Path,
+    sets: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ["--samples", "200", "--device", "cpu"]
+    named = [word for spec in sets for word in ("--data", spec)]
+    command = ["analyze", str(run / "model_7.safetensors"), *named, *asked]
+    assert main(command) == 1
+    assert "need --out FOLDER/" in capsys.readouterr().err
+    assert main([*command, "--out", "both/", "--shard", "1/2"]) == 1
+    assert "one data set" in capsys.readouterr().err
+    assert main([*command, "--out", "both/"]) == 1
+    out, err = capsys.readouterr()
+    assert "[3/3]" in err and "1 of 3 analyses failed" in err
+    assert out.split()[:2] == ["data", "steps"]
+    assert main([*command[:6], *asked, "--plan", "--json"]) == 0
+    plans = json.loads(capsys.readouterr().out)
+    assert [one["data"] for one in plans] == sets[:2]
+    assert {one["samples"] for one in plans} == {200}
+
+
 # ------------------------------------------------------------------ which step
 
 
@@ -267,6 +412,26 @@ def test_results_have_names_of_their_own() -> None:
         "a-last.h5", "b-last.h5", "epoch=1-loss=0.5.h5", "checkpoint-500.h5", "x.y.h5"
     ]  # fmt: skip
     assert len(set(result_names([Path("a/m.pt"), Path("a/m.ckpt"), Path("m.pt")]))) == 3
+    met = result_names([Path("a/m.pt"), Path("a/m.ckpt"), Path("a-m-1.pt"), Path("A-M-2.pt")])
+    assert len({name.casefold() for name in met}) == 4
+
+
+@pytest.mark.parametrize(
+    ("specs", "names"),
+    [
+        (["a/train.npy", "a/test.npy"], ["train", "test"]),
+        (["mnist.npz:x_train", "mnist.npz:x_test"], ["mnist-x_train", "mnist-x_test"]),
+        (["a/x.npy", "b/x.npy", "prior"], ["a-x", "b-x", "prior"]),
+        (["rows/:id=patient", "toy/mix:samples=10"], ["rows", "mix"]),
+        (["run-*/x.npy", "run/x.npy"], ["run-x-1", "run-x-2"]),
+        (["d.h5:/a/b", "d.h5:/a b"], ["d-a-b-1", "d-a-b-2"]),
+        (["...", "?"], ["data-1", "data-2"]),
+        (["w" * 300, "x"], ["w" * 80, "x"]),
+    ],
+)
+def test_data_sets_have_short_names(specs: list[str], names: list[str]) -> None:
+    assert short_names(specs) == names
+    assert result_names([Path("m.pt")], short_names(specs)) == [f"m-{name}.h5" for name in names]
 
 
 # ------------------------------------------------------------------ hostile tables

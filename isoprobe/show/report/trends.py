@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from isoprobe.show import trend as trends
-from isoprobe.show.plots.trends import CURVES
+from isoprobe.show.plots.trends import curves
 from isoprobe.show.report.comparison import drawn
 from isoprobe.show.report.page import page
 
@@ -26,8 +26,8 @@ def trend_page(trend: Trend, title: str) -> str:
     """
     heading, *rows = trends.table(trend)
     figures = [
-        drawn(name, named, caption, functools.partial(draw, trend))
-        for name, named, caption, draw in CURVES
+        drawn(curve.name, curve.title, curve.caption, functools.partial(curve.draw, trend))
+        for curve in curves(trend)
     ]
     return page(
         "trend.html",
