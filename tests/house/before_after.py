@@ -1,6 +1,9 @@
 """Compare the numbers of two trees: the same models, rows and draws, array by array.
 
-In each tree: ``python before_after.py record OUT NAME=MODEL,DATA[,RESIZE[,SAMPLES]] ...``, then
+A run of all rows takes them in their order and draws by that order in every tree, so what is
+analysed are the first rows of the data, all of them.
+
+In each tree: ``python before_after.py record OUT NAME=MODEL,DATA[,RESIZE[,ROWS]] ...``, then
 ``python before_after.py compare BEFORE AFTER``. Every case runs in float32 and in float64; what
 is in both results must agree to 1e-6 and 1e-12, relative to the size of its array.
 """
@@ -16,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 TOLERANCES = {"float32": 1e-6, "float64": 1e-12}
-SAMPLES = 300
+ROWS = 300
 ANALYSES = (
     "isometry",
     "importance",
@@ -36,23 +39,32 @@ class Case:
     Attributes:
         name: of the case.
         model: path of a checkpoint.
-        data: data spec; empty for the checkpoint's own.
+        data: ``FILE.npy``, ``FILE.npz:NAME`` or ``prior``; empty for all of the checkpoint's own.
         resize: images to this size; 0 as they are.
-        samples: rows.
+        rows: how many, from the first on.
     """
 
     name: str
     model: str
     data: str
     resize: int
-    samples: int
+    rows: int
 
     @classmethod
     def parse(cls, text: str) -> Case:
-        """Read ``NAME=MODEL,DATA[,RESIZE[,SAMPLES]]``."""
+        """Read ``NAME=MODEL,DATA[,RESIZE[,ROWS]]``."""
         name, _, rest = text.partition("=")
-        model, data, resize, samples = (*rest.split(","), "", "", "")[:4]
-        return cls(name, model, data, int(resize or 0), int(samples or SAMPLES))
+        model, data, resize, rows = (*rest.split(","), "", "", "")[:4]
+        return cls(name, model, data, int(resize or 0), int(rows or ROWS))
+
+    def first(self) -> np.ndarray | str | None:
+        """Return what is analysed, whole."""
+        path, _, name = self.data.partition(":")
+        if path in {"", "prior"}:
+            return f"{path}:{self.rows}" if path else None
+        found = np.load(path)
+        whole: np.ndarray = found[name] if name else found
+        return whole[: self.rows]
 
 
 def record(out: Path, cases: list[Case]) -> None:
@@ -69,13 +81,14 @@ def _arrays(case: Case, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
 
     with isoprobe.analyze(
         case.model,
-        case.data or None,
+        case.first(),
         analyses=ANALYSES,
-        samples=case.samples,
+        samples=None,
         seed=0,
         resize=case.resize or None,
         dtype=dtype,
         device="cpu",
+        pullback="exact",
     ) as result:
         for group in result.groups():
             for name, variable in result[group].items():
