@@ -2,6 +2,8 @@
 
 Run it with ``python -m benchmarks.bench_cluster [rows] [workers ...]``; it prints times of wall and
 processor, the memory of each process, what a task and a shard cost, and whether bytes are the same.
+What starting takes is told from a run of a few rows. As many processes without a cluster, each with
+its share of the parts, say what the machine itself takes from each where several of them compute.
 Times of the wall say something only where nothing else runs.
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +31,8 @@ from isoprobe.run.plan import plan_scores
 from isoprobe.run.settings import ScoreSettings
 
 COLUMNS, PARTS, GROUP = 16, 20, 50_000
+#: rows of a run that does little beside starting
+FEW = 100
 _TASKS = 500
 
 
@@ -125,6 +130,36 @@ def same(one: Path, two: Path) -> bool:
         )
 
 
+def beside(folder: Path, count: int, asked: list[str]) -> float:
+    """Wall seconds of as many processes at once, each with its share of the parts."""
+    running = []
+    began = time.perf_counter()
+    for place in range(count):
+        rows = folder / f"share-{count}-{place}"
+        rows.mkdir()
+        for part in sorted((folder / "rows").iterdir())[place::count]:
+            os.link(part, rows / part.name)
+        out = f"{rows.name}.h5"
+        words = [*asked[:3], rows.name, *asked[4:], "--threads", "1", "--out", out]
+        running.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "isoprobe", *words],
+                cwd=folder,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+        )
+    for process in running:
+        if process.wait():
+            raise SystemExit(process.returncode)
+    took = time.perf_counter() - began
+    for place in range(count):
+        shutil.rmtree(folder / f"share-{count}-{place}")
+        (folder / f"share-{count}-{place}.h5").unlink()
+    return took
+
+
 def main() -> None:
     """Make the files, run each way, and print a line each."""
     rows = int(sys.argv[1]) if sys.argv[1:] else 10_000_000
@@ -139,18 +174,25 @@ def main() -> None:
         plan = plan_scores(*files, ScoreSettings(threads=1, device="cpu"), parts=False)
         shards = len(plan.ranges)
         print(f"--plan: one process {plan.alone():.0f} s in {shards} shards")
+        few = ("--samples", str(FEW), "--threads", "1", "--overwrite", "--out", "few.h5")
+        started = run(folder, *asked, *few)
         one = run(folder, *asked, "--threads", "1", "--out", "one.h5")
-        print(f"one process: {one}", flush=True)
+        print(f"one process: {one}; starting {started}", flush=True)
         for count in counts:
             out = f"on{count}.h5"
-            given = ("--threads", "1", "--out", out, "--cluster", f"local:{count}")
-            here = run(folder, *asked, *given)
-            more = 1000 * (here.processor - one.processor) / shards
-            print(f"local:{count}: {here}; --plan told {plan.on(count):.0f} s")
-            print(
-                f"  {more:.0f} ms of processor time a shard beyond one process, starting included"
-            )
-            print(f"  efficiency by the wall {one.wall / count / here.wall:.2f}")
+            on = ("--cluster", f"local:{count}")
+            begun = run(folder, *asked, *few, *on)
+            here = run(folder, *asked, "--threads", "1", "--out", out, *on)
+            print(f"local:{count}: {here}; starting {begun}; --plan told {plan.on(count):.0f} s")
+            more = here.processor - begun.processor - (one.processor - started.processor)
+            print(f"  {1000 * more / shards:.0f} ms of processor time a shard beyond one process")
+            worked = (one.wall - started.wall) / count / (here.wall - begun.wall)
+            print(f"  efficiency by the wall {one.wall / count / here.wall:.2f}", end="")
+            print(f", {worked:.2f} without starting")
+            if count > 1:
+                took = beside(folder, count, asked)
+                print(f"  {count} processes side by side, a share each: {took:.1f} s", end="")
+                print(f", efficiency {one.wall / count / took:.2f}")
             print(f"  same bytes: {same(folder / 'one.h5', folder / out)}", flush=True)
     print(f"load {os.getloadavg()[0]:.1f} at the end")
 

@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -97,13 +97,15 @@ class Cluster:
                 ) from error
             yield cls(client, address)
 
-    def make(self, work: Work, ranges: Sequence[range], advance: Callable[[int], object]) -> None:
+    def make(self, work: Work, ranges: Sequence[range]) -> Generator[range]:
         """Have shards made, whatever workers are lost on the way.
 
         Args:
             work: the run.
             ranges: rows of each shard.
-            advance: takes how many more rows are done.
+
+        Yields:
+            The rows of each shard, as they are there.
 
         Raises:
             IsoprobeError: what a worker says is wrong with the input.
@@ -116,7 +118,7 @@ class Cluster:
             for rows, found in tasks:
                 if found is not None:
                     raise found
-                advance(len(rows))
+                yield rows
 
     @contextmanager
     def tasks(self, device: str) -> Iterator[Tasks]:

@@ -120,7 +120,7 @@ class Tally:
                 counts[0] += int(own.sum())
                 counts[1] += int(columns["flag_alpha"][own].sum())
         score = columns["score"]
-        for place in np.argsort(-score, kind="stable")[: self.keep]:
+        for place in np.argsort(-score, kind="stable")[: self.keep] if self.keep else ():
             position = self.rows + int(place)
             row = {n: v[place].item() for n, v in columns.items() if v.ndim == 1}
             # of equal scores the first row stays

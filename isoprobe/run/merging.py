@@ -441,7 +441,8 @@ class _Work:
         """
         passing = self._settle(job, earlier)
         with self._missing(job, job.run.ranges(passing.batch)) as (missing, advance):
-            cluster.make(self._told(job, passing, asked), missing, advance)
+            for rows in cluster.make(self._told(job, passing, asked), missing):
+                advance(len(rows))
         return passing
 
     def complete_until(

@@ -307,7 +307,7 @@ def plan_scores(
             with folder.opened(made.ranges, scoring.data.order) as shards:
                 bytes_ = _bytes_of(shards)
             clock.start()
-            join(working, folder, made.ranges, scoring, Tally(), parts=parts)
+            join(working, folder, made.ranges, scoring, Tally(), parts=parts, ready=made.ranges)
             result = clock.stop() / made.ranges[-1].stop
     return made.plan(
         ranges,

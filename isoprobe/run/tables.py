@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +24,11 @@ from isoprobe.run.scoring import open_scoring
 from isoprobe.run.shards import Columns, ShardFolder, even
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
 
+    from isoprobe.results.shard import Shard
     from isoprobe.run.cluster import Cluster
     from isoprobe.run.scoring import Scoring
     from isoprobe.run.settings import ScoreSettings
@@ -236,13 +237,43 @@ def _sharded(
         missing = folder.missing(ranges, order)
         done = scoring.rows - sum(map(len, missing))
         with bar(scoring.rows, done, "scoring", shown=progress) as advance:
-            if on is None:
-                for rows in missing:
-                    make_shard(scoring, folder, rows, advance)
-            else:
+
+            def made() -> Generator[range]:
+                if on is None:
+                    for rows in missing:
+                        make_shard(scoring, folder, rows, advance)
+                        yield rows
+                    return
                 cluster, work = on
-                cluster.make(work.fixed(scoring, working.target, folder.record()), missing, advance)
-        join(working, folder, ranges, scoring, tally, parts=parts)
+                task = work.fixed(scoring, working.target, folder.record())
+                with closing(cluster.make(task, missing)) as there:
+                    for rows in there:
+                        advance(len(rows))
+                        yield rows
+
+            with closing(made()) as there:
+                ready = in_turn(ranges, missing, there)
+                join(working, folder, ranges, scoring, tally, parts=parts, ready=ready)
+
+
+def in_turn(
+    ranges: Sequence[range], missing: Sequence[range], made: Iterator[range]
+) -> Iterator[range]:
+    """Yield shards in the order of their rows, each as soon as it and those before it are there.
+
+    Args:
+        ranges: rows of each shard.
+        missing: those that are not there yet.
+        made: gives these as they are, in any order.
+
+    Yields:
+        The rows of each shard.
+    """
+    waited_for = set(missing)
+    for rows in ranges:
+        while rows in waited_for:
+            waited_for.remove(next(made))
+        yield rows
 
 
 def join(
@@ -253,8 +284,9 @@ def join(
     tally: Tally,
     *,
     parts: bool,
+    ready: Iterable[range],
 ) -> None:
-    """Put shards together into what was asked for.
+    """Put shards together into what was asked for, while others are made.
 
     Args:
         working: where they lie.
@@ -263,28 +295,38 @@ def join(
         scoring: whose rows they are.
         tally: counts every row as it is written.
         parts: make a folder of Parquet files, one for each shard.
+        ready: gives the same, each when its shard is there.
     """
     attributes, asked = scoring.attributes(), scoring.asked
-    kind = _parted if parts else _hdf5
-    with (
-        folder.opened(ranges, scoring.data.order) as shards,
-        kind(working, ranges, scoring, attributes) as append,
-    ):
-        every, step, length = Columns(shards), StepUp(), _PART_ROWS if parts else _ROWS
-        chunks = [
-            (start, min(start + length, one.stop))
-            for one in (ranges if parts else [range(ranges[-1].stop)])
-            for start in range(one.start, one.stop, length)
-        ]
-        for start, stop in chunks if asked.fdr is not None else ():
-            step.count(every.read(start, stop)["p_value"].values)
-        for start, stop in chunks:
-            whole = every.read(start, stop)
+    kind, length = (_parted, _PART_ROWS) if parts else (_hdf5, _ROWS)
+    with kind(working, ranges, scoring, attributes) as append:
+        step = StepUp()
+        if asked.fdr is not None:
+            for _, whole in _blocks(folder, ready, scoring, length):
+                step.count(whole["p_value"].values)
+            ready = ranges
+        for start, found in _blocks(folder, ready, scoring, length):
+            whole = found
             if asked.fdr is not None:
-                whole |= _numbers(step.columns(whole["p_value"].values, asked.fdr))
-            along = scoring.data.carried(start, stop)
+                whole = found | _numbers(step.columns(found["p_value"].values, asked.fdr))
+            along = scoring.data.carried(start, start + len(found["score"].values))
             append(start, whole, along)
             tally.take(along | {name: one.values for name, one in whole.items()})
+
+
+def _blocks(
+    folder: ShardFolder, ready: Iterable[range], scoring: Scoring, length: int
+) -> Iterator[tuple[int, dict[str, Variable]]]:
+    """Yield the columns of so many rows at a time, one shard open beside the first."""
+    order = scoring.data.order
+    with ExitStack() as stack:
+        first: list[Shard] = []  # which has the columns that the others must have
+        for rows in ready:
+            with folder.opened([rows], order) as shards:
+                every = Columns([*first, *shards])
+                for start in range(rows.start, rows.stop, length):
+                    yield start, every.read(start, min(start + length, rows.stop))
+            first = first or stack.enter_context(folder.opened([rows], order))
 
 
 Append = Callable[[int, "dict[str, Variable]", "dict[str, np.ndarray]"], None]

@@ -27,6 +27,7 @@ from isoprobe.run.cluster import Cluster, Tasks, absolute, make_on_worker, requi
 from isoprobe.run.merging import run_shards
 from isoprobe.run.settings import RunSettings
 from isoprobe.run.sweep import sweep
+from isoprobe.run.tables import in_turn
 from tests.kills import contents_of, model_and_data
 
 ANALYSES = ("isometry", "importance", "anomaly")
@@ -106,14 +107,14 @@ def test_finished_shards_are_not_made_again(
     made: list[range] = []
     whole = Cluster.make
 
-    def stopping(self: Cluster, work: Any, ranges: Any, advance: Any) -> None:
-        whole(self, work, ranges[:3], advance)
+    def stopping(self: Cluster, work: Any, ranges: Any) -> Iterator[range]:
         made.extend(ranges[:3])
+        yield from whole(self, work, ranges[:3])
         raise KeyboardInterrupt
 
-    def counting(self: Cluster, work: Any, ranges: Any, advance: Any) -> None:
+    def counting(self: Cluster, work: Any, ranges: Any) -> Iterator[range]:
         made.extend(ranges)
-        whole(self, work, ranges, advance)
+        return whole(self, work, ranges)
 
     monkeypatch.setattr(Cluster, "make", stopping)
     with pytest.raises(KeyboardInterrupt):
@@ -155,6 +156,26 @@ def test_what_a_worker_does_not_see_is_said_in_a_line(
     assert "data was 'rows.npy', now 'other.npy'" in refusal(without("data", str(other)))
 
 
+@pytest.mark.parametrize("made", [[1, 2, 3], [3, 2, 1], [2, 3, 1]])
+def test_shards_are_put_together_in_turn_as_they_come(made: list[int]) -> None:
+    ranges = [range(k, k + 1) for k in range(5)]
+    seen: list[int] = []
+
+    def coming() -> Iterator[range]:
+        for place in made:
+            seen.append(place)
+            yield ranges[place]
+
+    taken = []
+    for rows in in_turn(ranges, ranges[1:4], coming()):
+        taken.append(rows.start)
+        needed = made[
+            : max((made.index(k) + 1 for k in range(1, min(rows.start, 3) + 1)), default=0)
+        ]
+        assert seen == needed  # nothing is waited for that is not next
+    assert taken == [0, 1, 2, 3, 4]
+
+
 def test_a_folder_of_that_name_that_is_not_the_runs_is_told(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="every worker sees"):
         require_seen(Visited(tmp_path / "r.h5"), {}, {})
@@ -164,7 +185,7 @@ def test_tasks_are_small(folder: Path, tmp_path: Path, monkeypatch: pytest.Monke
     sent: list[int] = []
 
     class Watching(Cluster):
-        def make(self, work: Any, ranges: Any, advance: Any) -> None:
+        def make(self, work: Any, ranges: Any) -> Iterator[range]:
             sent.append(len(pickle.dumps(work)))
             raise KeyboardInterrupt
 
@@ -192,12 +213,12 @@ def test_errors_of_the_input_are_not_tried_again_and_others_are(
                 raise self.error("nonsense")
 
     with pytest.raises(OptionError, match="nonsense"):
-        here.make(Failing(OptionError, 1), [range(3)], int)
+        list(here.make(Failing(OptionError, 1), [range(3)]))
     assert (tmp_path / "OptionError").read_text() == "."
-    here.make(Failing(KeyError, 2), [range(3)], int)
+    assert list(here.make(Failing(KeyError, 2), [range(3)])) == [range(3)]
     assert (tmp_path / "KeyError").read_text() == "..."
     with pytest.raises(KeyError):
-        here.make(Failing(KeyError, 100), [range(3)], int)
+        list(here.make(Failing(KeyError, 100), [range(3)]))
 
 
 def test_accelerators_are_asked_for_where_workers_have_them() -> None:

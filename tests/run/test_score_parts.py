@@ -72,7 +72,7 @@ def test_a_stopped_folder_is_gone_on_with(folder: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Scores, "columns", stopping)
     assert score("--out", "scores/") == 130
     assert not (folder / "scores").exists()
-    (folder / "scores.partial" / "parts").mkdir()
+    (folder / "scores.partial" / "parts").mkdir(exist_ok=True)
     (folder / "scores.partial" / "parts" / "part-000000.parquet").write_text("half a part")
     assert score("--out", "scores/", "--resume") == 0
     assert seen == 4 + 3
