@@ -8,8 +8,6 @@ correctness.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from isoprobe.statistics.moments import Accumulator
@@ -29,6 +27,8 @@ class AssistedMeans(Accumulator):
         own: for each item the places of the few covariates that describe it best, ``(n, f)``.
         targets: values of an item, T.
     """
+
+    kept = ("gram", "normal", "moment", "square")
 
     def __init__(self, items: int, shared: int, own: np.ndarray, targets: int) -> None:
         self.own = own
@@ -100,26 +100,6 @@ class AssistedMeans(Accumulator):
             if count >= _PER_COEFFICIENT * len(places):
                 return np.asarray(places)
         return np.zeros(1, dtype=np.int64)
-
-    def merge(self, other: Accumulator) -> None:
-        """Add another's sums.
-
-        Raises:
-            TypeError: for another kind of accumulator.
-        """
-        if not isinstance(other, AssistedMeans):
-            raise TypeError(f"AssistedMeans cannot merge with {type(other).__name__}")
-        for name, value in other.state().items():
-            setattr(self, name, getattr(self, name) + value)
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Return every sum."""
-        return {name: getattr(self, name) for name in ("gram", "normal", "moment", "square")}
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Continue from a saved state."""
-        for name in self.state():
-            setattr(self, name, state[name].copy())
 
 
 def _standardise(gram: np.ndarray) -> np.ndarray:

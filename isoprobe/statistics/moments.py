@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -20,21 +21,32 @@ BLOCKS = 64
 class Accumulator(abc.ABC):
     """State that grows with samples and can travel as named arrays."""
 
-    @abc.abstractmethod
+    #: names of the arrays that are kept; sums, where :meth:`join` is not another one
+    kept: ClassVar[tuple[str, ...]]
+
     def state(self) -> dict[str, np.ndarray]:
         """Return everything accumulated."""
+        return {name: np.asarray(getattr(self, name)) for name in self.kept}
 
-    @abc.abstractmethod
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Replace what is accumulated."""
+        for name in self.kept:
+            setattr(self, name, state[name].copy())
 
-    @abc.abstractmethod
     def merge(self, other: Accumulator) -> None:
         """Take in what another accumulator of the same kind and shape has seen.
 
         Raises:
             TypeError: for another kind of accumulator.
         """
+        if not isinstance(other, type(self)):
+            raise TypeError(f"{type(self).__name__} cannot merge with {type(other).__name__}")
+        self.join(other)
+
+    def join(self, other: Self) -> None:
+        """Take in what another of the same kind has seen: by default, add its sums."""
+        for name in self.kept:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 class Moments(Accumulator):
@@ -43,6 +55,8 @@ class Moments(Accumulator):
     Args:
         shape: shape of one sample's value.
     """
+
+    kept = ("count", "mean", "squares")
 
     def __init__(self, shape: tuple[int, ...] = ()) -> None:
         self.count = 0
@@ -55,14 +69,8 @@ class Moments(Accumulator):
             mean = values.mean(axis=0)
             self._combine(len(values), mean, ((values - mean) ** 2).sum(axis=0))
 
-    def merge(self, other: Accumulator) -> None:
-        """Take in another's samples.
-
-        Raises:
-            TypeError: for another kind of accumulator.
-        """
-        if not isinstance(other, Moments):
-            raise TypeError(f"Moments cannot merge with {type(other).__name__}")
+    def join(self, other: Self) -> None:
+        """Take in another's samples."""
         if other.count:
             self._combine(other.count, other.mean, other.squares)
 
@@ -85,14 +93,10 @@ class Moments(Accumulator):
         error: np.ndarray = self.sd / np.sqrt(max(self.count, 1))
         return error
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Return count, mean and squares."""
-        return {"count": np.asarray(self.count), "mean": self.mean, "squares": self.squares}
-
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from a saved state."""
+        super().restore(state)
         self.count = int(state["count"])
-        self.mean, self.squares = state["mean"].copy(), state["squares"].copy()
 
 
 class BlockSums(Accumulator):
@@ -104,6 +108,8 @@ class BlockSums(Accumulator):
     Args:
         shape: shape of one sample's value.
     """
+
+    kept = ("counts", "sums")
 
     def __init__(self, shape: tuple[int, ...] = ()) -> None:
         self.counts = np.zeros(BLOCKS, dtype=np.int64)
@@ -117,29 +123,10 @@ class BlockSums(Accumulator):
         found, starts = np.unique(block[order], return_index=True)
         self.sums[found] += np.add.reduceat(values[order], starts, axis=0)
 
-    def merge(self, other: Accumulator) -> None:
-        """Add another's sums.
-
-        Raises:
-            TypeError: for another kind of accumulator.
-        """
-        if not isinstance(other, BlockSums):
-            raise TypeError(f"BlockSums cannot merge with {type(other).__name__}")
-        self.counts = self.counts + other.counts
-        self.sums = self.sums + other.sums
-
     def mean(self) -> np.ndarray:
         """Mean over all samples, ``shape``."""
         average: np.ndarray = self.sums.sum(axis=0) / max(int(self.counts.sum()), 1)
         return average
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Return counts and sums."""
-        return {"counts": self.counts, "sums": self.sums}
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Continue from a saved state."""
-        self.counts, self.sums = state["counts"].copy(), state["sums"].copy()
 
 
 @dataclass(frozen=True)

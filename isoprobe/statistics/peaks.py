@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Self
 
 import numpy as np
 
@@ -19,6 +19,8 @@ class Peaks(Accumulator):
     Args:
         items: how many values a sample has, n.
     """
+
+    kept = ("largest", "counts")
 
     def __init__(self, items: int) -> None:
         self.bins = int(np.clip(_CELLS // max(items, 1), 16, _MOST))
@@ -57,21 +59,7 @@ class Peaks(Accumulator):
         quantile: np.ndarray = np.where(last, self.largest, np.minimum(upper, self.largest))
         return quantile
 
-    def merge(self, other: Accumulator) -> None:
-        """Take in another's samples.
-
-        Raises:
-            TypeError: for another kind of accumulator.
-        """
-        if not isinstance(other, Peaks):
-            raise TypeError(f"Peaks cannot merge with {type(other).__name__}")
+    def join(self, other: Self) -> None:
+        """Take in another's samples."""
         self.largest = np.maximum(self.largest, other.largest)
         self.counts = self.counts + other.counts
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Return largest values and counts."""
-        return {"largest": self.largest, "counts": self.counts}
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Continue from a saved state."""
-        self.largest, self.counts = state["largest"].copy(), state["counts"].copy()

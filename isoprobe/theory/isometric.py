@@ -42,6 +42,8 @@ class ScaleTable(Accumulator):
         bins: bins a dimension; fewer for very many latents, to bound memory.
     """
 
+    kept = ("sums",)
+
     def __init__(self, latents: int, bins: int | None = None) -> None:
         self.latents = latents
         self.bins = bins or int(np.clip(2**17 // max(latents, 1), 16, 2048))
@@ -61,24 +63,6 @@ class ScaleTable(Accumulator):
                 minlength=self.latents * self.bins,
             )
             self.sums[row] += counted.reshape(self.latents, self.bins)
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Return the sums."""
-        return {"sums": self.sums}
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Continue from saved sums."""
-        self.sums = state["sums"].copy()
-
-    def merge(self, other: Accumulator) -> None:
-        """Add another's sums.
-
-        Raises:
-            TypeError: for another kind of accumulator.
-        """
-        if not isinstance(other, ScaleTable):
-            raise TypeError(f"ScaleTable cannot merge with {type(other).__name__}")
-        self.sums = self.sums + other.sums
 
     def curve(self, latent: int) -> ScaleCurve:
         """The scale of one latent as a function of its mean."""
