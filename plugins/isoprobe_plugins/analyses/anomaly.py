@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict
 from typing import TYPE_CHECKING, cast
@@ -34,14 +34,14 @@ from isoprobe.theory.scores import (
 )
 from isoprobe.theory.stated import cite
 from isoprobe.theory.weighted import log_weights
-from isoprobe_plugins.analyses.figures import ANOMALY
+from isoprobe_plugins.analyses.figures import WithFigures
 from isoprobe_plugins.analyses.variables import input_axes, sample, scalar
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from isoprobe.contracts import VAE, Batch, Context, Figure, Metric, Setup
+    from isoprobe.contracts import VAE, Batch, Context, Metric, Setup
     from isoprobe.probe.objective import Terms
     from isoprobe.probe.untrained import Untrained
 
@@ -72,7 +72,7 @@ _USUAL = {
 _MOST_INPUTS = 1 << 16
 
 
-class Anomaly(Analysis):
+class Anomaly(WithFigures):
     """L_x of each sample (Section 5.3), in units of the metric, and what it is worth as a score.
 
     ``score`` is the sum of ``score_distortion``, ``score_transform`` (decomposed loss alone) and
@@ -114,11 +114,6 @@ class Anomaly(Analysis):
         self.anomaly = anomaly
         self.by = by
         self.iwae = iwae
-
-    @classmethod
-    def figures(cls) -> Sequence[Figure]:
-        """What the report draws of it."""
-        return ANOMALY
 
     def start(self, setup: Setup) -> None:
         """Choose the form of the score; draw the untrained network where rows are labelled."""

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
 from isoprobe.theory.isometric import IsometricMap, map_to_arrays
 from isoprobe.theory.stated import cite
-from isoprobe_plugins.analyses.figures import COORDINATES
+from isoprobe_plugins.analyses.figures import WithFigures
 from isoprobe_plugins.analyses.variables import latent
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Figure
+    from isoprobe.contracts import Batch, Context
 
 
-class Coordinates(Analysis):
+class Coordinates(WithFigures):
     """y_j = integral of sqrt(beta/2) / sigma_j from 0 to mu_j (Eq. 16, 67), and its inverse.
 
     ``isoprobe.theory.isometric.read_map(result)`` gives ``to_isometric`` and ``from_isometric`` for
@@ -31,11 +31,6 @@ class Coordinates(Analysis):
 
     def update(self, batch: Batch) -> None:
         """Take in nothing: the overview keeps the scales that the map is made of."""
-
-    @classmethod
-    def figures(cls) -> Sequence[Figure]:
-        """What the report draws of it."""
-        return COORDINATES
 
     def result(self, context: Context) -> Mapping[str, Variable]:
         """The map as knots and slopes."""

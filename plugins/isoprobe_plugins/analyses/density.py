@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.statistics.moments import Moments
 from isoprobe.theory import formulas
 from isoprobe.theory.stated import cite
 from isoprobe.theory.weighted import LARGEST_SHAPE, bound_gap, effective_draws, tail_shape
-from isoprobe_plugins.analyses.figures import DENSITY
+from isoprobe_plugins.analyses.figures import WithFigures
 from isoprobe_plugins.analyses.rows import checked_rows
 from isoprobe_plugins.analyses.variables import sample, scalar
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Figure, Setup
+    from isoprobe.contracts import Analysis, Batch, Context, Setup, Variable
 
 #: beyond this many latents the determinants of the volume correction are left out
 GRAM_LIMIT = 256
@@ -34,7 +33,7 @@ _VOLUMES: dict[str, Callable[..., Any]] = {
 }
 
 
-class Density(Analysis):
+class Density(WithFigures):
     """log p(x) by two estimators, relative to the metric's volume and to the input's.
 
     ``metric`` densities are p(y) of the isometric coordinates: from L_x (Eq. 57) and from the
@@ -66,11 +65,6 @@ class Density(Analysis):
         self.volume = volume
         self.draws = draws
         self.rows = checked_rows(rows, self.name)
-
-    @classmethod
-    def figures(cls) -> Sequence[Figure]:
-        """What the report draws of it."""
-        return DENSITY
 
     def start(self, setup: Setup) -> None:
         """Choose the volume correction; ask for determinants where it needs them."""

@@ -5,7 +5,7 @@ A wrong preprocessing, a decoder that blurs, a prior that is not filled: a perso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -14,14 +14,14 @@ from isoprobe.hookspecs import hookimpl
 from isoprobe.probe.prior import from_prior
 from isoprobe.theory.formulas import objective, weighted_rate
 from isoprobe.theory.stated import cite
-from isoprobe_plugins.analyses.figures import EXAMPLES
+from isoprobe_plugins.analyses.figures import WithFigures
 from isoprobe_plugins.analyses.variables import headed, input_axes
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from isoprobe.contracts import Batch, Context, Figure
+    from isoprobe.contracts import Batch, Context
 
 #: bytes of inputs that a result holds of each kind at most, so that large images stay few
 _BYTES = 4 << 20
@@ -29,7 +29,7 @@ _BYTES = 4 << 20
 DECODED, RANKED = ("spread", "worst"), ("likely", "unlikely")
 
 
-class Examples(Analysis):
+class Examples(WithFigures):
     """Rows of four kinds with their reconstructions, and samples of the prior.
 
     The kinds are ``spread`` evenly over the run, ``worst`` by E_z D, ``likely`` and ``unlikely`` by
@@ -53,11 +53,6 @@ class Examples(Analysis):
         if rows < 1:
             raise OptionError(f"examples needs rows >= 1; found {rows}.")
         self.rows = rows
-
-    @classmethod
-    def figures(cls) -> Sequence[Figure]:
-        """What the report draws of it."""
-        return EXAMPLES
 
     def update(self, batch: Batch) -> None:
         """Take in nothing: rows are chosen when all are known."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from isoprobe.contracts import Figure
+from typing import TYPE_CHECKING
+
+from isoprobe.contracts import Analysis, Figure
 from isoprobe.show.plots import anomalies, densities, latents, losses, maps, parts, rows, walks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 IMPORTANCE = (
     Figure(
@@ -246,3 +251,28 @@ GEOMETRY = (
         (5.0, 6.2),
     ),
 )
+
+_OF = {
+    "anomaly": ANOMALY,
+    "coordinates": COORDINATES,
+    "density": DENSITY,
+    "examples": EXAMPLES,
+    "geometry": GEOMETRY,
+    "importance": IMPORTANCE,
+    "information": INFORMATION,
+    "isometry": ISOMETRY,
+    "kl-parts": KL_PARTS,
+    "maps": MAPS,
+    "rate-distortion": RATE_DISTORTION,
+    "traversal": TRAVERSAL,
+    "truncation": TRUNCATION,
+}
+
+
+class WithFigures(Analysis):
+    """An analysis whose figures stand here, by its name."""
+
+    @classmethod
+    def figures(cls) -> Sequence[Figure]:
+        """What the report draws of it."""
+        return _OF.get(cls.name, ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -16,21 +16,21 @@ from isoprobe.theory.tensors import (
     log_volume,
     relaxed_distortion,
 )
-from isoprobe_plugins.analyses.figures import GEOMETRY
+from isoprobe_plugins.analyses.figures import WithFigures
 from isoprobe_plugins.analyses.variables import headed, input_axes, sample, scalar, sourced
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from isoprobe.contracts import VAE, Batch, Context, Figure, Setup
+    from isoprobe.contracts import VAE, Batch, Context, Setup
     from isoprobe.theory.geodesics import Geodesics, Surface
 
 #: how much time is spent on each path
 _EFFORTS = ("quick", "thorough")
 
 
-class Geometry(Analysis):
+class Geometry(WithFigures):
     """Geodesics of M = J'GJ + (beta/2) I between pairs of samples, and M at every sample.
 
     Args:
@@ -54,11 +54,6 @@ class Geometry(Analysis):
                 f"found {pairs}, {pictures} and {effort!r}."
             )
         self.pairs, self.effort, self.pictures = pairs, effort, pictures
-
-    @classmethod
-    def figures(cls) -> Sequence[Figure]:
-        """What the report draws of it."""
-        return GEOMETRY
 
     def start(self, setup: Setup) -> None:
         """Check that the pullback is exact.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -13,16 +13,16 @@ from isoprobe.theory import formulas
 from isoprobe.theory.importance import IDLE_VARIANCE, STATES
 from isoprobe.theory.isometric import ScaleCurve
 from isoprobe.theory.stated import cite
-from isoprobe_plugins.analyses.figures import IMPORTANCE
+from isoprobe_plugins.analyses.figures import WithFigures
 from isoprobe_plugins.analyses.variables import latent, scalar
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Figure, Setup
+    from isoprobe.contracts import Batch, Context, Setup
 
 
-class Importance(Analysis):
+class Importance(WithFigures):
     """Proposition 4 and its exact form Var(y_j), with rates and states.
 
     The rough estimate bounds the exact variance from above (Gaussian Poincare inequality).
@@ -31,11 +31,6 @@ class Importance(Analysis):
     name = "importance"
     summary = "variance of each isometric coordinate, rate, state (Eq. 22, 67, Prop. 3)"
     needs = frozenset({"std"})
-
-    @classmethod
-    def figures(cls) -> Sequence[Figure]:
-        """What the report draws of it."""
-        return IMPORTANCE
 
     def start(self, setup: Setup) -> None:
         """Prepare the share of idle samples and the variance of the data."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -10,14 +10,13 @@ from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
 from isoprobe.theory.information import factor, latent_information
 from isoprobe.theory.linear_probe import probe_curve
-from isoprobe_plugins.analyses.figures import INFORMATION
 from isoprobe_plugins.analyses.rows import OverRows, posterior
 from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Figure, Setup
+    from isoprobe.contracts import Batch, Context, Setup
     from isoprobe.theory.information import Factor, LatentInformation
     from isoprobe.theory.linear_probe import ProbeCurve
 
@@ -37,11 +36,6 @@ class Information(OverRows):
     name = "information"
     independent = "its mixtures are of independent latents"
     summary = "which latents carry the labels or factors, in bits, and how well they are read off"
-
-    @classmethod
-    def figures(cls) -> Sequence[Figure]:
-        """What the report draws of it."""
-        return INFORMATION
 
     def start(self, setup: Setup) -> None:
         """Check that there is something to tell of.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -14,13 +14,13 @@ from isoprobe.theory import formulas
 from isoprobe.theory.covariance import covariance_answer, covariance_residual
 from isoprobe.theory.isometry import pullback_diagonal
 from isoprobe.theory.stated import cite
-from isoprobe_plugins.analyses.figures import ISOMETRY
+from isoprobe_plugins.analyses.figures import WithFigures
 from isoprobe_plugins.analyses.variables import latent, scalar
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Figure, Setup
+    from isoprobe.contracts import Batch, Context, Setup
     from isoprobe.probe.beta import BetaSums
 
 _BOUNDS = {"": "", "_low": ", 95 % lower bound", "_high": ", 95 % upper bound"}
@@ -28,7 +28,7 @@ _BOUNDS = {"": "", "_low": ", 95 % lower bound", "_high": ", 95 % upper bound"}
 GRAM_LIMIT = 256
 
 
-class Isometry(Analysis):
+class Isometry(WithFigures):
     """Section 4.3.3 of the paper, and the exact finite-rate identity norm + sigma^2 = 1.
 
     For a metric without a tensor the pullback half is left out and stationarity stands alone.
@@ -37,11 +37,6 @@ class Isometry(Analysis):
     name = "isometry"
     summary = "norms, residuals, orthogonality, recovered beta (Eq. 14, 23 and beyond)"
     needs = frozenset({"std", "stationarity"})
-
-    @classmethod
-    def figures(cls) -> Sequence[Figure]:
-        """What the report draws of it."""
-        return ISOMETRY
 
     def start(self, setup: Setup) -> None:
         """Prepare accumulators; ask for the Gram matrix where n allows it."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from isoprobe.hookspecs import hookimpl
 from isoprobe.theory.kl_parts import describe, kl_parts
-from isoprobe_plugins.analyses.figures import KL_PARTS
 from isoprobe_plugins.analyses.rows import OverRows, posterior
 from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Analysis, Batch, Context, Figure, Variable
+    from isoprobe.contracts import Analysis, Batch, Context, Variable
     from isoprobe.theory.kl_parts import KLParts, LatentParts
 
 
@@ -30,11 +29,6 @@ class KLPartsAnalysis(OverRows):
     independent = "its mixtures are of independent latents"
     standard_prior = "its parts are distances from N(0, 1)"
     summary = "the KL term in parts: information about x, total correlation, distance from p(z)"
-
-    @classmethod
-    def figures(cls) -> Sequence[Figure]:
-        """What the report draws of it."""
-        return KL_PARTS
 
     def update(self, batch: Batch) -> None:
         """Nothing: posteriors are stored by every run."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -11,7 +11,7 @@ from isoprobe.hookspecs import hookimpl
 from isoprobe.statistics.moments import Moments
 from isoprobe.theory.maps import alignment
 from isoprobe.theory.stated import cite
-from isoprobe_plugins.analyses.figures import MAPS
+from isoprobe_plugins.analyses.figures import WithFigures
 from isoprobe_plugins.analyses.rows import checked_rows
 from isoprobe_plugins.analyses.variables import headed, input_axes, scalar
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from isoprobe.contracts import VAE, Batch, Context, Figure, Setup
+    from isoprobe.contracts import VAE, Batch, Context, Setup
     from isoprobe.derivatives.metric_tensor import OutputMetric
     from isoprobe.derivatives.routes import Route
 
 _BLOCK = 50
 
 
-class Maps(Analysis):
+class Maps(WithFigures):
     """Mean derivatives of mu_j by the input and of the output by z_j, for the leading latents.
 
     Args:
@@ -44,11 +44,6 @@ class Maps(Analysis):
         if latents < 1:
             raise OptionError(f"maps' latents is at least 1; found {latents}.")
         self.latents, self.rows = latents, checked_rows(rows, self.name)
-
-    @classmethod
-    def figures(cls) -> Sequence[Figure]:
-        """What the report draws of it."""
-        return MAPS
 
     def start(self, setup: Setup) -> None:
         """Refuse a likelihood.

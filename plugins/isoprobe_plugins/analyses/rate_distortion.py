@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
 from isoprobe.theory import formulas
 from isoprobe.theory.stated import cite
-from isoprobe_plugins.analyses.figures import RATE_DISTORTION
+from isoprobe_plugins.analyses.figures import WithFigures
 from isoprobe_plugins.analyses.variables import latent, scalar
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import Batch, Context, Figure
+    from isoprobe.contracts import Batch, Context
     from isoprobe.probe.shared import PassStatistics
 
 #: other betas for which active dimensions are predicted: powers of two around the one in force
 OCTAVES = 8
 
 
-class RateDistortion(Analysis):
+class RateDistortion(WithFigures):
     """Losses against their theoretical values, water-filling, and a convergence certificate.
 
     At an optimum whose encoder and decoder can rescale each latent, E[mu_j^2 + sigma_j^2] = 1,
@@ -39,11 +39,6 @@ class RateDistortion(Analysis):
 
     def update(self, batch: Batch) -> None:
         """Take in nothing: the overview keeps every mean that is needed."""
-
-    @classmethod
-    def figures(cls) -> Sequence[Figure]:
-        """What the report draws of it."""
-        return RATE_DISTORTION
 
     def result(self, context: Context) -> Mapping[str, Variable]:
         """Losses, rates, mutual information, predictions at other betas, certificate."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from isoprobe.contracts import Analysis
 from isoprobe.errors import OptionError
+from isoprobe_plugins.analyses.figures import WithFigures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from isoprobe.contracts import Context, Variable
 
 
-class OverRows(Analysis):
+class OverRows(WithFigures):
     """An analysis of some rows, which are compared with one another when all have come.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -12,13 +12,13 @@ from isoprobe.statistics.moments import Moments
 from isoprobe.theory.importance import order_of_importance
 from isoprobe.theory.isometric import IsometricMap, map_from_arrays
 from isoprobe.theory.stated import cite
-from isoprobe_plugins.analyses.figures import TRAVERSAL
+from isoprobe_plugins.analyses.figures import WithFigures
 from isoprobe_plugins.analyses.variables import input_axes, latent
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from isoprobe.contracts import VAE, Batch, Context, Figure, Setup
+    from isoprobe.contracts import VAE, Batch, Context, Setup
 
 
 #: code of a latent that carries nothing
@@ -27,7 +27,7 @@ COLLAPSED = 2
 _MOST, _BYTES = 64, 64 << 20
 
 
-class Traversal(Analysis):
+class Traversal(WithFigures):
     """Decoded walks along the leading latents, the others held still.
 
     Args:
@@ -61,11 +61,6 @@ class Traversal(Analysis):
         if at != "origin" and not at.isdecimal():
             raise OptionError(f"traversal's at is 'origin' or a sample number; found {at!r}.")
         self.latents, self.steps, self.low, self.high, self.at = latents, steps, low, high, at
-
-    @classmethod
-    def figures(cls) -> Sequence[Figure]:
-        """What the report draws of it."""
-        return TRAVERSAL
 
     def start(self, setup: Setup) -> None:
         """Check that the sample to hold to is among those that will come.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from isoprobe.contracts import Analysis, Variable
@@ -11,7 +11,7 @@ from isoprobe.hookspecs import hookimpl
 from isoprobe.theory.mixtures import standard_error
 from isoprobe.theory.stated import cite
 from isoprobe.theory.truncation import curve, data_costs, latents_for, truncation_costs
-from isoprobe_plugins.analyses.figures import TRUNCATION
+from isoprobe_plugins.analyses.figures import WithFigures
 from isoprobe_plugins.analyses.rows import checked_rows
 from isoprobe_plugins.analyses.variables import headed, input_axes, scalar, sourced
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from isoprobe.contracts import VAE, Batch, Context, Figure
+    from isoprobe.contracts import VAE, Batch, Context
 
 #: shares of the distortion which all latents together remove
 SHARES = (0.90, 0.95, 0.99)
 _BLOCK = 100
 
 
-class Truncation(Analysis):
+class Truncation(WithFigures):
     """D(x, x_k) and D(x_check, x_k), x_k decoded from the k most important latents.
 
     Args:
@@ -49,11 +49,6 @@ class Truncation(Analysis):
                 f"found {drop!r} and {pictures}."
             )
         self.rows, self.drop, self.pictures = checked_rows(rows, self.name), drop, pictures
-
-    @classmethod
-    def figures(cls) -> Sequence[Figure]:
-        """What the report draws of it."""
-        return TRUNCATION
 
     def update(self, batch: Batch) -> None:
         """Nothing: rows are decoded once their order of importance is known."""
