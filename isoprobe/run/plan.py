@@ -74,6 +74,7 @@ class Plan:
         checkpoints: how many such jobs there are, a task each; a job alone, and one that takes
             long, goes by shards.
         most: the number of samples is the most that may be needed.
+        beside: shards are put together while others are made, in the order of their samples.
     """
 
     ranges: Sequence[range]
@@ -91,6 +92,7 @@ class Plan:
     task_bytes: int
     checkpoints: int = 1
     most: bool = False
+    beside: bool = False
 
     @property
     def samples(self) -> int:
@@ -110,7 +112,7 @@ class Plan:
         """Seconds on so many workers, each shard going to the worker that is free first.
 
         The asking process opens model and data before the first task, and concludes after the
-        last; each worker opens them once.
+        last, or beside the workers; each worker opens them once. Each has a processor of its own.
 
         Args:
             workers: at least 1.
@@ -125,8 +127,11 @@ class Plan:
         free = [self.opening] * min(workers, len(self.ranges))
         for rows in self.ranges:
             heapq.heapreplace(free, free[0] + len(rows) * self.sample + self.shard)
-        tasks = len(self.ranges) * TASK
-        return self.opening + tasks + max(free, default=0.0) + self.concluding()
+        begun = self.opening + len(self.ranges) * TASK
+        made, concluding = max(free, default=0.0), self.concluding()
+        if self.beside and self.ranges:  # all but the last shard, which cannot be put together before it is made
+            return begun + max(made + len(self.ranges[-1]) * self.result_sample, concluding)
+        return begun + made + concluding
 
     @property
     def splits(self) -> bool:
@@ -319,6 +324,7 @@ def plan_scores(
         input_bytes=_input_bytes(scoring.data),
         model_bytes=_size(Path(model)),
         task_bytes=len(task),
+        beside=True,
     )
 
 

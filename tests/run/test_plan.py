@@ -57,6 +57,16 @@ def test_the_sums_are_those_of_the_documentation() -> None:
     }  # fmt: skip
 
 
+def test_what_is_put_together_meanwhile_takes_no_time_of_its_own() -> None:
+    """But for the last shard, or where the asking process has more to do than the workers."""
+    scores = replace(PLAN, merge=0.0, result=0.0, beside=True)
+    begun = 5.0 + 10 * TASK
+    assert scores.on(10) == pytest.approx(begun + 5.0 + 100.5 + 100 * 0.01)
+    slow = replace(scores, result_sample=0.5)
+    assert slow.on(10) == pytest.approx(begun + 1000 * 0.5)
+    assert slow.on(1) == pytest.approx(begun + 5.0 + 1005.0 + 100 * 0.5)
+
+
 def test_checkpoints_are_a_task_each() -> None:
     quick = replace(PLAN, sample=0.001, opening=0.1)
     many = replace(quick, checkpoints=7)
