@@ -130,10 +130,10 @@ def same(one: Path, two: Path) -> bool:
         )
 
 
-def beside(folder: Path, count: int, asked: list[str]) -> float:
-    """Wall seconds of as many processes at once, each with its share of the parts."""
+def beside(folder: Path, count: int, asked: list[str]) -> Cost:
+    """Cost of as many processes at once, each with its share of the parts."""
     running = []
-    began = time.perf_counter()
+    before, began = os.times(), time.perf_counter()
     for place in range(count):
         rows = folder / f"share-{count}-{place}"
         rows.mkdir()
@@ -153,11 +153,13 @@ def beside(folder: Path, count: int, asked: list[str]) -> float:
     for process in running:
         if process.wait():
             raise SystemExit(process.returncode)
-    took = time.perf_counter() - began
+    wall, after = time.perf_counter() - began, os.times()
+    used = after.children_user + after.children_system
+    used -= before.children_user + before.children_system
     for place in range(count):
         shutil.rmtree(folder / f"share-{count}-{place}")
         (folder / f"share-{count}-{place}.h5").unlink()
-    return took
+    return Cost(wall, used, [])
 
 
 def main() -> None:
@@ -190,9 +192,14 @@ def main() -> None:
             print(f"  efficiency by the wall {one.wall / count / here.wall:.2f}", end="")
             print(f", {worked:.2f} without starting")
             if count > 1:
-                took = beside(folder, count, asked)
-                print(f"  {count} processes side by side, a share each: {took:.1f} s", end="")
-                print(f", efficiency {one.wall / count / took:.2f}")
+                apart = beside(folder, count, asked)
+                worked = (one.wall - started.wall) / count / (apart.wall - started.wall)
+                more = apart.processor - count * started.processor
+                more -= one.processor - started.processor
+                print(f"  {count} processes side by side, a share each: {apart.wall:.1f} s", end="")
+                print(f", efficiency {one.wall / count / apart.wall:.2f}, {worked:.2f} without")
+                print(f"    starting; {1000 * more / shards:.0f} ms of processor time for each of")
+                print("    these shards beyond one process, which no scheduler takes")
             print(f"  same bytes: {same(folder / 'one.h5', folder / out)}", flush=True)
     print(f"load {os.getloadavg()[0]:.1f} at the end")
 
