@@ -56,6 +56,9 @@ class Matching:
 def match(reference: Result, other: Result) -> Matching:
     """Match the active latents of two models by their samples.
 
+    Where one has more samples than the other, as many as are enough for each, those of the shorter
+    run are the first ones of the longer.
+
     Args:
         reference: the model to compare with.
         other: the model to compare; it has seen the same data.
@@ -64,21 +67,23 @@ def match(reference: Result, other: Result) -> Matching:
         The matching.
 
     Raises:
-        ResultError: if the two have not seen the same samples.
+        ResultError: if neither has seen the samples of the other.
     """
-    for name in ("data_fingerprint", "samples"):
-        if reference.attrs.get(name) != other.attrs.get(name):
-            raise ResultError(
-                f"{reference.path.name} and {other.path.name} differ in {name}: latents can be"
-                " matched on common samples only. Analyze both with the same --data and --samples"
-            )
+    differs = reference.attrs.get("data_fingerprint") != other.attrs.get("data_fingerprint")
+    name = "data_fingerprint" if differs else "samples"
     for result in (reference, other):
-        if "samples" not in result:
+        if "samples" not in result and not differs:
             raise ResultError(f"{result.path.name} was made with --no-rows: it has no samples")
+    if differs or not _begin_alike(reference, other):
+        raise ResultError(
+            f"{reference.path.name} and {other.path.name} differ in {name}: latents can be"
+            " matched on common samples only. Analyze both with the same --data and --samples"
+        )
+    count = min(reference.sizes["sample"], other.sizes["sample"])
     both = (reference["samples"], other["samples"])
     column = "y" if all("y" in columns for columns in both) else "mean"
     ours, theirs = active_by_importance(reference), active_by_importance(other)
-    moments = _moments(_rows(reference, column, ours), _rows(other, column, theirs))
+    moments = _moments(_rows(reference, column, ours, count), _rows(other, column, theirs, count))
     correlations, explained = _agreement(moments, len(ours))
     pairs = strongest_pairs(np.abs(correlations), SAME)
     return Matching(column, ours, theirs, correlations, pairs, explained)
@@ -118,9 +123,22 @@ def strongest_pairs(strength: np.ndarray, least: float) -> tuple[tuple[int, int]
     return tuple(sorted(pairs))
 
 
-def _rows(result: Result, column: str, latents: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, result.sizes["sample"], _ROWS):
-        yield result.samples(start, start + _ROWS, [column])[column][:, latents].astype(float)
+def _begin_alike(reference: Result, other: Result) -> bool:
+    """Whether the samples of one are those of the other, or its first ones."""
+    if reference.attrs.get("samples") == other.attrs.get("samples"):
+        return True
+    both = (reference, other)
+    if not all("row" in result["samples"] for result in both):
+        return False
+    count = min(result.sizes["sample"] for result in both)
+    ours, theirs = (result.samples(0, count, ["row"])["row"] for result in both)
+    return bool(np.array_equal(ours, theirs))
+
+
+def _rows(result: Result, column: str, latents: np.ndarray, count: int) -> Iterator[np.ndarray]:
+    for start in range(0, count, _ROWS):
+        stop = min(start + _ROWS, count)
+        yield result.samples(start, stop, [column])[column][:, latents].astype(float)
 
 
 def _moments(ours: Iterator[np.ndarray], theirs: Iterator[np.ndarray]) -> np.ndarray:

@@ -126,6 +126,24 @@ def test_latents_are_followed_through_a_change_of_places(done: tuple[list[Outcom
         np.testing.assert_allclose(track.kl, known, rtol=1e-9)
 
 
+def test_latents_are_followed_where_one_checkpoint_took_more_samples(
+    run: Path, tmp_path: Path
+) -> None:
+    """As many as are enough for each: the first samples are those of the shorter run."""
+    np.save(tmp_path / "x.npy", np.tile(np.load(run / "x.npy"), (20, 1)))
+    models = sorted(run.glob("*[789].safetensors"), reverse=True)  # 100, 200 and 1000 steps
+    for model, samples in zip(models, (1500, 1000, 1500), strict=True):
+        asked = replace(ASKED, samples=samples)
+        sweep([model], str(tmp_path / "x.npy"), asked, tmp_path / "sweep")
+    trend = trend_of(tmp_path / "sweep")
+    assert trend.notes == ()
+    assert {track.latents for track in trend.tracks} == {(0, 1, 0), (1, 0, 1), (2, 2, 2)}
+    whole = replace(ASKED, samples=None)  # as they lie, and no longer spread over the data
+    sweep([models[1]], str(tmp_path / "x.npy"), whole, tmp_path / "sweep", overwrite=True)
+    (note, _) = trend_of(tmp_path / "sweep").notes
+    assert "differ in samples" in note
+
+
 def test_a_latent_that_comes_back_is_the_same(run: Path, tmp_path: Path) -> None:
     """At beta 2.5 the third eigenvalue is under water; before and after it is not."""
     for step, beta in enumerate((0.1, 2.5, 0.1), start=1):
