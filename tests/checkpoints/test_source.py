@@ -8,7 +8,6 @@ import os
 import pathlib
 import pickle
 import struct
-import subprocess
 import sys
 import time
 import zipfile
@@ -22,6 +21,7 @@ from isoprobe.checkpoints.source import FileKind, Source
 from isoprobe.data.files import first_bytes
 from isoprobe.errors import CheckpointError, IsoprobeError
 from isoprobe.run.opening import load
+from tests.processes import python
 
 STATE = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.zeros(2)}
 
@@ -153,9 +153,7 @@ def test_looking_imports_no_torch(tmp_path):
         "import sys; from isoprobe.checkpoints.source import Source; "
         "print(Source(sys.argv[1]).description, 'torch' in sys.modules)"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
-    )
+    out = python("-c", code, path)
     assert out.stdout.split()[-3:] == ["2", "tensors", "False"]
 
 

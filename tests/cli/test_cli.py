@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shlex
 import signal
@@ -25,6 +24,7 @@ from isoprobe.results.reader import Result
 from isoprobe_plugins.architectures.mlp import Mlp
 from tests.bad_files import CONFIG, LATENTS, PIXELS
 from tests.distributions import install
+from tests.processes import python
 
 
 @pytest.fixture(scope="module")
@@ -265,9 +265,7 @@ def test_plugins_lists_every_kind(run: Run) -> None:
 
 
 def test_python_m_isoprobe_is_the_same_program() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "isoprobe", "--version"], capture_output=True, text=True, check=True
-    )
+    done = python("-m", "isoprobe", "--version")
     assert done.stdout.startswith("isoprobe ")
 
 
@@ -371,13 +369,7 @@ def test_debug_shows_the_traceback(run: Run) -> None:
 
 def test_a_broken_command_is_one_line_on_stderr_and_the_rest_works(tmp_path: Path) -> None:
     install(tmp_path, "theirs", {"command.broken": "broken"}, {"broken": "import nowhere"})
-    done = subprocess.run(
-        [sys.executable, "-m", "isoprobe", "--help"],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = python("-m", "isoprobe", "--help", PYTHONPATH=str(tmp_path))
     assert "analyze" in done.stdout
     assert done.stderr == (
         "Warning: plugin 'command.broken' of theirs: does not import: "
@@ -403,13 +395,7 @@ sys.exit(main(sys.argv[1:]))
 
 def test_ctrl_c_exits_130_and_leaves_no_file(folder: Path) -> None:
     before = snapshot(folder)
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, *QUICK, "--out", "stopped.h5"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-c", INTERRUPTED, *QUICK, "--out", "stopped.h5", cwd=folder, check=False)
     assert done.returncode == 128 + signal.SIGINT, done.stderr
     assert "Traceback" not in done.stderr
     assert snapshot(folder) == before

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+
+from tests.processes import python
 
 HEAVY = ("torch", "h5py", "matplotlib", "scipy", "pandas", "pyarrow")
 SCRIPT = """
@@ -21,9 +20,7 @@ print(json.dumps([code, [name for name in {heavy!r} if name in sys.modules]]), f
 def loaded(*arguments: str) -> tuple[int, list[str]]:
     """Exit code of a command in a fresh process, and the heavy modules it imported."""
     script = SCRIPT.format(arguments=list(arguments), heavy=HEAVY)
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
+    done = python("-c", script)
     code, modules = json.loads(done.stderr.splitlines()[-1])
     return code, modules
 
@@ -39,15 +36,12 @@ def test_listing_and_help_load_nothing_heavy(arguments: tuple[str, ...]) -> None
 
 def test_shell_completion_loads_nothing_heavy() -> None:
     environment = {
-        **os.environ,
         "_ISOPROBE_COMPLETE": "bash_complete",
         "COMP_WORDS": "isoprobe an",
         "COMP_CWORD": "1",
     }
     script = SCRIPT.format(arguments=[], heavy=HEAVY)
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
-    )
+    done = python("-c", script, **environment)
     assert "analyze" in done.stdout
     assert json.loads(done.stderr.splitlines()[-1])[1] == []
 

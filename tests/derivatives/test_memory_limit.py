@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
 import sys
 
 import pytest
 
 from isoprobe.derivatives.memory import plan
 from tests.oracles import small_vae
+from tests.processes import python
 
 LIMIT = 64
 
@@ -55,13 +54,7 @@ print(peak() - before)
 
 def added(latents: int, rows: int, mebibytes: int) -> float:
     """Memory that a run adds at its peak in a process of its own, MiB."""
-    done = subprocess.run(
-        [sys.executable, "-c", _RUN, str(latents), str(rows), str(mebibytes << 20)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    done = python("-c", _RUN, str(latents), str(rows), str(mebibytes << 20))
     return float(done.stdout)
 
 

@@ -15,6 +15,7 @@ import pytest
 from isoprobe.cli.group import COMMANDS
 from isoprobe.show import plots
 from tests.house.test_inventory import found
+from tests.processes import python
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = ["index", "quickstart", "reading-a-report", "theory", "result-file", "api"]
@@ -48,10 +49,7 @@ def test_the_quick_start_reaches_a_report_of_ones_own_model(newcomer):
     np.save("rows.npy", np.random.default_rng(0).normal(size=(64, 8)).astype("float32"))
     (shown,) = blocks("quickstart", "command: in the same folder", "console")
     command = shlex.split(shown.removeprefix("$ isoprobe "))
-    done = subprocess.run(
-        [sys.executable, "-m", "isoprobe", *command], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    python("-m", "isoprobe", *command)
     assert "<title>" in (newcomer / "report.html").read_text("utf-8")
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import python
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -17,15 +16,7 @@ FOLDER = "checkpoints/YannDubs+disentangling-vae"
 
 def run(*command: str | Path, folder: Path) -> str:
     """Run Python elsewhere than in the repository, with warnings as errors; return its output."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", *map(str, command)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-        env={**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    done = python("-W", "error", *command, cwd=folder, MPLBACKEND="Agg", PYTHONPATH=str(ROOT))
     return done.stdout
 
 

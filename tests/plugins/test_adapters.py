@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import warnings
 
 import pytest
@@ -20,6 +18,7 @@ from isoprobe_plugins.adapters.native import Native
 from isoprobe_plugins.architectures.linear import linear_networks
 from isoprobe_plugins.architectures.mlp import Mlp
 from tests.gallery.layouts.make_layouts import FILES
+from tests.processes import python
 
 # --------------------------------------------------------------------------- native
 
@@ -291,7 +290,7 @@ def test_modules_of_adapters_load_without_torch():
         "import isoprobe_plugins.architectures.layers\n"
         "assert 'torch' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    python("-c", code)
 
 
 def test_inspect_tells_what_files_are_without_torch():
@@ -316,9 +315,7 @@ def test_inspect_tells_what_files_are_without_torch():
         " for p, t in told.items()}))\n"
     )
     paths = [str(FILES / name) for name in files] + ["examples/digits.safetensors"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True
-    )
+    done = python("-c", code, *paths)
     told = json.loads(done.stdout)
     files["digits.safetensors"] = "native"
     assert {name: adapter for name, (adapter, _) in told.items()} == files

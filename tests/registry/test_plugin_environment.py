@@ -13,6 +13,7 @@ import pytest
 
 from tests.distributions import METRIC, install
 from tests.environments import Environment
+from tests.processes import python
 
 MARK = "from isoprobe.hookspecs import hookimpl\n"
 MODULES = {
@@ -155,11 +156,5 @@ def test_two_hundred_plugins_are_found_and_none_is_imported_without_need(tmp_pat
         assert installed().metric("crowd-7").name == "crowd-7"
         print([name for name in sys.modules if name.startswith("crowd_")])
     """)
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-    )
+    done = python("-c", script, PYTHONPATH=str(tmp_path))
     assert done.stdout == "['crowd_7']\n"

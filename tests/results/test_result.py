@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import h5py
 import numpy as np
 import pytest
@@ -11,6 +8,7 @@ from isoprobe.contracts import Variable
 from isoprobe.errors import ResultError
 from isoprobe.results.reader import Result
 from isoprobe.results.writer import ResultWriter
+from tests.processes import python
 
 
 @pytest.fixture
@@ -183,9 +181,9 @@ def test_opening_a_result_needs_no_torch(path):
         "import sys; from isoprobe.results.reader import Result; r = Result.open(sys.argv[1]);"
         "assert 'h5py' in sys.modules; assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    python("-c", code, path)
 
 
 def test_importing_the_reader_needs_no_h5py():
     code = "import sys, isoprobe.results.writer; assert 'h5py' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    python("-c", code)

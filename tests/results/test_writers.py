@@ -22,6 +22,7 @@ from isoprobe.results.whole import LOCK, check_place, held, hold_folder, replaci
 from isoprobe.results.writer import ResultWriter
 from isoprobe.show import report
 from tests import bad_files
+from tests.processes import python
 
 RUN = ["--data", "good.npy", "--samples", "8", "--pairs", "1"]
 
@@ -340,10 +341,7 @@ def test_few_files_to_open_lose_nothing(written, what) -> None:
     old, codes = (written / name).read_bytes(), set()
     before = {p.name for p in written.iterdir()}
     for more in (1, 4, 64):
-        done = subprocess.run(
-            [sys.executable, "-c", FEW, str(more), *command],
-            cwd=written, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = python("-c", FEW, str(more), *command, cwd=written, check=False)
         codes.add(done.returncode)
         assert done.returncode in {0, 1}, done.stderr
         assert "Traceback" not in done.stderr
@@ -364,9 +362,7 @@ def test_a_read_only_folder_is_one_line(folder) -> None:
         "try: report.write('x', Path('page.html'))\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
-    )
+    done = python("-c", code, cwd=folder, check=False)
     folder.chmod(0o755)
     assert "cannot write page.html: Permission denied" in done.stdout, done.stderr
 

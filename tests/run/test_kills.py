@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import python
 
 ROOT = Path(__file__).resolve().parents[2]
 #: with ISOPROBE_KILLS=100 a hundred of the analysis, fifty of scoring, fifty of the training
@@ -20,14 +21,7 @@ FORBIDDEN = ("unreadable", "differing", "leftovers", "refused")
 def test_killed_commands_are_completed_by_resume() -> None:
     kills = {"analyze": KILLS, "score": max(2, KILLS // 2), "train": max(2, KILLS // 2)}
     wanted = [f"{kind}={count}" for kind, count in kills.items()]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.kills", "7", *wanted],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = python("-m", "tests.kills", "7", *wanted, cwd=ROOT)
     for kind, seen in json.loads(done.stdout).items():
         assert seen["killed"] == kills[kind]
         assert seen["completed"] > 0

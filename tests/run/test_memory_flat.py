@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import python
 
 FEW, MANY = 10_000, 200_000
 
@@ -48,13 +48,7 @@ with isoprobe.analyze(vae, Generated(), samples=None, device="cpu", batch_size=2
 
 def peak(samples: int, folder: Path) -> int:
     """Peak resident memory of one run in a process of its own, KiB."""
-    done = subprocess.run(
-        [sys.executable, "-c", _RUN, str(samples), str(folder / f"{samples}.h5")],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    done = python("-c", _RUN, str(samples), folder / f"{samples}.h5")
     return int(done.stdout.split()[-1])
 
 
@@ -68,12 +62,5 @@ def test_peak_memory_does_not_grow_with_samples(tmp_path: Path) -> None:
 def test_the_measure_sees_what_is_held() -> None:
     """Counter-test: a process that holds 64 MiB more shows at least 60 of them."""
     code = "import sys, numpy as np; kept = np.ones(int(sys.argv[1]) << 17)" + _PEAK
-    sizes = [
-        int(
-            subprocess.run(
-                [sys.executable, "-c", code, mib], capture_output=True, text=True, check=True
-            ).stdout
-        )
-        for mib in ("1", "65")
-    ]
+    sizes = [int(python("-c", code, mib).stdout) for mib in ("1", "65")]
     assert sizes[1] - sizes[0] > 60 << 10

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from isoprobe.results.reader import Result
 from isoprobe.run.scoring import open_scoring
 from tests import configs
 from tests.oracles import false_alarms, small_vae
+from tests.processes import python
 
 if TYPE_CHECKING:
     from isoprobe.contracts import VAE, Posterior
@@ -340,12 +340,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_memory_is_flat(folder: Path, kind: str) -> None:
     """400,000 rows of 16 features are 24 MiB, their columns as much again."""
     files = ["m.safetensors", "r.h5", "few.npy", "many.npy", f"out.{kind}"]
-    done = subprocess.run(
-        [sys.executable, "-c", PEAKS, *(str(folder / name) for name in files)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = python("-c", PEAKS, *(folder / name for name in files))
     few, many, kept = map(float, done.stdout.split())
     assert many - few < 0.1 * few
     assert many - few < 15
@@ -469,7 +464,7 @@ def test_help_loads_nothing_heavy() -> None:
         "import sys; from isoprobe.cli import main; code = main(['score', '--help']); "
         "sys.exit(code or any(m in sys.modules for m in ('torch', 'h5py', 'pyarrow')))"
     )
-    subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    python("-c", script)
 
 
 # ------------------------------------------------------------------ stopped and resumed

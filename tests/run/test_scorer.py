@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from isoprobe.errors import DataError, OptionError, ResultError
 from isoprobe.run import scorer as scorers
 from tests.kills import model_and_data
 from tests.oracles import small_vae
+from tests.processes import python
 
 NEW = ("score", "distortion", "rate", "p_value", "flag_alpha", "flag_quantile")
 
@@ -200,7 +199,7 @@ def test_it_travels_before_and_after_its_first_batch(
 
 def test_making_one_opens_no_file() -> None:
     script = "import sys, isoprobe; isoprobe.Scorer; isoprobe.Scorer('no.pt', 'no.h5')"
-    subprocess.run([sys.executable, "-c", script], check=True)
+    python("-c", script)
 
 
 def test_a_process_loads_a_model_once(

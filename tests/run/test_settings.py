@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import subprocess
-import sys
 from dataclasses import fields
 from typing import Any
 
@@ -27,6 +25,7 @@ from isoprobe.run.settings import (
     remembered,
 )
 from isoprobe_plugins.commands.codes import encode as encode_command
+from tests.processes import python
 
 #: what the Python calls take beside the settings
 BESIDE = {"model", "data", "reference", "out", "overwrite", "resume", "progress", "command"}
@@ -98,7 +97,7 @@ def test_settings_load_no_torch() -> None:
     script = (
         "import sys, isoprobe.run.settings, isoprobe.cli.options; sys.exit('torch' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", script], check=True)
+    python("-c", script)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,6 +32,7 @@ from isoprobe.testing.analyses import check_analysis
 from isoprobe.testing.models import small_data, small_vae
 from tests.distributions import install
 from tests.made import made_result
+from tests.processes import python
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "results" / "golden"
@@ -315,4 +315,4 @@ def test_listing_what_is_shown_loads_no_torch() -> None:
         "import sys, isoprobe.show.summary, isoprobe.show.compare, isoprobe.show.plots;"
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    python("-c", code)

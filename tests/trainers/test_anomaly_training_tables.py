@@ -289,6 +289,24 @@ def test_both_tables_are_printed_from_one_training(tables, tmp_path, capsys):
     assert "models of" not in again.err
 
 
+def test_radogaga_of_all_splits_trained_together_is_what_the_tables_take(tables, tmp_path):
+    recipe, mixture = SMALL.recipes["thyroid"], SMALL.mixtures["thyroid"]
+    alone = anomaly_baselines.baseline("RaDOGAGA(d)", recipe, mixture, 1, tmp_path)
+    anomaly_baselines.radogaga_together(recipe, mixture, range(3), tmp_path, CPU)
+    kept = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(kept) == 3
+    found = [
+        anomaly_baselines.baseline("RaDOGAGA(d)", recipe, mixture, seed, tmp_path)
+        for seed in range(3)
+    ]
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == kept
+    assert found[1] == alone  # what was there is not trained again
+    for seed, each in enumerate(found):
+        rows = split(plane(seed, rows=120), seed).test
+        assert each.prevalence == plane(seed, rows=120).anomalous[rows].mean()
+        assert each.flagged == math.floor(recipe.contamination * len(rows))
+
+
 def test_one_data_set_can_be_asked_for_and_a_missing_one_does_not_stop_the_rest(
     tables, tmp_path, monkeypatch, capsys
 ):

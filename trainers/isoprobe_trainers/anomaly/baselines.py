@@ -10,11 +10,15 @@ import numpy as np
 from isoprobe_trainers.anomaly import dagmm
 from isoprobe_trainers.anomaly import radogaga as anomaly_radogaga
 from isoprobe_trainers.anomaly.quality import Quality, keep, quality, read_kept
+from isoprobe_trainers.anomaly.radogaga_recorded import train_together
 from isoprobe_trainers.anomaly.recipes import KEPT
 from isoprobe_trainers.anomaly.tables import drawn
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+
+    import torch
 
     from isoprobe_trainers.anomaly.dagmm import DagmmSettings
     from isoprobe_trainers.anomaly.recipes import Recipe
@@ -43,12 +47,31 @@ def baseline(
     found = read_kept(path, settings)
     if found is None:
         data = drawn(recipe.name, seed)
-        scores = _scores(method, data, recipe, mixture)
-        anomalous = data.table.anomalous[data.halves.test]
-        found = quality(scores, anomalous, recipe.contamination)
-        folder.mkdir(parents=True, exist_ok=True)
-        keep(path, settings, found)
+        found = _kept(path, settings, recipe, data, _scores(method, data, recipe, mixture))
     return found
+
+
+def radogaga_together(
+    recipe: Recipe, mixture: DagmmSettings, seeds: Iterable[int], folder: Path, device: torch.device
+) -> None:
+    """Train RaDOGAGA on all splits without figures at once, and keep theirs.
+
+    Args:
+        recipe: of the data set, with its schedule.
+        mixture: DAGMM's settings; RaDOGAGA's mixture has as many Gaussians.
+        seeds: of the splits.
+        folder: where :func:`baseline` looks for figures.
+        device: a card, where many take about as long as one.
+    """
+    method = METHODS[-1]
+    settings = _settings(method, recipe, mixture)
+    paths = {seed: kept_figures(folder, recipe.name, method, seed) for seed in seeds}
+    missing = {seed: path for seed, path in paths.items() if read_kept(path, settings) is None}
+    if missing:
+        data = [drawn(recipe.name, seed) for seed in missing]
+        found = train_together(recipe, data, device, mixture.components)
+        for one, path, scores in zip(data, missing.values(), found, strict=True):
+            _kept(path, settings, recipe, one, scores)
 
 
 def kept_figures(folder: Path, data: str, method: str, seed: int) -> Path:
@@ -104,6 +127,16 @@ def pca_components(recipe: Recipe, inputs: int) -> int:
 def shortened(mixture: DagmmSettings, fraction: float) -> DagmmSettings:
     """Return DAGMM's settings with a fraction of its epochs."""
     return replace(mixture, epochs=max(KEPT, round(fraction * mixture.epochs)))
+
+
+def _kept(
+    path: Path, settings: dict[str, Any], recipe: Recipe, data: SplitTable, scores: np.ndarray
+) -> Quality:
+    """Figures of a split's scores, which are kept."""
+    found = quality(scores, data.table.anomalous[data.halves.test], recipe.contamination)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    keep(path, settings, found)
+    return found
 
 
 def _settings(method: str, recipe: Recipe, mixture: DagmmSettings) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from isoprobe_trainers.anomaly.baselines import (
     baseline,
     expected_seconds,
     kept_figures,
+    radogaga_together,
     shortened,
 )
 from isoprobe_trainers.anomaly.dagmm import SETTINGS as DAGMM
@@ -139,6 +140,9 @@ def measure(
     _provide(recipe, folder, settings)
     rows = folder / "figures"
     rows.mkdir(parents=True, exist_ok=True)
+    device = pick_device(settings.device)
+    if device.type == "cuda":
+        radogaga_together(recipe, mixture, range(settings.seeds), rows, device)
     found: dict[str, list[Quality]] = {UNTRAINED: [], **{m: [] for m in METHODS}, TRAINED: []}
     for seed in range(settings.seeds):
         untrained, trained = _judged(recipe, seed, folder)
