@@ -161,8 +161,7 @@ def walk(
         lines.append(torch.from_numpy(straight_in_y(isometric, ends[None], lines[0].shape[1])))
     nodes, converged = lines[-1], True
     if shortest:
-        levels, tolerance = THOROUGH
-        found = geodesics(seen, lines, levels=levels, tolerance=tolerance)
+        found = geodesics(seen, lines, THOROUGH)
         nodes, converged = found.points, bool(found.converged[0])
     length, error = path_length(seen, nodes)
     z = equal_steps(seen, nodes, steps)[0]

@@ -5,7 +5,9 @@ path is a row of nodes; its energy is that of the piecewise quadratic curve thro
 (4 E_K - E_(K/2)) / 3 with E_K = K sum_k dx_k' G_mid dx_k + (beta/2) |dz_k|^2, and its length is
 taken the same way. Energies are lowered from coarse rows of nodes to fine ones by a quasi-Newton
 method (:mod:`isoprobe.theory.relaxation`), all pairs together: one pass of the decoder and one
-backward a step, where a step of Gauss-Newton needs all columns of every node's Jacobian.
+backward a step, where a step of Gauss-Newton needs all columns of every node's Jacobian. A path
+that was lowered at its nodes cuts corners between them, which its length there does not show:
+what is told is its length with another node between any two.
 """
 
 from __future__ import annotations
@@ -16,18 +18,34 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from isoprobe.theory.relaxation import Relaxed, relax
+from isoprobe.theory.relaxation import History, Relaxed, relax
 from isoprobe.theory.stated import stated
 
-#: segments of each level, and steps taken there at most
-LEVELS = {4: 16, 8: 12, 16: 10, 32: 4}
-#: the same where a path is worth more time, and their tolerance
-THOROUGH = (dict.fromkeys(LEVELS, 60), 1e-4)
-#: relative length that a further step promises, below which a path is at rest
-TOLERANCE = 1e-3
-#: and below which it counts as converged where the steps ran out
+#: relative length that a further step promises, below which a path counts as converged where the
+#: steps ran out
 CONVERGED = 1e-2
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much time a search takes.
+
+    Attributes:
+        levels: segments, each twice the one before, and steps at most.
+        tolerance: relative length that a step promises, below which a path is at rest.
+        every: every start is followed to its end; else the shortest one alone.
+    """
+
+    levels: dict[int, int]
+    tolerance: float = 1e-3
+    every: bool = False
+
+
+QUICK = Effort({4: 12, 8: 10, 16: 8})
+#: where a path is worth more time
+THOROUGH = Effort({4: 60, 8: 60, 16: 60, 32: 60}, tolerance=1e-4, every=True)
 
 
 @dataclass(frozen=True)
@@ -59,11 +77,13 @@ class Geodesics:
     """Shortest paths of P pairs.
 
     Attributes:
-        points: nodes of each path, about equally far apart in M, ``(P, K + 1, n)``.
+        points: nodes of each path, about equally far apart in M, ``(P, K + 1, n)``, K twice the
+            last level's segments.
         length: in square roots of the metric's units, ``(P,)``.
         error: how far off the length may be, from half as many segments, ``(P,)``.
         remaining: relative length that a further step would have saved, ``(P,)``.
         start: which start led to the path, ``(P,)``.
+        starts: length of each start, ``(S, P)``.
     """
 
     points: Tensor
@@ -71,6 +91,7 @@ class Geodesics:
     error: Tensor
     remaining: Tensor
     start: Tensor
+    starts: Tensor
 
     @property
     def converged(self) -> Tensor:
@@ -94,7 +115,7 @@ def bce_coordinates(logits: Tensor) -> Tensor:
     return 2**0.5 * (torch.pi / 4 + torch.atan(torch.tanh(logits / 4)))
 
 
-def straight(a: Tensor, b: Tensor, segments: int = max(LEVELS)) -> Tensor:
+def straight(a: Tensor, b: Tensor, segments: int = 32) -> Tensor:
     """Straight lines from ``a (P, n)`` to ``b (P, n)``: ``(P, segments + 1, n)``."""
     share = torch.linspace(0, 1, segments + 1, dtype=a.dtype, device=a.device)[:, None]
     return a[:, None] + share * (b - a)[:, None]
@@ -125,19 +146,17 @@ def path_length(surface: Surface, points: Tensor) -> tuple[Tensor, Tensor]:
 def geodesics(
     surface: Surface,
     starts: Sequence[Tensor],
+    effort: Effort = QUICK,
     *,
-    levels: dict[int, int] | None = None,
-    tolerance: float = TOLERANCE,
     block: int | None = None,
 ) -> Geodesics:
     """Find the shortest paths between the ends of the starts.
 
     Args:
         surface: decoder and metric.
-        starts: one or more guesses with the same ends, each ``(P, K + 1, n)`` with K a multiple of
-            the first level's segments.
-        levels: segments, each twice the one before, and steps at most; :data:`LEVELS` when None.
-        tolerance: relative length that a step promises, at which a path is at rest.
+        starts: one or more guesses with the same ends, each ``(P, K + 1, n)`` with K even and a
+            multiple of the first level's segments.
+        effort: levels, steps and starts that are followed.
         block: pairs solved together, to bound memory; all when None.
 
     Returns:
@@ -145,14 +164,13 @@ def geodesics(
     """
     stacked = torch.stack(tuple(starts)).double()
     block = block or max(stacked.shape[1], 1)
-    parts = [
-        _solved(surface, part, levels or LEVELS, tolerance)
-        for part in torch.split(stacked, block, dim=1)
-    ]
-    points, remaining, start = (torch.cat(piece) for piece in zip(*parts, strict=True))
-    lengths = [path_length(surface, part) for part in torch.split(points, block)]
-    length, error = (torch.cat(piece) for piece in zip(*lengths, strict=True))
-    return Geodesics(points, length, error, remaining, start)
+    parts = [_solved(surface, part, effort) for part in torch.split(stacked, block, dim=1)]
+    points, length, error, remaining, start = (
+        torch.cat([getattr(part, name) for part in parts])
+        for name in ("points", "length", "error", "remaining", "start")
+    )
+    lengths = torch.cat([part.starts for part in parts], dim=1)
+    return Geodesics(points, length, error, remaining, start, lengths)
 
 
 def equal_steps(surface: Surface, points: Tensor, count: int) -> Tensor:
@@ -164,9 +182,9 @@ def equal_steps(surface: Surface, points: Tensor, count: int) -> Tensor:
         count: points wanted, at least 2: the ends and those between.
 
     Returns:
-        ``(P, count, n)``, between nodes four times as dense as those given.
+        ``(P, count, n)``, between nodes twice as dense as those given.
     """
-    fine = refined(refined(points))
+    fine = refined(points)
     with torch.no_grad():
         segments = _squares(surface, fine, _decoded(surface, fine)).sqrt()
     walked = torch.cat([segments.new_zeros(len(fine), 1), segments.cumsum(dim=1)], dim=1)
@@ -180,15 +198,30 @@ def equal_steps(surface: Surface, points: Tensor, count: int) -> Tensor:
     return found
 
 
-def _solved(
-    surface: Surface, starts: Tensor, levels: dict[int, int], tolerance: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Paths ``(P, K + 1, n)``, what remains to be gained, and the start of each."""
+def _solved(surface: Surface, starts: Tensor, effort: Effort) -> Geodesics:
+    """Shortest paths of starts ``(S, P, K + 1, n)``."""
     tries, count = starts.shape[:2]
-    chosen = torch.zeros(count, dtype=torch.int64)
-    paths = starts.flatten(0, 1)
+    lengths = torch.stack([path_length(surface, start)[0] for start in starts])
+    if effort.every:
+        start = torch.arange(tries)[:, None].expand(tries, count)
+    else:
+        start = lengths.argmin(dim=0, keepdim=True)
+    found = [_lowered(surface, starts[chosen, torch.arange(count)], effort) for chosen in start]
+    paths = torch.stack([refined(each.points) for each in found])
+    remaining = torch.stack([each.remaining / 2 for each in found])
+    measured = [path_length(surface, each) for each in paths]
+    length, error = (torch.stack(part) for part in zip(*measured, strict=True))
+    best = length.argmin(dim=0), torch.arange(count)
+    kept = (part[best] for part in (paths, length, error, remaining, start))
+    points, length, error, remaining, start = kept
+    return Geodesics(points, length, error, remaining, start, lengths)
+
+
+def _lowered(surface: Surface, paths: Tensor, effort: Effort) -> Relaxed:
+    """Lower the energy of paths ``(P, K + 1, n)`` from level to level."""
     tensors = _mean_tensor(surface, paths)
-    for level, (segments, steps) in enumerate(levels.items()):
+    history: History = ()
+    for level, (segments, steps) in enumerate(effort.levels.items()):
         thinned = (paths.shape[1] - 1) // segments
         if thinned > 1:
             paths = paths[:, ::thinned]
@@ -201,15 +234,18 @@ def _solved(
             _form(segments).to(paths),
             tensors,
             steps,
-            2 * tolerance,  # a length changes by half of what its square does
+            2 * effort.tolerance,  # a length changes by half of what its square does
+            history,
         )
         paths = found.points
-        if not level:  # every start is followed on the first level, the best of each pair beyond
-            chosen = found.energy.reshape(tries, count).argmin(dim=0)
-            best = chosen * count + torch.arange(count)
-            found = Relaxed(*(part[best] for part in (paths, found.energy, found.remaining)))
-            paths, tensors = found.points, tensors[best]
-    return paths, found.remaining / 2, chosen
+        # a slope in twice as many nodes is half as large in each
+        history = [(_between(step), _between(change) / 2) for step, change in found.history]
+    return found
+
+
+def _between(moves: Tensor) -> Tensor:
+    """Moves of the inner nodes ``(P, K - 1, n)`` of a path, of twice as many segments."""
+    return refined(pad(moves, (0, 0, 1, 1)))[:, 1:-1]
 
 
 def _mean_tensor(surface: Surface, paths: Tensor) -> Tensor:

@@ -7,18 +7,21 @@ are exact: (A x M)^-1 with A the energy's form in the nodes of one coordinate.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 _MEMORY = 12
-_HALVINGS = 10
+#: share of a step below which a path is left where it is
+_SHORTEST = 1e-10
 #: the smallest number that one can be divided by
 _LEAST = torch.finfo(torch.float64).tiny
 #: ``(rows, points) -> energy``: of paths ``points (A, K + 1, n)``, which are ``rows (A,)`` of all
 Energy = Callable[[Tensor, Tensor], Tensor]
+#: steps and the changes of the slope along them, each ``(P, K - 1, n)``, the oldest first
+History = Sequence[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -29,25 +32,37 @@ class Relaxed:
         points: ``(P, K + 1, n)``, ends as they were.
         energy: ``(P,)``.
         remaining: decrease that a further step promises, relative to the energy, ``(P,)``.
+        history: the last steps.
     """
 
     points: Tensor
     energy: Tensor
     remaining: Tensor
+    history: History
 
 
 def relax(
-    paths: Tensor, energy: Energy, form: Tensor, tensors: Tensor, steps: int, tolerance: float
+    paths: Tensor,
+    energy: Energy,
+    form: Tensor,
+    tensors: Tensor,
+    passes: int,
+    tolerance: float,
+    history: History = (),
 ) -> Relaxed:
     """Lower the energy of each path until a step promises less than ``tolerance`` of it.
+
+    In each pass a path takes a step, or a shorter one where its last went uphill, so that a pass
+    asks for the energy of all paths that still move.
 
     Args:
         paths: ``(P, K + 1, n)``, float64; the first and last nodes stay.
         energy: differentiable in the inner nodes.
         form: the energy's second derivative in the inner nodes where M = 1, ``(K - 1, K - 1)``.
         tensors: M of each path, ``(P, n, n)``, positive definite.
-        steps: at most.
+        passes: at most.
         tolerance: relative.
+        history: what is known of the energy's curvature.
 
     Returns:
         The paths, none of higher energy than before.
@@ -61,51 +76,49 @@ def relax(
 
     rows = torch.arange(len(points), device=points.device)
     value, slope = _with_slope(energy, rows, points)
-    history: list[tuple[Tensor, Tensor]] = []
+    step, share = torch.zeros_like(slope), torch.ones_like(value)
+    known = list(history)
     remaining = torch.full_like(value, torch.inf)
-    for _ in range(steps):
-        step = _direction(history, precondition, rows, slope[rows])
-        promise = -_dot(step, slope[rows])
-        remaining[rows] = promise / 2 / value[rows].clamp_min(_LEAST)
-        going = remaining[rows] > tolerance
-        rows, step = rows[going], step[going]
+    for _ in range(passes):
+        moved = rows[share[rows] == 1]
+        step[moved] = _direction(known, precondition, moved, slope[moved])
+        promise = -_dot(step[moved], slope[moved])
+        remaining[moved] = promise / 2 / value[moved].clamp_min(_LEAST)
+        rows = rows[(remaining[rows] > tolerance) & (share[rows] > _SHORTEST)]
         if not len(rows):
             break
         before = points[:, 1:-1].clone(), slope.clone()
-        moved = _line_search(energy, rows, points, value, slope, step)
-        history.append((points[:, 1:-1] - before[0], slope - before[1]))
-        del history[:-_MEMORY]
-        rows = rows[moved]
-        if not len(rows):
-            break
-    return Relaxed(points, value, remaining)
+        _advance(energy, rows, points, value, slope, step, share)
+        known.append((points[:, 1:-1] - before[0], slope - before[1]))
+        del known[:-_MEMORY]
+    return Relaxed(points, value, remaining, known)
 
 
-def _line_search(
-    energy: Energy, rows: Tensor, points: Tensor, value: Tensor, slope: Tensor, step: Tensor
-) -> Tensor:
-    """Shorten the step of each path until its energy falls, in place; tell which moved."""
-    share = torch.ones_like(value[rows])
-    promise = -_dot(step, slope[rows])
-    open_ = torch.arange(len(rows), device=rows.device)
-    for _ in range(_HALVINGS):
-        chosen = rows[open_]
-        trial = points[chosen]
-        trial[:, 1:-1] += share[open_, None, None] * step[open_]
-        tried, new_slope = _with_slope(energy, chosen, trial)
-        fallen = tried <= value[chosen] - 1e-4 * share[open_] * promise[open_]
-        # the parabola through both values and the slope says where the lowest point lies
-        rise = (tried - value[chosen]) / (share[open_] * promise[open_]) + 1
-        better = share[open_] * (0.5 / rise).nan_to_num(0).clamp_min(0.1)
-        done = chosen[fallen]
-        points[done], value[done], slope[done] = trial[fallen], tried[fallen], new_slope[fallen]
-        share[open_[~fallen]] = better[~fallen]
-        open_ = open_[~fallen]
-        if not len(open_):
-            break
-    moved = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-    moved[open_] = False
-    return moved
+def _advance(
+    energy: Energy,
+    rows: Tensor,
+    points: Tensor,
+    value: Tensor,
+    slope: Tensor,
+    step: Tensor,
+    share: Tensor,
+) -> None:
+    """Try the share of its step that each of some paths is at, in place.
+
+    Where the energy falls the path moves and its share is 1 again; elsewhere the share is cut.
+    """
+    part = share[rows]
+    promise = -part * _dot(step[rows], slope[rows])
+    trial = points[rows]
+    trial[:, 1:-1] += part[:, None, None] * step[rows]
+    tried, new_slope = _with_slope(energy, rows, trial)
+    fallen = tried <= value[rows] - 1e-4 * promise
+    # the parabola through both values and the slope says where the lowest point lies
+    rise = (tried - value[rows]) / promise + 1
+    shorter = part * (0.5 / rise).nan_to_num(0).clamp_min(0.1)
+    share[rows] = torch.where(fallen, 1.0, shorter)
+    done = rows[fallen]
+    points[done], value[done], slope[done] = trial[fallen], tried[fallen], new_slope[fallen]
 
 
 def _with_slope(energy: Energy, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,7 +131,7 @@ def _with_slope(energy: Energy, rows: Tensor, points: Tensor) -> tuple[Tensor, T
 
 
 def _direction(
-    history: list[tuple[Tensor, Tensor]],
+    history: History,
     precondition: Callable[[Tensor, Tensor], Tensor],
     rows: Tensor,
     slope: Tensor,

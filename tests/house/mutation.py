@@ -44,6 +44,7 @@ TESTS = {
     "isoprobe/statistics/draws.py": [_COUNTED, "tests/statistics/test_randomness.py"],
     "isoprobe/statistics/assisted.py": [_COUNTED, "tests/statistics/test_regression.py"],
     "isoprobe/statistics/jackknife.py": [_COUNTED, "tests/statistics/test_statistics.py"],
+    "isoprobe/statistics/medians.py": ["tests/statistics/test_medians.py"],
     "isoprobe/statistics/quantiles.py": [_COUNTED, "tests/statistics/test_statistics.py"],
     "isoprobe/theory/detection.py": [WRITTEN, "tests/theory/test_quality.py", TABLE],
     "isoprobe/theory/tolerances.py": ["tests/theory/judge/test_judge.py"],
@@ -181,6 +182,7 @@ EQUIVALENT = (
         "the tolerance of a search",
     ),
     ("isoprobe/theory/linear_probe.py", "history_size=", "", "what a search keeps, not its end"),
+    ("isoprobe/theory/geodesics.py", "QUICK =", "", "how much is spent on a path, not its end"),
     ("isoprobe/theory/geodesics.py", "THOROUGH =", "60", "a cap that no search reaches"),
     (
         "isoprobe/theory/geodesics.py",
@@ -190,14 +192,15 @@ EQUIVALENT = (
     ),
     (
         "isoprobe/theory/geodesics.py",
-        "TOLERANCE = 1e-3",
+        "tolerance: float = 1e-3",
         "0.001  ->  0.002",
         "the tolerance of a search",
     ),
     ("isoprobe/theory/relaxation.py", "_MEMORY =", "", "what a search keeps, not its end"),
+    ("isoprobe/theory/relaxation.py", "_SHORTEST =", "1e-10  ->  2e-10", "when a search gives up"),
     (
         "isoprobe/theory/relaxation.py",
-        "1e-4 * share",
+        "1e-4 * promise",
         "0.0001  ->  0.0002",
         "far below what a step wins",
     ),

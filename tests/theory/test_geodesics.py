@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import jacfwd, vmap
 
 from isoprobe.theory.geodesics import (
+    Effort,
     Surface,
     bce_coordinates,
     geodesics,
@@ -24,7 +25,8 @@ from isoprobe.theory.geodesics import (
 )
 
 TINY = 1e-10
-PATIENT = {4: 100, 8: 100, 16: 100, 32: 100}
+LEVELS = {4: 100, 8: 100, 16: 100, 32: 100}
+PATIENT = Effort(LEVELS, 1e-7, every=True)
 
 
 def surface(decode: Callable[[Tensor], Tensor], half_beta: float = TINY) -> Surface:
@@ -38,7 +40,7 @@ def surface(decode: Callable[[Tensor], Tensor], half_beta: float = TINY) -> Surf
 
 
 def solved(on: Surface, *starts: Tensor) -> Tensor:
-    found = geodesics(on, starts, levels=PATIENT, tolerance=1e-7)
+    found = geodesics(on, starts, PATIENT)
     assert found.converged.all()
     return found.length
 
@@ -78,14 +80,14 @@ def test_great_circles(size: float) -> None:
 
 def test_the_points_lie_on_the_great_circle_evenly() -> None:
     a, b = random_pairs(4, 2, 0.8)
-    found = geodesics(surface(sphere), [bent(a, b, 0.3)], levels=PATIENT, tolerance=1e-9)
-    points = sphere(found.points.flatten(0, 1)).unflatten(0, (4, 33))
+    found = geodesics(surface(sphere), [bent(a, b, 0.3)], Effort(LEVELS, 1e-9))
+    points = sphere(found.points.flatten(0, 1)).unflatten(0, (4, 65))
     normal = torch.linalg.cross(sphere(a), sphere(b), dim=1)
     off = (points * (normal / normal.norm(dim=1, keepdim=True))[:, None]).sum(dim=2)
     assert off.abs().max() < 1e-3
     chords = points.diff(dim=1).norm(dim=2)
     torch.testing.assert_close(
-        chords, chords.mean(dim=1, keepdim=True).expand(4, 32), rtol=2e-2, atol=0
+        chords, chords.mean(dim=1, keepdim=True).expand(4, 64), rtol=2e-2, atol=0
     )
 
 
@@ -172,7 +174,7 @@ def test_a_linear_decoder_needs_one_step(steps: int) -> None:
     a, b = random_pairs(5, 3, 1.0)
     tensor = matrix.T @ matrix + 0.1 * torch.eye(3, dtype=torch.float64)
     expected = ((b - a) @ tensor * (b - a)).sum(dim=1).sqrt()
-    found = geodesics(on, [bent(a, b, 1.0)], levels={4: steps, 8: steps, 16: 1, 32: 1})
+    found = geodesics(on, [bent(a, b, 1.0)], Effort({4: steps, 8: steps, 16: 1, 32: 1}))
     torch.testing.assert_close(found.length, expected, rtol=1e-6, atol=0)
 
 
@@ -249,8 +251,8 @@ def test_the_better_start_is_kept() -> None:
     share = torch.linspace(0, 1, 33, dtype=torch.float64)
     side = torch.stack([torch.zeros(33, dtype=torch.float64), torch.sin(math.pi * share)], dim=1)
     short, long = straight(a, b) + 1.2 * side, straight(a, b) - 1.6 * side
-    alone = geodesics(surface(ring), [long], levels=PATIENT)
-    both = geodesics(surface(ring), [long, short], levels=PATIENT)
+    alone = geodesics(surface(ring), [long], PATIENT)
+    both = geodesics(surface(ring), [long, short], PATIENT)
     assert both.start.tolist() == [1]
     assert both.length < alone.length - 0.1
 
@@ -264,9 +266,9 @@ def test_blocks_of_pairs_change_nothing() -> None:
 
 def test_what_did_not_converge_says_so() -> None:
     a, b = random_pairs(5, 2, 0.8)
-    found = geodesics(surface(sphere), [bent(a, b, 2.0)], levels={4: 0, 8: 0})
+    found = geodesics(surface(sphere), [bent(a, b, 2.0)], Effort({4: 0, 8: 0}))
     assert not found.converged.any()
-    found = geodesics(surface(sphere), [bent(a, b, 2.0)], levels={4: 1, 8: 1})
+    found = geodesics(surface(sphere), [bent(a, b, 2.0)], Effort({4: 1, 8: 1}))
     assert not found.converged.all()
 
 

@@ -12,7 +12,9 @@ from torch import Tensor
 from isoprobe.theory import geodesics as paths_of
 from isoprobe.theory.geodesics import (
     CONVERGED,
-    LEVELS,
+    QUICK,
+    THOROUGH,
+    Effort,
     Geodesics,
     Surface,
     equal_steps,
@@ -21,7 +23,7 @@ from isoprobe.theory.geodesics import (
     refined,
     straight,
 )
-from isoprobe.theory.relaxation import Energy, _direction, _dot, _line_search, _with_slope, relax
+from isoprobe.theory.relaxation import Energy, _advance, _direction, _dot, _with_slope, relax
 
 F64 = torch.float64
 
@@ -103,6 +105,18 @@ def bowl(curvature: float, trials: list[float]) -> Energy:
     return energy
 
 
+def searched(
+    energy: Energy, points: Tensor, value: Tensor, slope: Tensor, step: Tensor, passes: int
+) -> Tensor:
+    """Try a step again and again until each path moves; the shares at the end."""
+    rows, share = torch.arange(len(points)), torch.ones(len(points), dtype=F64)
+    for turn in range(passes):
+        rows = rows[(share[rows] < 1) | (turn == 0)]
+        if len(rows):
+            _advance(energy, rows, points, value, slope, step, share)
+    return share
+
+
 @pytest.mark.parametrize(
     ("step", "tried"),
     [
@@ -122,15 +136,15 @@ def test_a_step_is_shortened_by_the_parabola_through_what_is_known(
     rows = torch.tensor([0])
     value, slope = _with_slope(energy, rows, points)
     trials.clear()
-    moved = _line_search(energy, rows, points, value, slope, torch.tensor([[[step]]], dtype=F64))
+    share = searched(energy, points, value, slope, torch.tensor([[[step]]], dtype=F64), 9)
     assert trials == pytest.approx(tried, abs=1e-12)
-    assert moved.tolist() == [True]
+    assert share.tolist() == [1.0]
     assert points[0, :, 0].tolist() == pytest.approx([5.0, tried[-1], 7.0])
     assert value.item() == pytest.approx(1.5 * tried[-1] ** 2)
     assert slope.item() == pytest.approx(3 * tried[-1])
 
 
-def test_a_step_into_what_is_no_number_is_cut_to_a_tenth_and_one_uphill_given_up() -> None:
+def test_a_step_into_what_is_no_number_is_cut_to_a_tenth_and_so_is_one_uphill() -> None:
     trials: list[float] = []
 
     def energy(rows: Tensor, points: Tensor) -> Tensor:
@@ -144,10 +158,10 @@ def test_a_step_into_what_is_no_number_is_cut_to_a_tenth_and_one_uphill_given_up
     trials.clear()
     step = torch.tensor([[[-9.0]], [[1.0]]], dtype=F64)
     slope[1] *= -1  # as if it fell where it rises
-    moved = _line_search(energy, rows, points, value, slope, step)
-    assert moved.tolist() == [True, False]
+    share = searched(energy, points, value, slope, step, 10)
+    assert share[0] == 1 and 0 < share[1] < 1e-5
     assert trials[:3] == pytest.approx([-8.0, 3.0, 0.1], nan_ok=True)
-    assert len(trials) == 2 + 10  # the second path is tried ten times in all
+    assert len(trials) == 2 + 10
     assert points[:, 1, 0].tolist() == pytest.approx([0.1, 2.0])
     assert value.tolist() == pytest.approx([0.01, 4.0])
 
@@ -165,7 +179,7 @@ def test_a_step_is_taken_that_wins_a_little_of_what_its_share_promises(
 
     points = torch.tensor([[[0.0], [1.0], [0.0]]], dtype=F64)
     value, slope = torch.ones(1, dtype=F64), torch.full((1, 1, 1), 2.0, dtype=F64)
-    _line_search(energy, torch.tensor([0]), points, value, slope, torch.full_like(slope, -9.0))
+    searched(energy, points, value, slope, torch.full_like(slope, -9.0), 9)
     assert (points[0, 1, 0].item() < 0.5) is enough and value.item() < 1
 
 
@@ -192,6 +206,24 @@ def test_a_quadratic_energy_is_lowered_to_its_least_in_a_few_steps() -> None:
     assert bool((found.energy <= relax(start, energy, *eye, 5, 1e-12).energy).all())
     few = relax(start, energy, *eye, 30, 1e-12)
     assert float((few.energy - torch.tensor([1.0, 2.0])).max()) < 1e-6
+
+
+def test_a_path_that_no_share_of_a_step_lowers_is_given_up() -> None:
+    """Its slope lies: it promises a fall where the energy rises."""
+    trials: list[float] = []
+
+    def energy(rows: Tensor, points: Tensor) -> Tensor:
+        x = points[:, 1, 0]
+        trials.extend(x.tolist())
+        return 1 + (x - 1).square().detach() + (x - x.detach())
+
+    points = torch.tensor([[[0.0], [1.0], [0.0]]], dtype=F64)
+    found = relax(
+        points, energy, torch.ones(1, 1, dtype=F64), torch.ones(1, 1, 1, dtype=F64), 99, 1e-9
+    )
+    same(found.points, points)
+    assert 10 < len(trials) < 40
+    assert found.remaining.tolist() == [0.5]
 
 
 def test_a_path_at_rest_stays_and_one_of_no_energy_promises_nothing() -> None:
@@ -316,34 +348,90 @@ def test_steps_along_a_curve_lie_on_it_and_are_equal() -> None:
 
 
 def test_without_steps_levels_thin_and_refine_what_was_given() -> None:
+    """And what is told has another node between any two of the last level."""
     start = random(2, 33, 2, seed=11)
-    found = geodesics(EUCLIDEAN, [start], levels={4: 0})
-    same(found.points, start[:, ::8])
+    found = geodesics(EUCLIDEAN, [start], Effort({4: 0}))
+    same(found.points, refined(start[:, ::8]))
     assert bool(found.remaining.isinf().all()) and found.start.tolist() == [0, 0]
-    finer = geodesics(EUCLIDEAN, [start], levels={4: 0, 8: 0, 16: 0})
-    same(finer.points, refined(refined(start[:, ::8])))
-    same(geodesics(EUCLIDEAN, [start[:, ::8]], levels={4: 0}).points, start[:, ::8])
-    same(geodesics(EUCLIDEAN, [start[:, :7]], levels={2: 0}).points, start[:, :7:3])
-    same(geodesics(EUCLIDEAN, [start[:, :9]], levels={4: 0}).points, start[:, :9:2])
+    finer = geodesics(EUCLIDEAN, [start], Effort({4: 0, 8: 0, 16: 0}))
+    same(finer.points, refined(refined(refined(start[:, ::8]))))
+    same(geodesics(EUCLIDEAN, [start[:, ::8]], Effort({4: 0})).points, refined(start[:, ::8]))
+    same(geodesics(EUCLIDEAN, [start[:, :7]], Effort({2: 0})).points, refined(start[:, :7:3]))
+    same(geodesics(EUCLIDEAN, [start[:, :9]], Effort({4: 0})).points, refined(start[:, :9:2]))
     length, error = path_length(EUCLIDEAN, finer.points)
     same(finer.length, length)
     same(finer.error, error)
-    assert geodesics(EUCLIDEAN, [start], block=1).points.shape == (2, 1 + max(LEVELS), 2)
+    assert geodesics(EUCLIDEAN, [start], block=1).points.shape == (2, 1 + 2 * max(QUICK.levels), 2)
 
 
+@pytest.mark.parametrize("every", [False, True])
 @pytest.mark.parametrize("block", [None, 1, 2, 5])
-def test_each_pair_follows_the_start_of_least_energy(block: int | None) -> None:
+def test_each_pair_follows_its_shortest_start(block: int | None, every: bool) -> None:
     good, bad = straight(*random(2, 3, 2, seed=12), 4), random(3, 5, 2, seed=13)
     bad[:, [0, -1]] = good[:, [0, -1]]
     better = torch.tensor([True, False, True])[:, None, None]
     starts = [torch.where(better, bad, good), torch.where(better, good, bad), bad]
-    found = geodesics(FLAT, starts, levels={4: 0}, block=block)
+    found = geodesics(FLAT, starts, Effort({4: 0}, every=every), block=block)
     assert found.start.tolist() == [1, 0, 1]
-    same(found.points, good)
+    same(found.points, refined(good))
+    same(found.starts, torch.stack([path_length(FLAT, start)[0] for start in starts]))
     whole = geodesics(EUCLIDEAN, starts, block=block)
     same(whole.length, geodesics(EUCLIDEAN, starts, block=None).length, 1e-6)
-    none = geodesics(FLAT, [good[:0]], levels={4: 0}, block=block)
+    none = geodesics(FLAT, [good[:0]], Effort({4: 0}, every=every), block=block)
     assert none.length.shape == (0,)
+
+
+def test_every_start_is_followed_to_its_end_where_that_is_asked_for() -> None:
+    """Past a hill the path that is longer at first, by its zigzag, has the shorter way."""
+
+    def hill(z: Tensor) -> Tensor:
+        bump = 4 * (-(z.square().sum(1, keepdim=True)) / 0.3).exp()
+        return torch.cat([z, bump], 1)
+
+    def hill_gram(z: Tensor) -> Tensor:
+        jacobian = torch.func.vmap(torch.func.jacfwd(lambda one: hill(one[None])[0]))(z)
+        return jacobian.mT @ jacobian
+
+    on = Surface(hill, hill_gram, 1e-6)
+    share = torch.linspace(0, 1, 33, dtype=F64)
+    side = torch.stack([torch.zeros_like(share), torch.sin(torch.pi * share)], 1)
+    ends = torch.tensor([[[-1.0, 0.2]], [[1.0, 0.2]]], dtype=F64)
+    zigzag = 0.1 * torch.sin(24 * torch.pi * share)[:, None] * torch.tensor([0.0, 1.0])
+    line = straight(ends[0], ends[1])
+    near, far = line + 1.2 * side + zigzag, line - 1.6 * side
+    first = geodesics(on, [near, far], Effort(THOROUGH.levels, 1e-5))
+    best = geodesics(on, [near, far], Effort(THOROUGH.levels, 1e-5, every=True))
+    assert first.starts[0] > first.starts[1] and first.start.tolist() == [1]
+    assert best.start.tolist() == [0] and float(best.length) < float(first.length) - 0.1
+
+
+def test_curvature_that_is_known_makes_the_next_level_quicker() -> None:
+    """Of a quadratic energy along one direction: a step then is Newton's."""
+    form, tensors = torch.eye(3, dtype=F64), torch.eye(1, dtype=F64).expand(1, 1, 1)
+    hessian = torch.diag(torch.tensor([50.0, 0.5, 2.0], dtype=F64))
+
+    def energy(rows: Tensor, points: Tensor) -> Tensor:
+        off = points[:, 1:-1, 0]
+        return 1 + 0.5 * ((off @ hessian) * off).sum(1)
+
+    start = torch.tensor([[[0.0], [1.0], [0.0], [0.0], [0.0]]], dtype=F64)
+    move = torch.tensor([[[1.0], [0.0], [0.0]]], dtype=F64)
+    known = relax(start, energy, form, tensors, 1, 1e-9, [(move, 50 * move)])
+    same(known.points, 0 * start)
+    assert len(known.history) == 2
+    unknown = relax(start, energy, form, tensors, 1, 1e-9)
+    same(unknown.points, start)
+
+
+def test_moves_between_nodes_keep_what_a_slope_says_of_them() -> None:
+    """On twice the nodes a smooth move has the same shape, and its product with a slope is kept."""
+    t = torch.linspace(0, 1, 65, dtype=F64)[:, None]
+    move = (torch.sin(torch.pi * t))[None, 1:-1]
+    fine = torch.linspace(0, 1, 129, dtype=F64)[:, None]
+    same(paths_of._between(move), torch.sin(torch.pi * fine)[None, 1:-1], 5e-4)
+    change = (t * (1 - t))[None, 1:-1]
+    finer = paths_of._between(change) / 2
+    same((paths_of._between(move) * finer).sum(), (move * change).sum(), 1e-4)
 
 
 def test_what_a_step_saves_of_a_length_is_half_of_what_it_saves_of_a_square() -> None:
@@ -353,15 +441,15 @@ def test_what_a_step_saves_of_a_length_is_half_of_what_it_saves_of_a_square() ->
     before = paths_of._energy(FLAT, ends, torch.arange(2), start)
     least = 1.5 * (ends[:, 1] - ends[:, 0]).square().sum(1)
     saved = (before - least) / before / 2
-    found = geodesics(FLAT, [start], levels={4: 1})
+    found = geodesics(FLAT, [start], Effort({4: 1}))
     same(found.remaining, saved)
     same(found.length, least.sqrt())
     for factor, moved in ((0.95, True), (1.05, False)):
         tolerance = float(saved[0]) * factor
-        alone = geodesics(FLAT, [start[:1]], levels={4: 1}, tolerance=tolerance)
-        assert bool((alone.points != start[:1]).any()) is moved
+        alone = geodesics(FLAT, [start[:1]], Effort({4: 1}, tolerance))
+        assert bool((alone.points[:, ::2] != start[:1]).any()) is moved
     nothing = torch.zeros(3)
     remaining = CONVERGED * torch.tensor([0.99, 1.0, 1.01])
-    told = Geodesics(nothing, nothing, nothing, remaining, nothing).converged
+    told = Geodesics(nothing, nothing, nothing, remaining, nothing, nothing).converged
     assert told.tolist() == [True, True, False]
     assert CONVERGED == 0.01  # "less than a hundredth"

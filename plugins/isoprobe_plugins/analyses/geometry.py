@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from isoprobe.contracts import Analysis, Variable
 from isoprobe.errors import OptionError
 from isoprobe.hookspecs import hookimpl
+from isoprobe.statistics.medians import median_interval
 from isoprobe.theory.isometric import read_map, straight_in_y
 from isoprobe.theory.stated import cite
 from isoprobe.theory.tensors import (
@@ -36,7 +37,8 @@ class Geometry(WithFigures):
     Args:
         pairs: pairs of samples, drawn by index from the seed.
         pictures: so many of the most distant pairs are decoded along their paths.
-        effort: ``quick``, or ``thorough`` for ten times as many steps.
+        effort: ``quick``, or ``thorough``: six times as many steps, twice as many nodes, and both
+            starts followed to their ends.
     """
 
     name = "geometry"
@@ -139,27 +141,16 @@ class Geometry(WithFigures):
         import numpy as np
         import torch
 
-        from isoprobe.theory.geodesics import (
-            LEVELS,
-            THOROUGH,
-            TOLERANCE,
-            geodesics,
-            path_length,
-            straight,
-        )
+        from isoprobe.theory.geodesics import QUICK, THOROUGH, geodesics, path_length, straight
 
         seen, block = self._surface(context)
         y = read_map(context.results)
         a, b = torch.from_numpy(ends[:, 0]), torch.from_numpy(ends[:, 1])
         along_z = straight(a, b)
         along_y = torch.from_numpy(straight_in_y(y, ends, along_z.shape[1]))
-        quick = self.effort == "quick"
-        levels, tolerance = (LEVELS, TOLERANCE) if quick else THOROUGH
-        found = geodesics(seen, [along_z, along_y], levels=levels, tolerance=tolerance, block=block)
-        lines = {
-            name: torch.cat([path_length(seen, part)[0] for part in torch.split(path, block)])
-            for name, path in (("line_z", along_z), ("line_y", along_y))
-        }
+        effort = QUICK if self.effort == "quick" else THOROUGH
+        found = geodesics(seen, [along_z, along_y], effort, block=block)
+        line_z, line_y = found.starts.numpy()
         chords = torch.cat(
             [path_length(seen, _chord(part))[0] for part in torch.split(found.points, block)]
         )
@@ -169,8 +160,8 @@ class Geometry(WithFigures):
             y=np.linalg.norm(steps, axis=1),
             z=np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1),
             chord=chords.numpy(),
-            line_z=lines["line_z"].numpy(),
-            line_y=lines["line_y"].numpy(),
+            line_z=line_z,
+            line_y=line_y,
         )
         pictures = self._pictures(seen, found, along_z, self.vae)
         return {**sourced(measured, geodesics), **pictures}
@@ -254,9 +245,12 @@ def _variables(found: Geodesics, **lengths: np.ndarray) -> dict[str, Variable]:
         "geodesic": (d, "length of the shortest path found"),
         "geodesic_error": (found.error.numpy(), "how far off its segments may leave it"),
     }
-    low, median, high = _median(ratio)
+    low, high = median_interval(ratio)
     scalars = {
-        "global_isometry": (median, "median of |dy| / geodesic length: 1 where y is isometric"),
+        "global_isometry": (
+            np.median(ratio),
+            "median of |dy| / geodesic length: 1 where y is isometric",
+        ),
         "global_isometry_low": (low, "lower end of its 95 % interval"),
         "global_isometry_high": (high, "upper end of its 95 % interval"),
         "excess_y": (np.median(lengths["line_y"] / d) - 1, "excess of straight lines in y"),
@@ -284,17 +278,6 @@ def _variables(found: Geodesics, **lengths: np.ndarray) -> dict[str, Variable]:
             for name, (value, text) in scalars.items()
         },
     }
-
-
-def _median(values: np.ndarray) -> tuple[float, float, float]:
-    """Median and its 95 % interval from order statistics."""
-    import numpy as np
-
-    ordered, count = np.sort(values), len(values)
-    # the binomial's 2.5 % point by its normal limit, rounded outwards
-    reach = int(np.floor(0.5 * count - 0.98 * np.sqrt(count)))
-    low, high = max(reach, 0), min(count - 1 - reach, count - 1)
-    return float(ordered[low]), float(np.median(values)), float(ordered[high])
 
 
 @hookimpl
