@@ -7,6 +7,7 @@ channels last, and a convolution to few channels as one matrix product.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,6 +44,21 @@ class QuickConvolutions(TorchFunctionMode):
         ):
             return _convolved(func, *args)
         return func(*args, **(kwargs or {}))
+
+
+def quick_for(module: torch.nn.Module | None) -> AbstractContextManager[Any]:
+    """Enter :class:`QuickConvolutions` where a model has convolutions of images.
+
+    Each function costs a call of Python more under it, which small dense layers would feel.
+
+    Args:
+        module: holds the model's parameters; None where they are not to be seen.
+
+    Returns:
+        The mode, or what does nothing.
+    """
+    found = module is not None and any(p.ndim == 4 for p in module.parameters())
+    return QuickConvolutions() if found else nullcontext()
 
 
 def _takes(rows: Any = None, weight: Any = None, bias: Tensor | None = None, *_: Any) -> bool:
@@ -97,5 +113,6 @@ class _Scattered(torch.autograd.Function):
         transposed = ctx.func is functional.conv_transpose2d
         given = (stride, padding, dilation, transposed, more, groups[0])
         wanted = (True, False, False)
+        slopes = slopes.contiguous(memory_format=torch.channels_last)  # as all layers below have it
         slope, *_ = torch.ops.aten.convolution_backward(slopes, rows, weight, None, *given, wanted)
         return slope, None, None, None, None

@@ -12,6 +12,7 @@ from isoprobe.contracts import Batch
 from isoprobe.derivatives.exact import METHODS, Pullback, exact_pullback, finite_difference_pullback
 from isoprobe.derivatives.memory import Plan, plan
 from isoprobe.derivatives.metric_tensor import OutputMetric, output_metric, require_tensor
+from isoprobe.derivatives.quick_convolutions import quick_for
 from isoprobe.derivatives.quicker import quickest_route
 from isoprobe.derivatives.routes import Route, choose_route, named_route
 from isoprobe.derivatives.sampled import COLUMN_LIMIT, COLUMNS, random_pullback
@@ -478,7 +479,7 @@ class Probe:
         values, others = [], []
         gradients = torch.zeros_like(draws)
         for k in range(draws.shape[1]):
-            with torch.set_grad_enabled(graded):
+            with torch.set_grad_enabled(graded), quick_for(self.vae.module):
                 z = draws[:, k].clone().requires_grad_(graded)
                 output = view.decode(z)
                 value = view.distortion(reference, output)

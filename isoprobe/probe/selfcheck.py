@@ -1,4 +1,4 @@
-"""Check a reading on the first data it sees: one that is wrong loads without an error."""
+"""Measure what a model that knows the mean input alone would reach."""
 
 from __future__ import annotations
 

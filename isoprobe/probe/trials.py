@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from torch.nn.functional import softplus
 
 from isoprobe.derivatives.memory import plan
 from isoprobe.derivatives.metric_tensor import output_metric
+from isoprobe.derivatives.quick_convolutions import quick_for
 from isoprobe.derivatives.watched import watchable
 from isoprobe.errors import IsoprobeError
 from isoprobe.probe.selfcheck import mean_input_distortion
@@ -77,7 +80,7 @@ def own_samples(vae: VAE, seed: int = 0) -> OwnSamples | None:
     count = max(DRAWS, 4 * n)
     z = normal(seed, "round trip", np.arange(count), n)
     means, variances = [], []
-    with torch.no_grad():
+    with torch.no_grad(), quick_for(vae.module):
         for start in range(0, count, _BATCH):
             part = torch.as_tensor(z[start : start + _BATCH], dtype=vae.dtype, device=vae.device)
             posterior = vae.encode(vae.decode(part))
@@ -250,7 +253,13 @@ def _halved(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     return head[:, :n], (0.5 * head[:, n:]).exp()
 
 
-def try_readings(vae: VAE, metric: Metric, x: Tensor, seed: int = 0) -> list[TriedReading]:
+def try_readings(
+    vae: VAE,
+    metric: Metric,
+    x: Tensor,
+    seed: int = 0,
+    worst_moment: Callable[[TriedReading | None], float] = lambda ours: math.inf,
+) -> list[TriedReading]:
     """Try the reading in hand, which comes first, and every other one.
 
     Args:
@@ -258,11 +267,14 @@ def try_readings(vae: VAE, metric: Metric, x: Tensor, seed: int = 0) -> list[Tri
         metric: the distortion.
         x: inputs, ``(N, *input_shape)``.
         seed: of the posterior draws.
+        worst_moment: from the trial of the reading in hand, how far another one's second moments
+            may be off for it to be walked.
 
     Returns:
-        A trial, with distortions less D(x, x), for each reading that gives finite numbers and does
-        not decode clearly worse than the one in hand; none under a prior of the model's own,
-        to whose moments readings are held, or with correlated posteriors, which are no head's.
+        A trial, with distortions less D(x, x), for each reading that gives finite numbers, is not
+        too far off by its moments and does not decode clearly worse than the one in hand; none
+        under a prior of the model's own, to whose moments readings are held, or with correlated
+        posteriors, which are no head's.
     """
     if vae.encode is None or vae.prior is not None or vae.correlated:
         return []
@@ -271,16 +283,32 @@ def try_readings(vae: VAE, metric: Metric, x: Tensor, seed: int = 0) -> list[Tri
     mean, std = posterior.mean, posterior.std
     anywhere = vae.anywhere().rows(slice(0, 1))  # bound rows have conditions of their own
     walk = plan(anywhere, anywhere.decode, _MEMORY).walk
-    rows = _Rows(output_metric(metric, vae), x, metric.own_distortion(x), walk, seed)
+    quick = partial(quick_for, vae.module)
+    rows = _Rows(output_metric(metric, vae), x, metric.own_distortion(x), walk, seed, quick)
     as_read = rows.decoded(mean)
-    found = [rows.tried(AS_READ, mean, std, as_read)]
+    ours = rows.tried(AS_READ, mean, std, as_read)
+    found = [ours]
+    most = worst_moment(ours)
     for name, read in readings().items():
         m, s = read(mean, std)
+        # moments cost nothing, decoding some, slopes ten times as much; no rule looks at the rest
+        if _moment(m, s) > most:
+            continue
         distortion = as_read if m is mean else rows.decoded(m)
-        # its slopes cost ten times as much, and no rule looks at one that decodes worse
         if not distortion > worst_distortion(as_read):
             found.append(rows.tried(name, m, s, distortion))
     return [trial for trial in found if trial is not None]
+
+
+def _used(mean: Tensor) -> Tensor:
+    """Latents whose means move, ``(n,)`` bool."""
+    return mean.double().var(0) > 0.01
+
+
+def _moment(mean: Tensor, std: Tensor) -> float:
+    """Mean |E[mu_j^2 + sigma_j^2] - 1| over used latents; NaN where there are none."""
+    second = (mean.double().square() + std.double().square()).mean(0)
+    return float((second[_used(mean)] - 1).abs().mean())
 
 
 @dataclass(frozen=True)
@@ -293,6 +321,7 @@ class _Rows:
         own: D(x, x), ``(N,)``.
         walk: rows that go forwards and backwards at once.
         seed: of the posterior draws.
+        quick: enters how convolutions are taken.
     """
 
     view: OutputMetric
@@ -300,6 +329,7 @@ class _Rows:
     own: Tensor
     walk: int
     seed: int
+    quick: Callable[[], AbstractContextManager[Any]]
 
     def _blocks(self) -> Iterator[tuple[slice, OutputMetric]]:
         for start in range(0, len(self.x), self.walk):
@@ -309,7 +339,7 @@ class _Rows:
     def decoded(self, mean: Tensor) -> float:
         """Mean distortion, less D(x, x), of what means decode to; NaN where that fails."""
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self.quick():
                 values = [v.distortion(self.x[at], v.decode(mean[at])) for at, v in self._blocks()]
         except (IsoprobeError, RuntimeError):
             return math.nan
@@ -327,20 +357,18 @@ class _Rows:
             return None
         answer = (shifts * turned).double().mean(0)
         variance = std.double().square().mean(0)
-        used = mean.double().var(0) > 0.01
-        fitted = fitted_beta(answer, 1 - variance, used)
+        fitted = fitted_beta(answer, 1 - variance, _used(mean))
         if fitted is None:
             return None
         beta, off = fitted
-        moment = ((mean.double().square().mean(0) + variance)[used] - 1).abs().mean()
-        return TriedReading(name, distortion, off, float(moment), beta)
+        return TriedReading(name, distortion, off, _moment(mean, std), beta)
 
     def _slopes(self, codes: Tensor) -> Tensor:
         """Gradients of the distortion at codes, ``(N, n)``."""
         slopes = []
         for at, view in self._blocks():
             z = codes[at].clone().requires_grad_()
-            with torch.enable_grad():
+            with torch.enable_grad(), self.quick():
                 value = view.distortion(self.x[at], view.decode(z)).sum()
                 slopes.append(torch.autograd.grad(value, z)[0])
         return torch.cat(slopes)

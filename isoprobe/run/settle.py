@@ -24,7 +24,6 @@ from isoprobe.errors import CheckpointError, IsoprobeError, MetricError, OptionE
 from isoprobe.probe.purity import ROWS, off_graph, require_domain, require_pure
 from isoprobe.probe.quantities import ProbeOptions
 from isoprobe.probe.recovery import PLAUSIBLE, recover_table
-from isoprobe.probe.selfcheck import SAMPLES, mean_input_distortion
 from isoprobe.probe.told import joined
 from isoprobe.run.against import Second
 from isoprobe.run.engine import Run, spread
@@ -164,10 +163,9 @@ class Subject:
             "fitted": prepared.notes,
             "analyses_asked": [str(getattr(a, "name", a)) for a in wanted],
         }
-        more: dict[str, Any] = dict(_checked(metric, prepared, vae))
         if training is not None:
-            more["training_share"] = training
-        return Job(run, {**attrs, **more}, notes, identity)
+            attrs = {**attrs, "training_share": training}
+        return Job(run, attrs, notes, identity)
 
     def longer(
         self, job: Job, settings: RunSettings, samples: int, *, progress: bool = False
@@ -295,13 +293,6 @@ def _by_differences(vae: VAE, settings: Opening, notes: list[str]) -> VAE:
 def _off_graph(decode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """Call a decoder so that its output may take part in autograd, as that of none may."""
     return lambda z: decode(z.detach()).clone()
-
-
-def _checked(metric: Metric, data: Prepared, vae: VAE) -> dict[str, float]:
-    """What the reconstructions are to be compared with, from the first data the model sees."""
-    first = joined(list(spread(data, SAMPLES, vae)))[1]
-    baseline = mean_input_distortion(metric, first)
-    return {} if baseline is None else {"mean_input_distortion": baseline}
 
 
 # --------------------------------------------------------------------------- metric and beta

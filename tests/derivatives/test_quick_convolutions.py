@@ -6,15 +6,17 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from isoprobe.contracts import VAE
+from isoprobe.contracts import VAE, Posterior
 from isoprobe.derivatives import quick_convolutions, surface
 from isoprobe.derivatives.metric_tensor import output_metric
-from isoprobe.derivatives.quick_convolutions import QuickConvolutions
+from isoprobe.derivatives.quick_convolutions import QuickConvolutions, quick_for
+from isoprobe.probe import quantities, trials
 from isoprobe.registry.lookup import installed
 from isoprobe.run.settle import chosen_metric
 from isoprobe.theory.geodesics import geodesics, straight
@@ -120,19 +122,61 @@ def test_arguments_by_name_and_other_functions_are_as_they_were() -> None:
         assert functional.conv1d(line, kernel).shape == (2, 2, 4)
 
 
-def test_paths_of_a_decoder_of_images_keep_their_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Solved with and without, in double precision, where rounding is not followed far."""
+def of_images() -> VAE:
+    """Draws images of one channel in double precision; its encoder is linear."""
     torch.manual_seed(2)
     layers: list[nn.Module] = [nn.Linear(3, 8 * 16), nn.Unflatten(1, (8, 4, 4)), nn.Softplus()]
     layers += [nn.ConvTranspose2d(8, 8, 4, 2, 1), nn.Tanh(), nn.ConvTranspose2d(8, 1, 4, 2, 1)]
-    decoder = nn.Sequential(*layers).double()
-    vae = VAE(
-        name="own", encode=None, decode=decoder, input_shape=(1, 16, 16), latent_shape=(3,),
-        module=decoder,
+    parts = nn.ModuleList([nn.Sequential(*layers), nn.Linear(256, 6)]).double()
+
+    def encode(rows: Tensor) -> Posterior:
+        mean, log = parts[1](rows.flatten(1)).chunk(2, dim=1)
+        return Posterior(mean, log.exp())
+
+    return VAE(
+        name="own", encode=encode, decode=parts[0], input_shape=(1, 16, 16), latent_shape=(3,),
+        module=parts,
     )  # fmt: skip
+
+
+def test_paths_of_a_decoder_of_images_keep_their_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Solved with and without, in double precision, where rounding is not followed far."""
+    vae = of_images()
     seen = surface.surface(output_metric(chosen_metric(installed(), "sse", vae), vae), vae, 0.01)
     ends = torch.randn(2, 4, 3, dtype=torch.float64)
     found = geodesics(seen, [straight(ends[0], ends[1])]).length
     monkeypatch.setattr(surface, "QuickConvolutions", nullcontext)
     expected = geodesics(seen, [straight(ends[0], ends[1])]).length
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
+def test_dense_layers_are_not_watched() -> None:
+    dense = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    for module in (None, dense):
+        assert not isinstance(quick_for(module), QuickConvolutions)
+    both = nn.Sequential(dense, nn.Unflatten(1, (4, 1, 1)), nn.Conv2d(4, 1, 1))
+    assert isinstance(quick_for(both), QuickConvolutions)
+
+
+def test_walks_and_readings_go_the_quicker_way_to_the_same_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Draws of the posterior and their slopes, and what other readings show."""
+    vae = of_images()
+    x = torch.rand(24, 1, 16, 16, dtype=torch.float64)
+    wanted = {"stationarity", "distortion", "distortion_draws", "noise_gradient"}
+    ways = []
+    for quick in (True, False):
+        if not quick:
+            for module in (quantities, trials):
+                monkeypatch.setattr(module, "quick_for", lambda module: nullcontext())
+        metric = chosen_metric(installed(), "sse", vae)
+        batch = quantities.Probe(vae, metric, wanted)(np.arange(len(x)), x)
+        readings = trials.try_readings(vae, metric, x)
+        assert len(readings) > 3
+        numbers = [(r.distortion, r.disagreement, r.moment, r.beta) for r in readings]
+        ways.append((numbers, [batch.array(name) for name in sorted(wanted)]))
+    (read, one), (read_plainly, other) = ways
+    np.testing.assert_allclose(read, read_plainly, rtol=1e-9)
+    for found, expected in zip(one, other, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)

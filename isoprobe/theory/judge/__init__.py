@@ -21,6 +21,7 @@ from isoprobe.theory.judge.answers import (
     Verdict,
     weigh,
 )
+from isoprobe.theory.judge.betas import worst_moment
 from isoprobe.theory.judge.evidence import (
     AS_READ,
     Evidence,
@@ -52,4 +53,5 @@ __all__ = [
     "used_latents",
     "weigh",
     "worst_distortion",
+    "worst_moment",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from isoprobe.theory.judge.answers import Answer, Condition, Finding, weigh
-from isoprobe.theory.judge.evidence import Evidence, Measured
+from isoprobe.theory.judge.evidence import Evidence, Measured, TriedReading
 from isoprobe.theory.judge.readings import declaring_reading
 from isoprobe.theory.judge.words import moment_words
 from isoprobe.theory.tolerances import TOLERANCES
@@ -75,6 +75,27 @@ def beta_off(e: Evidence) -> str:
     if abs(np.log(beta / e.declared)) < np.log(1.5):
         return ""
     return f"beta {e.declared:.3g} is declared, {beta:.3g} shown under {e.metric}"
+
+
+def worst_moment(e: Evidence, ours: TriedReading | None) -> float:
+    """Most departure of the moments at which another reading could still be preferred.
+
+    A reading's misfit is at least that of its moments, which are known without the decoder.
+
+    Args:
+        e: the evidence, as yet without trials.
+        ours: how the reading in hand fits; None where it gives no numbers.
+
+    Returns:
+        Mean |E[mu_j^2 + sigma_j^2] - 1| over used latents, beyond which neither
+        ``fitting_reading`` nor ``declaring_reading`` takes a reading.
+    """
+    most = TOLERANCES["reading"].value
+    if ours is None:
+        return most
+    fits = min(most, TOLERANCES["reading_ratio"].value * ours.misfit)
+    wanted = bool(beta_off(e)) or bool(declared_beta(e)[1])  # those who ask for a declaring one
+    return max(fits, ours.misfit) if wanted else fits
 
 
 def of_other_families(e: Evidence) -> list[str]:

@@ -9,7 +9,15 @@ from isoprobe.contracts import Analysis, Variable
 from isoprobe.hookspecs import hookimpl
 from isoprobe.probe.beta import weighed
 from isoprobe.registry.lookup import installed
-from isoprobe.theory.judge import Evidence, Level, Measured, OtherMetric, judge, used_latents
+from isoprobe.theory.judge import (
+    Evidence,
+    Level,
+    Measured,
+    OtherMetric,
+    judge,
+    used_latents,
+    worst_moment,
+)
 from isoprobe_plugins.analyses.variables import latent, scalar, sourced
 
 if TYPE_CHECKING:
@@ -96,7 +104,7 @@ class DiagnosisAnalysis(Analysis):
         setup = self.setup
         more: dict[str, Any] = {}
         if not evidence.trials:
-            more["trials"] = self._trials()
+            more["trials"] = self._trials(evidence)
         if evidence.code_fit is None and codes & _STRANGERS:
             more["code_fit"] = code_fit(*setup.bound(KEPT), setup.seed)
         if not evidence.metrics and codes & _METRICS:
@@ -118,12 +126,15 @@ class DiagnosisAnalysis(Analysis):
             for row in rows
         }
 
-    def _trials(self) -> tuple[TriedReading, ...]:
-        """The reading in hand and the others, on the same rows."""
+    def _trials(self, evidence: Evidence) -> tuple[TriedReading, ...]:
+        """The reading in hand and those that could be preferred, on the same rows."""
+        from functools import partial
+
         from isoprobe.probe.trials import try_readings
 
         vae, x = self.setup.bound(TRIED)
-        return tuple(try_readings(vae, self.setup.metric, x, self.setup.seed))
+        worst = partial(worst_moment, evidence)
+        return tuple(try_readings(vae, self.setup.metric, x, self.setup.seed, worst))
 
 
 def evidence_of(context: Context) -> Evidence:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from isoprobe.theory.judge import Answer, Measured, OtherMetric, TriedReading
-from isoprobe.theory.judge.betas import beta_off, declared_beta, of_other_families, other_metrics
+from isoprobe.theory.judge import AS_READ, Answer, Measured, OtherMetric, TriedReading, judge
+from isoprobe.theory.judge.betas import (
+    beta_off,
+    declared_beta,
+    of_other_families,
+    other_metrics,
+    worst_moment,
+)
 from tests.theory.judge.evidence import exact, latents, others, sound, which
 
 
@@ -155,3 +162,37 @@ def test_other_metrics_show_the_declared_beta_to_within_its_tolerance_nearest_fi
 def test_the_gain_that_is_told_is_of_a_used_latent() -> None:
     finding = found(gain=Measured.of([0.9, 0.06, 0.07], 0.0), used=which(1, 2))
     assert finding.evidence.endswith("off by +7% (+-0%) in latent 2")
+
+
+@pytest.mark.parametrize("declared", [None, 1.0, 1.1, 1.4, 2.0])
+@pytest.mark.parametrize("wide", [False, True])
+def test_readings_that_their_moments_rule_out_change_no_verdict(
+    declared: float | None, wide: bool
+) -> None:
+    """Whatever else is wrong: a reading beyond the bound is as good as none."""
+    rng = np.random.default_rng(0)
+    dropped = told = 0
+    for k in range(300):
+        near = 10 ** rng.uniform([-3, -1], [0, 0.3], (7, 2))
+        betas = np.array([1.0, *(declared or 1.0) * np.exp(rng.normal(0, 0.1, 6))])
+        decoded = rng.uniform(9.8, 10.7, 7)
+        trials = [
+            TriedReading(name, *row)
+            for name, *row in zip(
+                [AS_READ, *"abcdef"], decoded, near[:, 0], near[:, 1], betas, strict=True
+            )
+        ][k % 8 == 0 :]
+        evidence = sound(
+            declared=declared,
+            beta=Measured.of(1.0, 0.5 if wide else 0.01),
+            **({}, {"residual": latents(0.6)}, {"gain": latents(0.4)})[k % 3],
+        )
+        ours = next((t for t in trials if t.name == AS_READ), None)
+        most = worst_moment(evidence, ours)
+        kept = [t for t in trials if t.name == AS_READ or not t.moment > most]
+        verdict = judge(replace(evidence, trials=tuple(trials)))
+        assert verdict == judge(replace(evidence, trials=tuple(kept)))
+        dropped += len(trials) - len(kept)
+        told += "scale-head" in {c for finding in verdict.findings for c in finding.causes}
+    assert dropped > 100
+    assert told > 10 or declared in {None, 1.0}
