@@ -13,7 +13,7 @@ from isoprobe.contracts import Dataset
 from isoprobe.data.files import fingerprint, shown_name
 from isoprobe.errors import DataError
 from isoprobe.files.meter import Meter
-from isoprobe_plugins.data.lines import Lines
+from isoprobe_plugins.data.lines import Block, Lines
 
 if TYPE_CHECKING:
     from isoprobe_plugins.data.columns import Roles
@@ -121,10 +121,21 @@ class TextDataset(Dataset):
         """Close the file."""
         self._lines.close()
 
-    def _visit(self, number: int, line: str) -> None:
+    def _visit(self, block: Block) -> None:
         """Learn the form of the table from its first line, and check the others against it."""
-        if number == 0:
-            self._learn(line)
+        if block.number == 0:
+            self._learn(next(iter(block))[1])
+        quoted = b'"' in block.text
+        if quoted or self._label_asked or (block.count(self._delimiter) + 1 != self._width).any():
+            for number, line in block:
+                self._check(number, line)
+
+    @property
+    def _label_asked(self) -> bool:
+        """Whether it is open if labels are numbers."""
+        return self._label is not None and self._label_is_number
+
+    def _check(self, number: int, line: str) -> None:
         found = len(self._cells(line)) if '"' in line else line.count(self._delimiter) + 1
         if found != self._width:
             about = (
@@ -136,7 +147,7 @@ class TextDataset(Dataset):
                 f"row {number - self._header} of {self._path} has {found} columns; "
                 f"expected {self._width} as in the first line{about}"
             )
-        if self._label is not None and number >= self._header and self._label_is_number:
+        if self._label is not None and self._label_is_number and number >= self._header:
             self._label_is_number = _is_number(self._cells(line)[self._label])
 
     def _learn(self, line: str) -> None:
