@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from isoprobe.contracts import VAE
-from isoprobe.derivatives.memory import decoder_width
+from isoprobe.derivatives.memory import rows_forwards
 from isoprobe.errors import CheckpointError, DataError, OptionError, ResultError
 from isoprobe.probe.objective import rates_of
 from isoprobe.probe.told import encoded
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 
     from isoprobe.contracts import Dataset, Posterior
     from isoprobe.data.batches import Prepared
-
-_MAX_BATCH = 8192
-#: live copies of the widest layer in a forward pass, as in scoring
-_COPIES = 4
 
 
 class Encoding:
@@ -52,7 +48,7 @@ class Encoding:
     ) -> None:
         self.vae, self.data, self.isometric = vae, data, isometric
         self.rows = data.samples
-        self.batch = asked.batch_size or planned_batch(vae, asked.memory)
+        self.batch = asked.batch_size or rows_forwards(vae, asked.memory)
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         for start, posterior, labels in posteriors(self.vae, self.data, self.batch):
@@ -120,13 +116,6 @@ def isometric_map(vae: VAE, data: Prepared, beta: float, batch: int) -> Isometri
     return scales.isometric_map(beta)
 
 
-def planned_batch(vae: VAE, memory: int) -> int:
-    """Rows at once that keep a pass within ``memory`` bytes."""
-    width = max(decoder_width(vae, vae.anywhere().decode), vae.input_size)
-    number = torch.empty((), dtype=vae.dtype).element_size()
-    return max(1, min(memory // (_COPIES * width * number), _MAX_BATCH))
-
-
 @contextmanager
 def open_encoding(
     model: VAE | str | Path,
@@ -164,7 +153,7 @@ def open_encoding(
         if reference is not None:
             isometric = _reference_map(vae, Path(reference))
         elif beta is not None:
-            batch = asked.batch_size or planned_batch(vae, asked.memory)
+            batch = asked.batch_size or rows_forwards(vae, asked.memory)
             isometric = isometric_map(vae, prepared, beta, batch)
         else:
             notes.append("beta is not known: y is left out; give --beta or --reference")
@@ -290,7 +279,7 @@ def decoded(vae: VAE, codes: Dataset, memory: int = 1 << 30) -> Iterator[np.ndar
     Raises:
         DataError: for codes that are not finite.
     """
-    places, batch = code_columns(codes, vae.latent_size), planned_batch(vae, memory)
+    places, batch = code_columns(codes, vae.latent_size), rows_forwards(vae, memory)
     for start in range(0, len(codes), batch):
         rows = np.arange(start, min(start + batch, len(codes)))
         z = codes.read(rows)[:, places]
@@ -354,7 +343,7 @@ def drawn(
     if count < 1:
         raise OptionError(f"--count is at least 1; found {count}")
     generator, chooser = np.random.default_rng(seed), np.random.default_rng([seed, 1])
-    batch = planned_batch(vae, memory)
+    batch = rows_forwards(vae, memory)
     for start in range(0, count, batch):
         z = generator.standard_normal((min(batch, count - start), vae.latent_size))
         if vae.prior is not None:

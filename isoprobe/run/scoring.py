@@ -13,7 +13,7 @@ import torch
 
 from isoprobe.contracts import VAE, Beta, Context, Metric, Setup
 from isoprobe.data.groups import group_keys, grouping
-from isoprobe.derivatives.memory import decoder_width
+from isoprobe.derivatives.memory import rows_forwards
 from isoprobe.errors import CheckpointError, MetricError, OptionError, ResultError
 from isoprobe.probe.fixed import TWO_POINT
 from isoprobe.probe.objective import Objective, parts, terms_of
@@ -38,12 +38,9 @@ SomeOpening = TypeVar("SomeOpening", bound=Opening)
 
 GROUP = "anomaly"
 _USUAL = "usual_"
-_MAX_BATCH = 8192
 #: rows that go through a model at least: of fewer, products are summed in another order
 _LEAST = 32
 _MAP = "distortion_map"
-#: live copies of the widest layer in a forward pass: input, output, and the rows themselves
-_COPIES = 4
 #: columns of a reference that have a number for each latent
 _BY_LATENT = frozenset(["mean", "std", "score_rate"])
 
@@ -401,7 +398,9 @@ class Scores:
         self.vae, self.reference, self.asked = vae, reference, asked
         self.metric = metric
         self.objective = self.objective_of(by_input=asked.by_input)
-        self.batch = asked.batch_size or _planned_batch(vae, self.objective, asked.memory)
+        self.batch = asked.batch_size or rows_forwards(
+            vae, asked.memory, self.objective.probe.view.decode
+        )
         setup = Setup(
             vae=vae,
             metric=metric,
@@ -826,9 +825,3 @@ def _part_columns(found: Mapping[str, np.ndarray], *, by_latent: bool) -> dict[s
     if by_latent:
         columns["rate_by_latent"] = found["score_rate"]
     return columns
-
-
-def _planned_batch(vae: VAE, objective: Objective, memory: int) -> int:
-    width = max(decoder_width(vae, objective.probe.view.decode), vae.input_size)
-    number = torch.empty((), dtype=vae.dtype).element_size()
-    return max(1, min(memory // (_COPIES * width * number), _MAX_BATCH))

@@ -12,12 +12,12 @@ import torch
 
 from isoprobe.data.batches import prepare
 from isoprobe.data.padding import padded, wanted
-from isoprobe.derivatives.memory import plan
+from isoprobe.derivatives.memory import plan, rows_forwards
 from isoprobe.derivatives.metric_tensor import output_metric
 from isoprobe.derivatives.surface import surface
 from isoprobe.errors import DataError, OptionError
 from isoprobe.registry.lookup import installed
-from isoprobe.run.codes import isometric_map, planned_batch, posteriors
+from isoprobe.run.codes import isometric_map, posteriors
 from isoprobe.run.opening import open_data, opened
 from isoprobe.run.settings import CodeSettings
 from isoprobe.run.settle import chosen_metric, declared_beta
@@ -129,7 +129,7 @@ def interpolate(
                 subject.dataset, vae, samples=min(_ROWS, len(subject.dataset)),
                 resize=asked.resize, scale=asked.scale,
             )  # fmt: skip
-            isometric = isometric_map(vae, few, weight, planned_batch(vae, memory))
+            isometric = isometric_map(vae, few, weight, rows_forwards(vae, memory))
         return walk(vae, seen, ends, steps, isometric, shortest=path == "geodesic")
 
 

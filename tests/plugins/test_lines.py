@@ -11,7 +11,7 @@ import pytest
 from isoprobe.errors import DataError
 from isoprobe_plugins.data import lines
 from isoprobe_plugins.data.columns import Roles
-from isoprobe_plugins.data.lines import Block, Lines
+from isoprobe_plugins.data.lines import Lines, TextBlock
 from isoprobe_plugins.data.text import TextDataset
 
 ROLES = Roles.parse(None, "table.csv")
@@ -55,7 +55,7 @@ def test_lines_are_those_of_a_plain_split(
 
 
 def test_a_block_counts_in_each_line() -> None:
-    block = Block(3, b",a,,\n\n \nb\n,\xc3\xa9,")
+    block = TextBlock(3, b",a,,\n\n \nb\n,\xc3\xa9,")
     assert (len(block), block.blank) == (3, 2)
     assert block.count(",").tolist() == [3, 0, 2]
     assert list(block) == [(3, ",a,,"), (4, "b"), (5, ",é,")]

@@ -12,9 +12,10 @@ import torch
 from isoprobe.checkpoints.native import load_weights, read_manifest, vae_from_networks, weights
 from isoprobe.contracts import ACTIVE_NATS
 from isoprobe.data.batches import prepare
+from isoprobe.derivatives.memory import rows_forwards
 from isoprobe.errors import CheckpointError
 from isoprobe.registry.lookup import installed
-from isoprobe.run.codes import planned_batch, posteriors
+from isoprobe.run.codes import posteriors
 from isoprobe.run.opening import opened
 from isoprobe.run.settings import CodeSettings
 from isoprobe.run.settle import chosen_metric
@@ -133,7 +134,7 @@ def trimmed(path: Path, data: str | None, **settings: Any) -> Trimmed:
 def _means(vae: VAE, rows: Prepared, asked: CodeSettings) -> tuple[np.ndarray, np.ndarray]:
     """Mean mu and mean KL of each latent, ``(n,)``."""
     sums = torch.zeros(2, vae.latent_size, dtype=torch.float64)
-    for _, found, _ in posteriors(vae, rows, planned_batch(vae, asked.memory)):
+    for _, found, _ in posteriors(vae, rows, rows_forwards(vae, asked.memory)):
         kl = kl_divergence(found.mean.double(), found.std.double())
         sums += torch.stack([found.mean.double().sum(dim=0), kl.sum(dim=0)]).cpu()
     mean, kl_mean = (sums / rows.samples).numpy()
@@ -198,7 +199,7 @@ def _cost(
     """Mean D(x, x_check), its rise and the standard error of that."""
     if metric is None or vae.encode is None or smaller.encode is None:
         return None, float("nan"), float("nan")
-    batch, pairs = planned_batch(vae, asked.memory), []
+    batch, pairs = rows_forwards(vae, asked.memory), []
     for start in range(0, rows.samples, batch):
         x, _ = rows.batch(start, min(start + batch, rows.samples), vae.device, vae.dtype)
         with torch.no_grad():

@@ -27,7 +27,7 @@ _PIECE = 1 << 20
 _NEWLINE = ord("\n")
 
 
-class Block:
+class TextBlock:
     """Whole lines of a file, one after the other; blank ones do not count.
 
     Args:
@@ -84,7 +84,7 @@ class Lines:
         DataError: when the file is damaged, has a line that never ends, or ``visit`` raises it.
     """
 
-    def __init__(self, path: Path, visit: Callable[[Block], None]) -> None:
+    def __init__(self, path: Path, visit: Callable[[TextBlock], None]) -> None:
         self._path = path
         zipped = first_bytes(path, 2) == GZIP_MAGIC
         # held open from one batch to the next, until close()
@@ -116,11 +116,11 @@ class Lines:
         """Close the file."""
         self._stream.close()
 
-    def _index(self, visit: Callable[[Block], None]) -> int:
+    def _index(self, visit: Callable[[TextBlock], None]) -> int:
         count, offset, blank = 0, 0, 0
         meter = Meter(self._path, self._path.stat().st_size)  # blank lines pack best of all
         for text in self._pieces():
-            block = Block(count, text)
+            block = TextBlock(count, text)
             blank += block.blank
             meter.check(offset + len(text) + OBJECT * blank, "its text")
             self._offsets += (offset + block.starts[-count % BLOCK :: BLOCK]).tolist()

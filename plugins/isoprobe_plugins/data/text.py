@@ -13,7 +13,7 @@ from isoprobe.contracts import Dataset
 from isoprobe.data.files import fingerprint, shown_name
 from isoprobe.errors import DataError
 from isoprobe.files.meter import Meter
-from isoprobe_plugins.data.lines import Block, Lines
+from isoprobe_plugins.data.lines import Lines, TextBlock
 
 if TYPE_CHECKING:
     from isoprobe_plugins.data.columns import Roles
@@ -121,7 +121,7 @@ class TextDataset(Dataset):
         """Close the file."""
         self._lines.close()
 
-    def _visit(self, block: Block) -> None:
+    def _visit(self, block: TextBlock) -> None:
         """Learn the form of the table from its first line, and check the others against it."""
         if block.number == 0:
             self._learn(next(iter(block))[1])
