@@ -34,6 +34,8 @@ COLUMNS, PARTS, GROUP = 16, 20, 50_000
 #: rows of a run that does little beside starting
 FEW = 100
 _TASKS = 500
+#: of commands; as it is before dask sets how its workers allocate memory, here as well
+_ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 class Cost(NamedTuple):
@@ -78,7 +80,7 @@ def run(folder: Path, *command: str) -> Cost:
         [sys.executable, "-m", "isoprobe", *command],
         cwd=folder,
         stdout=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=_ENVIRONMENT,
     )
 
     def watch() -> None:
@@ -147,7 +149,7 @@ def beside(folder: Path, count: int, asked: list[str]) -> Cost:
                 cwd=folder,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env=_ENVIRONMENT,
             )
         )
     for process in running:

@@ -429,6 +429,20 @@ def test_names_of_data_sets_and_members_travel(
     assert absolute("prior") == "prior"
 
 
+def trim() -> str | None:
+    """How a worker's process was told to give memory back."""
+    return os.environ.get("MALLOC_TRIM_THRESHOLD_")
+
+
+def test_workers_here_keep_the_memory_of_a_batch_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    with Cluster.connected("local:1") as cluster, cluster.tasks("cpu") as tasks:
+        tasks.add("trim", trim)
+        assert list(tasks) == [("trim", None)]
+
+
 def test_two_processes_are_lent_to_it(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "s.h5"
     given = ("--data", str(folder / "rows.npy"), "--reference", str(folder / "one.h5"))
