@@ -31,9 +31,9 @@ _ROWS, _IMAGES = 512, 16 << 20
 #: every layer at once; a whole batch of 3x64x64 images takes 1.6 x the time, most of it fresh pages
 _WALK_CACHE = 2 << 20
 _LEAST_WALK = 8
-#: rows that go forwards alone at once at most: on a processor with four times as many layers leave
-#: what is near it, at 1.2 to 1.5 x the time (16 to 784 inputs, 64 to 512 wide)
-_FORWARDS, _FORWARDS_ELSEWHERE = 2048, 8192
+#: rows that go forwards alone at once at most: with twice as many their layers leave what is near a
+#: processor, at 1.2 to 1.3 x the time, with half as many what a batch costs is felt
+_FORWARDS, _FORWARDS_ELSEWHERE = 4096, 8192
 #: numbers a sample holds for each latent, beside the decoder's: random draws, and what the
 #: analyses keep in double precision, measured at n = 16,384
 _PER_LATENT = 64
