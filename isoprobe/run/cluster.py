@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import re
 import secrets
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,7 +29,9 @@ _LOCAL = re.compile(r"local:([1-9]\d*)")
 #: times that a shard is tried again after an error that is not the input's
 _RETRIES = 2
 #: has workers give memory back to the system batch by batch, which doubled what a row costs
-_TRIM = "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_"
+_TRIM = "MALLOC_TRIM_THRESHOLD_"
+#: where dask says what it sets before it starts a worker, in this process's environment as well
+_SET = "distributed.nanny.pre-spawn-environ"
 #: what a worker's accelerator is called among the resources that dask knows it by
 _GPU = "GPU"
 
@@ -42,6 +45,20 @@ class Work(Protocol):
 
     def opened(self) -> AbstractContextManager[Make]:
         """Open model and data, and yield what makes a shard of some rows."""
+
+
+@contextmanager
+def _kept(names: Iterable[str]) -> Iterator[None]:
+    """Give variables of the environment back as they were."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 class Cluster:
@@ -79,7 +96,8 @@ class Cluster:
         with ExitStack() as stack:
             target: Any = address
             if local := _LOCAL.fullmatch(address):
-                stack.enter_context(dask.config.set({_TRIM: None}))
+                stack.enter_context(_kept({*dask.config.get(_SET), "PYTHONHASHSEED"}))
+                stack.enter_context(dask.config.set({f"{_SET}.{_TRIM}": None}))
                 target = stack.enter_context(
                     LocalCluster(
                         n_workers=int(local[1]),

@@ -434,13 +434,22 @@ def trim() -> str | None:
     return os.environ.get("MALLOC_TRIM_THRESHOLD_")
 
 
+def environment() -> dict[str, str]:
+    """This process's, without what dask keeps there of itself."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("__DASK")}
+
+
 def test_workers_here_keep_the_memory_of_a_batch_for_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    before = environment()
     with Cluster.connected("local:1") as cluster, cluster.tasks("cpu") as tasks:
         tasks.add("trim", trim)
         assert list(tasks) == [("trim", None)]
+    assert environment() == before
 
 
 def test_two_processes_are_lent_to_it(folder: Path, tmp_path: Path) -> None:
