@@ -240,9 +240,11 @@ def _sharded(
 
             def made() -> Generator[range]:
                 if on is None:
+                    # all before any is joined: columns that go along are read then, and a packed
+                    # file that is read in two places in turn starts over each time
                     for rows in missing:
                         make_shard(scoring, folder, rows, advance)
-                        yield rows
+                    yield from missing
                     return
                 cluster, work = on
                 task = work.fixed(scoring, working.target, folder.record())

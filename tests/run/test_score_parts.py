@@ -15,6 +15,7 @@ import isoprobe
 from isoprobe.cli import main
 from isoprobe.registry.lookup import installed
 from isoprobe.run.scoring import Scores
+from isoprobe_plugins.data.lines import Lines
 from tests.kills import model_and_data
 
 
@@ -89,3 +90,26 @@ def test_a_folder_is_not_replaced(folder: Path, capsys: pytest.CaptureFixture[st
     assert (folder / "scores" / "mine.txt").read_text() == "mine"
     assert score("--out", "maps/", "--map") == 1
     assert "--map needs a file that holds arrays" in capsys.readouterr().err
+
+
+def test_a_packed_table_is_not_read_from_its_start_for_each_shard(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows for the shards and columns for the table: two readings, however many the shards are."""
+    rows = pyarrow.dataset.dataset(folder / "rows").to_table().to_pandas()
+    rows.to_csv(folder / "rows.csv.gz", index=False)
+    go_to, back = Lines._go_to, [0]
+
+    def counted(self: Lines, number: int) -> None:
+        back[0] += number < self._position
+        go_to(self, number)
+
+    monkeypatch.setattr(Lines, "_go_to", counted)
+    given = ("score", "m.safetensors", "--data", "rows.csv.gz:id=name", "--reference", "r.h5")
+    times = {}
+    for size in (50, 300):
+        back[0] = 0
+        out = ("--out", f"{size}.h5", "--batch-size", str(size), "--threads", "1")
+        assert main([*given, *out]) == 0
+        times[size] = back[0]
+    assert times[50] == times[300] > 0
