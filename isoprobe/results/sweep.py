@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -131,12 +131,15 @@ def axis(steps: Sequence[Mapping[str, float]]) -> tuple[str, list[float]]:
     return "order", [float(place) for place in range(1, len(steps) + 1)]
 
 
-def result_names(models: Sequence[Path], data: Sequence[str] = ()) -> list[str]:
+def result_names(
+    models: Sequence[Path], data: Sequence[str] = (), held: Collection[str] = ()
+) -> list[str]:
     """Name the results of checkpoints after their files: with folders where names are the same.
 
     Args:
         models: paths of the checkpoints.
         data: names of the data sets that each of them is analysed on; none where there is one.
+        held: file names that none of them may have.
 
     Returns:
         A file name for each checkpoint, or for each data set of each, all different.
@@ -144,7 +147,7 @@ def result_names(models: Sequence[Path], data: Sequence[str] = ()) -> list[str]:
     names = shortest([(stem(path), in_folder(path)) for path in models])
     if data:
         names = [f"{name}-{short}" for name in names for short in data]
-    return [f"{name}.h5" for name in apart(names)]
+    return [f"{name}.h5" for name in apart(names, [name.removesuffix(".h5") for name in held])]
 
 
 def shortest(forms: Sequence[tuple[str, ...]]) -> list[str]:
@@ -160,14 +163,21 @@ def shortest(forms: Sequence[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def apart(names: Sequence[str]) -> list[str]:
-    """Return names with numbers where they are the same, as systems see it that fold capitals."""
+def apart(names: Sequence[str], held: Collection[str] = ()) -> list[str]:
+    """Return names with numbers where they are the same, as systems see it that fold capitals.
+
+    Args:
+        names: to be told apart.
+        held: names that none of them may have.
+    """
     met = Counter(name.casefold() for name in names)
-    taken = {name for name, count in met.items() if count == 1}
+    shut = {name.casefold() for name in held}
+    taken = shut | {name for name, count in met.items() if count == 1}
     found = []
     for place, name in enumerate(names, start=1):
         own = name
-        while met[name.casefold()] > 1 and (own == name or own.casefold() in taken):
+        doubled = met[name.casefold()] > 1 or name.casefold() in shut
+        while doubled and (own == name or own.casefold() in taken):
             own = f"{own}-{place}"
         taken.add(own.casefold())
         found.append(own)

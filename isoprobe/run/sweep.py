@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -122,7 +122,7 @@ def sweep(
         What became of each checkpoint on each data set, by checkpoints in the order given.
 
     Raises:
-        OptionError: for data in memory among several data sets.
+        OptionError: for no data set, or data in memory among several.
         ResultError: where the folder cannot be made, or holds one of the results already.
     """
     folder = Path(folder)
@@ -132,10 +132,11 @@ def sweep(
         raise ResultError(f"cannot make the folder {folder}: {error.strerror or error}") from error
     table = {outcome.pair: outcome for outcome in read_table(folder)}
     pairs = planned(models, data, asked, folder, table, overwrite=overwrite, resume=resume)
+    known = {o.sha256 for o in (*table.values(), *(pair.look for pair in pairs))}
     done = {}
     for pair in pairs:
         if resume and not overwrite and pair.out.exists():
-            done[pair.name] = kept(pair.look, table.get(pair.name), pair.out)
+            done[pair.name] = kept(pair.look, table.get(pair.name), pair.out, known)
     for outcome in done.values():
         told(outcome)
     todo = [pair for pair in pairs if pair.name not in done]
@@ -250,24 +251,33 @@ def planned(
         Each checkpoint on each data set.
 
     Raises:
-        OptionError: for data in memory among several data sets.
+        OptionError: for no data set, or data in memory among several.
         ResultError: where the folder holds one of the results already.
     """
     given = list(data) if isinstance(data, list | tuple) else [data]
+    if not given:
+        raise OptionError("no data set is named; give None for the checkpoints' own")
     if len(given) > 1:
         if not all(isinstance(spec, str | Path) for spec in given):
             raise OptionError("several data sets are named by specs; give one in memory alone")
         given = list(dict.fromkeys(given))
     paths = list(dict.fromkeys(map(Path, models)))
-    names = result_names(paths, short_names(list(map(str, given))) if len(given) > 1 else ())
     looks = [
         msgspec.structs.replace(look, data=_spec(spec), request=_request(spec, asked))
         for look in map(partial(looked_at, asked=asked), paths)
         for spec in given
     ]
-    outs = [
-        _place(folder, look, table.get(look.pair), name, names)
-        for look, name in zip(looks, names, strict=True)
+    lying = {
+        pair: outcome.result
+        for pair, outcome in table.items()
+        if outcome.result is not None and (folder / outcome.result).exists()
+    }
+    asked_for = {look.pair for look in looks}
+    held = [name for pair, name in lying.items() if pair in asked_for or not overwrite]
+    short = short_names(list(map(str, given))) if len(given) > 1 else ()
+    names = result_names(paths, short, held if overwrite or resume else ())
+    outs = [  # a result stays where it lies, whatever other pairs there were then
+        folder / lying.get(look.pair, name) for look, name in zip(looks, names, strict=True)
     ]
     there = [out for out in outs if out.exists()]
     if there and not (overwrite or resume):
@@ -280,17 +290,6 @@ def planned(
         Pair(look, spec, out)
         for look, spec, out in zip(looks, given * len(paths), outs, strict=True)
     ]
-
-
-def _place(
-    folder: Path, look: Outcome, earlier: Outcome | None, name: str, names: Sequence[str]
-) -> Path:
-    """Where a pair's result will lie: where it does, whatever other pairs there were then."""
-    if earlier is not None and earlier.result is not None and earlier.result not in names:
-        known = folder / earlier.result
-        if _same(earlier, look) and known.exists():
-            return known
-    return folder / name
 
 
 def _same(earlier: Outcome, look: Outcome) -> bool:
@@ -318,13 +317,14 @@ def looked_at(model: Path, asked: RunSettings) -> Outcome:
     return Outcome(str(model), steps, error=UNDONE, sha256=sha256)
 
 
-def kept(look: Outcome, earlier: Outcome | None, out: Path) -> Outcome:
+def kept(look: Outcome, earlier: Outcome | None, out: Path, known: Collection[str] = ()) -> Outcome:
     """Return the record of a result that is there already, if it is what is asked for.
 
     Args:
         look: at the checkpoint.
         earlier: what the table says of it.
         out: the result that is there.
+        known: hashes of the checkpoints that are swept, or were.
 
     Returns:
         The record.
@@ -333,12 +333,14 @@ def kept(look: Outcome, earlier: Outcome | None, out: Path) -> Outcome:
         ResultError: where it is of another checkpoint, other data or other settings, or where
             that cannot be told.
     """
-    if earlier is None or not _same(earlier, look):
+    with Result.open(out) as result:
+        # adapters of folders may hash the weights alone, which is no other checkpoint's hash
+        exchanged = result.attrs.get("model_sha256") in set(known) - {look.sha256, ""}
+    if earlier is None or exchanged or not _same(earlier, look):
         raise ResultError(
             f"{out} is of another checkpoint, other data or other settings; use the same, or "
             "replace it with --overwrite"
         )
-    Result.open(out).close()
     if earlier.result == out.name:
         return earlier
     return msgspec.structs.replace(earlier, result=out.name, error=None)

@@ -345,6 +345,91 @@ def test_data_sets_and_checkpoints_may_join_later(
     assert read_table(tmp_path) == again
 
 
+@pytest.fixture(scope="module")
+def alike(run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three checkpoints of equal file names in folders of equal names."""
+    folder = tmp_path_factory.mktemp("alike")
+    made = [folder / name / "ckpt" / "m.safetensors" for name in "abc"]
+    for path, source in zip(made, sorted(run.glob("*[789].safetensors")), strict=True):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(source.read_bytes())
+    return made
+
+
+def assert_each_is_its_own(outcomes: list[Outcome], folder: Path) -> None:
+    assert [outcome.error for outcome in outcomes] == [None] * len(outcomes)
+    for outcome in outcomes:
+        with Result.open(folder / str(outcome.result)) as result:
+            assert result.attrs["model_sha256"] == outcome.sha256
+            assert result.attrs["data"] == Path(outcome.data).name
+    assert len({str(outcome.result).casefold() for outcome in outcomes}) == len(outcomes)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [("abc", "bc"), ("abc", "cba"), ("ac", "abc"), ("a", "ab"), ("c", "b"), ("b", "abc")],
+)
+def test_a_result_is_that_of_its_checkpoint_whichever_others_there_are(
+    run: Path, alike: list[Path], tmp_path: Path, first: str, then: str
+) -> None:
+    """Numbers in the names of results depend on the others; the results that are there do not."""
+    by = dict(zip("abc", alike, strict=True))
+    data = str(run / "x.npy")
+    before = {o.pair: o for o in sweep([by[k] for k in first], data, ASKED, tmp_path)}
+    after = sweep([by[k] for k in then], data, ASKED, tmp_path, resume=True)
+    assert_each_is_its_own(after, tmp_path)
+    assert all(before.get(o.pair, o) == o for o in after)
+    assert_each_is_its_own(read_table(tmp_path), tmp_path)
+    assert {Path(o.model) for o in read_table(tmp_path)} == {by[k] for k in {*first, *then}}
+
+
+def test_what_is_replaced_is_the_result_of_that_checkpoint(
+    run: Path, alike: list[Path], tmp_path: Path
+) -> None:
+    data = str(run / "x.npy")
+    sweep(alike, data, ASKED, tmp_path)
+    sweep(alike[1:], data, replace(ASKED, seed=3), tmp_path, overwrite=True)
+    assert_each_is_its_own(read_table(tmp_path), tmp_path)
+    assert len(read_table(tmp_path)) == 3
+
+
+def test_data_sets_of_equal_names_may_join_and_leave(run: Path, tmp_path: Path) -> None:
+    rows = np.load(run / "x.npy")
+    sets = [tmp_path / name / "part" / "x.npy" for name in "abc"]
+    for size, path in zip((500, 480, 460), sets, strict=True):
+        path.parent.mkdir(parents=True)
+        np.save(path, rows[:size])
+    model, (a, b, c) = [run / "model_7.safetensors"], map(str, sets)
+    folder, sizes = tmp_path / "out", {a: 500, b: 480, c: 460}
+    sweep(model, [a, b], ASKED, folder)
+    table = read_table(folder)
+    (folder / str(table[1].result)).unlink()  # killed before it was there
+    table[1] = msgspec.structs.replace(table[1], result=None, error=sweeps.UNDONE)
+    write_table(folder, table)
+    for given in ([b, c], [c, b, a]):
+        for outcome in sweep(model, given, ASKED, folder, resume=True):
+            with Result.open(folder / str(outcome.result)) as result:
+                assert result.attrs["samples"] == sizes[outcome.data]
+    assert len({outcome.result for outcome in read_table(folder)}) == 3
+
+
+def test_results_that_were_exchanged_are_refused(
+    run: Path, alike: list[Path], tmp_path: Path
+) -> None:
+    outcomes = sweep(alike[:2], str(run / "x.npy"), ASKED, tmp_path)
+    one, two = (tmp_path / str(outcome.result) for outcome in outcomes)
+    held = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(held)
+    with pytest.raises(ResultError, match="of another checkpoint"):
+        sweep(alike[:2], str(run / "x.npy"), ASKED, tmp_path, resume=True)
+
+
+def test_no_data_set_is_told_in_a_line(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="no data set is named"):
+        sweep([run / "model_7.safetensors"], [], ASKED, tmp_path)
+
+
 def test_a_result_that_is_replaced_is_nobody_elses(
     run: Path, sets: list[str], tmp_path: Path
 ) -> None:
@@ -432,6 +517,9 @@ def test_results_have_names_of_their_own() -> None:
     assert len(set(result_names([Path("a/m.pt"), Path("a/m.ckpt"), Path("m.pt")]))) == 3
     met = result_names([Path("a/m.pt"), Path("a/m.ckpt"), Path("a-m-1.pt"), Path("A-M-2.pt")])
     assert len({name.casefold() for name in met}) == 4
+    held = ["A-m-1.h5", "x.h5", "y-1.h5"]
+    free = result_names([Path("a/m.pt"), Path("a/m.ckpt"), Path("x.pt"), Path("z.pt")], (), held)
+    assert free == ["a-m-1-1.h5", "a-m-2.h5", "x-3.h5", "z.h5"]
 
 
 @pytest.mark.parametrize(
