@@ -7,7 +7,8 @@ taken the same way. Energies are lowered from coarse rows of nodes to fine ones 
 method (:mod:`isoprobe.theory.relaxation`), all pairs together: one pass of the decoder and one
 backward a step, where a step of Gauss-Newton needs all columns of every node's Jacobian. A path
 that was lowered at its nodes cuts corners between them, which its length there does not show:
-what is told is its length with another node between any two.
+what is told is its length with another node between any two. Where the decoder is so rough that a
+start is shorter there than the path it led to, the start is what is told.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import gcd, inf
 
 import torch
 from torch import Tensor
@@ -77,13 +79,13 @@ class Geodesics:
     """Shortest paths of P pairs.
 
     Attributes:
-        points: nodes of each path, about equally far apart in M, ``(P, K + 1, n)``, K twice the
-            last level's segments.
-        length: in square roots of the metric's units, ``(P,)``.
+        points: nodes of each path, ``(P, K + 1, n)``, K twice the last level's segments; about
+            equally far apart in M but where a start was the shortest.
+        length: in square roots of the metric's units, ``(P,)``; no start is shorter.
         error: how far off the length may be, from half as many segments, ``(P,)``.
         remaining: relative length that a further step would have saved, ``(P,)``.
-        start: which start led to the path, ``(P,)``.
-        starts: length of each start, ``(S, P)``.
+        start: which start led to the path, or is it, ``(P,)``.
+        starts: length of each start in as many segments as the path has, ``(S, P)``.
     """
 
     points: Tensor
@@ -200,33 +202,55 @@ def equal_steps(surface: Surface, points: Tensor, count: int) -> Tensor:
 
 def _solved(surface: Surface, starts: Tensor, effort: Effort) -> Geodesics:
     """Shortest paths of starts ``(S, P, K + 1, n)``."""
+    last = list(effort.levels)[-1]
+    starts = torch.stack([_divided(start, 2 * last) for start in starts])
     tries, count = starts.shape[:2]
-    lengths = torch.stack([path_length(surface, start)[0] for start in starts])
-    if effort.every:
-        start = torch.arange(tries)[:, None].expand(tries, count)
-    else:
-        start = lengths.argmin(dim=0, keepdim=True)
-    found = [_lowered(surface, starts[chosen, torch.arange(count)], effort) for chosen in start]
+    lengths, errors = _measured(surface, starts)
+    every = torch.arange(tries)[:, None].expand(tries, count)
+    chosen = every if effort.every else lengths.argmin(dim=0, keepdim=True)
+    found = [_lowered(surface, starts[row, torch.arange(count)], effort) for row in chosen]
     paths = torch.stack([refined(each.points) for each in found])
     remaining = torch.stack([each.remaining / 2 for each in found])
-    measured = [path_length(surface, each) for each in paths]
-    length, error = (torch.stack(part) for part in zip(*measured, strict=True))
-    best = length.argmin(dim=0), torch.arange(count)
-    kept = (part[best] for part in (paths, length, error, remaining, start))
+    length, error = _measured(surface, paths)
+    # what was lowered on few nodes may be longer between them than a start is
+    pairs = (
+        (paths, starts),
+        (length, lengths),
+        (error, errors),
+        (remaining, torch.full_like(lengths, inf)),
+        (chosen, every),
+    )
+    best = torch.cat([length, lengths]).argmin(dim=0)
+    kept = (torch.cat(pair)[best, torch.arange(count)] for pair in pairs)
     points, length, error, remaining, start = kept
+    left = (best >= len(found)).nonzero()[:, 0]
+    if len(left):  # one pass that may not move says what a step promises there
+        there = _lowered(surface, points[left], Effort({last: 1}, tolerance=inf))
+        remaining[left] = there.remaining / 2
     return Geodesics(points, length, error, remaining, start, lengths)
+
+
+def _measured(surface: Surface, paths: Tensor) -> tuple[Tensor, Tensor]:
+    """Lengths and errors of paths ``(S, P, K + 1, n)``, each ``(S, P)``."""
+    lengths, errors = zip(*(path_length(surface, each) for each in paths), strict=True)
+    return torch.stack(lengths), torch.stack(errors)
+
+
+def _divided(paths: Tensor, segments: int) -> Tensor:
+    """Paths ``(P, K + 1, n)`` in so many segments, through as many of their nodes as these have."""
+    had = paths.shape[1] - 1
+    paths = paths[:, :: had // gcd(had, segments)]
+    while paths.shape[1] <= segments:
+        paths = refined(paths)
+    return paths
 
 
 def _lowered(surface: Surface, paths: Tensor, effort: Effort) -> Relaxed:
     """Lower the energy of paths ``(P, K + 1, n)`` from level to level."""
     tensors = _mean_tensor(surface, paths)
     history: History = ()
-    for level, (segments, steps) in enumerate(effort.levels.items()):
-        thinned = (paths.shape[1] - 1) // segments
-        if thinned > 1:
-            paths = paths[:, ::thinned]
-        elif level:
-            paths = refined(paths)
+    for segments, steps in effort.levels.items():
+        paths = _divided(paths, segments)
         ends = _decoded(surface, paths[:, [0, -1]]).detach()
         found = relax(
             paths,

@@ -37,8 +37,8 @@ class Geometry(WithFigures):
     Args:
         pairs: pairs of samples, drawn by index from the seed.
         pictures: so many of the most distant pairs are decoded along their paths.
-        effort: ``quick``, or ``thorough``: six times as many steps, twice as many nodes, and both
-            starts followed to their ends.
+        effort: ``quick``, or ``thorough``: eight times as many steps at most for each of both
+            starts, twice as many nodes, and both followed to their ends.
     """
 
     name = "geometry"
