@@ -18,11 +18,31 @@ import numpy as np
 BLOCKS = 64
 
 
+#: what an accumulator has of its own where it does not name what it keeps
+_TRAVELS = ("state", "restore", "merge")
+
+
 class Accumulator(abc.ABC):
-    """State that grows with samples and can travel as named arrays."""
+    """State that grows with samples and can travel as named arrays.
+
+    A kind of accumulator names what it keeps, or brings ``state``, ``restore`` and ``merge``.
+
+    Raises:
+        TypeError: where one is made that does neither.
+    """
 
     #: names of the arrays that are kept; sums, where :meth:`join` is not another one
     kept: ClassVar[tuple[str, ...]]
+
+    def __new__(cls, *args: object, **options: object) -> Self:
+        """Refuse to make what could not be saved."""
+        inherited = (getattr(cls, name) is getattr(Accumulator, name) for name in _TRAVELS)
+        if not hasattr(cls, "kept") and any(inherited):
+            raise TypeError(
+                f"accumulator {cls.__name__} does not say what it keeps: name its arrays in "
+                "'kept', or write its state, restore and merge"
+            )
+        return super().__new__(cls)
 
     def state(self) -> dict[str, np.ndarray]:
         """Return everything accumulated."""
@@ -39,7 +59,9 @@ class Accumulator(abc.ABC):
         Raises:
             TypeError: for another kind of accumulator.
         """
-        if not isinstance(other, type(self)):
+        # what a kind adds that keeps and joins the same is no matter
+        kinds = (c for c in type(self).__mro__ if {"kept", "join"} & vars(c).keys())
+        if not isinstance(other, next(kinds)):
             raise TypeError(f"{type(self).__name__} cannot merge with {type(other).__name__}")
         self.join(other)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoprobe.statistics.jackknife import jackknife
-from isoprobe.statistics.moments import BLOCKS, BlockSums, Estimate, Moments
+from isoprobe.statistics.moments import BLOCKS, Accumulator, BlockSums, Estimate, Moments
 from isoprobe.statistics.quantiles import student_t95
 
 
@@ -78,6 +80,62 @@ def test_saved_state_continues_to_the_same_numbers() -> None:
         moments.update(values[77:])
     np.testing.assert_array_equal(first.mean, second.mean)
     np.testing.assert_array_equal(first.squares, second.squares)
+
+
+class Named(Moments):
+    """Moments that have a word beside them."""
+
+    word = "height"
+
+
+class Wider(Moments):
+    """Moments that keep more."""
+
+    kept = (*Moments.kept, "rows")
+    rows = 0
+
+
+class Forgetful(Accumulator):
+    """Names nothing, and writes no more than two of the three."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        del state
+
+
+class Written(Forgetful):
+    """Writes all three."""
+
+    seen = 0
+
+    def merge(self, other: Accumulator) -> None:
+        self.seen += isinstance(other, Written)
+
+
+def test_kinds_that_keep_the_same_merge_both_ways() -> None:
+    values = np.random.default_rng(2).normal(size=(50, 1))
+    for first, second in [(Moments((1,)), Named((1,))), (Named((1,)), Moments((1,)))]:
+        first.update(values[:20])
+        second.update(values[20:])
+        first.merge(second)
+        np.testing.assert_allclose(first.sd, values.std(0, ddof=1), rtol=1e-9)
+    for other in (Moments((1,)), BlockSums((1,))):
+        with pytest.raises(TypeError, match=r"^Wider cannot merge with (Moments|BlockSums)$"):
+            Wider((1,)).merge(other)
+    with pytest.raises(TypeError, match="^BlockSums cannot merge with Moments$"):
+        BlockSums((1,)).merge(Moments((1,)))
+
+
+def test_an_accumulator_that_could_not_be_saved_is_not_made() -> None:
+    with pytest.raises(
+        TypeError, match="^accumulator Forgetful does not say what it keeps: [^\n]+$"
+    ):
+        Forgetful()
+    written = deepcopy(Written())
+    written.merge(Written())
+    assert written.seen == 1
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> Estimate:
