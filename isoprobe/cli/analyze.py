@@ -87,7 +87,7 @@ ORDER = (
 @click.option(
     "--fail-on",
     type=click.Choice(tuple(FAILING)),
-    help="End with exit code 3 where the verdict is that, or worse.",
+    help="End with exit code 3 where the verdict is that, or worse; of several, the worst one.",
 )
 @click.option(
     "--image-shape",
@@ -134,6 +134,7 @@ def analyze(
     settings["out"] = None if out is None else Path(out)
     settings["options"] = parse_options(options, of="--option")
     shared.with_class(settings, own_class, class_arguments)
+    model, data = tuple(dict.fromkeys(model)), tuple(dict.fromkeys(data))
     default = _default_analyses(reported=report is not None)
     settings["analyses"] = with_defaults(analyses, default) if analyses else default
     settings["command"] = click.get_current_context().meta.get(COMMAND_LINE, "")
@@ -153,7 +154,10 @@ def analyze(
             raise OptionError(
                 "--shard is for one checkpoint on one data set; give each one command a shard"
             )
-        _sweep(model, data, settings, cluster, report=report, inputs=inputs, as_json=as_json)
+        worst = _sweep(
+            model, data, settings, cluster, report=report, inputs=inputs, as_json=as_json
+        )
+        _end(worst, fail_on)
         return
     settings["data"] = _one(data)
     if out is not None and Path(out).is_dir():
@@ -237,8 +241,11 @@ def _sweep(
     report: Path | None,
     inputs: tuple[object, ...],
     as_json: bool,
-) -> None:
+) -> str:
     """Analyse checkpoints into a folder; show their table, and write the page of their curves.
+
+    Returns:
+        The worst level of what the table shows.
 
     Raises:
         OptionError: where no folder is named.
@@ -261,7 +268,6 @@ def _sweep(
     if cluster is not None:
         settings["threads"] = settings["threads"] or 1
     asked, _ = _apart(settings)
-    models, data = tuple(dict.fromkeys(models)), tuple(dict.fromkeys(data))
     count = len(models) * max(len(data), 1)
     done = []
 
@@ -275,15 +281,18 @@ def _sweep(
     with nullcontext() if cluster is None else Cluster.connected(cluster) as workers:
         beside |= {"told": told, "progress": True, "cluster": workers}
         sweep(models, list(data) if len(data) > 1 else _one(data), asked, folder, **beside)
+    levels = set()
     if any(outcome.error is None for outcome in done):
         trend = trend_of(folder)
         if report is not None:
             pages.write(pages.trend_page(trend, folder.name), report, overwrite=True)
         shared.show_trend(trend, as_json=as_json)
+        levels = {found.level or "not judged" for found in trend.points}
     failed = sum(outcome.error is not None for outcome in done)
     if failed:
         what = "checkpoints" if len(data) < 2 else "analyses"
         raise ResultError(f"{failed} of {len(done)} {what} failed; see {folder / TABLE}")
+    return next((level for level in FAILING["undecided"] if level in levels), "sound")
 
 
 def _one(data: tuple[str, ...]) -> str | None:

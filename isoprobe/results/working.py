@@ -181,9 +181,7 @@ class Working(Closing):
 
     def leave(self, error: BaseException | None) -> None:
         """Close, whatever ends the block."""
-        # a mistake in the input will not go away by resuming; a full disk or Ctrl-C will
-        mistake = isinstance(error, IsoprobeError) and not isinstance(error, ResultError)
-        self.close(keep=self.keeps or (self.begun and not mistake))
+        self.close(keep=self.keeps or (self.begun and not is_mistake(error)))
 
     def _clear(self, identity: Mapping[str, Any], *, begun: bool) -> None:
         """Remove what another run left, but nothing that a process beside this one does."""
@@ -212,6 +210,31 @@ class Visited:
 
     def __init__(self, target: Path) -> None:
         self.target, self.folder = target, partial(target)
+
+
+def is_mistake(error: BaseException | None) -> bool:
+    """Whether it is in the input, and will not go away by resuming as a full disk or Ctrl-C will.
+
+    Args:
+        error: that ended a run.
+
+    Returns:
+        False where there was no error.
+    """
+    return isinstance(error, IsoprobeError) and not isinstance(error, ResultError)
+
+
+def discard(target: Path) -> None:
+    """Remove a working folder that nobody holds, though others may still be adding shards to it.
+
+    Args:
+        target: the file to be, links followed.
+    """
+    folder = partial(target)
+    away = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    with contextlib.suppress(OSError):
+        folder.rename(away)  # no shard comes to lie under the old name any more
+        shutil.rmtree(away, ignore_errors=True)
 
 
 def partial(target: Path) -> Path:

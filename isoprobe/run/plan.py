@@ -129,9 +129,8 @@ class Plan:
             heapq.heapreplace(free, free[0] + len(rows) * self.sample + self.shard)
         begun = self.opening + len(self.ranges) * TASK
         made, concluding = max(free, default=0.0), self.concluding()
-        if (
-            self.beside and self.ranges
-        ):  # all but the last shard, which cannot be put together before it is made
+        if self.beside and self.ranges:
+            # all but the last shard, which cannot be put together before it is made
             return begun + max(made + len(self.ranges[-1]) * self.result_sample, concluding)
         return begun + made + concluding
 
@@ -326,7 +325,7 @@ def plan_scores(
         input_bytes=_input_bytes(scoring.data),
         model_bytes=_size(Path(model)),
         task_bytes=len(task),
-        beside=True,
+        beside=asked.fdr is None,  # which needs every p-value before the first row
     )
 
 

@@ -31,6 +31,7 @@ from isoprobe.results.sweep import (
     steps_in_name,
     write_table,
 )
+from isoprobe.results.working import discard, is_mistake
 from isoprobe.run.cluster import absolute, make_on_worker
 from isoprobe.run.merging import ShardWork, UnfinishedError, run_shards
 
@@ -199,6 +200,7 @@ class _Graph:
     ) -> None:
         self._pair, self._tasks = pair, tasks
         self._call = partial(analyze_into, pair.absolute(), asked, **settings)
+        self._work: ShardWork | None = None
         self._shards = 0
         self._seconds = 0.0
         self._left = 0.0
@@ -208,6 +210,7 @@ class _Graph:
         """Take what a task returned or raised; return the pair's record at its end."""
         if isinstance(found, Unfinished):
             self._left, self._seconds = time.monotonic(), self._seconds + found.seconds
+            self._work = found.work
             self._shards, token = len(found.ranges), secrets.token_hex(8)
             for rows in found.ranges:
                 call = (found.work, token, rows)
@@ -218,6 +221,8 @@ class _Graph:
             return msgspec.structs.replace(found, model=self._pair.look.model, seconds=seconds)
         if found is not None:
             self._tasks.drop(self._pair.name)
+            if self._work is not None and is_mistake(found):
+                discard(self._work.target)
             return self._pair.failed(found)
         self._shards -= 1
         if not self._shards:

@@ -323,17 +323,44 @@ def test_many_checkpoints_on_many_data_sets_are_one_graph(
 def test_a_shard_that_fails_fails_its_pair_alone(
     here: Cluster, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = np.load(folder / "rows.npy")
+    rows = np.tile(np.load(folder / "rows.npy"), (6, 1))  # 9,000
     np.save(tmp_path / "good.npy", rows)
-    rows[-1] = np.nan  # no worker meets it before the last shard
+    rows[4001] = np.nan  # neither met while the pair is opened nor in its first shard
     np.save(tmp_path / "bad.npy", rows)
     monkeypatch.setattr(sweeps, "PATIENCE", 0.0)
+    dropped: list[Any] = []
+    whole = Tasks.drop
+
+    def dropping(self: Tasks, name: Any) -> None:
+        dropped.append(name)
+        whole(self, name)
+
+    monkeypatch.setattr(Tasks, "drop", dropping)
     sets = [str(tmp_path / f"{name}.npy") for name in ("good", "bad")]
     given = ([folder / "m.safetensors"], sets, replace(ASKED, samples=None), tmp_path / "two")
     good, bad = sweep(*given, cluster=here)
+    assert dropped == [bad.pair]
     assert (good.error, good.result) == (None, "m-good.h5")
     assert bad.result is None
-    assert "bad.npy" in str(bad.error)
+    assert "4001" in str(bad.error)
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["m-good.h5", "sweep.json"]
+
+
+def test_shards_stay_where_the_mistake_is_not_in_the_input(
+    here: Cluster, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a full disk: what is there need not be made again."""
+
+    def failing(work: Any, token: str, rows: range) -> IsoprobeError | None:
+        assert make_on_worker(work, token, rows) is None
+        return ResultError("no space left on device")
+
+    monkeypatch.setattr(sweeps, "PATIENCE", 0.0)
+    monkeypatch.setattr(sweeps, "make_on_worker", failing)
+    given = ([folder / "m.safetensors"], str(folder / "rows.npy"), ASKED, tmp_path / "two")
+    (left,) = sweep(*given, cluster=here)
+    assert "no space" in str(left.error)
+    assert list((tmp_path / "two" / "m.h5.partial").glob("*.shard")) != []
 
 
 def test_a_sweep_goes_on_where_the_scheduler_died(

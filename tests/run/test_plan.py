@@ -10,8 +10,8 @@ import pytest
 
 from isoprobe.cli import main
 from isoprobe.run.merging import run_shards
-from isoprobe.run.plan import TASK, Plan, plan_analysis
-from isoprobe.run.settings import RunSettings
+from isoprobe.run.plan import TASK, Plan, plan_analysis, plan_scores
+from isoprobe.run.settings import RunSettings, ScoreSettings
 from isoprobe.run.sweep import PATIENCE
 from tests.kills import model_and_data
 
@@ -137,3 +137,12 @@ def test_scores_too(folder: Path, capsys: pytest.CaptureFixture[str], out: list[
     said = capsys.readouterr().out
     assert "1,500 samples in 8 shards of up to 200" in said
     assert sorted(p.name for p in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("fdr", [None, 0.1])
+def test_scores_wait_for_all_shards_where_every_p_value_is_needed(
+    folder: Path, fdr: float | None
+) -> None:
+    given = (folder / "m.safetensors", str(folder / "rows.npy"), folder / "reference.h5")
+    plan = plan_scores(*given, ScoreSettings(batch_size=100, fdr=fdr), parts=False)
+    assert plan.beside is (fdr is None)

@@ -35,7 +35,7 @@ from isoprobe.run.measured import Measured
 from isoprobe.run.settings import RunSettings
 from isoprobe.run.sweep import sweep
 from isoprobe.show.report import trend_page
-from isoprobe.show.trend import Trend, point, trend_of
+from isoprobe.show.trend import Point, Trend, point, trend_of
 from isoprobe_plugins.architectures.linear import linear_networks
 
 EIGENVALUES = torch.tensor([4.0, 2.0, 1.0, 0.02]).double()
@@ -468,6 +468,48 @@ def test_several_data_sets_in_one_command(
     plans = json.loads(capsys.readouterr().out)
     assert [one["data"] for one in plans] == sets[:2]
     assert {one["samples"] for one in plans} == {200}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    ("levels", "codes"),
+    [
+        (("sound", "sound"), (0, 0)),
+        (("sound", "not judged"), (0, 3)),
+        (("undecided", "sound"), (0, 3)),
+        (("undecided", "not sound"), (3, 3)),
+    ],
+)
+def test_the_worst_verdict_of_a_sweep_is_an_exit_code(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    levels: tuple[str, str],
+    codes: tuple[int, int],
+) -> None:
+    """Of checkpoints on one data set, and of one checkpoint on several."""
+
+    def found(folder: Path) -> Trend:
+        return Trend("order", tuple(Point(step=k, level=one) for k, one in enumerate(levels)))
+
+    def swept(models: Any, data: Any, *more: Any, told: Any, **how: Any) -> None:
+        told(Outcome("m", result="m.h5"))
+
+    monkeypatch.setattr("isoprobe.show.trend.trend_of", found)
+    monkeypatch.setattr(sweeps, "sweep", swept)
+    several = ["a.pt", "b.pt"] if count == 1 else ["a.pt", "--data", "y.npy"]
+    command = ["analyze", *several, "--data", "x.npy", "--out", f"{tmp_path}/"]
+    assert main(command) == 0
+    for name, code in zip(("not-sound", "undecided"), codes, strict=True):
+        assert main([*command, "--fail-on", name]) == code
+
+
+def test_what_is_given_twice_is_one(run: Path, tmp_path: Path) -> None:
+    """And no folder is made under the name of a file."""
+    model, data = str(run / "model_7.safetensors"), ("--data", str(run / "x.npy"))
+    few = ("--samples", "40", "--device", "cpu", "--analysis", "isometry")
+    assert main(["analyze", model, model, *data, *data, *few, "--out", f"{tmp_path}/r.h5"]) == 0
+    assert (tmp_path / "r.h5").is_file()
 
 
 # ------------------------------------------------------------------ which step
