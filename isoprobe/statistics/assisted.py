@@ -8,6 +8,8 @@ correctness.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from isoprobe.statistics.moments import Accumulator
@@ -28,7 +30,7 @@ class AssistedMeans(Accumulator):
         targets: values of an item, T.
     """
 
-    kept = ("gram", "normal", "moment", "square")
+    kept: ClassVar[tuple[str, ...]] = ("gram", "normal", "moment", "square")
 
     def __init__(self, items: int, shared: int, own: np.ndarray, targets: int) -> None:
         self.own = own

@@ -78,7 +78,7 @@ class Moments(Accumulator):
         shape: shape of one sample's value.
     """
 
-    kept = ("count", "mean", "squares")
+    kept: ClassVar[tuple[str, ...]] = ("count", "mean", "squares")
 
     def __init__(self, shape: tuple[int, ...] = ()) -> None:
         self.count = 0
@@ -131,7 +131,7 @@ class BlockSums(Accumulator):
         shape: shape of one sample's value.
     """
 
-    kept = ("counts", "sums")
+    kept: ClassVar[tuple[str, ...]] = ("counts", "sums")
 
     def __init__(self, shape: tuple[int, ...] = ()) -> None:
         self.counts = np.zeros(BLOCKS, dtype=np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -20,7 +20,7 @@ class Peaks(Accumulator):
         items: how many values a sample has, n.
     """
 
-    kept = ("largest", "counts")
+    kept: ClassVar[tuple[str, ...]] = ("largest", "counts")
 
     def __init__(self, items: int) -> None:
         self.bins = int(np.clip(_CELLS // max(items, 1), 16, _MOST))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class ScaleTable(Accumulator):
         bins: bins a dimension; fewer for very many latents, to bound memory.
     """
 
-    kept = ("sums",)
+    kept: ClassVar[tuple[str, ...]] = ("sums",)
 
     def __init__(self, latents: int, bins: int | None = None) -> None:
         self.latents = latents
